@@ -1,0 +1,148 @@
+"""Text to token ids, the same way for training, the reference and the runtime (torch-free).
+
+A chat template is rendered with a marker in place of every message's content; the pieces around the markers are
+encoded with special tokens enabled, the contents with special tokens disabled, and both are spliced. So no text that a
+user types becomes a control token, a role or a safety config. Templates run in jinja2's immutable sandbox.
+"""
+
+import json
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer
+
+from .errors import ArtefactError, InputError
+from .protocols import Message
+
+ROLES = ("system", "user", "assistant")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+
+
+class ChatTokenizer:
+    """A tokenizer with its chat template, read from a model folder.
+
+    Attributes:
+        vocabulary_size: number of token ids, added tokens included.
+        end_ids: ids that end a reply.
+        pad_id: id to fill a batch with (the first end id where the folder names none).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ArtefactError(f"{folder} should hold tokenizer.json: there is none")
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        config = _optional_json(folder / "tokenizer_config.json")
+        self._special = {key: _token_text(config.get(key)) for key in ("bos_token", "eos_token", "pad_token")}
+        self._template_source = _template_source(folder, config)
+        self.vocabulary_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        self.end_ids: tuple[int, ...] = self._end_ids(_optional_json(folder / "generation_config.json"))
+        pad = self._special["pad_token"]
+        pad_id = self._tokenizer.token_to_id(pad) if pad else None
+        self.pad_id: int = self.end_ids[0] if pad_id is None else pad_id
+
+    def encode_chat(self, messages: Sequence[Message], *, prefill: str = "") -> list[int]:
+        """Return the ids of a conversation up to where the next reply starts, then those of `prefill`.
+
+        Raises:
+            InputError: a role is not system, user or assistant, or the folder has no chat template.
+        """
+        for message in messages:
+            if message.get("role") not in ROLES or not isinstance(message.get("content"), str):
+                raise InputError(f"a message should have a role of {ROLES} and a text content, found {message!r:.120}")
+        ids: list[int] = []
+        for piece in self._template_pieces(messages):
+            if isinstance(piece, int):
+                ids += self.encode_text(messages[piece]["content"])
+            elif piece:
+                ids += self._tokenizer.encode(piece, add_special_tokens=False).ids
+        return ids + (self.encode_text(prefill) if prefill else [])
+
+    def encode_text(self, text: str) -> list[int]:
+        """Return the ids of plain text: control tokens typed in it stay ordinary text."""
+        self._tokenizer.encode_special_tokens = True
+        try:
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        finally:
+            self._tokenizer.encode_special_tokens = False
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids, special tokens left out."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
+    def _template_pieces(self, messages: Sequence[Message]) -> list[str | int]:
+        """Render the template with markers; return its literal pieces and, as integers, the messages between them."""
+        marker = secrets.token_hex(12)
+        names = [f"<{marker}:{index}>" for index in range(len(messages))]
+        stand_ins = [{**message, "content": name} for message, name in zip(messages, names, strict=True)]
+        text = self._render(stand_ins)
+        pieces: list[str | int] = []
+        while True:
+            found = [(text.find(name), index) for index, name in enumerate(names) if name in text]
+            if not found:
+                pieces.append(text)
+                break
+            at, index = min(found)
+            pieces += [text[:at], index]
+            text = text[at + len(names[index]) :]
+        missing = set(range(len(messages))) - {piece for piece in pieces if isinstance(piece, int)}
+        if missing:
+            raise InputError(f"the chat template should place every message, it left out message {min(missing)}")
+        return pieces
+
+    def _render(self, messages: Sequence[Message]) -> str:
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.globals["raise_exception"] = _raise_template_error
+        special = {key: value or "" for key, value in self._special.items()}
+        try:
+            template = environment.from_string(self._template_source)
+            return template.render(messages=list(messages), add_generation_prompt=True, **special)
+        except TemplateError as error:
+            raise InputError(f"the chat template should accept this conversation: {error}") from None
+
+    def _end_ids(self, generation: dict[str, Any]) -> tuple[int, ...]:
+        listed = generation.get("eos_token_id")
+        ids = [listed] if isinstance(listed, int) else list(listed or [])
+        eos = self._special["eos_token"]
+        eos_id = self._tokenizer.token_to_id(eos) if eos else None
+        if eos_id is not None and eos_id not in ids:
+            ids.append(eos_id)
+        if not ids:
+            raise ArtefactError("the tokenizer should name an end-of-sequence token (eos_token): it names none")
+        return tuple(ids)
+
+
+def _raise_template_error(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    value = json.loads(path.read_text(encoding="utf-8"))
+    return value if isinstance(value, dict) else {}
+
+
+def _token_text(value: object) -> str | None:
+    """A special token stands in tokenizer_config.json as text or as an object with its text under `content`."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def _template_source(folder: Path, config: dict[str, Any]) -> str:
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, str):
+        return template
+    raise ArtefactError(f"{folder} should hold a chat template (chat_template.jinja): there is none; add one")

@@ -1,0 +1,54 @@
+"""The one error tree of prosocial.
+
+ProsocialError                      anything this package raises on purpose
+├── InputError (ValueError)         what the caller gave is wrong: exit code 2, one line, nothing written
+│   ├── UnknownNameError            a name that is not in a registry; lists the known ones
+│   ├── ArtefactError               a folder or file is not the artefact it should be
+│   └── FingerprintError            two artefacts do not belong together
+├── StorageError (OSError)          the world refused a write: disk full, no permission
+└── MissingExtraError (ImportError) an optional dependency is not installed; names the extra
+
+Every message says what should hold, what was found (name, shape, path) and what to do.
+"""
+
+from collections.abc import Iterable
+
+
+class ProsocialError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InputError(ProsocialError, ValueError):
+    """What the caller gave does not hold; nothing was written."""
+
+
+class UnknownNameError(InputError):
+    """A name that no registry entry answers to."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"unknown {kind} {name!r}: known are {', '.join(sorted(known))}")
+
+
+class ArtefactError(InputError):
+    """A folder or file is not the artefact it should be."""
+
+
+class FingerprintError(InputError):
+    """Two artefacts do not belong together."""
+
+    def __init__(self, left: str, left_fingerprint: str, right: str, right_fingerprint: str) -> None:
+        super().__init__(
+            f"{left} belongs to checkpoint {left_fingerprint[:16]}, but {right} has fingerprint "
+            f"{right_fingerprint[:16]}: make {left} again for this checkpoint"
+        )
+
+
+class StorageError(ProsocialError, OSError):
+    """The world refused a write (disk full, no permission)."""
+
+
+class MissingExtraError(ProsocialError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is needed here and is not installed: pip install 'prosocial[{extra}]'")

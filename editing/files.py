@@ -1,0 +1,175 @@
+"""Files that are whole or not there: digests, JSON with a schema version, folders written aside and renamed."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import ArtefactError, InputError, StorageError
+
+CHUNK_BYTES = 1 << 20
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hex SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def canonical_json(value: object) -> str:
+    """Return JSON with sorted keys and no spaces: equal values give equal text, so that it can be hashed."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as indented JSON, aside first, then renamed over `path`."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with storage_errors(path):
+        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with aside.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def read_json(path: Path, *, schema: str | None = None) -> dict[str, Any]:
+    """Read a JSON object; with `schema`, its `schema` key must be exactly that (e.g. `prosocial.gate/1`).
+
+    Raises:
+        ArtefactError: the file is missing, is not a JSON object, or carries another schema.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtefactError(f"expected a file at {path}: there is none") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtefactError(f"{path} should hold JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ArtefactError(f"{path} should hold a JSON object, found {type(value).__name__}")
+    if schema is not None and value.get("schema") != schema:
+        raise ArtefactError(f"{path} should carry schema {schema!r}, found {value.get('schema')!r}")
+    return value
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read one JSON object per line.
+
+    Raises:
+        InputError: the file is missing or empty, or a line is not a JSON object (names the line).
+    """
+    if not path.is_file():
+        raise InputError(f"expected a JSONL file at {path}: there is none")
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path} line {number} should be a JSON object: {error}") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{path} line {number} should be a JSON object, found {type(row).__name__}")
+        rows.append(row)
+    if not rows:
+        raise InputError(f"{path} holds no rows: at least one is needed")
+    return rows
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write one JSON object per line."""
+    with storage_errors(path), path.open("w", encoding="utf-8") as stream:
+        for row in rows:
+            stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, StorageError) or error.errno not in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EACCES,
+            errno.EPERM,
+            errno.EROFS,
+        ):
+            raise
+        raise StorageError(f"could not write {path}: {error.strerror}; free space or choose another folder") from error
+
+
+@contextlib.contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder beside `out` to write into; on success it is synced and renamed to `out`, else deleted.
+
+    Raises:
+        InputError: `out` exists already and is not an empty folder.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} should not exist yet or be empty: choose another folder or delete it first")
+    with storage_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+    try:
+        with storage_errors(out):
+            yield aside
+            sync_folder(aside)
+            if out.is_dir():
+                out.rmdir()
+            aside.chmod(0o755)
+            aside.rename(out)
+            _sync_directory(out.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush every file of a folder, and the folder itself, to disk."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+    _sync_directory(folder)
+
+
+def _sync_directory(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def link_or_copy(source: Path, destination: Path) -> None:
+    """Hard-link a file, or copy it where links are not possible (another file system)."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), destination)
+    except OSError:
+        with storage_errors(destination):
+            shutil.copy2(source, destination)
+
+
+def require_keys(row: Mapping[str, Any], keys: tuple[str, ...], *, where: str) -> None:
+    """Raise InputError unless every key is in the row."""
+    missing = [key for key in keys if key not in row]
+    if missing:
+        raise InputError(f"{where} should have the keys {', '.join(keys)}: missing {', '.join(missing)}")
