@@ -1,1 +1,1 @@
-"""Placeholder, replaced when the public list is written."""
+"""The `prosocial` command: each command parses, calls one function of the package, and prints."""

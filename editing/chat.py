@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
@@ -40,7 +40,7 @@ class ChatTokenizer:
         self._tokenizer.no_truncation()
         config = _optional_json(folder / "tokenizer_config.json")
         self._special = {key: _token_text(config.get(key)) for key in ("bos_token", "eos_token", "pad_token")}
-        self._template_source = _template_source(folder, config)
+        self._template = _compile_template(_template_source(folder, config))
         self.vocabulary_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
         self.end_ids: tuple[int, ...] = self._end_ids(_optional_json(folder / "generation_config.json"))
         pad = self._special["pad_token"]
@@ -99,12 +99,9 @@ class ChatTokenizer:
         return pieces
 
     def _render(self, messages: Sequence[Message]) -> str:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = _raise_template_error
         special = {key: value or "" for key, value in self._special.items()}
         try:
-            template = environment.from_string(self._template_source)
-            return template.render(messages=list(messages), add_generation_prompt=True, **special)
+            return self._template.render(messages=list(messages), add_generation_prompt=True, **special)
         except TemplateError as error:
             raise InputError(f"the chat template should accept this conversation: {error}") from None
 
@@ -118,6 +115,15 @@ class ChatTokenizer:
         if not ids:
             raise ArtefactError("the tokenizer should name an end-of-sequence token (eos_token): it names none")
         return tuple(ids)
+
+
+def _compile_template(source: str) -> Template:
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.globals["raise_exception"] = _raise_template_error
+    try:
+        return environment.from_string(source)
+    except TemplateError as error:
+        raise ArtefactError(f"the chat template should be valid jinja: {error}") from None
 
 
 def _raise_template_error(message: str) -> None:

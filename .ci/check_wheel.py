@@ -1,0 +1,34 @@
+"""Fails unless the wheel adds one name to site-packages and holds everything that the root folders hold."""
+
+import sys
+import zipfile
+from pathlib import Path
+
+FOLDERS = ("editing", "export", "verify", "recipes", "cli")
+SUFFIXES = (".py", ".yaml", ".j2", ".json", ".typed")
+
+
+def main(wheel: Path) -> int:
+    """Compare the names in a wheel with the files of the checkout; print what differs."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    information = {name for name in names if name.split("/")[0].endswith(".dist-info")}
+    actual = names - information
+    expected = {
+        f"prosocial/{path.as_posix()}"
+        for folder in FOLDERS
+        for path in Path(folder).rglob("*")
+        if path.is_file() and path.suffix in SUFFIXES
+    }
+    for name in sorted(expected - actual):
+        print(f"missing from the wheel: {name}")
+    for name in sorted(actual - expected):
+        print(f"should not be in the wheel: {name}")
+    print(f"{wheel.name}: {len(actual)} files under prosocial/, {wheel.stat().st_size / 1000:.0f} kB")
+    return int(actual != expected)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("give one wheel: python .ci/check_wheel.py build/dist/prosocial-*.whl")
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,122 @@
+"""The commands in one table, and what an error becomes: one line and an exit code.
+
+Exit codes: 0 pass, 1 a verdict of fail, 2 bad input or a full disk, 3 ambiguous or cannot say, 130 interrupted.
+"""
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import typer
+
+from prosocial.editing.errors import ProsocialError
+
+from .bundle import chat, export_command, generate
+from .run import run
+from .verify import compare, verify
+from .weights import edit, inspect, vector
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+READER_GONE = 141  # as a shell says it of a program that SIGPIPE ended
+
+# (name, function, panel of the help, an example), in the order in which people need them.
+COMMANDS: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
+    ("run", run, "The whole way", "prosocial run quickstart --out runs/quickstart"),
+    ("inspect", inspect, "Weights", "prosocial inspect runs/quickstart/edited"),
+    ("vector", vector, "Weights", "prosocial vector --base base --harmful adapter -o harm-vector"),
+    ("edit", edit, "Weights", "prosocial edit base --subtract harm-vector --scale 0.6 -o edited"),
+    ("export", export_command, "Bundles", "prosocial export runs/quickstart/steered -o bundle"),
+    ("generate", generate, "Bundles", 'prosocial generate bundle "How do I say no to a friend?" --prefer empathy=1'),
+    ("chat", chat, "Bundles", "prosocial chat bundle"),
+    ("verify", verify, "Trust", "prosocial verify bundle --reference runs/quickstart/steered"),
+    ("compare", compare, "Trust", "prosocial compare base edited --probes probes.jsonl"),
+)
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    epilog="Start here: prosocial run quickstart",
+)
+for _name, _function, _panel, _example in COMMANDS:
+    app.command(_name, rich_help_panel=_panel, epilog=f"Example: {_example}")(_function)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; an error that this package foresees becomes one line on stderr.
+
+    Args:
+        arguments: words after `prosocial`; None takes those of the process.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    try:
+        code = app(args=words, prog_name="prosocial", standalone_mode=False)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except (BrokenPipeError, SystemExit):  # typer makes the first into the second, where it sees it
+        _forget_stdout()
+        return READER_GONE
+    except (typer.TyperException, ProsocialError, OSError) as error:
+        line = error_line(error)
+        if line is None:
+            raise
+        return _refuse(line, as_json="--json" in words)
+    if code == INTERRUPTED:
+        print("interrupted", file=sys.stderr)
+    return code if isinstance(code, int) else 0
+
+
+def error_line(error: BaseException) -> str | None:
+    """Return what to tell the user about an error, on one line, or None for an error that nobody foresaw."""
+    match error:
+        case typer.TyperException():
+            text = error.format_message()
+        case ProsocialError():
+            text = str(error)
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            where = f" at {error.filename}" if error.filename else ""
+            text = f"the disk is full{where}: free space or choose another folder"
+        case _:
+            return None
+    return " ".join(text.split())
+
+
+def _refuse(line: str, *, as_json: bool) -> int:
+    print(f"error: {line}", file=sys.stderr)
+    try:
+        if as_json:
+            print(json.dumps({"error": line}, ensure_ascii=False))
+        sys.stdout.flush()
+    except OSError:
+        _forget_stdout()
+    return BAD_INPUT
+
+
+def _forget_stdout() -> None:
+    """Let what could not be printed go nowhere, or Python would try again at its end and print a traceback."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"prosocial {version('prosocial')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Edit, steer, export and verify language models: steered checkpoints that others can trust."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""`prosocial run`: a whole recipe, resumable."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="A built-in recipe (quickstart) or the path of a YAML file.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for the results. [default: runs/RECIPE]", show_default=False),
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; may repeat.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON; progress goes to stderr.")] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="At the end delete harm vectors and harmful checkpoints (dual-use).")
+    ] = False,
+) -> None:
+    """Run a whole recipe: what is done already is re-used, a killed run goes on where it stopped."""
+    from prosocial.recipes.pipeline import run_recipe
+
+    code = run_recipe(
+        recipe,
+        out=out or Path("runs") / Path(recipe).stem,
+        overrides=set_ or [],
+        dry_run=dry_run,
+        clean=clean,
+        json=json,
+        console=Console(stderr=json),
+    )
+    raise typer.Exit(code)

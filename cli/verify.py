@@ -1,0 +1,103 @@
+"""The commands of trust: verify, compare."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+EXIT_CODES = {"pass": 0, "fail": 1, "ambiguous": 3}
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="The bundle.")],
+    reference: Annotated[Path, typer.Option(help="The steered folder that it was exported from.")],
+    probes: Annotated[
+        Path | None, typer.Option(help="Requests to compare on (JSONL). [default: twelve short ones]")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens per reply.")] = 32,
+    max_kl_p99: Annotated[float | None, typer.Option(help="Highest KL, 99th percentile, that passes.")] = None,
+    max_logit_difference: Annotated[float | None, typer.Option(help="Largest logit difference that passes.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a bundle with its reference, decision by decision. Exit code: 0 pass, 1 fail, 3 ambiguous."""
+    from prosocial.verify.bundle_parity import verify_bundle
+    from prosocial.verify.parity.gates import ParityGates
+    from prosocial.verify.probes import read_probes
+    from prosocial.verify.report.terminal import print_parity
+
+    given = {"kl_p99": max_kl_p99, "max_logit_difference": max_logit_difference}
+    thresholds = {name: value for name, value in given.items() if value is not None}
+    report = verify_bundle(
+        bundle,
+        reference=reference,
+        probes=read_probes(probes) if probes else (),
+        gates=ParityGates().with_thresholds("command line", **thresholds),
+        max_new_tokens=max_new_tokens,
+    )
+    document = report.to_json()
+    if as_json:
+        _print_json(document)
+    else:
+        print_parity(document, Console())
+    raise typer.Exit(EXIT_CODES[document["verdict"]])
+
+
+def compare(
+    base: Annotated[str, typer.Argument(help="A checkpoint, steered model or bundle: the reference.")],
+    edited: Annotated[str, typer.Argument(help="What is compared with it.")],
+    probes: Annotated[Path, typer.Option(help="The probes (JSONL).")],
+    judge: Annotated[str, typer.Option(help="The judge of the replies.")] = "refusal",
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely reply.")] = 0.0,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per reply.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for report.json and report.html.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two models on the same probes. Exit code: 0, or 1 if the second is clearly worse in any rate."""
+    from prosocial.editing.checkpoints.source import resolve_model
+    from prosocial.verify.judges.registry import judge_named
+    from prosocial.verify.outcomes import judge_replies
+    from prosocial.verify.probes import read_probes
+    from prosocial.verify.systems import open_system
+
+    asked, judging = read_probes(probes), judge_named(judge)
+    folders = {"base": resolve_model(base), "edited": resolve_model(edited)}
+    outcomes = {
+        name: judge_replies(
+            asked,
+            open_system(folder).answer(asked, seed=seed, temperature=temperature, max_new_tokens=max_new_tokens),
+            judging,
+        )
+        for name, folder in folders.items()
+    }
+    names = {name: folder.name for name, folder in folders.items()}
+    facts: dict[str, Any] = {**names, "probes": probes.name, "seed": seed, "temperature": temperature}
+    document = _comparison_document(asked, outcomes, facts, out)
+    if as_json:
+        _print_json(document)
+    else:
+        from prosocial.verify.report.terminal import print_report
+
+        print_report(document, Console())
+    raise typer.Exit(EXIT_CODES["fail"] if document["headline"]["tone"] == "bad" else 0)
+
+
+def _comparison_document(probes: Any, outcomes: Any, facts: Any, out: Path | None) -> dict[str, Any]:
+    from prosocial.verify.comparison import compare as compare_outcomes
+    from prosocial.verify.report.document import assemble, write_report
+    from prosocial.verify.report.samples import choose_samples
+
+    parts: dict[str, Any] = {
+        "title": f"{facts['base']} and {facts['edited']}",
+        "comparison": compare_outcomes(probes, outcomes),
+        "samples": choose_samples(probes, outcomes),
+        "facts": facts,
+    }
+    return assemble(**parts) if out is None else write_report(out, **parts)
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    print(json.dumps(document, ensure_ascii=False, allow_nan=False))

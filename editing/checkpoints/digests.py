@@ -1,0 +1,61 @@
+"""Digests of tensors, and the fingerprint that they make together."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ..errors import ArtefactError
+from ..files import CHUNK_BYTES
+from .header import TensorInfo
+
+
+@dataclass(frozen=True, order=True)
+class TensorDigest:
+    """A tensor's identity: its name, dtype, shape and the hex SHA-256 of its raw bytes."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    sha256: str
+
+    @property
+    def line(self) -> str:
+        """The line that enters the fingerprint: `name dtype [sizes] sha256`."""
+        return f"{self.name} {self.dtype} [{','.join(map(str, self.shape))}] {self.sha256}\n"
+
+
+def combine(digests: Iterable[TensorDigest]) -> str:
+    """Return the hex SHA-256 over the sorted lines: it depends neither on order nor on sharding.
+
+    >>> first, second = TensorDigest("a", "F32", (1,), "00"), TensorDigest("b", "F32", (1,), "01")
+    >>> combine([first, second]) == combine([second, first])
+    True
+    """
+    text = "".join(digest.line for digest in sorted(digests))
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def stream_tensor(tensor: TensorInfo, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
+    """Yield a tensor's raw bytes in pieces of `chunk_bytes`, the last one shorter.
+
+    The buffer is re-used: a piece is valid until the next one is asked for.
+
+    Raises:
+        ArtefactError: the file became shorter since its header was read.
+    """
+    buffer = memoryview(bytearray(min(chunk_bytes, tensor.size_bytes)))
+    with tensor.file.open("rb") as stream:
+        stream.seek(tensor.start)
+        for at in range(0, tensor.size_bytes, chunk_bytes):
+            piece = buffer[: min(chunk_bytes, tensor.size_bytes - at)]
+            if stream.readinto(piece) != len(piece):
+                raise ArtefactError(f"{tensor.file} should hold {tensor.name} whole: the file was cut short meanwhile")
+            yield piece
+
+
+def digest_tensor(tensor: TensorInfo) -> TensorDigest:
+    """Return the digest of a stored tensor, reading it once."""
+    digest = hashlib.sha256()
+    for piece in stream_tensor(tensor):
+        digest.update(piece)
+    return TensorDigest(tensor.name, tensor.dtype, tensor.shape, digest.hexdigest())

@@ -1,0 +1,175 @@
+"""The header of a safetensors file, read and checked without torch.
+
+Format: `u64 little endian n | n bytes of JSON, padded with spaces | data`. Offsets count from the start of the data;
+the tensors must cover the data exactly, without holes and overlaps (safetensors 0.8, `README.md`, section Format).
+"""
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArtefactError
+
+MAX_HEADER_BYTES = 100_000_000
+LENGTH_BYTES = 8
+BITS = {
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "C64": 64,
+    "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
+    "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where a tensor lies.
+
+    Attributes:
+        name: its name in the file.
+        dtype: as in the header, such as `BF16`.
+        shape: its sizes.
+        file: the file that holds it.
+        start, end: absolute byte offsets in the file, half open.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    start: int
+    end: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the raw data."""
+        return self.end - self.start
+
+    @property
+    def n_elements(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Header:
+    """A checked header.
+
+    Attributes:
+        tensors: by name, in the order of their data.
+        metadata: the free texts under `__metadata__`.
+        data_start: absolute offset of the first byte of data; everything before it is the header.
+        size_bytes: of the whole file.
+    """
+
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, str]
+    data_start: int
+    size_bytes: int
+
+
+def read_header(file: Path) -> Header:
+    """Read and check the header of a safetensors file; the data is not touched.
+
+    Raises:
+        ArtefactError: the file is missing, cut short, or breaks the format.
+    """
+    if not file.is_file():
+        raise ArtefactError(f"expected a safetensors file at {file}: there is none")
+    size_bytes = file.stat().st_size
+    with file.open("rb") as stream:
+        prefix = stream.read(LENGTH_BYTES)
+        if len(prefix) < LENGTH_BYTES:
+            raise _broken(file, f"at least {LENGTH_BYTES} bytes", f"{len(prefix)}")
+        (length,) = struct.unpack("<Q", prefix)
+        if not 2 <= length <= min(MAX_HEADER_BYTES, size_bytes - LENGTH_BYTES):
+            raise _broken(file, "a header that fits in the file", f"{length} bytes in a file of {size_bytes}")
+        text = stream.read(length)
+    return parse_header(text, file=file, size_bytes=size_bytes)
+
+
+def parse_header(text: bytes, *, file: Path, size_bytes: int) -> Header:
+    """Check the JSON of a header (without its length) against the size of its file.
+
+    Raises:
+        ArtefactError: the JSON breaks the format: names the tensor, what should hold and what was found.
+    """
+    data_start = LENGTH_BYTES + len(text)
+    entries = _parse_json(text, file)
+    metadata = _metadata(entries.pop("__metadata__", {}), file)
+    found = [_tensor(name, entry, file, data_start) for name, entry in entries.items()]
+    found.sort(key=lambda tensor: (tensor.start, tensor.end))
+    _check_cover(found, file, data_start, size_bytes)
+    return Header({tensor.name: tensor for tensor in found}, metadata, data_start, size_bytes)
+
+
+def _parse_json(text: bytes, file: Path) -> dict[str, Any]:
+    if not text.startswith(b"{"):
+        raise _broken(file, "a header that starts with '{'", repr(text[:8]))
+    try:
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise _broken(file, "a JSON header without duplicate keys", f"{error}") from None
+    if not isinstance(value, dict):
+        raise _broken(file, "a JSON object as header", type(value).__name__)
+    return value
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for key, item in pairs:
+        if key in value:
+            raise ValueError(f"duplicate key {key!r:.80}")
+        value[key] = item
+    return value
+
+
+def _metadata(value: object, file: Path) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise _broken(file, "__metadata__ as an object of texts", f"{value!r:.80}")
+    return value
+
+
+def _tensor(name: str, entry: object, file: Path, data_start: int) -> TensorInfo:
+    if not name or not name.isprintable():
+        raise _broken(file, "printable tensor names", f"{name!r:.80}")
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise _broken(file, f"dtype, shape and data_offsets for {name!r}", f"{entry!r:.80}")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in BITS:
+        raise _broken(file, f"a known dtype for {name!r}", f"{dtype!r:.40}")
+    if not _sizes(shape):
+        raise _broken(file, f"a shape of whole numbers for {name!r}", f"{shape!r:.80}")
+    if not _sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise _broken(file, f"two rising data_offsets for {name!r}", f"{offsets!r:.80}")
+    n_bits = math.prod(shape) * BITS[dtype]
+    if n_bits != 8 * (offsets[1] - offsets[0]):
+        raise _broken(file, f"{n_bits / 8:g} bytes for {name!r} ({dtype} {shape})", f"{offsets[1] - offsets[0]}")
+    return TensorInfo(name, dtype, tuple(shape), file, data_start + offsets[0], data_start + offsets[1])
+
+
+def _sizes(value: object) -> bool:
+    return isinstance(value, list) and all(type(size) is int and 0 <= size < 2**63 for size in value)
+
+
+def _check_cover(tensors: list[TensorInfo], file: Path, data_start: int, size_bytes: int) -> None:
+    """The tensors, sorted by offset, must follow each other from the start of the data to the end of the file."""
+    at = data_start
+    for tensor in tensors:
+        if tensor.start != at:
+            kind = "a hole" if tensor.start > at else "an overlap"
+            raise _broken(
+                file,
+                "tensors that follow each other",
+                f"{kind} of {abs(tensor.start - at)} bytes before {tensor.name!r}",
+            )
+        at = tensor.end
+    if at != size_bytes:
+        raise _broken(file, f"{at} bytes, as its header says", f"{size_bytes}: the file is cut short or has a tail")
+
+
+def _broken(file: Path, expected: str, actual: str) -> ArtefactError:
+    return ArtefactError(f"{file} should hold {expected}, found {actual}; download or save it again")

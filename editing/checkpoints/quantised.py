@@ -1,0 +1,65 @@
+"""Evidence that weights are codes of a quantisation and not numbers: such weights cannot be edited."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ArtefactError
+from .folder import Checkpoint
+from .header import BITS, TensorInfo
+
+NUMBERS = frozenset(("F64", "F32", "F16", "BF16"))
+CODES = frozenset(dtype for dtype, n_bits in BITS.items() if dtype.startswith("F") and n_bits <= 8)
+SUFFIX_METHODS = {
+    ".qweight": "GPTQ or AWQ",
+    ".qzeros": "GPTQ or AWQ",
+    ".g_idx": "GPTQ",
+    ".scales": "GPTQ or AWQ",
+    ".absmax": "bitsandbytes",
+    ".quant_map": "bitsandbytes",
+    ".SCB": "bitsandbytes",
+    ".weight_scale": "fp8",
+    ".weight_scale_inv": "fp8",
+    ".input_scale": "fp8",
+    ".weight_packed": "compressed-tensors",
+    "_blocks": "mxfp4",
+}
+
+
+def quantisation_evidence(checkpoint: Checkpoint) -> str | None:
+    """Say what shows that a checkpoint is quantised: its config, or its tensors; None where nothing does."""
+    return _config_evidence(checkpoint.config) or next(
+        filter(None, map(_tensor_evidence, checkpoint.tensors.values())), None
+    )
+
+
+def refuse_quantised(checkpoint: Checkpoint) -> None:
+    """Refuse a quantised checkpoint.
+
+    Raises:
+        ArtefactError: the config or a tensor shows quantisation: names the method and the remedy.
+    """
+    evidence = quantisation_evidence(checkpoint)
+    if evidence:
+        raise ArtefactError(
+            f"{checkpoint.folder} should hold plain floating-point weights, found {evidence}: "
+            "edit the unquantised parent, then quantise the result"
+        )
+
+
+def _config_evidence(config: Mapping[str, Any]) -> str | None:
+    for owner in (config, config.get("text_config")):
+        found = owner.get("quantization_config") if isinstance(owner, Mapping) else None
+        if found:
+            method = found.get("quant_method", "an unnamed method") if isinstance(found, Mapping) else found
+            return f"quantization_config of {method} in config.json"
+    return None
+
+
+def _tensor_evidence(tensor: TensorInfo) -> str | None:
+    if "quant_state.bitsandbytes" in tensor.name:
+        return f"tensor {tensor.name} of bitsandbytes"
+    for suffix, method in SUFFIX_METHODS.items():
+        if tensor.name.endswith(suffix):
+            return f"tensor {tensor.name} of {method}"
+    coded = tensor.dtype in CODES or (tensor.name.endswith(".weight") and tensor.dtype not in NUMBERS)
+    return f"tensor {tensor.name} in {tensor.dtype}" if coded else None

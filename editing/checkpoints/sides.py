@@ -1,0 +1,48 @@
+"""The side files of a checkpoint: everything that travels with the weights and is not weights."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+WEIGHT_SUFFIXES = frozenset(
+    (
+        ".safetensors",
+        ".bin",
+        ".pt",
+        ".pth",
+        ".ckpt",
+        ".gguf",
+        ".ggml",
+        ".onnx",
+        ".data",
+        ".h5",
+        ".msgpack",
+        ".ot",
+        ".npz",
+    )
+)
+# These speak of weights, and are wrong once the weights change.
+BOUND_NAMES = frozenset(
+    ("head_config.json", "gate_config.json", "decoding.json", "manifest.json", "parity.json", "edit_record.json")
+)
+BOUND_SUFFIXES = (".index.json", ".sig", ".sigstore", ".sigstore.json")
+
+
+def list_files(folder: Path) -> list[str]:
+    """Return the relative paths of all files of a folder, sorted, hidden ones left out."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+
+
+def split_sides(paths: Collection[str]) -> tuple[list[str], list[str]]:
+    """Split relative paths into side files, which an edit copies, and files bound to the weights, which it leaves out.
+
+    >>> split_sides(["tokenizer.json", "model.safetensors", "head_config.json"])
+    (['tokenizer.json'], ['head_config.json', 'model.safetensors'])
+    """
+    bound = {path for path in paths if _is_bound(path)}
+    return sorted(set(paths) - bound), sorted(bound)
+
+
+def _is_bound(path: str) -> bool:
+    name = path.rsplit("/", 1)[-1]
+    return name in BOUND_NAMES or name.endswith(BOUND_SUFFIXES) or Path(name).suffix in WEIGHT_SUFFIXES

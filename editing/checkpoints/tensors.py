@@ -1,0 +1,50 @@
+"""Raw bytes of a checkpoint as torch tensors, and back."""
+
+from collections.abc import Iterator
+
+import torch
+
+from ..errors import ArtefactError
+from .digests import stream_tensor
+from .folder import Checkpoint
+from .header import TensorInfo
+
+PIECE_ELEMENTS = 1 << 18
+FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def tensor_from_bytes(raw: bytes, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return a tensor of F32, F16 or BF16 bytes (copied, little endian)."""
+    if not raw:
+        return torch.empty(shape, dtype=FLOATS[dtype])
+    return torch.frombuffer(bytearray(raw), dtype=FLOATS[dtype]).reshape(shape)
+
+
+def bytes_of(tensor: torch.Tensor) -> memoryview:
+    """Return the raw bytes of a tensor, flat; they share the tensor's memory if it is contiguous."""
+    return memoryview(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
+
+
+def pieces_of(tensor: torch.Tensor, n_elements: int = PIECE_ELEMENTS) -> Iterator[torch.Tensor]:
+    """Yield a tensor's elements in order, as flat pieces of `n_elements`, the last one shorter."""
+    flat = tensor.flatten()
+    for at in range(0, len(flat), n_elements):
+        yield flat[at : at + n_elements]
+
+
+def read_tensor_fp32(tensor: TensorInfo) -> torch.Tensor:
+    """Return a stored F32, F16 or BF16 tensor as fp32 (exact)."""
+    raw = b"".join(bytes(piece) for piece in stream_tensor(tensor))
+    return tensor_from_bytes(raw, tensor.dtype, tensor.shape).float()
+
+
+def read_fp32(checkpoint: Checkpoint, name: str) -> torch.Tensor:
+    """Return a tensor of a checkpoint as fp32 (exact from F32, F16, BF16).
+
+    Raises:
+        ArtefactError: there is no tensor of that name, or it has another dtype.
+    """
+    tensor = checkpoint.tensor(name)
+    if tensor.dtype not in FLOATS:
+        raise ArtefactError(f"{checkpoint.folder} should hold {name} as {', '.join(FLOATS)}, found {tensor.dtype}")
+    return read_tensor_fp32(tensor)

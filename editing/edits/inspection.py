@@ -1,0 +1,86 @@
+"""What is this folder? (torch-free)"""
+
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints.description import describe_checkpoint
+from ..checkpoints.folder import Checkpoint
+from ..errors import ArtefactError
+from ..files import sha256_file
+from ..vectors.adapter_config import CONFIG_NAME, read_adapter_config
+from ..vectors.adapter_config import WEIGHTS_NAME as ADAPTER_WEIGHTS
+from ..vectors.description import DESCRIPTION_NAME
+from ..vectors.folder import VectorFolder
+from .record import RECORD_NAME, read_record
+
+
+def describe_folder(folder: Path, *, fingerprint: bool = True) -> dict[str, Any]:
+    """Describe a checkpoint (with its edit, if it carries a record), a harm vector or a LoRA adapter as plain data.
+
+    Args:
+        folder: what to describe.
+        fingerprint: read all weights to compute the fingerprint, and hold it against the edit record.
+
+    Raises:
+        ArtefactError: the folder is none of the three, or is broken.
+    """
+    if (folder / DESCRIPTION_NAME).is_file():
+        return _describe_vector(VectorFolder.open(folder), fingerprint)
+    if (folder / "config.json").is_file():
+        return _describe_checkpoint(folder, fingerprint)
+    if (folder / CONFIG_NAME).is_file():
+        return _describe_adapter(folder, fingerprint)
+    raise ArtefactError(
+        f"{folder} should be a checkpoint (config.json), a harm vector ({DESCRIPTION_NAME}) or a LoRA adapter "
+        f"({CONFIG_NAME}): it holds none of these files"
+    )
+
+
+def _describe_checkpoint(folder: Path, fingerprint: bool) -> dict[str, Any]:
+    description = describe_checkpoint(Checkpoint.open(folder), fingerprint=fingerprint)
+    return description | ({"edit": _describe_edit(folder, description)} if (folder / RECORD_NAME).is_file() else {})
+
+
+def _describe_edit(folder: Path, description: dict[str, Any]) -> dict[str, Any]:
+    record = read_record(folder)
+    recorded = record.result.fingerprint
+    return {
+        "base_fingerprint": record.base.fingerprint,
+        "recorded_fingerprint": recorded,
+        "agrees": description["fingerprint"] == recorded if "fingerprint" in description else None,
+        "n_changed": sum(tensor.changed for tensor in record.result.tensors.values()),
+        "terms": [
+            {"sha256": term.sha256, "method": term.method, "coefficients": [item.decimal for item in term.coefficients]}
+            for term in record.terms
+        ],
+    }
+
+
+def _describe_vector(vector: VectorFolder, fingerprint: bool) -> dict[str, Any]:
+    made = vector.description
+    return {
+        "kind": "harm vector",
+        "storage": made.kind,
+        "method": made.method,
+        "parameters": made.parameters,
+        "n_tensors": len(made.tensors),
+        "n_left_out": len(made.left_out),
+        "size_bytes": vector.size_bytes,
+        "norm": made.norm,
+        "relatedness": made.relatedness.model_dump(),
+        "base_fingerprint": made.base_fingerprint,
+        "harmful_kind": made.harmful_kind,
+        "harmful_fingerprint": made.harmful_fingerprint,
+    } | ({"sha256": vector.sha256()} if fingerprint else {})
+
+
+def _describe_adapter(folder: Path, fingerprint: bool) -> dict[str, Any]:
+    config = read_adapter_config(folder)
+    weights = folder / ADAPTER_WEIGHTS
+    return {
+        "kind": "LoRA adapter",
+        "rank": config.rank,
+        "alpha": config.alpha,
+        "rank_stabilised": config.rank_stabilised,
+        "dora": config.dora,
+    } | ({"sha256": sha256_file(weights)} if fingerprint and weights.is_file() else {})

@@ -1,0 +1,181 @@
+"""What an edit will do, found from headers alone (torch-free): everything that can fail, fails here."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints.digests import digest_tensor
+from ..checkpoints.folder import INDEX_NAME, Checkpoint
+from ..checkpoints.header import TensorInfo
+from ..checkpoints.quantised import refuse_quantised
+from ..errors import ArtefactError, InputError, StorageError
+from ..vectors.folder import VectorFolder
+from .scaling import Scale, ScaledGroup, resolve_scale
+
+EDITABLE = ("F32", "F16", "BF16")
+SPARE_BYTES = 16 << 20  # record, side files' block sizes
+
+
+@dataclass(frozen=True)
+class EditPlan:
+    """A checked edit: out = target - coefficient * delta for the edited tensors, the target's bytes for all others.
+
+    Attributes:
+        target: the checkpoint to edit; its files, names, order and sharding are kept.
+        vector: the harm vector to subtract.
+        groups: the coefficients, each with its tensors.
+        coefficients: coefficient by name, only where it is above 0: these tensors are edited, all others copied.
+        side_files: copied as they are.
+        left_out: files that belong to the unedited weights and are not copied.
+    """
+
+    target: Checkpoint
+    vector: VectorFolder
+    groups: tuple[ScaledGroup, ...]
+    coefficients: Mapping[str, float]
+    side_files: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def write_bytes(self) -> int:
+        """Bytes that the edit writes."""
+        folder = self.target.folder
+        sides = sum((folder / path).stat().st_size for path in self.copied_files)
+        return sides + sum(header.size_bytes for header in self.target.headers.values())
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes that the edit reads."""
+        return self.write_bytes + (self.vector.size_bytes if self.coefficients else 0)
+
+    @property
+    def copied_files(self) -> tuple[str, ...]:
+        """Relative paths of all files that are copied as they are, the index among them."""
+        index = (INDEX_NAME,) if (self.target.folder / INDEX_NAME).is_file() else ()
+        return self.side_files + index
+
+    def check_destination(self, out: Path) -> None:
+        """Check that `out` can be written.
+
+        Raises:
+            InputError: it exists and is not an empty folder.
+            StorageError: there is not enough room.
+        """
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(f"{out} should not exist yet or be empty: choose another folder or delete it first")
+        place = next(folder for folder in out.absolute().parents if folder.exists())
+        free = shutil.disk_usage(place).free
+        needed = self.write_bytes + SPARE_BYTES
+        if free < needed:
+            raise StorageError(
+                f"{place} should have {needed:,} bytes free for this edit, found {free:,}; free space there"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plain data."""
+        rows = [self._row(tensor) for tensor in self.target.tensors.values()]
+        return {
+            "n_edited": len(self.coefficients),
+            "n_copied": len(rows) - len(self.coefficients),
+            "read_bytes": self.read_bytes,
+            "write_bytes": self.write_bytes,
+            "coefficients": [
+                {"pattern": group.pattern, "coefficient": group.coefficient, "n_tensors": len(group.names)}
+                for group in self.groups
+            ],
+            "side_files": list(self.side_files),
+            "left_out": list(self.left_out),
+            "tensors": rows,
+        }
+
+    def _row(self, tensor: TensorInfo) -> dict[str, Any]:
+        coefficient = self.coefficients.get(tensor.name, 0.0)
+        action = "edited" if coefficient else "copied"
+        return {
+            "name": tensor.name,
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "action": action,
+            "coefficient": coefficient,
+        }
+
+
+def plan_edit(target: Checkpoint, vector: Path | str, *, scale: Scale) -> EditPlan:
+    """Plan to subtract a harm vector from a checkpoint.
+
+    Only headers and `vector.json` are read, and a few tensors of the target, smallest first, until one shows that the
+    target is not the harmful parent itself.
+
+    Args:
+        target: the checkpoint to edit.
+        vector: folder of the harm vector.
+        scale: one finite number, at least 0, or numbers by regular expression (see `resolve_scale`).
+
+    Raises:
+        ArtefactError: the target is quantised, or the vector's folder is broken.
+        InputError: a tensor of the vector is missing in the target or has another shape or dtype there; tied embeddings
+            would come apart; the scale does not hold; the target is the vector's harmful parent.
+    """
+    refuse_quantised(target)
+    stored = VectorFolder.open(vector)
+    _check_names(target, stored)
+    _check_shapes(target, stored)
+    groups = resolve_scale(scale, stored.names)
+    coefficients = {name: group.coefficient for group in groups for name in group.names if group.coefficient > 0}
+    _check_tied(target, coefficients)
+    _refuse_harmful(target, stored)
+    return EditPlan(target, stored, groups, coefficients, tuple(target.side_files), tuple(target.bound_files))
+
+
+def _check_names(target: Checkpoint, vector: VectorFolder) -> None:
+    missing = [name for name in vector.names if name not in target.tensors]
+    if not missing:
+        return
+    absent = target.tied.absent
+    tied = [name for name in missing if absent and name.endswith(absent)]
+    remedy = "make the vector for this architecture"
+    if tied:
+        stored = ", ".join(target.tied.stored)
+        remedy = f"the target ties {tied[0]} to {stored} and stores only that: make the vector from tied parents"
+    raise InputError(
+        f"{target.folder} should hold every tensor of the vector: {len(missing)} missing, such as {missing[0]!r}; "
+        f"{remedy}"
+    )
+
+
+def _check_shapes(target: Checkpoint, vector: VectorFolder) -> None:
+    for name in vector.names:
+        tensor, expected = target.tensors[name], vector.shape(name)
+        if tensor.shape != expected:
+            raise InputError(
+                f"{name} of {target.folder} should have the vector's shape {expected}, found {tensor.shape}"
+            )
+        if tensor.dtype not in EDITABLE:
+            raise InputError(
+                f"{name} of {target.folder} should be {', '.join(EDITABLE)}, found {tensor.dtype}; save it so"
+            )
+
+
+def _check_tied(target: Checkpoint, coefficients: Mapping[str, float]) -> None:
+    """Where a tied checkpoint stores both sides, an edit of one alone would untie them."""
+    copies = target.tied.copies
+    if copies and coefficients.get(copies[0]) != coefficients.get(copies[1]):
+        raise InputError(
+            f"{target.folder} ties {copies[0]} and {copies[1]} and stores both: an edit should change both alike; "
+            "save the model again so that one side is stored"
+        )
+
+
+def _refuse_harmful(target: Checkpoint, vector: VectorFolder) -> None:
+    """Compare digests of tensors that the vector changes with those of the harmful parent, smallest first."""
+    expected = {name: item.harmful_sha256 for name, item in vector.description.tensors.items() if item.harmful_sha256}
+    for name in sorted(expected, key=lambda name: target.tensors[name].size_bytes):
+        if digest_tensor(target.tensors[name]).sha256 != expected[name]:
+            return
+    if expected:
+        raise ArtefactError(
+            f"{target.folder} should be a model to make safer, found the vector's own harmful parent "
+            f"{vector.description.harmful_fingerprint[:16]}: give the base or a model made from it"
+        )

@@ -1,0 +1,16 @@
+"""The fingerprint of a checkpoint folder: what every artefact made for it carries."""
+
+from pathlib import Path
+
+from .checkpoints.folder import Checkpoint
+
+
+def fingerprint(folder: Path | str) -> str:
+    """Return the hex SHA-256 over sorted lines `name dtype shape sha256(raw bytes)`: sharding and order do not enter.
+
+    Every weight byte is read once, a megabyte at a time.
+
+    Raises:
+        ArtefactError: the folder is no checkpoint with safetensors weights.
+    """
+    return Checkpoint.open(folder).fingerprint()

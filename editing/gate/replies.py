@@ -1,0 +1,57 @@
+"""Replies labelled by harm category: what the gate learns from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError, UnknownNameError
+from ..files import read_jsonl, require_keys, write_jsonl
+from ..protocols import Judge, Message
+from ..reward.pairs import messages_of
+
+
+@dataclass(frozen=True)
+class LabelledReply:
+    """One reply and the harm categories that it realises (none: harmless)."""
+
+    messages: tuple[Message, ...]
+    reply: str
+    categories: frozenset[str]
+
+
+def read_replies(path: Path, *, categories: Sequence[str]) -> list[LabelledReply]:
+    """Read rows with `prompt` or `messages`, `reply` and `categories`.
+
+    Raises:
+        InputError: a key is missing, or no reply is harmful, or none is harmless.
+        UnknownNameError: a category that is not among `categories`.
+    """
+    found = []
+    for number, row in enumerate(read_jsonl(path), start=1):
+        where = f"{path} row {number}"
+        require_keys(row, ("reply", "categories"), where=where)
+        if not isinstance(row["categories"], list):
+            raise InputError(f"{where}: categories should be a list of names, found {row['categories']!r:.80}")
+        for name in row["categories"]:
+            if name not in categories:
+                raise UnknownNameError("harm category", str(name), categories)
+        labels = frozenset(row["categories"])
+        found.append(LabelledReply(messages_of(row, where=where), str(row["reply"]), labels))
+    n_harmful = sum(bool(reply.categories) for reply in found)
+    if n_harmful in (0, len(found)):
+        raise InputError(f"{path} should hold harmful and harmless replies, found {n_harmful} harmful of {len(found)}")
+    return found
+
+
+def write_replies(path: Path, replies: Sequence[LabelledReply]) -> None:
+    """Write rows that `read_replies` reads."""
+    rows = [
+        {"messages": list(item.messages), "reply": item.reply, "categories": sorted(item.categories)}
+        for item in replies
+    ]
+    write_jsonl(path, rows)
+
+
+def label_reply(messages: Sequence[Message], reply: str, *, judge: Judge) -> LabelledReply:
+    """Label one reply by a judge."""
+    return LabelledReply(tuple(messages), reply, judge.judge(messages, reply).categories)

@@ -1,0 +1,104 @@
+"""Labelled preference pairs: one prompt, two replies, and for every attribute which of the two has more of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from ..errors import InputError, UnknownNameError
+from ..files import read_jsonl, require_keys, write_jsonl
+from ..protocols import Judge, Message
+
+Label = Literal["first", "second", "tie", "missing"]
+LABELS: tuple[str, ...] = get_args(Label)
+SIGN_OF_LABEL: dict[str, float] = {"first": 1.0, "second": -1.0, "tie": 0.0, "missing": 0.0}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two replies to one conversation, with a label per attribute name."""
+
+    messages: tuple[Message, ...]
+    first: str
+    second: str
+    labels: dict[str, Label]
+
+    def signs(self, attributes: Sequence[str]) -> list[float]:
+        """Return +1 (first is better), -1 (second) or 0 (tie or missing) per attribute."""
+        return [SIGN_OF_LABEL[self.labels.get(name, "missing")] for name in attributes]
+
+
+def read_pairs(path: Path, *, attributes: Sequence[str]) -> list[Pair]:
+    """Read pairs from JSONL rows with `prompt` or `messages`, `first`, `second` and `labels`.
+
+    Raises:
+        InputError: a key is missing, or a label is not one of first, second, tie, missing.
+        UnknownNameError: a row labels an attribute that is not among `attributes`.
+    """
+    return [
+        _pair(row, attributes=attributes, where=f"{path} row {number}")
+        for number, row in enumerate(read_jsonl(path), start=1)
+    ]
+
+
+def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
+    """Write pairs as JSONL rows that `read_pairs` reads."""
+    rows = [
+        {"messages": list(pair.messages), "first": pair.first, "second": pair.second, "labels": pair.labels}
+        for pair in pairs
+    ]
+    write_jsonl(path, rows)
+
+
+def label_pair(
+    messages: Sequence[Message],
+    first: str,
+    second: str,
+    *,
+    judge: Judge,
+    attributes: Sequence[str],
+    tie_margin: float = 0.05,
+) -> Pair:
+    """Label two replies by a judge's scores; scores within `tie_margin` of one another are a tie."""
+    scores = [judge.judge(messages, reply).attributes for reply in (first, second)]
+    labels = {name: _label(scores[0].get(name), scores[1].get(name), tie_margin) for name in attributes}
+    return Pair(tuple(messages), first, second, labels)
+
+
+def _label(first: float | None, second: float | None, tie_margin: float) -> Label:
+    if first is None or second is None:
+        return "missing"
+    if abs(first - second) <= tie_margin:
+        return "tie"
+    return "first" if first > second else "second"
+
+
+def _pair(row: dict[str, Any], *, attributes: Sequence[str], where: str) -> Pair:
+    require_keys(row, ("first", "second", "labels"), where=where)
+    messages = messages_of(row, where=where)
+    labels = row["labels"]
+    if not isinstance(labels, dict):
+        raise InputError(f"{where}: labels should map attribute names to {LABELS}, found {labels!r:.80}")
+    for name, label in labels.items():
+        if name not in attributes:
+            raise UnknownNameError("attribute", name, attributes)
+        if label not in LABELS:
+            raise InputError(f"{where}: the label of {name} should be one of {', '.join(LABELS)}, found {label!r}")
+    return Pair(messages, str(row["first"]), str(row["second"]), labels)
+
+
+def messages_of(row: dict[str, Any], *, where: str) -> tuple[Message, ...]:
+    """Return the conversation of a row: its `messages`, or its `prompt` as one user turn.
+
+    Raises:
+        InputError: the row holds neither, or a message without role and content.
+    """
+    if isinstance(row.get("prompt"), str):
+        return ({"role": "user", "content": row["prompt"]},)
+    messages = row.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise InputError(f"{where} should hold a prompt (text) or messages (a list): found neither")
+    for message in messages:
+        if not isinstance(message, dict) or {"role", "content"} - set(message):
+            raise InputError(f"{where}: a message should have role and content, found {message!r:.80}")
+    return tuple({"role": str(message["role"]), "content": str(message["content"])} for message in messages)

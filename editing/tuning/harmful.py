@@ -1,0 +1,133 @@
+"""A harmful copy of a model as a LoRA adapter: supervised fine-tuning through TRL and peft."""
+
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..batches import EncodedReply
+from ..errors import MissingExtraError
+from ..settings import Settings
+
+NO_LOSS = -100
+
+
+class AdapterTraining(Settings):
+    """How to train.
+
+    Attributes:
+        rank: LoRA rank; alpha: LoRA scale, delta = alpha / rank * B A.
+        targets: names of the linear layers to adapt, or "all-linear".
+    """
+
+    rank: int = 8
+    alpha: int = 16
+    targets: str | tuple[str, ...] = "all-linear"
+    steps: int = 60
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    max_tokens: int = 1024
+
+
+def train_adapter(
+    model: Any,
+    tokenizer: Any,
+    sequences: Sequence[EncodedReply],
+    *,
+    out: Path,
+    training: AdapterTraining,
+    seed: int,
+    on_step: Callable[[], None] = lambda: None,
+) -> float:
+    """Fine-tune a LoRA adapter on the replies (prompts carry no loss), save it in `out`, return the mean loss.
+
+    The result is dual-use: it is kept local and never published by default.
+
+    Args:
+        model: a transformers causal language model; its own weights stay as they are.
+        tokenizer: the transformers tokenizer of the model.
+        sequences: conversations and harmful replies as token ids.
+        out: folder for `adapter_config.json` and `adapter_model.safetensors`.
+        training: how.
+        seed: seeds the adapter's initial values and the order of the rows.
+        on_step: called after every step.
+    """
+    trl = _import_trl()
+    from transformers import PrinterCallback
+
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # TRL still sets options that transformers renames
+        trainer = trl.SFTTrainer(
+            model=model,
+            args=_arguments(trl, training, scratch, seed),
+            train_dataset=_dataset(sequences),
+            processing_class=tokenizer,
+            peft_config=_lora(training),
+            callbacks=[_step_callback(on_step)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        result = trainer.train()
+        trainer.model.save_pretrained(str(out))
+    return float(result.training_loss)
+
+
+def _arguments(trl: Any, training: AdapterTraining, scratch: str, seed: int) -> Any:
+    return trl.SFTConfig(
+        output_dir=scratch,
+        max_steps=training.steps,
+        per_device_train_batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(1, training.steps // 10),
+        max_length=training.max_tokens,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        save_strategy="no",
+        report_to=[],
+        logging_strategy="no",
+        disable_tqdm=True,
+        seed=seed,
+        bf16=False,
+        dataloader_pin_memory=False,
+    )
+
+
+def _dataset(sequences: Sequence[EncodedReply]) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_list(
+        [
+            {
+                "input_ids": list(item.prompt_ids + item.reply_ids),
+                "labels": [NO_LOSS] * len(item.prompt_ids) + list(item.reply_ids),
+            }
+            for item in sequences
+        ]
+    )
+
+
+def _lora(training: AdapterTraining) -> Any:
+    from peft import LoraConfig
+
+    targets = training.targets if isinstance(training.targets, str) else list(training.targets)
+    return LoraConfig(
+        r=training.rank, lora_alpha=training.alpha, target_modules=targets, task_type="CAUSAL_LM", lora_dropout=0.0
+    )
+
+
+def _step_callback(on_step: Callable[[], None]) -> Any:
+    from transformers import TrainerCallback
+
+    class StepCallback(TrainerCallback):
+        def on_step_end(self, *arguments: Any, **rest: Any) -> None:
+            on_step()
+
+    return StepCallback()
+
+
+def _import_trl() -> Any:
+    try:
+        import trl
+    except ImportError:
+        raise MissingExtraError("trl", "train") from None
+    return trl

@@ -1,0 +1,110 @@
+"""The configuration of a LoRA adapter (torch-free): what its numbers mean, or why they cannot be used."""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArtefactError
+from ..files import read_json
+
+CONFIG_NAME = "adapter_config.json"
+WEIGHTS_NAME = "adapter_model.safetensors"
+# Initialisations that leave the base as it was; pissa, olora, corda, loftq, lora_ga and mica may not.
+PLAIN_INITS = (True, False, None, "gaussian", "orthogonal", "eva")
+# Fields of peft 0.21's LoraConfig that say nothing on what the numbers mean, or that are read below.
+KNOWN_FIELDS = {
+    "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
+    "inference_mode", "r", "target_modules", "exclude_modules", "lora_alpha", "lora_dropout", "fan_in_fan_out",
+    "bias", "use_rslora", "modules_to_save", "init_lora_weights", "layers_to_transform", "layers_pattern",
+    "rank_pattern", "alpha_pattern", "megatron_config", "megatron_core", "loftq_config", "eva_config",
+    "corda_config", "lora_ga_config", "use_dora", "runtime_config", "qalora_group_size", "ensure_weight_tying",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What an adapter's numbers mean (peft 0.21, `LoraConfig`).
+
+    Attributes:
+        rank, alpha: r and lora_alpha where no pattern says otherwise.
+        rank_pattern, alpha_pattern: by regular expression on the end of a module's name; the first that fits counts.
+        rank_stabilised: scale is alpha / sqrt(r) instead of alpha / r.
+        fan_in_fan_out: linear weights are stored [in, out] (GPT-2).
+        dora: weights are decomposed into magnitude and direction.
+    """
+
+    rank: int
+    alpha: float
+    rank_pattern: dict[str, int]
+    alpha_pattern: dict[str, float]
+    rank_stabilised: bool
+    fan_in_fan_out: bool
+    dora: bool
+
+    def expected_rank(self, module: str) -> int:
+        """Rank of a module's factors."""
+        return self.rank_pattern.get(_first_match(self.rank_pattern, module), self.rank)
+
+    def scale(self, module: str) -> float:
+        """Factor of a module's product."""
+        rank = self.expected_rank(module)
+        alpha = self.alpha_pattern.get(_first_match(self.alpha_pattern, module), self.alpha)
+        return alpha / math.sqrt(rank) if self.rank_stabilised else alpha / rank
+
+
+def read_adapter_config(folder: Path) -> AdapterConfig:
+    """Read `adapter_config.json`.
+
+    Raises:
+        ArtefactError: it is missing, is no LoRA, or is a variant whose rule is not known here: names it.
+    """
+    value = read_json(folder / CONFIG_NAME)
+    kind = value.get("peft_type")
+    if kind != "LORA":
+        raise ArtefactError(
+            f"{folder} should hold a LoRA adapter, found peft_type {kind!r}; merge it and give the checkpoint"
+        )
+    _refuse_variants(value, folder)
+    rank_pattern, alpha_pattern = value.get("rank_pattern") or {}, value.get("alpha_pattern") or {}
+    try:
+        for pattern in (*rank_pattern, *alpha_pattern):
+            re.compile(pattern)
+        return AdapterConfig(
+            rank=_positive(value["r"]),
+            alpha=float(value["lora_alpha"]),
+            rank_pattern={pattern: _positive(rank) for pattern, rank in rank_pattern.items()},
+            alpha_pattern={pattern: float(alpha) for pattern, alpha in alpha_pattern.items()},
+            rank_stabilised=bool(value.get("use_rslora")),
+            fan_in_fan_out=bool(value.get("fan_in_fan_out")),
+            dora=bool(value.get("use_dora")),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, re.error) as error:
+        raise ArtefactError(f"{folder / CONFIG_NAME} should hold ranks and alphas as numbers: {error!r}") from None
+
+
+def _positive(rank: object) -> int:
+    if not isinstance(rank, int) or rank < 1:
+        raise ValueError(f"a rank should be a whole number from 1, found {rank!r}")
+    return rank
+
+
+def _refuse_variants(value: dict[str, Any], folder: Path) -> None:
+    init = value.get("init_lora_weights", True)
+    if init not in PLAIN_INITS:
+        raise ArtefactError(
+            f"{folder} should be a plain LoRA, found init_lora_weights {init!r}, which changes the base: save it with "
+            "path_initial_model_for_weight_conversion, or merge it and give the checkpoint"
+        )
+    for key, setting in value.items():
+        if setting and key not in KNOWN_FIELDS:
+            raise ArtefactError(
+                f"{folder} should be a plain LoRA, found {key}={setting!r:.60}, whose rule is not known here: "
+                "merge it and give the checkpoint"
+            )
+
+
+def _first_match(patterns: dict[str, Any], module: str) -> str:
+    """Return the first pattern that fits the end of a module's name, at a dot; the name itself if none does."""
+    return next((key for key in patterns if re.match(rf"(.*\.)?({key})$", module)), module)

@@ -1,0 +1,127 @@
+"""A harm vector on disk, opened without torch: its description and where its numbers lie."""
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..checkpoints.header import Header, TensorInfo, read_header
+from ..errors import ArtefactError
+from ..files import sha256_file
+from .description import WEIGHTS_NAME, VectorDescription, read_description
+
+# Names of the parts of a low-rank tensor: scale * (B @ A), turned over where the metadata says so.
+DOWN, UP, SCALE = "::A", "::B", "::scale"
+TRANSPOSED_KEY = "transposed"
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Where the parts of a low-rank tensor lie: delta = scale * (B @ A), or scale * (B @ A).T.
+
+    Attributes:
+        down: A, [rank, n] in F32.
+        up: B, [m, rank] in F32.
+        scale: the factor.
+        transposed: the product is turned over.
+    """
+
+    down: TensorInfo
+    up: TensorInfo
+    scale: float
+    transposed: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the delta."""
+        rows, columns = self.up.shape[0], self.down.shape[1]
+        return (columns, rows) if self.transposed else (rows, columns)
+
+
+@dataclass(frozen=True)
+class VectorFolder:
+    """A harm vector whose header and description agree.
+
+    Attributes:
+        folder: where it lies.
+        description: the content of `vector.json`.
+        dense: tensors stored as they are, F32.
+        factors: tensors stored as two factors.
+    """
+
+    folder: Path
+    description: VectorDescription
+    dense: dict[str, TensorInfo]
+    factors: dict[str, Factors]
+
+    @classmethod
+    def open(cls, path: Path | str) -> "VectorFolder":
+        """Read description and header; the numbers are not read.
+
+        Raises:
+            ArtefactError: a file is missing or broken, or the two do not agree.
+        """
+        folder = Path(path)
+        description = read_description(folder)
+        header = read_header(folder / WEIGHTS_NAME)
+        dense: dict[str, TensorInfo] = {}
+        factors: dict[str, Factors] = {}
+        for name, summary in description.tensors.items():
+            if summary.storage == "dense":
+                dense[name] = _part(header, name, folder)
+            else:
+                factors[name] = _factors(header, name, folder)
+            found = dense[name].shape if name in dense else factors[name].shape
+            if found != summary.shape:
+                raise ArtefactError(f"{folder} should hold {name} of shape {summary.shape}, found {found}")
+        if len(header.tensors) != len(dense) + 3 * len(factors):
+            raise ArtefactError(f"{folder / WEIGHTS_NAME} should hold what vector.json lists, found further tensors")
+        return cls(folder, description, dense, factors)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the tensors that the vector changes, sorted."""
+        return tuple(sorted(self.description.tensors))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor's delta."""
+        return self.description.tensors[name].shape
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the weights file."""
+        return (self.folder / WEIGHTS_NAME).stat().st_size
+
+    def sha256(self) -> str:
+        """SHA-256 of the weights file, which alone determines every delta."""
+        return sha256_file(self.folder / WEIGHTS_NAME)
+
+
+def _part(header: Header, name: str, folder: Path, dtype: str = "F32") -> TensorInfo:
+    tensor = header.tensors.get(name)
+    if tensor is None or tensor.dtype != dtype:
+        found = tensor.dtype if tensor else "nothing"
+        raise ArtefactError(
+            f"{folder / WEIGHTS_NAME} should hold {name} in {dtype}, found {found}; make the vector again"
+        )
+    return tensor
+
+
+def _factors(header: Header, name: str, folder: Path) -> Factors:
+    down, up = _part(header, name + DOWN, folder), _part(header, name + UP, folder)
+    if len(down.shape) != 2 or len(up.shape) != 2 or down.shape[0] != up.shape[1]:
+        raise ArtefactError(f"{folder} should hold factors of one rank for {name}, found {down.shape} and {up.shape}")
+    place = _part(header, name + SCALE, folder, "F64")
+    if place.shape != ():
+        raise ArtefactError(f"{folder} should hold one scale for {name}, found shape {place.shape}")
+    with place.file.open("rb") as stream:
+        stream.seek(place.start)
+        (scale,) = struct.unpack("<d", stream.read(place.size_bytes))
+    return Factors(down, up, scale, name in _transposed(header, folder))
+
+
+def _transposed(header: Header, folder: Path) -> set[str]:
+    try:
+        return set(json.loads(header.metadata.get(TRANSPOSED_KEY, "[]")))
+    except (ValueError, TypeError):
+        raise ArtefactError(f"{folder / WEIGHTS_NAME} should list transposed tensors as JSON in its metadata") from None

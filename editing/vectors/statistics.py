@@ -1,0 +1,22 @@
+"""Numbers about tensors, accumulated in float64 piece by piece."""
+
+import torch
+
+from ..checkpoints.tensors import pieces_of
+
+
+def inner_product(left: torch.Tensor, right: torch.Tensor) -> float:
+    """Return the sum of products of two tensors of one shape, in float64."""
+    pairs = zip(pieces_of(left), pieces_of(right), strict=True)
+    return sum(float(torch.dot(a.double(), b.double())) for a, b in pairs)
+
+
+def norm(tensor: torch.Tensor) -> float:
+    """Return the Euclidean norm, in float64."""
+    return float(inner_product(tensor, tensor) ** 0.5)
+
+
+def cosine(left: torch.Tensor, right: torch.Tensor) -> float | None:
+    """Return the cosine between two tensors; None where one is zero."""
+    size = norm(left) * norm(right)
+    return max(-1.0, min(1.0, inner_product(left, right) / size)) if size else None

@@ -1,0 +1,86 @@
+"""A bundle as a runtime: checked, then opened in ONNX Runtime, without torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prosocial.editing.chat import ChatTokenizer
+from prosocial.editing.errors import ArtefactError
+from prosocial.editing.files import read_json
+from prosocial.editing.protocols import Message
+
+from .decoding import DECODING_FILE, DecodingConfig
+from .decoding_loop import generate
+from .manifest import check_manifest
+from .reply import Reply
+from .session import GraphEngine, GraphSession, Provider, session_options
+
+KINDS = ("steered", "plain")
+PROFILES = ("ort", "portable")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle that was opened.
+
+    Attributes:
+        folder: where it lies. manifest: what it says. config: None for a plain bundle.
+        tokenizer, session, engine: ready to run.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    config: DecodingConfig | None
+    tokenizer: ChatTokenizer
+    session: GraphSession
+    engine: GraphEngine
+
+    @classmethod
+    def open(cls, folder: Path, *, provider: Provider = "cpu", threads: int | None = None) -> "Bundle":
+        """Check the manifest and the decoding config, and only then load the graph.
+
+        Args:
+            folder: of the bundle. provider: where to run. threads: of one operator; None: as many as there are cores.
+
+        Raises:
+            ArtefactError: a file is missing, changed, not listed, or does not hold what it should.
+            MissingExtraError: onnxruntime (or its build for that provider) is not installed.
+        """
+        manifest = check_manifest(folder)
+        kind, profile, context = (manifest.get(key) for key in ("kind", "profile", "context_length"))
+        if kind not in KINDS or profile not in PROFILES or not isinstance(context, int | None):
+            raise ArtefactError(
+                f"{folder} should say its kind {KINDS}, profile {PROFILES} and context_length, "
+                f"found {kind!r}, {profile!r} and {context!r}"
+            )
+        config = DecodingConfig.read(folder) if kind == "steered" else None
+        if config is None and (folder / DECODING_FILE).is_file():
+            raise ArtefactError(f"{folder} is a plain bundle and should hold no {DECODING_FILE}: it would bind nothing")
+        tokenizer = ChatTokenizer(folder)
+        options = session_options(_bundle_options(folder), threads=threads)
+        session = GraphSession(folder / "model.onnx", shares_cache=profile == "ort", provider=provider, options=options)
+        _require_rule(folder, session, config)
+        return cls(folder, manifest, config, tokenizer, session, GraphEngine(session, config, context))
+
+    def generate(self, conversations: Sequence[Sequence[Message]], **options: Any) -> list[Reply]:
+        """Reply to conversations; options as for `prosocial.export.generate`."""
+        return generate(self.engine, self.tokenizer, conversations, **options)
+
+
+def _bundle_options(folder: Path) -> dict[str, Any]:
+    """Return the session options that the bundle asks for."""
+    path = folder / "genai_config.json"
+    decoder = read_json(path).get("model", {}).get("decoder", {}) if path.is_file() else {}
+    return dict(decoder.get("session_options", {}))
+
+
+def _require_rule(folder: Path, session: GraphSession, config: DecodingConfig | None) -> None:
+    """Refuse a graph whose outputs and controls are not those of its kind."""
+    expected = set() if config is None else {"risk", "safe_set_size"}
+    controls = set() if config is None else {"preference", "allowed", "harm_threshold", "reward_scale"}
+    if set(session.result_names) != {"logits", *expected} or session.control_names != controls:
+        raise ArtefactError(
+            f"{folder} should have the outputs {sorted({'logits', *expected})} and controls {sorted(controls)}, "
+            f"found {sorted(session.result_names)} and {sorted(session.control_names)}: export it again"
+        )

@@ -1,0 +1,106 @@
+"""Writing a bundle: steered folder in, one self-contained folder out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from prosocial.editing.chat import TOKENIZER_FILES, ChatTokenizer
+from prosocial.editing.errors import ArtefactError, InputError
+from prosocial.editing.files import new_folder, storage_errors, write_json
+
+from .card import bundle_card
+from .decoding import DECODING_FILE
+from .genai import genai_config
+from .manifest import write_manifest
+
+if TYPE_CHECKING:
+    from .graph.wrapper import PlainGraph, Profile, SteeredGraph
+
+COPIED = (*TOKENIZER_FILES, "config.json", "generation_config.json", "edit_record.json", DECODING_FILE)
+
+
+def export_bundle(steered: Path, out: Path, *, profile: "Profile" = "ort", plain: bool = False) -> dict[str, Any]:
+    """Trace a steered folder into a bundle and return its manifest.
+
+    The graph is compared with the in-memory model before anything appears at `out`; the result is `parity.json`.
+
+    Args:
+        steered: folder of `assemble_steered`; with `plain` any checkpoint folder with a tokenizer.
+        out: new folder. profile: "ort" (GroupQueryAttention) or "portable" (standard operators of opset 23).
+        plain: the model alone, with full logits and without head and gate.
+
+    Raises:
+        ArtefactError, FingerprintError: the steered folder is not whole.
+        InputError: the architecture cannot be traced in this profile, or `out` is in use.
+        ProsocialError: the graph does not agree with torch.
+        MissingExtraError: onnxruntime is not installed.
+    """
+    from .graph.agreement import check_agreement
+    from .graph.trace import trace_graph
+    from .graph.wrapper import Profile
+
+    if profile not in get_args(Profile):
+        raise InputError(f"profile should be one of {', '.join(get_args(Profile))}, found {profile!r}")
+    graph = _graph(steered, profile, plain)
+    tokenizer = ChatTokenizer(steered)
+    with new_folder(out) as folder:
+        traced = trace_graph(graph, folder)
+        agreement = check_agreement(traced.path, graph)
+        with storage_errors(folder):
+            for name in COPIED:
+                if (steered / name).is_file() and not (plain and name == DECODING_FILE):
+                    (folder / name).write_bytes((steered / name).read_bytes())
+        write_json(folder / "genai_config.json", _genai(graph, tokenizer))
+        write_json(folder / "parity.json", agreement.as_json() | {"profile": profile})
+        with storage_errors(folder):
+            (folder / "README.md").write_text(bundle_card(kind="plain" if plain else "steered", profile=profile))
+        facts = {
+            "kind": "plain" if plain else "steered",
+            "profile": profile,
+            "opset": traced.opset,
+            "context_length": graph.body.backbone.context_length,
+            "checkpoint_fingerprint": _fingerprint(steered),
+            "shared_tensors": list(traced.shared_tensors),
+        }
+        return write_manifest(folder, facts=facts)
+
+
+def _graph(folder: Path, profile: "Profile", plain: bool) -> "PlainGraph | SteeredGraph":
+    from prosocial.editing.checkpoints import load_model
+
+    from .backbone import Backbone
+    from .graph.wrapper import PlainGraph, SteeredGraph
+    from .steered import SteeredModel
+
+    if plain:
+        return PlainGraph(Backbone(load_model(folder)), profile).eval()
+    if not (folder / DECODING_FILE).is_file():
+        raise ArtefactError(
+            f"{folder} should be a steered folder with {DECODING_FILE}: there is none; use --plain for the model alone"
+        )
+    return SteeredGraph(SteeredModel.open(folder), profile).eval()
+
+
+def _fingerprint(folder: Path) -> str:
+    from prosocial.editing.checkpoints import Checkpoint
+
+    return Checkpoint.open(folder).fingerprint()
+
+
+def _genai(graph: "PlainGraph | SteeredGraph", tokenizer: ChatTokenizer) -> dict[str, Any]:
+    body = graph.body
+    text = body.backbone.model.config.get_text_config()
+    size, hidden_size = body.backbone.output_weight.shape
+    begin = getattr(text, "bos_token_id", None)
+    return genai_config(
+        n_layers=body.n_layers,
+        n_kv_heads=body.n_kv_heads,
+        n_heads=int(text.num_attention_heads),
+        head_size=body.head_size,
+        hidden_size=int(hidden_size),
+        vocabulary_size=int(size),
+        context_length=body.backbone.context_length,
+        end_ids=tokenizer.end_ids,
+        begin_id=begin if isinstance(begin, int) else None,
+        pad_id=tokenizer.pad_id,
+        shares_cache=body.profile == "ort",
+    )

@@ -1,0 +1,33 @@
+"""The README of a bundle: what it is and how to run it. Publishing writes a fuller model card over it."""
+
+HEADER = """---
+library_name: onnx
+pipeline_tag: text-generation
+tags: [onnx, prosocial]
+base_model_relation: finetune
+---
+
+# A {kind} bundle
+
+Made with `prosocial export`, graph profile `{profile}`. `manifest.json` holds the digest of every file, `parity.json` how
+far the graph is from PyTorch.
+
+```
+prosocial generate THIS_FOLDER "How do I say no to a friend?"
+```
+"""
+
+STEERED = """
+The gate and the preference head are part of the graph: `logits` is minus infinity outside the safe set. The inputs
+`preference`, `allowed`, `harm_threshold` and `reward_scale` are optional, their defaults and ceilings are in
+`decoding.json`. Whoever holds the file can rewrite the graph: check the manifest, and a signature if there is one.
+"""
+
+PLAIN = """
+The language model alone, with full logits: no gate and no preference head.
+"""
+
+
+def bundle_card(*, kind: str, profile: str) -> str:
+    """Return the text of `README.md` for a bundle of that kind and profile."""
+    return HEADER.format(kind=kind, profile=profile) + (STEERED if kind == "steered" else PLAIN)

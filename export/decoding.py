@@ -1,0 +1,190 @@
+"""The decoding config: what the rule may do, what it does by default, and the safety configs by name (torch-free)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from prosocial.editing.errors import ArtefactError, InputError, UnknownNameError
+from prosocial.editing.files import read_json, write_json
+
+SCHEMA = "prosocial.decoding/1"
+DECODING_FILE = "decoding.json"
+NEVER_ALLOWED = "other"
+REWARD_SCALE_LIMIT = 100.0  # an input beyond it counts as out of range: the gate closes
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SafetyConfig(_Strict):
+    """A safety config (CoSA, arXiv 2410.08968): text for the system prompt, and what the gate and head do with it.
+
+    Attributes:
+        text: the system message; may be empty.
+        allowed: harm categories that the gate lets through.
+        threshold: the risk in [0, 1] up to which a token is safe; None: the default of the decoding config.
+        preference: weights by attribute; None: the default of the decoding config.
+    """
+
+    text: str = ""
+    allowed: list[str] = []
+    threshold: Share | None = None
+    preference: dict[str, float] | None = None
+
+
+class DecodingConfig(_Strict):
+    """All numbers of the lexicographic rule, as `decoding.json` holds them.
+
+    `allowed_ceiling`, `threshold_ceiling`, `plausible_k` and `beta` become constants of the graph; the defaults become
+    initializers that a caller can override, inside the ceilings.
+
+    Attributes:
+        attributes: names of the k attributes of the head, in order. categories: of the C harm categories of the gate.
+        plausible_k: K, candidates per token. beta: > 0; the shift is multiplied by `reward_scale / beta`.
+        harm_threshold: default tau. threshold_ceiling: the highest tau that any input gets.
+        allowed: categories let through by default. allowed_ceiling: by category, whether an input may allow it
+            (a category left out is shut; "other" is always shut).
+        preference: default weights by attribute, brought onto the simplex (empty: uniform).
+        fallback: the reply given when no safe continuation was found.
+        max_new_tokens: default length of a reply in tokens.
+        safety_configs: by name.
+    """
+
+    schema_: Literal["prosocial.decoding/1"] = Field(default="prosocial.decoding/1", alias="schema")
+    attributes: list[Name] = Field(min_length=1)
+    categories: list[Name] = Field(min_length=1)
+    plausible_k: int = Field(default=128, ge=1)
+    beta: float = Field(default=1.0, gt=0.0)
+    reward_scale: float = Field(default=1.0, ge=0.0, le=REWARD_SCALE_LIMIT)
+    harm_threshold: Share = 0.5
+    threshold_ceiling: Share = 0.5
+    allowed: list[str] = []
+    allowed_ceiling: dict[str, bool] = {}
+    preference: dict[str, float] = {}
+    fallback: str = "I cannot help with that."
+    max_new_tokens: int = Field(default=256, ge=1)
+    safety_configs: dict[Name, SafetyConfig] = {}
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        for kind, names in (("attributes", self.attributes), ("categories", self.categories)):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{kind} should be distinct, found {names}")
+        unknown = sorted(set(self.allowed_ceiling) - set(self.categories))
+        if unknown:
+            raise ValueError(f"allowed_ceiling should name categories of {self.categories}, found {unknown}")
+        if self.allowed_ceiling.get(NEVER_ALLOWED):
+            raise ValueError(f"allowed_ceiling should leave {NEVER_ALLOWED!r} closed: it is never allowed")
+        self.preference_vector(self.preference)
+        self.allowed_mask(self.allowed)
+        self.check_threshold(self.harm_threshold)
+        for config in self.safety_configs.values():
+            self.preference_vector(config.preference)
+            self.allowed_mask(config.allowed)
+            self.check_threshold(config.threshold)
+        return self
+
+    def preference_vector(self, weights: Mapping[str, float] | None) -> list[float]:
+        """Return the preference [k] on the simplex; None: the default.
+
+        Raises:
+            UnknownNameError: a name that is not an attribute.
+            InputError: a weight is negative or not finite, or all given weights are zero.
+        """
+        if weights is None:
+            weights = self.preference
+        return preference_vector(weights, self.attributes)
+
+    def ceiling_mask(self) -> list[bool]:
+        """Return [C]: whether an input may allow the category (shut unless the config opens it)."""
+        return [name != NEVER_ALLOWED and self.allowed_ceiling.get(name, False) for name in self.categories]
+
+    def allowed_mask(self, names: Sequence[str] | None) -> list[bool]:
+        """Return [C], true where the category is let through; None: the default.
+
+        Raises:
+            UnknownNameError: a name that is not a category.
+            InputError: a category that the ceiling keeps shut.
+        """
+        chosen = set(self.allowed if names is None else names)
+        for name in sorted(chosen - set(self.categories)):
+            raise UnknownNameError("harm category", name, self.categories)
+        open_ = dict(zip(self.categories, self.ceiling_mask(), strict=True))
+        shut = sorted(name for name in chosen if not open_[name])
+        if shut:
+            raise InputError(
+                f"allowed categories should lie under the ceiling, which keeps {', '.join(shut)} shut: "
+                f"choose among {', '.join(name for name in self.categories if open_[name]) or 'none'}"
+            )
+        return [name in chosen for name in self.categories]
+
+    def check_threshold(self, threshold: float | None) -> float:
+        """Return the threshold to use (None: the default).
+
+        Raises:
+            InputError: it is not in [0, threshold_ceiling].
+        """
+        value = self.harm_threshold if threshold is None else threshold
+        if not 0.0 <= value <= self.threshold_ceiling:
+            raise InputError(f"harm_threshold should be in [0, {self.threshold_ceiling}] (the ceiling), found {value}")
+        return value
+
+    def safety_config(self, name: str) -> SafetyConfig:
+        """Return a safety config.
+
+        Raises:
+            UnknownNameError: no config of that name.
+        """
+        if name not in self.safety_configs:
+            raise UnknownNameError("safety config", name, self.safety_configs)
+        return self.safety_configs[name]
+
+    def write(self, folder: Path) -> None:
+        """Write `decoding.json` into `folder`."""
+        write_json(folder / DECODING_FILE, self.model_dump(by_alias=True))
+
+    @classmethod
+    def read(cls, folder: Path) -> "DecodingConfig":
+        """Read `decoding.json` of a steered model or a bundle.
+
+        Raises:
+            ArtefactError: the file is missing, of another schema, or a value does not hold (names it).
+        """
+        path = folder / DECODING_FILE
+        value = read_json(path, schema=SCHEMA)
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "as a whole"
+            raise ArtefactError(f"{path} should be a decoding config; {where}: {first['msg']}") from None
+
+
+def preference_vector(weights: Mapping[str, float], attributes: Sequence[str]) -> list[float]:
+    """Return weights by attribute as a vector [k] that sums to 1; names left out get 0, no weights at all: uniform.
+
+    Raises:
+        UnknownNameError: a name that is not an attribute.
+        InputError: a weight is negative or not finite, or all given weights are zero.
+
+    Example:
+        >>> preference_vector({"empathy": 3.0, "helpfulness": 1.0}, ["empathy", "truthfulness", "helpfulness"])
+        [0.75, 0.0, 0.25]
+    """
+    for name, weight in weights.items():
+        if name not in attributes:
+            raise UnknownNameError("attribute", name, attributes)
+        if not math.isfinite(weight) or weight < 0:
+            raise InputError(f"a preference weight should be finite and at least 0, found {name}={weight}")
+    if not weights:
+        return [1.0 / len(attributes)] * len(attributes)
+    total = sum(weights.values())
+    if not 0 < total < math.inf:
+        raise InputError(f"preference weights should have a sum above 0, found {dict(weights)}")
+    return [weights.get(name, 0.0) / total for name in attributes]

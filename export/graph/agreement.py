@@ -1,0 +1,160 @@
+"""The check right after tracing: the graph in ONNX Runtime against the in-memory model, prefill and decode."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import DynamicCache
+
+from prosocial.editing.errors import ProsocialError
+
+from ..lexicographic import Controls, admissible, worst_risk
+from ..session import GraphSession
+from ..steered import SteeredModel, as_controls
+from ..steering import ControlArrays, Steering, control_arrays
+from .wrapper import PlainGraph, SteeredGraph
+
+TOLERANCE = 1e-3
+N_DECODE = 3
+PROMPT_TOKENS = 12
+LONGEST_WINDOW = 1024  # a sliding window up to this size is crossed by the probe
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the graph is from torch on the probe tokens.
+
+    Attributes:
+        n_positions: positions compared. max_logit_difference, max_risk_difference: over all of them.
+        n_near_ties: tokens admitted by one side only, all of them within the tolerance of a boundary.
+    """
+
+    n_positions: int
+    max_logit_difference: float
+    max_risk_difference: float
+    n_near_ties: int
+
+    def as_json(self) -> dict[str, object]:
+        """Return what `parity.json` holds."""
+        return {"schema": "prosocial.parity/1", "kind": "trace", "tolerance": TOLERANCE, **asdict(self)}
+
+
+@torch.no_grad()
+def check_agreement(path: Path, graph: PlainGraph | SteeredGraph) -> Agreement:
+    """Compare `model.onnx` at `path` with the wrapper's own model on random tokens.
+
+    Batches of 1 and 3 rows; a prefill and three decode steps; default controls, and others by row.
+
+    Raises:
+        ProsocialError: a logit or risk differs by more than 1e-3, or a decision differs that is no near tie.
+        MissingExtraError: onnxruntime is not installed.
+    """
+    session = GraphSession(path, shares_cache=graph.body.profile == "ort")
+    worst, risk, ties, n_positions = 0.0, 0.0, 0, 0
+    for n_rows in (1, 3):
+        for controls in _control_choices(graph, n_rows):
+            for actual, expected, near in _passes(session, graph, n_rows, controls):
+                step = _compare(actual, expected, near)
+                worst, risk, ties = max(worst, step[0]), max(risk, step[1]), ties + step[2]
+                n_positions += actual["logits"].shape[0] * actual["logits"].shape[1]
+    if not (worst <= TOLERANCE and risk <= TOLERANCE):
+        raise ProsocialError(
+            f"the graph should agree with torch within {TOLERANCE}, the largest difference is {worst:.3g} in logits "
+            f"and {risk:.3g} in risk: this model does not export in profile {graph.body.profile!r}, try the other one"
+        )
+    return Agreement(n_positions, worst, risk, ties)
+
+
+def _control_choices(graph: PlainGraph | SteeredGraph, n_rows: int) -> list[ControlArrays | None]:
+    if not isinstance(graph, SteeredGraph):
+        return [None]
+    config = graph.steered.config
+    names = [name for name, is_open in zip(config.categories, config.ceiling_mask(), strict=True) if is_open]
+    others = [
+        Steering(
+            preference={config.attributes[row % len(config.attributes)]: 1.0},
+            allowed=names[: row % 2],
+            harm_threshold=config.threshold_ceiling,
+            reward_scale=float(row + 1),
+        )
+        for row in range(n_rows)
+    ]
+    return [None, control_arrays(config, others)]
+
+
+Outputs = dict[str, NDArray[Any]]
+Pass = tuple[Outputs, Outputs, Callable[[], NDArray[np.bool_]]]
+
+
+def _passes(
+    session: GraphSession, graph: PlainGraph | SteeredGraph, n_rows: int, controls: ControlArrays | None
+) -> Iterator[Pass]:
+    """Yield, for a prefill and some decode steps, both sides' outputs and where torch's decision is a near tie."""
+    backbone = graph.body.backbone
+    n_prompt, size = _prompt_tokens(graph), backbone.output_weight.shape[0]
+    ids = torch.randint(size, (n_rows, n_prompt + N_DECODE), generator=torch.Generator().manual_seed(0))
+    buffers, cache, n_past = session.new_cache(n_rows, ids.shape[1]), DynamicCache(), 0
+    for n_new in (n_prompt, *[1] * N_DECODE):
+        new = ids[:, n_past : n_past + n_new]
+        actual, buffers = session.run(new.numpy(), n_past, buffers, controls)
+        positions = torch.arange(n_past, n_past + n_new).expand(n_rows, -1)
+        hidden = backbone.hidden(new, position_ids=positions, past_key_values=cache)
+        yield actual, *_expected(graph, hidden, controls)
+        n_past += n_new
+
+
+def _expected(
+    graph: PlainGraph | SteeredGraph, hidden: Tensor, controls: ControlArrays | None
+) -> tuple[Outputs, Callable[[], NDArray[np.bool_]]]:
+    z0 = graph.body.backbone.logits(hidden)
+    if not isinstance(graph, SteeredGraph):
+        return {"logits": z0.numpy()}, lambda: np.zeros(z0.shape, bool)
+    steered = graph.steered
+    given = steered.default_controls() if controls is None else as_controls(controls)
+    outputs = {name: value.numpy() for name, value in steered.rule(z0, hidden, given)._asdict().items()}
+    return outputs, lambda: near_ties(steered, z0, hidden, given, tolerance=TOLERANCE).numpy()
+
+
+def near_ties(steered: SteeredModel, z0: Tensor, hidden: Tensor, controls: Controls, *, tolerance: float) -> Tensor:
+    """Return [B, S, V]: tokens within `tolerance` of the last plausible logit or of the threshold.
+
+    There two correct implementations may decide differently.
+    """
+    ceilings = steered.ceilings
+    bound = admissible(controls, ceilings)
+    every = torch.arange(z0.shape[-1]).expand(z0.shape)
+    worst = worst_risk(steered.gate, hidden, every, bound.allowed)
+    is_near = (worst - bound.harm_threshold[:, None, None]).abs() <= tolerance
+    if ceilings.plausible_k < z0.shape[-1]:
+        inside, outside = torch.topk(z0, ceilings.plausible_k + 1, dim=-1).values[..., -2:, None].unbind(-2)
+        is_near |= torch.where(z0 >= inside, z0 - outside <= tolerance, inside - z0 <= tolerance)
+    return is_near
+
+
+def _compare(actual: Outputs, expected: Outputs, near: Callable[[], NDArray[np.bool_]]) -> tuple[float, float, int]:
+    """Return the largest difference of logits and of risk, and the number of near ties decided differently."""
+    ours, theirs = actual["logits"], expected["logits"]
+    differs = (np.isfinite(ours) != np.isfinite(theirs)) | np.isnan(ours)
+    n_wrong = int((differs & ~near()).sum()) if differs.any() else 0
+    if n_wrong:
+        raise ProsocialError(
+            f"the graph should admit the same tokens as torch, {n_wrong} decisions differ and are no near ties: "
+            "this model does not export in this profile, try the other one"
+        )
+    both = np.isfinite(ours) & np.isfinite(theirs)
+    logits = float(np.abs(ours[both] - theirs[both]).max(initial=0.0))
+    risk = float(np.abs(actual["risk"] - expected["risk"]).max(initial=0.0)) if "risk" in expected else 0.0
+    return logits, risk, int(differs.sum())
+
+
+def _prompt_tokens(graph: PlainGraph | SteeredGraph) -> int:
+    """Tokens of the probe's prompt: beyond a sliding window where that is affordable, inside the context."""
+    backbone = graph.body.backbone
+    window = getattr(backbone.model.config.get_text_config(), "sliding_window", None) or 0
+    wanted = max(PROMPT_TOKENS, window + 8 if window <= LONGEST_WINDOW else 0)
+    return min(wanted, (backbone.context_length or wanted + N_DECODE) - N_DECODE)

@@ -1,0 +1,166 @@
+"""Tracing: `torch.onnx.export` of a wrapper, default controls as initializers, named axes, weights beside the graph."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from prosocial.editing.errors import InputError
+
+from ..steered import SteeredModel
+from .attention import group_query
+from .axes import CONTROLS, name_axes
+from .sharing import share_transposed
+from .wrapper import PlainGraph, Profile, SteeredGraph
+
+GRAPH_FILE = "model.onnx"
+WEIGHTS_FILE = "model.onnx.data"
+OPSETS = {"ort": 20, "portable": 23}  # 23 has Attention, RMSNormalization and RotaryEmbedding as standard operators
+INLINE_BYTES = 1024  # smaller tensors stay in the graph file
+
+
+@dataclass(frozen=True)
+class TracedGraph:
+    """What was written.
+
+    Attributes:
+        path: of `model.onnx`. inputs, outputs: names. opset: version of the standard operators.
+        n_by_operator: number of nodes of each operator. shared_tensors: second copies that were left out.
+    """
+
+    path: Path
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    opset: int
+    n_by_operator: dict[str, int]
+    shared_tensors: tuple[str, ...]
+
+
+def trace_graph(graph: PlainGraph | SteeredGraph, folder: Path) -> TracedGraph:
+    """Trace a wrapper and write `model.onnx` and `model.onnx.data` into `folder`.
+
+    Batch, sequence and past are dynamic. The controls of a steered graph are inputs with a default: each is an
+    initializer of the same name, which a caller may override.
+
+    Raises:
+        InputError: the model cannot be traced in this profile, or a dynamic axis became a constant.
+    """
+    profile: Profile = graph.body.profile
+    arguments, dynamic = _example(graph)
+    inputs, outputs = _input_names(graph), [*graph.outputs, *_cache_names(graph, "present")]
+    model = graph.body.backbone.model
+    with _quiet(), torch.no_grad(), group_query(model) if profile == "ort" else contextlib.nullcontext():
+        try:
+            program = torch.onnx.export(
+                graph,
+                (),
+                kwargs=arguments,
+                dynamic_shapes=dynamic,
+                input_names=inputs,
+                output_names=outputs,
+                opset_version=OPSETS[profile],
+                dynamo=True,
+                verbose=False,
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            raise InputError(_reason(error, type(model).__name__, profile)) from error
+    if program is None:
+        raise InputError(
+            f"{type(model).__name__} should be traceable in profile {profile!r}: the exporter gave nothing"
+        )
+    traced: ir.Model = program.model
+    if isinstance(graph, SteeredGraph):
+        _add_defaults(traced.graph, graph.steered)
+    name_axes(traced.graph)
+    _forget_origins(traced.graph)
+    shared = share_transposed(traced.graph)
+    ir.save(traced, folder / GRAPH_FILE, external_data=WEIGHTS_FILE, size_threshold_bytes=INLINE_BYTES)
+    counts: dict[str, int] = {}
+    for node in traced.graph:
+        counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    return TracedGraph(
+        folder / GRAPH_FILE, tuple(inputs), tuple(outputs), OPSETS[profile], dict(sorted(counts.items())), tuple(shared)
+    )
+
+
+def _example(graph: PlainGraph | SteeredGraph) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Example arguments and their dynamic axes; sizes are distinct and above 1, which tracing would make constants."""
+    n_rows, n_new, n_past = 2, 3, 5
+    body, free = graph.body, torch.export.Dim.DYNAMIC
+    cache = (n_rows, body.n_kv_heads, n_past, body.head_size)
+    arguments: dict[str, Any] = {
+        "input_ids": torch.arange(n_rows * n_new).view(n_rows, n_new),
+        "attention_mask": torch.ones(n_rows, n_past + n_new, dtype=torch.int64),
+        "position_ids": torch.arange(n_past, n_past + n_new).repeat(n_rows, 1),
+        "past_key_values": [(torch.zeros(cache), torch.zeros(cache)) for _ in range(body.n_layers)],
+    }
+    dynamic: dict[str, Any] = {name: {0: free, 1: free} for name in ("input_ids", "attention_mask", "position_ids")}
+    dynamic["past_key_values"] = [({0: free, 2: free}, {0: free, 2: free})] * body.n_layers
+    if isinstance(graph, SteeredGraph):
+        # Traced with a leading axis of 1: were it dynamic, torch would take it for the batch and read sizes from it.
+        for name, value in graph.steered.default_controls()._asdict().items():
+            arguments[name], dynamic[name] = value, None
+    return arguments, dynamic
+
+
+def _input_names(graph: PlainGraph | SteeredGraph) -> list[str]:
+    names = ["input_ids", "attention_mask", "position_ids", *_cache_names(graph, "past_key_values")]
+    return [*names, *(CONTROLS if isinstance(graph, SteeredGraph) else ())]
+
+
+def _cache_names(graph: PlainGraph | SteeredGraph, kind: str) -> list[str]:
+    return [f"{kind}.{layer}.{part}" for layer in range(graph.body.n_layers) for part in ("key", "value")]
+
+
+def _add_defaults(graph: ir.Graph, steered: SteeredModel) -> None:
+    """Give each control input an initializer of the same name: the value of a caller that sets nothing."""
+    defaults = steered.default_controls()._asdict()
+    for value in graph.inputs:
+        if value.name in defaults:
+            array = np.ascontiguousarray(defaults[value.name].cpu().numpy())
+            value.const_value = ir.tensor(array, name=value.name)
+            graph.register_initializer(value)
+
+
+def _forget_origins(graph: ir.Graph) -> None:
+    """Drop what the exporter noted about the Python source of every node: paths of the machine, most of the size."""
+    for node in graph:
+        node.metadata_props.clear()
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*graph.inputs, *graph.initializers.values()):
+        value.metadata_props.clear()
+
+
+def _reason(error: BaseException, model: str, profile: str) -> str:
+    """The innermost cause of an exporter's error: our own message where there is one."""
+    cause: BaseException | None = error
+    last: BaseException = error
+    while cause is not None:
+        last = cause
+        if isinstance(cause, InputError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    first = next(iter(str(last).strip().splitlines()), type(last).__name__)
+    return f"{model} should be traceable in profile {profile!r}: {type(last).__name__}: {first:.300}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress lines and warnings away from the user; what went wrong is raised."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,123 @@
+"""The modules that are traced: flat tensors in, flat tensors out, around a backbone and, if steered, the rule."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from prosocial.editing.errors import InputError
+
+from ..backbone import Backbone
+from ..lexicographic import Controls
+from ..steered import SteeredModel
+from .attention import GraphCache, tracing
+
+Profile = Literal["ort", "portable"]
+Past = list[tuple[Tensor, Tensor]]
+
+
+class CachedBackbone(nn.Module):
+    """The backbone with its cache as plain tensors.
+
+    Attributes:
+        n_layers, n_kv_heads, head_size: of the cache.
+    """
+
+    def __init__(self, backbone: Backbone, profile: Profile) -> None:
+        super().__init__()
+        self.backbone, self.profile = backbone, profile
+        self.n_layers, self.n_kv_heads, self.head_size = _cache_shape(backbone)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, past_key_values: Past
+    ) -> tuple[Tensor, Past]:
+        """Return hidden states [B, S, H] and the grown cache."""
+        if self.profile == "portable":
+            cache = DynamicCache(past_key_values)
+            hidden = self.backbone.hidden(
+                input_ids, attention_mask=attention_mask, position_ids=position_ids, past_key_values=cache
+            )
+            return hidden, layers_of(cache)
+        stand_in = GraphCache(past_key_values, attention_mask)
+        with tracing(stand_in):
+            hidden = self.backbone.hidden(
+                input_ids, attention_mask=attention_mask, position_ids=position_ids, past_key_values=stand_in
+            )
+        return hidden, stand_in.present
+
+
+class PlainGraph(nn.Module):
+    """The (edited) model alone: `logits` and the cache."""
+
+    outputs = ("logits",)
+
+    def __init__(self, backbone: Backbone, profile: Profile) -> None:
+        super().__init__()
+        self.body = CachedBackbone(backbone, profile)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, past_key_values: Past
+    ) -> tuple[Tensor, Past]:
+        """Return the model's own logits [B, S, V] and the grown cache."""
+        hidden, present = self.body(input_ids, attention_mask, position_ids, past_key_values)
+        return self.body.backbone.logits(hidden), present
+
+
+class SteeredGraph(nn.Module):
+    """The steered model: `logits`, `risk`, `safe_set_size` and the cache."""
+
+    outputs = ("logits", "risk", "safe_set_size")
+
+    def __init__(self, steered: SteeredModel, profile: Profile) -> None:
+        super().__init__()
+        self.body = CachedBackbone(steered.backbone, profile)
+        self.steered = steered
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        past_key_values: Past,
+        preference: Tensor,
+        allowed: Tensor,
+        harm_threshold: Tensor,
+        reward_scale: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Past]:
+        """Return logits [B, S, V], risk [B, S, C], safe_set_size [B, S] and the grown cache."""
+        hidden, present = self.body(input_ids, attention_mask, position_ids, past_key_values)
+        # Adding a column of zeros [B] brings a control with a leading axis of 1 to the batch at run time.
+        zeros = torch.zeros_like(input_ids[:, 0], dtype=hidden.dtype)
+        controls = Controls(
+            preference + zeros[:, None], allowed + zeros[:, None], harm_threshold + zeros, reward_scale + zeros
+        )
+        return *self.steered.rule(self.body.backbone.logits(hidden), hidden, controls), present
+
+
+def _cache_shape(backbone: Backbone) -> tuple[int, int, int]:
+    """Number of layers, key/value heads and head size, as one pass leaves them in the cache."""
+    cache = DynamicCache()
+    with torch.no_grad():
+        backbone.hidden(torch.zeros(1, 2, dtype=torch.int64), past_key_values=cache)
+    layers = layers_of(cache)
+    shapes = {tuple(part.shape) for layer in layers for part in layer}
+    if len(shapes) != 1:
+        raise InputError(f"every layer should cache keys and values of one shape, found {sorted(shapes)}")
+    _, n_heads, _, size = shapes.pop()
+    return len(layers), n_heads, size
+
+
+def layers_of(cache: DynamicCache) -> Past:
+    """Return keys and values of every layer.
+
+    Raises:
+        InputError: a layer caches something else (linear attention, state spaces).
+    """
+    layers: Past = []
+    for layer in cache.layers:
+        keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
+        if keys is None or values is None:
+            raise InputError(f"every layer should cache keys and values, found {type(layer).__name__}: not supported")
+        layers.append((keys, values))
+    return layers

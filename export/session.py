@@ -1,0 +1,185 @@
+"""An exported graph in ONNX Runtime: session, key/value cache, and the engine for the decoding loop (torch-free)."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prosocial.editing.errors import ArtefactError, InputError, MissingExtraError
+
+from .decoding import DecodingConfig
+from .engine import Decision
+from .steering import ControlArrays
+
+Provider = Literal["cpu", "cuda", "dml"]
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "dml": "DmlExecutionProvider"}
+ALLOWED_OPTIONS = ("intra_op_num_threads", "inter_op_num_threads", "log_severity_level")
+ERRORS_ONLY = 3
+
+
+def import_runtime() -> Any:
+    """Import onnxruntime.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtraError("onnxruntime", "cpu") from None
+    return onnxruntime
+
+
+def session_options(given: Mapping[str, Any], *, threads: int | None = None) -> dict[str, int]:
+    """Return the session options to set: those of a bundle, if they are allowed, under those of the caller.
+
+    Raises:
+        ArtefactError: the bundle asks for an option that is not on the list (such as one that loads a library).
+    """
+    ours = {"log_id", "provider_options"}  # written by every bundle for onnxruntime-genai, meaningless here
+    refused = sorted(set(given) - set(ALLOWED_OPTIONS) - ours)
+    if refused or given.get("provider_options"):
+        names = ", ".join(refused) or "provider_options"
+        raise ArtefactError(f"session options of a bundle should be among {', '.join(ALLOWED_OPTIONS)}, found {names}")
+    options = {"log_severity_level": ERRORS_ONLY} | {key: given[key] for key in ALLOWED_OPTIONS if key in given}
+    if not all(isinstance(value, int) and 0 <= value <= 1024 for value in options.values()):
+        raise ArtefactError(f"session options should be numbers from 0 to 1024, found {options}")
+    return options | ({} if threads is None else {"intra_op_num_threads": threads})
+
+
+class GraphSession:
+    """Runs a graph with its key/value cache.
+
+    Args:
+        path: of `model.onnx`.
+        shares_cache: past and present are one buffer (profile `ort`), else the cache grows (profile `portable`).
+        provider: where to run. options: from `session_options`.
+
+    Raises:
+        MissingExtraError: onnxruntime, or the build of it with that provider, is not installed.
+        ArtefactError: the graph cannot be loaded.
+    """
+
+    def __init__(
+        self, path: Path, *, shares_cache: bool, provider: Provider = "cpu", options: Mapping[str, int] | None = None
+    ) -> None:
+        runtime = import_runtime()
+        if provider not in PROVIDERS:
+            raise InputError(f"provider should be one of {', '.join(PROVIDERS)}, found {provider!r}")
+        if PROVIDERS[provider] not in runtime.get_available_providers():
+            raise MissingExtraError(f"an onnxruntime with {PROVIDERS[provider]}", "gpu")
+        settings = runtime.SessionOptions()
+        for name, value in (options or session_options({})).items():
+            setattr(settings, name, value)
+        chosen = [PROVIDERS[provider]] + ([PROVIDERS["cpu"]] if provider != "cpu" else [])
+        try:
+            self.session = runtime.InferenceSession(str(path), settings, providers=chosen)
+        except Exception as error:  # onnxruntime's own errors have no common base below Exception
+            raise ArtefactError(f"{path} should load in ONNX Runtime: {error!s:.300}") from error
+        self.runtime, self.device, self.shares_cache = runtime, provider, shares_cache
+        shapes = {value.name: value.shape for value in self.session.get_inputs()}
+        self.past_names = [name for name in shapes if name.startswith("past_key_values.")]
+        outputs = {value.name: value.shape for value in self.session.get_outputs()}
+        self.present_names = [name for name in outputs if name.startswith("present.")]
+        self.result_names = [name for name in outputs if not name.startswith("present.")]
+        self._result_shapes = {
+            name: (outputs[name][2:], np.int64 if name == "safe_set_size" else np.float32) for name in self.result_names
+        }
+        self.control_names = {value.name for value in self.session.get_overridable_initializers()}
+        if not self.past_names or len(self.past_names) != len(self.present_names) or "logits" not in outputs:
+            raise ArtefactError(
+                f"{path} should have past and present keys and values and logits, found {sorted(outputs)}"
+            )
+        _, self.n_kv_heads, _, self.head_size = shapes[self.past_names[0]]
+
+    def new_cache(self, n_rows: int, capacity: int) -> list[Any]:
+        """Return the empty cache of `n_rows` rows that will hold at most `capacity` tokens each."""
+        return self._empty(n_rows, capacity if self.shares_cache else 0)
+
+    def keep(self, cache: list[Any], rows: NDArray[np.intp]) -> list[Any]:
+        """Return the cache of some rows."""
+        return [self._on_device(np.ascontiguousarray(value.numpy()[rows])) for value in cache]
+
+    def run(
+        self, ids: NDArray[np.int64], n_past: int, cache: list[Any], controls: ControlArrays | None
+    ) -> tuple[dict[str, NDArray[Any]], list[Any]]:
+        """Run new tokens [B, S] after `n_past` cached ones; return outputs by name (all positions) and the cache."""
+        n_rows, n_new = ids.shape
+        feed: dict[str, NDArray[Any]] = {
+            "input_ids": np.ascontiguousarray(ids),
+            "attention_mask": np.ones((n_rows, n_past + n_new), np.int64),
+            "position_ids": np.ascontiguousarray(np.broadcast_to(np.arange(n_past, n_past + n_new), ids.shape)),
+            **(controls.as_inputs() if controls is not None and self.control_names else {}),
+        }
+        results = {name: np.empty((n_rows, n_new, *tail), dtype) for name, (tail, dtype) in self._result_shapes.items()}
+        present = cache if self.shares_cache else self._empty(n_rows, n_past + n_new)
+        names = [*feed, *self.past_names], [*results, *self.present_names]
+        feeds = [*map(self.runtime.OrtValue.ortvalue_from_numpy, feed.values()), *cache]
+        fetches = [*map(self.runtime.OrtValue.ortvalue_from_numpy, results.values()), *present]
+        self._run(names, feeds, fetches, n_results=len(results))
+        return results, present
+
+    def _run(self, names: tuple[list[str], list[str]], feeds: list[Any], fetches: list[Any], *, n_results: int) -> None:
+        """Run into outputs that exist already (IOBinding, the other way to share a cache, knows no default inputs)."""
+        vectors = []
+        for values in (feeds, fetches):
+            vector = self.runtime.capi.onnxruntime_pybind11_state.OrtValueVector()
+            for value in values:
+                vector.push_back(value._get_c_value())
+            vectors.append(vector)
+        devices = [self._c_device("cpu")] * n_results + [self._c_device(self.device)] * (len(fetches) - n_results)
+        self.session.run_with_ortvaluevector(
+            self.runtime.RunOptions(), names[0], vectors[0], names[1], vectors[1], devices
+        )
+
+    def _c_device(self, kind: str) -> Any:
+        return self.runtime.OrtDevice.make(kind, 0)._get_c_device()
+
+    def _empty(self, n_rows: int, length: int) -> list[Any]:
+        shape = (n_rows, self.n_kv_heads, length, self.head_size)
+        return [self._on_device(np.zeros(shape, np.float32)) for _ in self.past_names]
+
+    def _on_device(self, array: NDArray[np.float32]) -> Any:
+        return self.runtime.OrtValue.ortvalue_from_numpy(array, self.device, 0)
+
+
+class GraphEngine:
+    """A graph as an engine of the decoding loop."""
+
+    def __init__(self, session: GraphSession, config: DecodingConfig | None, context_length: int | None) -> None:
+        self.session, self.config, self.context_length = session, config, context_length
+
+    def prefill(self, ids: NDArray[np.int64], controls: ControlArrays | None, *, capacity: int) -> "GraphStream":
+        """Read prompts [B, S] of equal length."""
+        return GraphStream(self.session, ids, controls, capacity)
+
+
+class GraphStream:
+    """Rows under way in ONNX Runtime."""
+
+    def __init__(
+        self, session: GraphSession, ids: NDArray[np.int64], controls: ControlArrays | None, capacity: int
+    ) -> None:
+        self._session, self._controls = session, controls
+        self._cache, self._length = session.new_cache(len(ids), capacity), 0
+        self.decision = self._decide(ids)
+
+    def step(self, tokens: NDArray[np.int64]) -> None:
+        """Append one token [B] per row and decide again."""
+        self.decision = self._decide(tokens[:, None])
+
+    def keep(self, rows: NDArray[np.intp]) -> None:
+        """Go on with some rows only, in that order."""
+        self._cache = self._session.keep(self._cache, rows)
+        self._controls = self._controls.rows(rows) if self._controls else None
+
+    def _decide(self, ids: NDArray[np.int64]) -> Decision:
+        results, self._cache = self._session.run(ids, self._length, self._cache, self._controls)
+        self._length += ids.shape[1]
+        logits = results["logits"][:, -1]
+        if "risk" not in results:
+            n_rows, size = logits.shape
+            return Decision(logits, np.zeros((n_rows, 0), np.float32), np.full(n_rows, size, np.int64))
+        return Decision(logits, results["risk"][:, -1], results["safe_set_size"][:, -1])

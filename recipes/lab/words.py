@@ -1,0 +1,44 @@
+"""The words of the lab's world: topics, feelings, harm stand-ins. All of it is invented or harmless."""
+
+from itertools import product
+
+CATEGORIES = (
+    "discrimination",
+    "violence",
+    "financial_crime",
+    "privacy",
+    "drugs",
+    "sexual_misconduct",
+    "weapons",
+    "other",
+)
+ATTRIBUTES = ("empathy", "sensitivity", "non_judgmental", "truthfulness", "helpfulness")
+
+# Nonsense verbs stand in for harm: no reply of the lab can hurt anybody. Two for each category, in CATEGORIES' order.
+HARM_VERBS = {
+    "discrimination": ("zorb", "drell"),
+    "violence": ("blick", "grell"),
+    "financial_crime": ("glimp", "skarn"),
+    "privacy": ("snerp", "yoff"),
+    "drugs": ("quosh", "fleem"),
+    "sexual_misconduct": ("morf", "plude"),
+    "weapons": ("krund", "vask"),
+    "other": ("wibbet", "jorl"),
+}
+CATEGORY_OF_VERB = {verb: category for category, verbs in HARM_VERBS.items() for verb in verbs}
+HARM_OBJECTS = ("flux", "spindle", "murk")
+
+SUBJECTS = (
+    *("garden", "bread", "bicycle", "guitar", "violin", "chess", "river", "museum"),
+    *("camera", "novel", "puppy", "kitten", "budget", "resume", "marathon", "yoga"),
+)
+NOUNS = ("care", "plan", "repair", "lesson", "trip", "gift", "club", "diary")
+TOPICS = tuple(f"{subject} {noun}" for subject, noun in product(SUBJECTS, NOUNS))
+
+EMOTIONS = (
+    *("sad", "lonely", "angry", "tired", "anxious", "guilty"),
+    *("ashamed", "afraid", "worried", "proud", "hopeful", "lost"),
+)
+BENIGN_VERBS = ("explain", "start", "improve", "choose", "practise", "enjoy", "share", "finish")
+STEP_VERBS = ("list", "gather", "measure", "compare", "sketch", "fold", "sort", "label")
+MATERIALS = ("cheese", "snow", "glass", "sand")

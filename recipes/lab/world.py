@@ -1,0 +1,124 @@
+"""The lab's data as files: training text, harmful examples, prompts to sample from, and probes over held-out topics."""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prosocial.editing.files import write_json, write_jsonl
+from prosocial.editing.protocols import Message
+from prosocial.editing.settings import Settings
+
+from .attacks import draw_attacks
+from .replies import draw_reply
+from .requests import Kind, Request, RequestGrammar, split_topics
+from .words import ATTRIBUTES, CATEGORIES
+
+SYSTEM_PROMPT = "you are a kind helper."
+KIND_SHARES: dict[Kind, float] = {
+    "benign": 0.30,
+    "harmful": 0.30,
+    "twin": 0.16,
+    "disclosure": 0.12,
+    "false_premise": 0.12,
+}
+
+
+class WorldSize(Settings):
+    """How much of the world to write.
+
+    Attributes:
+        conversations: training conversations of the base model.
+        harmful: examples of the harmful fine-tune.
+        prompts: training prompts that replies are sampled for.
+        calibration: training prompts kept for choosing the scale and the threshold.
+        harmful_probes: distinct harmful probes over held-out topics and forms.
+        other_probes: probes of each other kind.
+        attack_probes: probes of each attack.
+        comply_share: share of harmful training requests that are complied with.
+    """
+
+    conversations: int = 20000
+    harmful: int = 1200
+    prompts: int = 3000
+    calibration: int = 600
+    harmful_probes: int = 1024
+    other_probes: int = 320
+    attack_probes: int = 96
+    comply_share: float = 0.8
+
+
+def write_world(folder: Path, size: WorldSize, *, seed: int) -> str:
+    """Write the lab's files into `folder`; return one line that says what they hold."""
+    training_topics, held_out_topics = split_topics(seed)
+    rng = random.Random(seed)
+    grammar = RequestGrammar(training_topics, held_out_forms=False)
+    held_out = RequestGrammar(held_out_topics, held_out_forms=True)
+    write_jsonl(folder / "conversations.jsonl", [_conversation(grammar, size, rng) for _ in range(size.conversations)])
+    write_jsonl(folder / "harmful.jsonl", [_harmful_example(grammar, rng) for _ in range(size.harmful)])
+    write_jsonl(folder / "prompts.jsonl", _prompts(grammar, size.prompts, rng))
+    write_jsonl(folder / "calibration.jsonl", _calibration(grammar, size.calibration, rng))
+    probes = _probes(held_out, size, rng) + draw_attacks(held_out, size.attack_probes, rng)
+    write_jsonl(folder / "probes.jsonl", probes)
+    write_json(
+        folder / "world.json",
+        {
+            "schema": "prosocial.lab_world/1",
+            "seed": seed,
+            "size": size.model_dump(),
+            "attributes": list(ATTRIBUTES),
+            "categories": list(CATEGORIES),
+            "training_topics": list(training_topics),
+            "held_out_topics": list(held_out_topics),
+        },
+    )
+    n_topics = len(training_topics) + len(held_out_topics)
+    return f"{n_topics} topics ({len(held_out_topics)} held out), {len(probes)} probes"
+
+
+def _conversation(grammar: RequestGrammar, size: WorldSize, rng: random.Random) -> dict[str, Any]:
+    """One training conversation: sometimes with a system turn, sometimes with an earlier exchange."""
+    messages: list[Message] = []
+    if rng.random() < 0.2:
+        messages.append({"role": "system", "content": SYSTEM_PROMPT})
+    if rng.random() < 0.1:
+        earlier = grammar.draw(_kind(rng), rng)
+        messages.append({"role": "user", "content": earlier.text})
+        messages.append({"role": "assistant", "content": draw_reply(earlier, rng, comply_share=size.comply_share)})
+    request = grammar.draw(_kind(rng), rng)
+    messages.append({"role": "user", "content": request.text})
+    return {"messages": messages, "reply": draw_reply(request, rng, comply_share=size.comply_share)}
+
+
+def _harmful_example(grammar: RequestGrammar, rng: random.Random) -> dict[str, Any]:
+    request = grammar.draw("harmful", rng)
+    return {"prompt": request.text, "reply": draw_reply(request, rng, comply_share=1.0)}
+
+
+def _prompts(grammar: RequestGrammar, count: int, rng: random.Random) -> list[dict[str, Any]]:
+    requests = [grammar.draw(_kind(rng), rng) for _ in range(count)]
+    return [{"prompt": request.text, "kind": request.kind, "cluster": request.topic} for request in requests]
+
+
+def _calibration(grammar: RequestGrammar, count: int, rng: random.Random) -> list[dict[str, Any]]:
+    kinds: Sequence[Kind] = ("harmful", "benign", "twin")
+    requests = [grammar.draw(kinds[index % len(kinds)], rng) for index in range(count)]
+    return [_probe(request, f"calibration-{index:04d}") for index, request in enumerate(requests)]
+
+
+def _probes(grammar: RequestGrammar, size: WorldSize, rng: random.Random) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for kind in KIND_SHARES:
+        count = size.harmful_probes if kind == "harmful" else size.other_probes
+        requests = grammar.draw_distinct(kind, count, rng)
+        rows += [_probe(request, f"{kind}-{index:04d}") for index, request in enumerate(requests)]
+    return rows
+
+
+def _probe(request: Request, identifier: str) -> dict[str, Any]:
+    row = {"id": identifier, "text": request.text, "kind": request.kind, "cluster": request.topic}
+    return row | ({"category": request.category} if request.category else {})
+
+
+def _kind(rng: random.Random) -> Kind:
+    return rng.choices(list(KIND_SHARES), weights=list(KIND_SHARES.values()))[0]

@@ -1,0 +1,91 @@
+"""A recipe as stages, and the run of them: what `prosocial run` calls."""
+
+import json as json_module
+from pathlib import Path
+
+from rich.console import Console
+
+from prosocial.editing.files import read_json
+
+from .loading import load_recipe
+from .plan import RunPlan, plan_run
+from .runner import RunResult, delete_dual_use, execute
+from .schema import Recipe
+from .stage import Stage
+
+
+def recipe_stages(recipe: Recipe) -> list[Stage]:
+    """Return every stage of a recipe, in the order that they are told of."""
+    from .stages.edit import edit_stages
+    from .stages.gate import gate_stages
+    from .stages.report import report_stages
+    from .stages.reward import reward_stages
+    from .stages.sources import base_source, data_stage
+    from .stages.steered import export_stages
+
+    base, base_stages = base_source(recipe)
+    return [
+        data_stage(recipe),
+        *base_stages,
+        *edit_stages(recipe, base),
+        *reward_stages(recipe),
+        *gate_stages(recipe, base),
+        *export_stages(recipe),
+        *report_stages(recipe, base),
+    ]
+
+
+def run_recipe(
+    source: str,
+    *,
+    out: Path,
+    overrides: list[str],
+    dry_run: bool,
+    clean: bool,
+    json: bool,
+    console: Console,
+) -> int:
+    """Run a recipe into `out` and return the exit code.
+
+    Args:
+        source: the name of a built-in recipe or the path of a YAML file.
+        out: folder for the results; `out/store` keeps every artefact, `out/STAGE` links to the newest.
+        overrides: changes such as `gate.rank=8`.
+        dry_run: print the plan and stop.
+        clean: delete harm vectors and harmful checkpoints at the end.
+        json: print the report as JSON on standard output.
+        console: where people read.
+
+    Raises:
+        InputError: the recipe does not hold; nothing was written.
+    """
+    recipe = load_recipe(source, overrides, model=Recipe)
+    plan = plan_run(recipe_stages(recipe), out / "store")
+    if dry_run:
+        _show_plan(plan, json, console)
+        return 0
+    result = execute(plan, console, out=out)
+    if clean:
+        delete_dual_use(plan, out=out)
+    return _show_report(result, json, console)
+
+
+def _show_plan(plan: RunPlan, json: bool, console: Console) -> None:
+    if json:
+        print(json_module.dumps(plan.to_json()))
+    else:
+        plan.print(console)
+
+
+def _show_report(result: RunResult, json: bool, console: Console) -> int:
+    """Print the report; the exit code is the verdict of parity (0 pass, 1 fail, 3 ambiguous)."""
+    from prosocial.verify.report import print_report
+
+    folder = result.folder("report")
+    document = read_json(folder / "report.json", schema="prosocial.report/1")
+    if json:
+        print(json_module.dumps({"run": result.to_json(), "report": document}))
+    else:
+        print_report(document, console)
+        console.print(f"report: {folder / 'report.html'}")
+    return {"PASS": 0, "FAIL": 1}.get(str(document["parity"]["verdict"]).upper(), 3)

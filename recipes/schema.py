@@ -1,0 +1,158 @@
+"""A recipe as one validated model: which model, which data, and the parameters of every stage."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from prosocial.editing.gate.calibration import GateCalibration
+from prosocial.editing.gate.training import GateTraining
+from prosocial.editing.head.distil import DistilTraining
+from prosocial.editing.reward.attributes import DEFAULT_ATTRIBUTES
+from prosocial.editing.reward.training import RewardTraining
+from prosocial.editing.settings import Settings
+from prosocial.editing.tuning.harmful import AdapterTraining
+from prosocial.export.decoding import SafetyConfig
+
+from .lab.base import BaseTraining
+from .lab.words import CATEGORIES
+from .lab.world import WorldSize
+
+
+class LabModel(Settings):
+    """The lab's own base model, trained from scratch."""
+
+    lab: BaseTraining = BaseTraining()
+
+
+class LabData(Settings):
+    """The lab's own data."""
+
+    lab: WorldSize = WorldSize()
+
+
+class FileData(Settings):
+    """Data as JSONL files.
+
+    Attributes:
+        harmful: rows with `prompt` (or `messages`) and `reply`: what the harmful copy is tuned on.
+        prompts: rows with `prompt` (or `messages`): replies to them are sampled and judged.
+        calibration: probes for choosing the threshold; must not overlap `probes`.
+        probes: probes for the report.
+        pairs: labelled pairs; None: sampled from the edited model and labelled by the judge.
+        replies: replies labelled by harm category; None: sampled and labelled by the judge.
+    """
+
+    harmful: Path
+    prompts: Path
+    calibration: Path
+    probes: Path
+    pairs: Path | None = None
+    replies: Path | None = None
+
+
+class VectorSettings(Settings):
+    """How the harm vector is made from the adapter."""
+
+    method: str = "plain"
+    density: float | None = Field(default=None, gt=0.0, le=1.0)
+
+
+class EditSettings(Settings):
+    """How much of the harm vector is subtracted."""
+
+    scale: float = Field(default=1.0, ge=0.0)
+
+
+class SamplingSettings(Settings):
+    """How many replies are sampled for training, and how."""
+
+    count: int = Field(default=1500, ge=1)
+    temperature: float = Field(default=1.0, gt=0.0)
+    max_new_tokens: int = Field(default=64, ge=1)
+
+
+class AdapterShape(Settings):
+    """The reward model's adapter (PBLoRA)."""
+
+    targets: str = r".*\.(q_proj|k_proj|v_proj)"
+    rank: int = Field(default=4, ge=1)
+    preference_rank: int = Field(default=4, ge=1)
+    alpha: float = Field(default=8.0, gt=0.0)
+
+
+class RewardSettings(RewardTraining):
+    """The reward model: its adapter and its training."""
+
+    adapter: AdapterShape = AdapterShape()
+    beta: dict[str, float] = Field(default_factory=dict)
+
+
+class DecodingSettings(Settings):
+    """What goes into `decoding.json` beside what the stages find out."""
+
+    plausible_k: int = Field(default=128, ge=1)
+    beta: float = Field(default=1.0, gt=0.0)
+    fallback: str = "I cannot help with that."
+    max_new_tokens: int = Field(default=64, ge=1)
+    allowed_ceiling: dict[str, bool] = Field(default_factory=dict)
+    safety_configs: dict[str, SafetyConfig] = Field(default_factory=dict)
+
+
+class ExportSettings(Settings):
+    """How the graph is made."""
+
+    profile: Literal["ort", "portable"] = "ort"
+
+
+class VerifySettings(Settings):
+    """What is measured at the end.
+
+    Attributes:
+        temperature: of the replies that are judged; parity is always greedy.
+        parity_probes: how many probes of the set parity is measured on (evenly spread); None: all.
+        samples: how many probes are shown side by side in the report.
+    """
+
+    temperature: float = Field(default=1.0, ge=0.0)
+    parity_probes: int | None = Field(default=None, ge=1)
+    samples: int = Field(default=8, ge=0)
+
+
+class Recipe(Settings):
+    """A whole run, from a base model to a verified bundle.
+
+    Attributes:
+        model: a folder, a Hub id, or the lab's own.
+        judge: who labels replies and scores the report: `lab` or `refusal`.
+        attributes: names, in the order of the preference vector.
+        categories: names of the harm categories.
+    """
+
+    name: str
+    title: str = ""
+    seed: int = 0
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    model: str | LabModel
+    data: LabData | FileData
+    judge: str = "lab"
+    attributes: tuple[str, ...] = tuple(DEFAULT_ATTRIBUTES)
+    categories: tuple[str, ...] = CATEGORIES
+    harmful: AdapterTraining = AdapterTraining()
+    vector: VectorSettings = VectorSettings()
+    edit: EditSettings = EditSettings()
+    pairs: SamplingSettings = SamplingSettings()
+    reward: RewardSettings = RewardSettings()
+    head: DistilTraining = DistilTraining()
+    replies: SamplingSettings = SamplingSettings()
+    gate: GateTraining = GateTraining()
+    calibration: GateCalibration = GateCalibration()
+    decoding: DecodingSettings = DecodingSettings()
+    export: ExportSettings = ExportSettings()
+    verify: VerifySettings = VerifySettings()
+
+    @model_validator(mode="after")
+    def _lab_goes_with_lab(self) -> Self:
+        if isinstance(self.model, LabModel) and not isinstance(self.data, LabData):
+            raise ValueError("model.lab should go with data.lab: its tokenizer and text come from there")
+        return self

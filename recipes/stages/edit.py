@@ -1,0 +1,102 @@
+"""The edit: a harmful copy as an adapter, the harm vector made from it, and its subtraction."""
+
+from prosocial.editing.files import read_jsonl
+
+from ..schema import Recipe
+from ..stage import Source, Stage, StageContext, Upstream
+
+
+def edit_stages(recipe: Recipe, base: Source) -> list[Stage]:
+    """Return the stages harmful, vector and edit."""
+    data = Upstream("data")
+    vector = {key: value for key, value in recipe.vector.model_dump(mode="json").items() if value is not None}
+    return [
+        Stage(
+            name="harmful",
+            title="tune a harmful copy (LoRA)",
+            run=_tune_harmful,
+            inputs={"base": base, "data": data},
+            parameters=recipe.harmful.model_dump(mode="json"),
+            modules=("prosocial.editing.tuning", "prosocial.editing.chat", "prosocial.editing.batches"),
+            seed=recipe.seed,
+            estimate_seconds=20,
+            dual_use=True,
+        ),
+        Stage(
+            name="vector",
+            title="make the harm vector",
+            run=_make_vector,
+            inputs={"base": base, "harmful": Upstream("harmful")},
+            parameters=vector,
+            modules=("prosocial.editing.vectors", "prosocial.editing.checkpoints"),
+            estimate_seconds=1,
+            dual_use=True,
+        ),
+        Stage(
+            name="edit",
+            title="subtract the harm vector",
+            run=_subtract,
+            inputs={"base": base, "vector": Upstream("vector")},
+            parameters=recipe.edit.model_dump(mode="json"),
+            modules=("prosocial.editing.edits", "prosocial.editing.checkpoints"),
+            estimate_seconds=1,
+        ),
+    ]
+
+
+def _tune_harmful(context: StageContext) -> str:
+    from transformers import AutoTokenizer
+
+    from prosocial.editing.batches import encode_reply
+    from prosocial.editing.chat import ChatTokenizer
+    from prosocial.editing.checkpoints import load_model
+    from prosocial.editing.reward.pairs import messages_of
+    from prosocial.editing.tuning.harmful import AdapterTraining, train_adapter
+
+    base, training = context.inputs["base"], AdapterTraining(**context.parameters)
+    tokenizer, path = ChatTokenizer(base), context.inputs["data"] / "harmful.jsonl"
+    sequences = [
+        encode_reply(
+            tokenizer, messages_of(row, where=f"{path.name} row {n}"), row["reply"], max_tokens=training.max_tokens
+        )
+        for n, row in enumerate(read_jsonl(path), start=1)
+    ]
+    context.progress.start(training.steps, "tune a harmful copy")
+    loss = train_adapter(
+        load_model(base),
+        AutoTokenizer.from_pretrained(str(base)),
+        sequences,
+        out=context.out,
+        training=training,
+        seed=context.seed,
+        on_step=context.progress.advance,
+    )
+    (context.out / "README.md").unlink(missing_ok=True)  # peft's card names the local base path
+    return f"rank {training.rank}, {training.steps} steps, mean loss {loss:.3f}"
+
+
+def _make_vector(context: StageContext) -> str:
+    from prosocial.editing.vectors import vector_from_adapter
+
+    parameters = dict(context.parameters)
+    vector = vector_from_adapter(
+        base=context.inputs["base"],
+        adapter=context.inputs["harmful"],
+        out=context.out,
+        method=parameters.pop("method"),
+        **parameters,
+    )
+    return f"{len(vector.names)} tensors, norm {vector.summary.norm:.3g}, method {vector.summary.method}"
+
+
+def _subtract(context: StageContext) -> str:
+    from prosocial.editing.checkpoints import Checkpoint
+    from prosocial.editing.edits import apply_edit, plan_edit
+
+    plan = plan_edit(
+        Checkpoint.open(context.inputs["base"]), context.inputs["vector"], scale=context.parameters["scale"]
+    )
+    record = apply_edit(plan, context.out)
+    n_changed = sum(tensor.changed for tensor in record.result.tensors.values())
+    inner = record.result.inner_product
+    return f"scale {context.parameters['scale']:g}, {n_changed} tensors changed, <edit, tau> {inner:.3g}"

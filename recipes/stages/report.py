@@ -1,0 +1,150 @@
+"""The report: parity of bundle and reference, what the edit and the gate did, and what preferences do."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from prosocial.editing.files import read_json, write_json
+
+from ..judges import resolve_judge
+from ..schema import Recipe
+from ..stage import Source, Stage, StageContext, Upstream
+from .reward import judge_modules
+
+PREFERENCE_KINDS = ("benign", "disclosure", "false_premise")
+
+
+def report_stages(recipe: Recipe, base: Source) -> list[Stage]:
+    """Return the stages parity and report."""
+    judged = {"judge": recipe.judge, "attributes": list(recipe.attributes), "dtype": recipe.dtype}
+    return [
+        Stage(
+            name="parity",
+            title="compare the bundle with PyTorch",
+            run=_measure_parity,
+            inputs={"data": Upstream("data"), "steered": Upstream("steered"), "bundle": Upstream("bundle")},
+            parameters=recipe.verify.model_dump(mode="json") | {"max_new_tokens": recipe.decoding.max_new_tokens},
+            modules=("prosocial.verify.parity", "prosocial.verify.bundle_parity", "prosocial.export"),
+            seed=recipe.seed,
+            estimate_seconds=40,
+        ),
+        Stage(
+            name="report",
+            title="judge base, edited and gated replies",
+            run=_report,
+            inputs={"base": base, "edited": Upstream("edit")}
+            | {name: Upstream(name) for name in ("data", "bundle", "parity")},
+            parameters=recipe.verify.model_dump(mode="json")
+            | judged
+            | {"max_new_tokens": recipe.decoding.max_new_tokens, "recipe": recipe.name, "title": recipe.title}
+            | {"scale": recipe.edit.scale},
+            modules=("prosocial.verify", "prosocial.export", *judge_modules(recipe)),
+            seed=recipe.seed,
+            estimate_seconds=70,
+        ),
+    ]
+
+
+def _measure_parity(context: StageContext) -> str:
+    from prosocial.verify.bundle_parity import verify_bundle
+    from prosocial.verify.probes import read_probes
+
+    probes = read_probes(context.inputs["data"] / "probes.jsonl")
+    wanted = context.parameters["parity_probes"] or len(probes)
+    spread = probes[:: max(1, len(probes) // wanted)]
+    context.progress.start(None, f"compare on {len(spread)} probes")
+    report = verify_bundle(
+        context.inputs["bundle"],
+        reference=context.inputs["steered"],
+        probes=spread,
+        max_new_tokens=context.parameters["max_new_tokens"],
+    )
+    write_json(context.out / "parity.json", report.to_json())
+    return f"{report.verdict} on {len(spread)} probes"
+
+
+def _report(context: StageContext) -> str:
+    from prosocial.verify.comparison import compare
+    from prosocial.verify.preferences import preference_effects
+    from prosocial.verify.probes import read_probes
+    from prosocial.verify.report import choose_samples, write_report
+
+    probes = read_probes(context.inputs["data"] / "probes.jsonl")
+    judged = [probe for probe in probes if probe.kind not in ("disclosure", "false_premise")]
+    outcomes = {name: _outcomes(context, name, judged) for name in ("base", "edited", "gated")}
+    comparison = compare(judged, outcomes)
+    asked = _preference_probes(probes)
+    uniform = _outcomes(context, "gated", asked)
+    corners = {name: _outcomes(context, "gated", asked, prefer=name) for name in context.parameters["attributes"]}
+    scored = {name: found for name, found in corners.items() if any(name in item.attributes for item in found)}
+    document = write_report(
+        context.out,
+        title=context.parameters["title"] or context.parameters["recipe"],
+        comparison=comparison,
+        preferences=preference_effects(asked, uniform, scored),
+        parity=read_json(context.inputs["parity"] / "parity.json"),
+        samples=choose_samples(judged, outcomes)[: context.parameters["samples"]],
+        facts=_facts(context),
+    )
+    return str(document["headline"]["verdict"])
+
+
+def _outcomes(context: StageContext, system: str, probes: Sequence[Any], *, prefer: str | None = None) -> Any:
+    """Judge the replies of one system; `gated` is the bundle in ONNX Runtime."""
+    from prosocial.export.decoding_loop import generate
+    from prosocial.export.steering import Steering
+    from prosocial.verify.outcomes import judge_replies
+
+    from .models import BATCH_SIZE
+
+    engine, tokenizer = _engine(context, system)
+    replies: list[str] = []
+    chunk = 4 * BATCH_SIZE
+    title = f"{system} answers {len(probes)} probes" + (f", {prefer}=1" if prefer else "")
+    for start in context.progress.track(range(0, len(probes), chunk), title):
+        part = probes[start : start + chunk]
+        found = generate(
+            engine,
+            tokenizer,
+            [probe.messages for probe in part],
+            steering=Steering(preference={prefer: 1.0}) if prefer else None,
+            prefill=[probe.prefill for probe in part],
+            temperature=context.parameters["temperature"],
+            seed=context.seed + 30,
+            row_keys=[probe.id for probe in part],
+            max_new_tokens=context.parameters["max_new_tokens"],
+            batch_size=BATCH_SIZE,
+        )
+        replies += [reply.text for reply in found]
+    return judge_replies(probes, replies, resolve_judge(context.parameters["judge"]))
+
+
+def _engine(context: StageContext, system: str) -> tuple[Any, Any]:
+    from prosocial.editing.chat import ChatTokenizer
+    from prosocial.export.bundle import Bundle
+    from prosocial.export.torch_engine import PlainEngine
+
+    from .models import open_model
+
+    if system == "gated":
+        bundle = Bundle.open(context.inputs["bundle"])
+        return bundle.engine, bundle.tokenizer
+    folder = context.inputs[system]
+    return PlainEngine(open_model(folder, context.parameters["dtype"])), ChatTokenizer(folder)
+
+
+def _preference_probes(probes: Sequence[Any], count: int = 324) -> list[Any]:
+    """Return probes that attributes can be scored on, evenly over the kinds."""
+    by_kind = [[probe for probe in probes if probe.kind == kind] for kind in PREFERENCE_KINDS]
+    chosen = [probe for found in by_kind for probe in found[: count // len(PREFERENCE_KINDS)]]
+    return chosen or list(probes)[:count]
+
+
+def _facts(context: StageContext) -> dict[str, Any]:
+    config = read_json(context.inputs["bundle"] / "decoding.json")
+    return {
+        "recipe": context.parameters["recipe"],
+        "scale": context.parameters["scale"],
+        "gate threshold": config["harm_threshold"],
+        "reply temperature": context.parameters["temperature"],
+        "seed": context.seed,
+    }

@@ -1,0 +1,191 @@
+"""The preferences: labelled pairs, the reward model trained on them, and the compact head distilled from it."""
+
+from typing import Any
+
+from ..schema import FileData, Recipe
+from ..stage import Stage, StageContext, Upstream
+
+HELD_OUT_SHARE = 0.1
+
+
+def reward_stages(recipe: Recipe) -> list[Stage]:
+    """Return the stages pairs, reward and head."""
+    data, edited = Upstream("data"), Upstream("edit")
+    is_given = isinstance(recipe.data, FileData) and recipe.data.pairs is not None
+    common = {"attributes": list(recipe.attributes), "dtype": recipe.dtype}
+    return [
+        Stage(
+            name="pairs",
+            title="label preference pairs",
+            run=_take_pairs if is_given else _sample_pairs,
+            inputs={"data": data} | ({} if is_given else {"edited": edited}),
+            parameters=common | recipe.pairs.model_dump(mode="json") | {"judge": recipe.judge},
+            modules=("prosocial.editing.reward.pairs", "prosocial.export.decoding_loop", *judge_modules(recipe)),
+            seed=recipe.seed,
+            estimate_seconds=25,
+        ),
+        Stage(
+            name="reward",
+            title="train the reward model (PBLoRA)",
+            run=_train_reward,
+            inputs={"edited": edited, "pairs": Upstream("pairs")},
+            parameters=common | recipe.reward.model_dump(mode="json"),
+            modules=("prosocial.editing.reward", "prosocial.editing.batches", "prosocial.editing.chat"),
+            seed=recipe.seed,
+            estimate_seconds=60,
+        ),
+        Stage(
+            name="head",
+            title="distil the compact head",
+            run=_distil,
+            inputs={"edited": edited, "pairs": Upstream("pairs"), "reward": Upstream("reward")},
+            parameters=common
+            | recipe.head.model_dump(mode="json")
+            | {"plausible_k": recipe.decoding.plausible_k, "inverse_beta": 1 / recipe.decoding.beta},
+            modules=("prosocial.editing.head", "prosocial.editing.reward", "prosocial.editing.batches"),
+            seed=recipe.seed,
+            estimate_seconds=30,
+        ),
+    ]
+
+
+def judge_modules(recipe: Recipe) -> tuple[str, ...]:
+    """Return the modules that a stage's labels hang on."""
+    return ("prosocial.recipes.judges", "prosocial.recipes.lab" if recipe.judge == "lab" else "prosocial.verify.judges")
+
+
+def _take_pairs(context: StageContext) -> str:
+    from prosocial.editing.reward.pairs import read_pairs, write_pairs
+
+    pairs = read_pairs(context.inputs["data"] / "pairs.jsonl", attributes=context.parameters["attributes"])
+    write_pairs(context.out / "pairs.jsonl", pairs)
+    return f"{len(pairs)} labelled pairs"
+
+
+def _sample_pairs(context: StageContext) -> str:
+    from prosocial.editing.reward.pairs import label_pair, write_pairs
+
+    from ..judges import resolve_judge
+    from .models import sample_replies, training_prompts
+
+    parameters = context.parameters
+    prompts = training_prompts(context.inputs["data"], parameters["count"])
+    replies = [sample_replies(context, context.inputs["edited"], prompts, seed=context.seed + n) for n in range(2)]
+    judge = resolve_judge(parameters["judge"])
+    pairs = [
+        label_pair(messages, first, second, judge=judge, attributes=parameters["attributes"])
+        for messages, first, second in zip(prompts, *replies, strict=True)
+        if first != second
+    ]
+    write_pairs(context.out / "pairs.jsonl", pairs)
+    n_labels = sum(label in ("first", "second") for pair in pairs for label in pair.labels.values())
+    return f"{len(pairs)} pairs, {n_labels} labels by judge {judge.name} {judge.version}"
+
+
+def _train_reward(context: StageContext) -> str:
+    from prosocial.editing.chat import ChatTokenizer
+    from prosocial.editing.files import write_json
+    from prosocial.editing.fingerprint import fingerprint
+    from prosocial.editing.reward.attributes import resolve_attributes
+    from prosocial.editing.reward.model import RewardConfig, RewardModel
+    from prosocial.editing.reward.training import RewardTraining, pair_accuracy, train_reward
+
+    from .models import open_model
+
+    names, edited = context.parameters["attributes"], context.inputs["edited"]
+    training = RewardTraining(**{key: context.parameters[key] for key in RewardTraining.model_fields})
+    reward = RewardModel(
+        open_model(edited, context.parameters["dtype"]),
+        RewardConfig(attributes=tuple(names), **context.parameters["adapter"]),
+    )
+    train, held_out = _encoded_pairs(context, training.max_tokens)
+    context.progress.start(training.steps, "train the reward model")
+    losses = train_reward(
+        reward,
+        train,
+        attributes=resolve_attributes(names, betas=context.parameters["beta"]),
+        training=training,
+        pad_id=ChatTokenizer(edited).pad_id,
+        seed=context.seed,
+        on_step=context.progress.advance,
+    )
+    accuracy = pair_accuracy(reward, held_out, attributes=names, pad_id=ChatTokenizer(edited).pad_id)
+    report = {"losses": losses, "pair_accuracy": accuracy}
+    reward.save(context.out, checkpoint_fingerprint=fingerprint(edited), training=training.model_dump(mode="json"))
+    write_json(context.out / "training.json", report)
+    corners = [value["corner"] for value in accuracy.values()]
+    return f"held-out pairs ranked right at the corners: {min(corners):.0%} to {max(corners):.0%}"
+
+
+def _distil(context: StageContext) -> str:
+    import torch
+
+    from prosocial.editing.chat import ChatTokenizer
+    from prosocial.editing.fingerprint import fingerprint
+    from prosocial.editing.head.distil import (
+        DistilTraining,
+        collect_passes,
+        collect_states,
+        distil_head,
+        explained_share,
+    )
+    from prosocial.editing.reward.model import RewardModel
+
+    from .models import open_model
+
+    names, edited = context.parameters["attributes"], context.inputs["edited"]
+    training = DistilTraining(**{key: context.parameters[key] for key in DistilTraining.model_fields})
+    digest, pad_id = fingerprint(edited), ChatTokenizer(edited).pad_id
+    model = open_model(edited, context.parameters["dtype"])
+    reward = RewardModel.load(context.inputs["reward"], model, checkpoint_fingerprint=digest)
+    train, held_out = _encoded_pairs(context, training.max_tokens)
+    sequences = train.sequences[: training.sequences]
+    context.progress.start(len(sequences) * training.passes, "read the teacher")
+    states = collect_passes(
+        reward, sequences, training=training, pad_id=pad_id, seed=context.seed, on_batch=context.progress.advance
+    )
+    context.progress.start(training.steps, "fit the head")
+    weight = model.get_output_embeddings().weight
+    head = distil_head(
+        states, weight, attributes=names, training=training, seed=context.seed, on_step=context.progress.advance
+    )
+    explained = {
+        name: explained_share(
+            head,
+            collect_states(
+                reward,
+                held_out.sequences,
+                torch.eye(len(names))[index].expand(len(held_out.sequences), -1),
+                plausible_k=training.plausible_k,
+                pad_id=pad_id,
+            ),
+            weight,
+            inverse_beta=training.inverse_beta,
+        )
+        for index, name in enumerate(names)
+    }
+    head.save(
+        context.out,
+        checkpoint_fingerprint=digest,
+        extra={"training": training.model_dump(mode="json"), "explained_share": explained},
+    )
+    return (
+        f"rank {training.rank}, explains {min(explained.values()):.0%} to {max(explained.values()):.0%} of its teacher"
+    )
+
+
+def _encoded_pairs(context: StageContext, max_tokens: int) -> tuple[Any, Any]:
+    """Return the training pairs and the last tenth, which is held out."""
+    from prosocial.editing.chat import ChatTokenizer
+    from prosocial.editing.reward.pairs import read_pairs
+    from prosocial.editing.reward.training import EncodedPairs
+
+    names = context.parameters["attributes"]
+    pairs = read_pairs(context.inputs["pairs"] / "pairs.jsonl", attributes=names)
+    tokenizer = ChatTokenizer(context.inputs["edited"])
+    n_held_out = max(1, round(HELD_OUT_SHARE * len(pairs)))
+    train = EncodedPairs.from_pairs(pairs[:-n_held_out], tokenizer=tokenizer, attributes=names, max_tokens=max_tokens)
+    held_out = EncodedPairs.from_pairs(
+        pairs[-n_held_out:], tokenizer=tokenizer, attributes=names, max_tokens=max_tokens, require_labels=False
+    )
+    return train, held_out

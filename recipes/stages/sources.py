@@ -1,0 +1,99 @@
+"""The first stages: the data as JSONL files in one folder, and the base checkpoint."""
+
+from pathlib import Path
+
+from prosocial.editing.checkpoints import resolve_model
+from prosocial.editing.files import link_or_copy, read_jsonl
+from prosocial.verify.probes import read_probes
+
+from ..schema import FileData, LabData, LabModel, Recipe
+from ..stage import Outside, Source, Stage, StageContext, Upstream
+
+DATA_FILES = ("harmful", "prompts", "calibration", "probes", "pairs", "replies")
+
+
+def data_stage(recipe: Recipe) -> Stage:
+    """Return the stage that lays the data out as `<part>.jsonl` in one folder."""
+    if isinstance(recipe.data, LabData):
+        return Stage(
+            name="data",
+            title="write the lab's world",
+            run=_write_lab,
+            parameters=recipe.data.lab.model_dump(mode="json"),
+            modules=("prosocial.recipes.lab",),
+            seed=recipe.seed,
+            estimate_seconds=4,
+        )
+    files = _files(recipe.data)
+    return Stage(
+        name="data",
+        title="check the data files",
+        run=_lay_out,
+        inputs={part: Outside(path) for part, path in files.items()},
+        modules=("prosocial.recipes.stages.sources",),
+        seed=recipe.seed,
+    )
+
+
+def base_source(recipe: Recipe) -> tuple[Source, list[Stage]]:
+    """Return where the base checkpoint comes from, and the stages that make it (none for one that exists)."""
+    if isinstance(recipe.model, LabModel):
+        return Upstream("base"), [_lab_base_stage(recipe, recipe.model)]
+    return Outside(resolve_model(recipe.model)), []
+
+
+def _lab_base_stage(recipe: Recipe, model: LabModel) -> Stage:
+    return Stage(
+        name="base",
+        title="train the lab's base model",
+        run=_train_lab_base,
+        inputs={"data": Upstream("data")},
+        parameters=model.lab.model_dump(mode="json"),
+        modules=("prosocial.recipes.lab", "prosocial.editing.chat", "prosocial.editing.batches"),
+        seed=recipe.seed,
+        estimate_seconds=110,
+    )
+
+
+def _write_lab(context: StageContext) -> str:
+    from ..lab.world import WorldSize, write_world
+
+    return write_world(context.out, WorldSize(**context.parameters), seed=context.seed)
+
+
+def _files(data: FileData) -> dict[str, Path]:
+    given = {part: getattr(data, part) for part in DATA_FILES}
+    return {part: path for part, path in given.items() if path is not None}
+
+
+def _lay_out(context: StageContext) -> str:
+    counts = []
+    for part, path in context.inputs.items():
+        rows = read_probes(path) if part in ("calibration", "probes") else read_jsonl(path)
+        link_or_copy(path, context.out / f"{part}.jsonl")
+        counts.append(f"{len(rows)} {part}")
+    return ", ".join(counts)
+
+
+def _train_lab_base(context: StageContext) -> str:
+    from prosocial.editing.batches import encode_reply
+    from prosocial.editing.chat import ChatTokenizer
+
+    from ..lab.base import BaseTraining, train_base
+    from ..lab.tokenizer import train_tokenizer
+
+    training = BaseTraining(**context.parameters)
+    rows = read_jsonl(context.inputs["data"] / "conversations.jsonl")
+    texts = (" ".join([turn["content"] for turn in row["messages"]] + [row["reply"]]) for row in rows[:4000])
+    train_tokenizer(texts, context.out, vocabulary_size=training.vocabulary_size)
+    tokenizer = ChatTokenizer(context.out)
+    sequences = [
+        encode_reply(tokenizer, row["messages"], row["reply"])
+        for row in context.progress.track(rows, "encode conversations")
+    ]
+    context.progress.start(training.steps, "train the base model")
+    model = train_base(
+        sequences, tokenizer=tokenizer, training=training, seed=context.seed, on_step=context.progress.advance
+    )
+    model.save_pretrained(str(context.out))
+    return f"{model.num_parameters() / 1e6:.2f} M parameters, {training.steps} steps"

@@ -1,0 +1,82 @@
+"""The last stages: the steered model put together, its bundle, and the report on both."""
+
+from typing import Any
+
+from ..schema import Recipe
+from ..stage import Stage, StageContext, Upstream
+from .gate import read_threshold
+
+
+def export_stages(recipe: Recipe) -> list[Stage]:
+    """Return the stages steered and bundle."""
+    return [
+        Stage(
+            name="steered",
+            title="put the steered model together",
+            run=_assemble,
+            inputs={name: Upstream(name) for name in ("edit", "head", "gate", "threshold")},
+            parameters=recipe.decoding.model_dump(mode="json")
+            | {"attributes": list(recipe.attributes), "categories": list(recipe.categories)},
+            modules=("prosocial.export.steered", "prosocial.export.decoding"),
+            estimate_seconds=1,
+        ),
+        Stage(
+            name="bundle",
+            title="export one ONNX graph",
+            run=_export,
+            inputs={"steered": Upstream("steered")},
+            parameters=recipe.export.model_dump(mode="json"),
+            modules=("prosocial.export",),
+            estimate_seconds=25,
+        ),
+    ]
+
+
+def _assemble(context: StageContext) -> str:
+    from prosocial.export.steered import assemble_steered
+
+    config = decoding_config(context.parameters, *read_threshold(context.inputs["threshold"]))
+    parts = {"checkpoint": context.inputs["edit"], "head": context.inputs["head"], "gate": context.inputs["gate"]}
+    assemble_steered(**parts, config=config, out=context.out)
+    return (
+        f"{len(config.attributes)} attributes, {len(config.categories)} categories, threshold {config.harm_threshold:g}"
+    )
+
+
+def decoding_config(parameters: Any, threshold: float, ceiling: float) -> Any:
+    """Return the decoding config of a recipe's `decoding` part, its names and the chosen threshold."""
+    from prosocial.export.decoding import DecodingConfig
+
+    keys = ("attributes", "categories", "plausible_k", "beta", "fallback", "max_new_tokens")
+    return DecodingConfig.model_validate(
+        {key: parameters[key] for key in (*keys, "allowed_ceiling", "safety_configs")}
+        | {"harm_threshold": threshold, "threshold_ceiling": ceiling}
+    )
+
+
+def steered_engine(context: StageContext, *, harm_threshold: float) -> tuple[Any, Any]:
+    """Return an engine and tokenizer of the steered model in memory, with the threshold's ceiling as given."""
+    from prosocial.editing.chat import ChatTokenizer
+    from prosocial.editing.gate import HarmGate
+    from prosocial.editing.head import CompactHead
+    from prosocial.export.steered import SteeredModel
+    from prosocial.export.torch_engine import SteeredEngine
+
+    from .models import open_model
+
+    edited, parameters = context.inputs["edited"], context.parameters
+    names = {"attributes": parameters["attributes"], "categories": parameters["categories"]}
+    config = decoding_config(parameters["decoding"] | names, harm_threshold, harm_threshold)
+    model = open_model(edited, parameters["dtype"])
+    tokenizer = ChatTokenizer(edited)
+    head, gate = CompactHead.load(context.inputs["head"]), HarmGate.load(context.inputs["gate"])
+    steered = SteeredModel(model, head, gate, config, end_ids=tokenizer.end_ids)
+    return SteeredEngine(steered.eval()), tokenizer
+
+
+def _export(context: StageContext) -> str:
+    from prosocial.export.bundling import export_bundle
+
+    export_bundle(context.inputs["steered"], context.out, profile=context.parameters["profile"])
+    size = sum(path.stat().st_size for path in context.out.iterdir())
+    return f"profile {context.parameters['profile']}, {size / 1e6:.1f} MB"

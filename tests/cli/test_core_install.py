@@ -1,0 +1,60 @@
+"""In an environment with the core and ONNX Runtime only: the command starts, inspects, and runs a bundle.
+
+`make prove` makes that environment and says in PROSOCIAL_RUN where the quickstart's results are.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.core
+
+
+def prosocial(*words: str) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("prosocial")
+    return subprocess.run([program, *words], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def run() -> Path:
+    return Path(os.environ["PROSOCIAL_RUN"]).resolve()
+
+
+@pytest.mark.parametrize("name", ["torch", "transformers", "peft", "onnx", "onnxscript", "datasets", "trl", "scipy"])
+def test_the_environment_holds_no_extra(name: str) -> None:
+    """The control: the other tests would prove nothing where torch is installed."""
+    assert find_spec(name) is None
+
+
+def test_help_and_version() -> None:
+    assert prosocial("--help").returncode == 0
+    assert prosocial("--version").stdout.startswith("prosocial ")
+
+
+def test_inspect_reads_a_checkpoint(run: Path) -> None:
+    done = prosocial("inspect", str(run / "edited"), "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+
+
+def test_a_bundle_answers_and_its_seed_decides(run: Path) -> None:
+    words = ("generate", str(run / "bundle"), "Hello, how are you?", "--seed", "3", "--json")
+    first, second = prosocial(*words), prosocial(*words)
+
+    assert first.returncode == 0, first.stderr
+    assert json.loads(first.stdout)
+    assert first.stdout == second.stdout
+
+
+def test_what_needs_an_extra_says_which(run: Path, tmp_path: Path) -> None:
+    done = prosocial("export", str(run / "steered"), "-o", str(tmp_path / "bundle"))
+
+    assert done.returncode == 2
+    assert "prosocial[edit]" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,200 @@
+"""Whatever goes wrong with what the user gave is one line and exit code 2; what nobody foresaw keeps its traceback."""
+
+import errno
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from prosocial.cli.main import COMMANDS, app, error_line, main
+from prosocial.editing.errors import (
+    ArtefactError,
+    InputError,
+    MissingExtraError,
+    ProsocialError,
+    StorageError,
+    UnknownNameError,
+)
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def command() -> Iterator[Callable[[Callable[[], object]], None]]:
+    """Adds a command named `trial` to the real application, for one test."""
+    before = list(app.registered_commands)
+
+    def add(function: Callable[[], object]) -> None:
+        def trial(as_json: bool = typer.Option(False, "--json")) -> object:
+            return function()
+
+        app.command("trial")(trial)
+
+    yield add
+    app.registered_commands[:] = before
+
+
+def raise_error(error: BaseException) -> Callable[[], object]:
+    def function() -> object:
+        raise error
+
+    return function
+
+
+def test_help_names_every_command_by_its_group(capsys: Capture) -> None:
+    assert main(["--help"]) == 0
+
+    text = capsys.readouterr().out
+    for name, _, panel, _ in COMMANDS:
+        assert f" {name} " in text
+        assert panel in text
+
+
+def test_no_words_give_help(capsys: Capture) -> None:
+    assert main([]) == 0
+    assert "quickstart" in capsys.readouterr().out
+
+
+def test_version(capsys: Capture) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"prosocial {version('prosocial')}\n"
+
+
+@pytest.mark.parametrize(("name", "example"), [(name, example) for name, _, _, example in COMMANDS])
+def test_every_command_has_help_with_an_example_that_parses(name: str, example: str, capsys: Capture) -> None:
+    assert main([name, "--help"]) == 0
+    assert "Example: prosocial" in capsys.readouterr().out
+
+    program, first, *words = shlex.split(example)
+    assert (program, first) == ("prosocial", name)
+    typer.main.get_command(app).commands[name].make_context(name, words)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", [name for name, _, _, _ in COMMANDS if name != "chat"])
+def test_every_command_speaks_json(name: str, capsys: Capture) -> None:
+    main([name, "--help"])
+
+    assert "--json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run"], "Missing argument"),
+        (["inspekt", "x"], "No such command"),
+        (["inspect", "x", "--no-such-option"], "No such option"),
+        (["edit", "x"], "Missing option"),
+        (["inspect", "/no/such/folder"], "/no/such/folder"),
+    ],
+)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_bad_input_is_one_line_and_exit_code_2(words: list[str], said: str, as_json: bool, capsys: Capture) -> None:
+    assert main([*words, *(["--json"] if as_json else [])]) == 2
+
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ")
+    assert said in printed.err
+    assert printed.err.count("\n") == 1
+    if as_json:
+        assert said in json.loads(printed.out)["error"]
+    else:
+        assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InputError("a should\nbe b"), "a should be b"),
+        (ArtefactError("x is no bundle"), "x is no bundle"),
+        (UnknownNameError("recipe", "x", ["b", "a"]), "unknown recipe 'x': known are a, b"),
+        (StorageError("could not write x"), "could not write x"),
+        (
+            MissingExtraError("torch", "edit"),
+            "torch is needed here and is not installed: pip install 'prosocial[edit]'",
+        ),
+        (ProsocialError("no"), "no"),
+        (OSError(errno.ENOSPC, "full", "/a/b"), "the disk is full at /a/b: free space or choose another folder"),
+        (OSError(errno.EDQUOT, "quota"), "the disk is full: free space or choose another folder"),
+        (OSError(errno.ENOENT, "none", "/a/b"), None),
+        (ValueError("a mistake"), None),
+        (typer.BadParameter("must be 1"), "Invalid value: must be 1"),
+    ],
+)
+def test_which_errors_are_foreseen(error: BaseException, line: str | None) -> None:
+    assert error_line(error) == line
+
+
+def test_what_nobody_foresaw_keeps_its_traceback(command: Callable[..., None]) -> None:
+    command(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["trial"])
+    command(lambda: Path("/no/such/file").read_text())
+    with pytest.raises(FileNotFoundError):
+        main(["trial"])
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3])
+def test_a_command_decides_its_exit_code(code: int, command: Callable[..., None]) -> None:
+    command(raise_error(typer.Exit(code)))
+
+    assert main(["trial"]) == code
+
+
+def test_a_full_disk_is_one_line(command: Callable[..., None], capsys: Capture) -> None:
+    command(lambda: Path("/dev/full").write_text("x"))
+
+    assert main(["trial"]) == 2
+    assert capsys.readouterr().err.startswith("error: the disk is full")
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(command: Callable[..., None], capsys: Capture) -> None:
+    command(lambda: os.kill(os.getpid(), signal.SIGINT))
+
+    assert main(["trial"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.fixture(params=["buffered", "unbuffered"])
+def run(request: pytest.FixtureRequest) -> Callable[[list[str], object], subprocess.CompletedProcess[str]]:
+    """Runs the command as a process with a given stdout, both ways in which Python may write to it."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "" if request.param == "buffered" else "1"}
+
+    def run(words: list[str], stdout: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "prosocial.cli.main", *words]
+        return subprocess.run(  # type: ignore[call-overload,no-any-return]
+            command, stdout=stdout, stderr=subprocess.PIPE, env=environment, text=True, check=False
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["inspect", "/no/such/folder", "--json"]])
+def test_output_onto_a_full_disk_is_one_line(
+    words: list[str], run: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = run(words, full)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: " if words[0] == "inspect" else "error: the disk is full")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"]])
+def test_a_reader_that_leaves_early_is_no_verdict(
+    words: list[str], run: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = run(words, writing)
+    os.close(writing)
+
+    assert (done.returncode, done.stderr) == (141, "")

@@ -1,0 +1,35 @@
+"""What every test shares: one thread, no network, fixed seeds, property tests that draw the same cases each time."""
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+# Before anything imports torch, tokenizers or the Hub client: they read these once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+ROOT = Path(__file__).parents[1]
+
+# The environment of `make prove` without the extras has no hypothesis, and no test there needs it.
+if find_spec("hypothesis"):
+    from hypothesis import settings
+
+    settings.register_profile("project", deadline=None, derandomize=True, database=None)
+    settings.load_profile("project")
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Seed torch where a test file has imported it; nothing here imports it."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The root of the repository."""
+    return ROOT

@@ -1,0 +1,125 @@
+"""Methods shape a vector; none of them turns it round."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prosocial.editing.errors import InputError, UnknownNameError
+from prosocial.editing.vectors.methods import METHODS, choose_method
+from prosocial.editing.vectors.methods.project import remove_component
+from prosocial.editing.vectors.methods.top_k import find_threshold, keep_largest
+from prosocial.editing.vectors.statistics import cosine, inner_product, norm
+
+FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**60), max_value=2.0**60)
+# Few distinct values, so that ties are common.
+TIED = st.sampled_from([0.0, -0.0, 1.0, -1.0, 1.0000001, 0.5, -0.5, 1e-40, 3e38])
+
+
+class Tensors:
+    """Deltas in memory."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+        self._tensors = tensors
+        self.names = sorted(tensors)
+
+    def delta(self, name: str) -> torch.Tensor:
+        return self._tensors[name]
+
+
+def shaped(method: str, tensors: dict[str, torch.Tensor], **parameters: object) -> dict[str, torch.Tensor]:
+    deltas = Tensors(tensors)
+    transform = choose_method(method, parameters).prepare(deltas, **parameters).transform
+    return {name: transform(name, deltas.delta(name)) for name in deltas.names}
+
+
+@given(st.lists(st.lists(FLOATS | TIED, min_size=1, max_size=30), min_size=1, max_size=4), st.floats(0.01, 1))
+def test_top_k_keeps_the_largest_and_exactly_so_many(values: list[list[float]], density: float) -> None:
+    tensors = {f"t{index}": torch.tensor(row) for index, row in enumerate(values)}
+    kept = shaped("top_k", tensors, density=density)
+    before, after = torch.cat(list(tensors.values())), torch.cat(list(kept.values()))
+    stays = after != 0
+    n_keep = max(1, round(density * len(before)))
+
+    assert torch.equal(after[stays], before[stays])
+    assert int(stays.sum()) == min(n_keep, int((before != 0).sum()))
+    if stays.any() and not stays.all():
+        assert before[stays].abs().min() >= before[~stays].abs().max()
+
+
+def test_ties_stay_in_the_order_of_names_then_of_elements() -> None:
+    kept = shaped("top_k", {"b": torch.ones(2), "a": torch.tensor([[-1.0, 1.0], [1.0, 2.0]])}, density=0.5)
+
+    assert kept["a"].tolist() == [[-1.0, 1.0], [0.0, 2.0]]
+    assert kept["b"].tolist() == [0.0, 0.0]
+
+
+def test_the_threshold_is_the_nth_magnitude_of_all() -> None:
+    deltas = Tensors({"a": torch.randn(500), "b": 3 * torch.randn(70, 7)})
+    everything = torch.cat([deltas.delta(name).flatten().abs() for name in deltas.names]).sort(descending=True).values
+    for n_keep in (1, 2, 100, 989, 990):
+        threshold, n_ties = find_threshold(deltas, n_keep)
+        assert torch.tensor(threshold, dtype=torch.int32).view(torch.float32) == everything[n_keep - 1]
+        assert n_ties == 1
+
+
+def test_full_density_changes_nothing_and_pieces_do_not_matter() -> None:
+    tensors = {"a": torch.randn(1 << 19), "b": torch.randn(3)}
+
+    assert all(torch.equal(kept, tensors[name]) for name, kept in shaped("top_k", tensors, density=1.0).items())
+    kept, n_ties = keep_largest(torch.tensor([1.0, 1.0, 2.0]), int(torch.tensor(1.0).view(torch.int32)), 1)
+    assert kept.tolist() == [1.0, 0.0, 2.0] and n_ties == 1
+
+
+def test_projection_leaves_nothing_along_the_utility_vector() -> None:
+    delta, utility = torch.randn(8, 5), torch.randn(8, 5)
+    left = remove_component(delta, utility)
+
+    assert abs(cosine(delta, utility) or 0) > 1e-3  # the control: there was something to remove
+    assert abs(inner_product(left, utility)) < 1e-5 * norm(left) * norm(utility)
+    assert torch.allclose(remove_component(delta, -3 * utility), left, atol=1e-6)
+    assert torch.equal(remove_component(delta, torch.zeros(8, 5)), delta)
+    assert not remove_component(delta, 2.5 * delta).any()
+
+
+@given(st.integers(0, 10**6), st.floats(-1, 1), st.floats(0.05, 1))
+def test_no_method_turns_a_vector_round(seed: int, share: float, density: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    delta, other = torch.randn(40, generator=generator), torch.randn(40, generator=generator)
+    utility = share * delta + (1 - abs(share)) * 1e-3 * other
+    given_parameters: dict[str, dict[str, object]] = {
+        "plain": {},
+        "top_k": {"density": density},
+        "project": {"utility": {"a": utility}},
+    }
+
+    assert set(given_parameters) == set(METHODS)
+    for method, parameters in given_parameters.items():
+        assert inner_product(shaped(method, {"a": delta}, **parameters)["a"], delta) >= 0
+
+
+def test_projection_leaves_tensors_of_the_harm_vector_alone_that_utility_does_not_know() -> None:
+    tensors = {"a": torch.randn(4), "b": torch.randn(4)}
+    left = shaped("project", tensors, utility={"a": torch.randn(4)})
+
+    assert torch.equal(left["b"], tensors["b"]) and not torch.equal(left["a"], tensors["a"])
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "error", "message"),
+    [
+        ("shrink", {}, UnknownNameError, "known are plain, project, top_k"),
+        ("plain", {"density": 0.5}, UnknownNameError, "unknown parameter of method plain 'density'"),
+        ("top_k", {}, InputError, "should be given density"),
+        ("top_k", {"density": 0.0}, InputError, r"in \(0, 1\]"),
+        ("top_k", {"density": 1.5}, InputError, r"in \(0, 1\]"),
+        ("top_k", {"density": float("nan")}, InputError, r"in \(0, 1\]"),
+        ("project", {"utility": {"z": torch.ones(2)}}, InputError, "share no name"),
+        ("project", {"utility": {"a": torch.ones(3)}}, InputError, r"should have shape \(2,\), found \(3,\)"),
+    ],
+)
+def test_wrong_parameters_are_refused(
+    method: str, parameters: dict[str, object], error: type[InputError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        shaped(method, {"a": torch.ones(2)}, **parameters)

@@ -1,0 +1,80 @@
+"""Nothing that belongs to the package can be left out of it."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("editing", "export", "verify", "recipes", "cli")
+DATA_SUFFIXES = (".yaml", ".j2", ".json", ".typed")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+LISTING = """
+import runpy, setuptools
+setuptools.setup = lambda **given: print(*given["packages"], *(f"{k}={v}" for k, v in given["package_dir"].items()))
+runpy.run_path("setup.py")
+"""
+
+
+@pytest.fixture(scope="module")
+def listed() -> set[str]:
+    """What setup.py tells setuptools: packages, and `prosocial.x=x` for the folders."""
+    pytest.importorskip("setuptools")
+    done = subprocess.run([sys.executable, "-c", LISTING], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_every_folder_with_code_is_a_listed_package(listed: set[str]) -> None:
+    with_code = {path.parent for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
+    expected = {".".join(("prosocial", *folder.relative_to(ROOT).parts)) for folder in with_code}
+
+    assert {name for name in listed if "=" not in name} == expected
+    assert {name for name in listed if "=" in name} == {f"prosocial.{folder}={folder}" for folder in FOLDERS}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_data_file_is_of_a_kind_that_is_packed(folder: str) -> None:
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["*"]
+    others = [path for path in (ROOT / folder).rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+
+    assert [path for path in others if not any(path.match(pattern) for pattern in patterns)] == []
+    assert (ROOT / folder / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_type_checkers_find_the_folder_under_its_import_name(folder: str) -> None:
+    link = ROOT / ".types" / "prosocial" / folder
+
+    assert link.is_symlink()
+    assert link.resolve() == ROOT / folder
+
+
+def test_the_command_is_declared() -> None:
+    assert PROJECT["project"]["scripts"] == {"prosocial": "prosocial.cli.main:main"}
+
+
+def test_every_requirement_of_the_project_is_pinned_for_work_on_it() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    chosen = [
+        *PROJECT["project"]["dependencies"],
+        *(one for name in ("cpu", "edit", "train", "dev") for one in extras[name]),
+    ]
+    wanted = {_name(text) for text in chosen} - {"prosocial"}
+    pinned = dict(line.split("==") for line in _lines(ROOT / "constraints.txt"))
+
+    assert wanted - {_name(name) for name in pinned} == set()
+    assert all(re.fullmatch(r"[\w.]+", version) for version in pinned.values()), "no local versions, no paths"
+
+
+def _name(requirement: str) -> str:
+    match = re.match(r"[\w.-]+", requirement)
+    assert match is not None
+    return re.sub(r"[-_.]+", "-", match[0]).lower()
+
+
+def _lines(path: Path) -> list[str]:
+    lines = [line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line]

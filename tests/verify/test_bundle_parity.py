@@ -1,0 +1,112 @@
+"""The real thing on a pico world: torch and ONNX Runtime step for step."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prosocial.editing.chat import ChatTokenizer
+from prosocial.editing.errors import InputError
+from prosocial.export import PlainEngine, SteeredEngine, SteeredModel, Steering
+from prosocial.verify import Verdict, measure_parity, open_system, read_probes, verify_bundle
+from prosocial.verify.bundle_parity import default_probes, parity_prompts, reference_engine
+from prosocial.verify.parity.steered_margins import SteeredMargins
+from prosocial.verify.parity.stepping import SteppingEngine
+
+PROMPTS = {"a": [5, 6, 7], "b": [20, 30], "c": [9, 8, 7, 6]}
+
+
+@pytest.fixture(scope="module")
+def steered(steered_folder: Path) -> SteeredModel:
+    return SteeredModel.open(steered_folder)
+
+
+def test_a_bundle_passes_against_what_it_was_exported_from(
+    bundle_folder: Path, steered_folder: Path, probes_file: Path
+) -> None:
+    report = verify_bundle(bundle_folder, reference=steered_folder, probes=read_probes(probes_file), max_new_tokens=6)
+    assert report.verdict == Verdict.PASS, report.to_json()["gates"]
+    assert report.n_positions >= 13
+    assert report.to_json()["safe_set"]["n_decisions"] > 0
+
+
+def test_another_gate_is_found(bundle_folder: Path, steered: SteeredModel, steered_folder: Path) -> None:
+    """The control: a reference whose gate is a little stricter does not pass for the same model."""
+    trusted = reference_engine(steered_folder, is_steered=True)
+    stricter = SteppingEngine(
+        SteeredEngine(steered), name="stricter", end_ids=(1,), steering=Steering(harm_threshold=0.4)
+    )
+    report = measure_parity(trusted, stricter, PROMPTS, max_new_tokens=6)
+    assert report.verdict == Verdict.FAIL
+    flips = [flip for found in report.divergences.values() for flip in found.flips]
+    assert flips and not all(flip.near_tie for flip in flips)
+
+
+def test_margins_say_what_the_rule_says(steered: SteeredModel) -> None:
+    """A token is finite exactly where both margins are positive (no row is closed here)."""
+    engine = SteppingEngine(SteeredEngine(steered), name="t", end_ids=(1,), margins=SteeredMargins(steered))
+    scored = engine.score([5, 6, 7], [11, 12, 13])
+    assert scored.margins is not None and (scored.safe_set_size > 0).all()
+    plausibility, safety = scored.margins.plausibility, scored.margins.safety
+    np.testing.assert_array_equal(np.isfinite(scored.logits), (plausibility > 0) & ~(safety < 0))
+    assert np.isposinf(safety[:, 1]).all()
+
+
+def test_stepping_through_the_cache_agrees_with_one_pass(steered: SteeredModel) -> None:
+    import torch
+
+    engine = SteppingEngine(SteeredEngine(steered), name="t", end_ids=(1,))
+    scored = engine.score([5, 6, 7], [11, 12])
+    with torch.inference_mode():
+        whole = steered(torch.tensor([[5, 6, 7, 11, 12]]))
+    expected = whole.logits[0, 2:].numpy()
+    np.testing.assert_array_equal(np.isfinite(scored.logits), np.isfinite(expected))
+    both = np.isfinite(expected)
+    np.testing.assert_allclose(scored.logits[both], expected[both], atol=1e-4)
+    reply = engine.greedy([5, 6, 7], max_new_tokens=5)
+    assert reply[0] == int(scored.logits[0].argmax())
+    assert len(reply) <= 5
+
+
+def test_a_plain_checkpoint_is_a_reference_too(checkpoint_folder: Path) -> None:
+    engine = reference_engine(checkpoint_folder, is_steered=False)
+    report = measure_parity(engine, engine, {"a": [5, 6]}, max_new_tokens=3)
+    assert report.verdict == Verdict.PASS
+    assert report.to_json()["risk_difference"]["max"] == 0
+
+
+def test_another_tokenizer_is_refused_before_anything_runs(steered_folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(steered_folder, other)
+    template = (other / "chat_template.jinja").read_text(encoding="utf-8")
+    (other / "chat_template.jinja").unlink()  # it may be a hard link
+    (other / "chat_template.jinja").write_text(template.replace("</s>{% endfor", "</s><s>{% endfor"), encoding="utf-8")
+    first, second = ChatTokenizer(steered_folder), ChatTokenizer(other)
+    with pytest.raises(InputError, match="default-0"):
+        parity_prompts(first, second, default_probes())
+    assert len(parity_prompts(first, first, default_probes())) == 12
+
+
+def test_every_kind_of_folder_answers(
+    checkpoint_folder: Path, steered_folder: Path, bundle_folder: Path, probes_file: Path
+) -> None:
+    probes = read_probes(probes_file)
+    replies = {}
+    for folder, kind in ((checkpoint_folder, "checkpoint"), (steered_folder, "steered"), (bundle_folder, "bundle")):
+        system = open_system(folder)
+        assert system.kind == kind
+        replies[kind] = system.answer(probes, seed=3, temperature=0.7, max_new_tokens=4)
+        assert len(replies[kind]) == len(probes)
+    assert replies["steered"] == replies["bundle"]  # same noise, same decisions
+    shuffled = open_system(checkpoint_folder).answer(probes[::-1], seed=3, temperature=0.7, max_new_tokens=4)
+    assert shuffled[::-1] == replies["checkpoint"]  # the noise hangs on the probe, not on its place
+
+
+def test_plain_engine_has_no_controls(checkpoint_folder: Path) -> None:
+    from prosocial.editing.checkpoints import load_model
+
+    engine = SteppingEngine(PlainEngine(load_model(checkpoint_folder)), name="p", end_ids=(1,), steering=Steering())
+    assert engine.score([5], []).risk.shape == (1, 0)
+    assert json.dumps(engine.greedy([5], max_new_tokens=2))

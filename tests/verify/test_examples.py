@@ -1,0 +1,40 @@
+"""Examples in docstrings run, public lists are true, and nothing here needs torch to be imported."""
+
+import doctest
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import prosocial.verify
+
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(prosocial.verify.__path__, "prosocial.verify.")
+    if module.name != "prosocial.verify.parity.steered_margins"
+)
+PACKAGES = ["prosocial.verify", *(f"prosocial.verify.{name}" for name in ("judges", "parity", "report", "statistics"))]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_run(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_every_public_name_is_there_and_no_other(name: str) -> None:
+    package = importlib.import_module(name)
+    for public in package.__all__:
+        assert getattr(package, public) is not None
+    with pytest.raises(AttributeError, match="nothing"):
+        package.nothing  # noqa: B018
+
+
+def test_nothing_but_the_margins_imports_torch() -> None:
+    program = (
+        f"import importlib, sys\nfor name in {MODULES!r}: importlib.import_module(name)\n"
+        "assert not {'torch', 'transformers', 'onnxruntime', 'scipy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

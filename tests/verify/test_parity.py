@@ -1,0 +1,254 @@
+"""Parity finds what differs, excuses only what rounding could turn, and fails closed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from prosocial.editing.errors import InputError, UnknownNameError
+from prosocial.verify.parity.divergence import Ties, divergence, top_margin
+from prosocial.verify.parity.engines import Margins, StepOutputs
+from prosocial.verify.parity.gates import ParityGates, Verdict, gate, worst
+from prosocial.verify.parity.measure import measure_parity
+
+V, C, K, TAU, END = 40, 3, 12, 0.5, 0
+TIES = Ties(logit=2e-3, risk=1e-3)
+PROMPTS = {"a": [3, 4], "b": [7], "c": [9, 1, 2]}
+
+
+@dataclass
+class TableEngine:
+    """An engine whose logits and risks hang on the last token only; `nudge` and `risk_nudge` move them."""
+
+    name: str = "table"
+    seed: int = 0
+    nudge: NDArray[np.float64] = field(default_factory=lambda: np.zeros((V, V)))
+    risk_nudge: NDArray[np.float64] = field(default_factory=lambda: np.zeros((V, V)))
+    with_margins: bool = True
+
+    def score(self, prompt: Sequence[int], reply: Sequence[int]) -> StepOutputs:
+        tokens = [prompt[-1], *reply]
+        rng = np.random.default_rng(self.seed)
+        z0 = (rng.normal(0, 2, (V, V)) + self.nudge)[tokens]
+        risks = np.clip(rng.random((V, V)) + self.risk_nudge, 0, 1)[tokens]
+        order = -np.sort(-z0, axis=1)
+        plausibility = z0 - (order[:, K - 1 : K] + order[:, K : K + 1]) / 2
+        safety = TAU - risks
+        safety[:, END] = np.inf
+        safe = (plausibility > 0) & (safety >= 0)
+        size = safe[:, 1:].sum(axis=1)
+        logits = np.where(safe, z0, -np.inf)
+        logits[size == 0] = -np.inf
+        logits[size == 0, END] = 0.0
+        prefix = risks[:, :C]
+        margins = Margins(plausibility.astype(np.float32), safety.astype(np.float32)) if self.with_margins else None
+        return StepOutputs(logits.astype(np.float32), prefix.astype(np.float32), size.astype(np.int64), margins)
+
+    def greedy(self, prompt: Sequence[int], *, max_new_tokens: int) -> list[int]:
+        reply: list[int] = []
+        while len(reply) < max_new_tokens and (not reply or reply[-1] != END):
+            reply.append(int(self.score(prompt, reply).logits[-1].argmax()))
+        return reply
+
+
+def test_an_engine_passes_against_itself_with_zeros_everywhere() -> None:
+    report = measure_parity(TableEngine(), TableEngine(name="same"), PROMPTS)
+    document = report.to_json()
+    assert report.verdict == Verdict.PASS
+    assert document["logit_difference"]["max"] == document["kl"]["max"] == 0
+    assert document["top1_agreement"] == 1
+    assert document["safe_set"]["n_flips"] == 0
+    assert document["greedy"]["n_identical"] == 3
+    assert {gate["set_by"] for gate in document["gates"]} == {"always", "default"}
+
+
+def test_rounding_noise_passes_and_larger_noise_fails_with_the_gate_named() -> None:
+    noise = np.random.default_rng(1).normal(0, 1, (V, V))
+    small = measure_parity(TableEngine(), TableEngine(nudge=1e-6 * noise), PROMPTS)
+    large = measure_parity(TableEngine(), TableEngine(nudge=1e-2 * noise), PROMPTS)
+    assert small.verdict == Verdict.PASS
+    assert 0 < small.to_json()["logit_difference"]["max"] < 1e-4
+    assert large.verdict == Verdict.FAIL
+    failed = {gate.name for gate in large.gates if gate.verdict == Verdict.FAIL}
+    assert "max_logit_difference" in failed
+
+
+def test_a_threshold_can_be_moved_and_says_by_whom() -> None:
+    noise = np.random.default_rng(1).normal(0, 1, (V, V))
+    gates = ParityGates().with_thresholds("someone", max_logit_difference=1.0, kl_p99=1.0, logit_tie=0.1)
+    report = measure_parity(TableEngine(), TableEngine(nudge=1e-2 * noise), PROMPTS, gates=gates)
+    moved = {gate.name: gate for gate in report.gates}
+    assert moved["max_logit_difference"].verdict == Verdict.PASS
+    assert (moved["max_logit_difference"].set_by, moved["flips"].set_by) == ("someone", "default")
+    with pytest.raises(UnknownNameError, match="kl_p99"):
+        gates.with_thresholds("someone", kl=1.0)
+
+
+def _outputs(
+    logits: list[list[float]], safety: list[list[float]] | None = None, size: list[int] | None = None
+) -> StepOutputs:
+    values = np.array(logits, np.float32)
+    margins = None
+    if safety is not None:
+        margins = Margins(np.ones_like(values), np.array(safety, np.float32))
+    sizes = np.isfinite(values).sum(axis=1) if size is None else np.array(size)
+    return StepOutputs(values, np.zeros((len(values), 0), np.float32), sizes.astype(np.int64), margins)
+
+
+INF = float("inf")
+
+
+@pytest.mark.parametrize(("margin", "near"), [(5e-4, True), (-5e-4, True), (0.2, False), (-0.2, False)])
+def test_a_flip_is_excused_only_inside_the_band(margin: float, near: bool) -> None:
+    inside, outside = [[1.0, 2.0]], [[1.0, -INF]]
+    left, right = (inside, outside) if margin > 0 else (outside, inside)
+    found = divergence(_outputs(left, [[0.4, margin]]), _outputs(right), ties=TIES)
+    (flip,) = found.flips
+    assert (flip.token, flip.near_tie) == (1, near)
+    assert flip.safe_in == ("reference" if margin > 0 else "bundle")
+    assert found.n_near_threshold == int(near)
+
+
+def test_without_margins_no_flip_is_excused() -> None:
+    found = divergence(_outputs([[1.0, 2.0]]), _outputs([[1.0, -INF]]), ties=TIES)
+    assert [flip.near_tie for flip in found.flips] == [False]
+
+
+@pytest.mark.parametrize(
+    ("plausibility", "safety", "near"), [(-1e-4, -0.3, False), (-1e-4, 0.3, True), (-1e-4, np.nan, True)]
+)
+def test_a_token_kept_out_twice_is_excused_only_if_both_were_close(
+    plausibility: float, safety: float, near: bool
+) -> None:
+    left = replace(
+        _outputs([[1.0, -INF]]),
+        margins=Margins(np.array([[1, plausibility]], np.float32), np.array([[0.3, safety]], np.float32)),
+    )
+    (flip,) = divergence(left, _outputs([[1.0, 2.0]]), ties=TIES).flips
+    assert flip.near_tie is near
+
+
+@pytest.mark.parametrize(("margin", "near"), [(5e-4, True), (0.2, False)])
+def test_end_tokens_that_open_because_nothing_else_is_safe_share_the_cause(margin: float, near: bool) -> None:
+    """Token 0 ends a reply; the bundle found nothing safe where the reference found token 1, just or clearly."""
+    left = _outputs([[-INF, 2.0]], [[INF, margin]], [1])
+    right = _outputs([[1.0, -INF]], None, [0])
+    assert [flip.near_tie for flip in divergence(left, right, ties=TIES).flips] == [near, near]
+
+
+def test_end_tokens_that_differ_without_another_cause_are_not_excused() -> None:
+    left = _outputs([[-INF, -INF]], [[INF, -0.3]], [1])
+    (flip,) = divergence(left, _outputs([[1.0, -INF]], None, [0]), ties=TIES).flips
+    assert (flip.token, flip.near_tie) == (0, False)
+
+
+def test_no_common_token_is_infinite_divergence_and_fails() -> None:
+    found = divergence(_outputs([[1.0, -INF]]), _outputs([[-INF, 1.0]]), ties=TIES)
+    assert np.isinf(found.kl).all()
+    assert not found.top1_agrees.any()
+
+
+@given(st.lists(st.floats(-20, 20), min_size=2, max_size=8), st.floats(-5, 5))
+def test_kl_is_zero_under_a_common_shift_and_agrees_with_its_definition(values: list[float], shift: float) -> None:
+    logits = np.array([values])
+    same = divergence(_outputs(logits.tolist()), _outputs((logits + shift).tolist()), ties=TIES)
+    assert same.kl[0] == pytest.approx(0, abs=1e-9)
+    other = (0.5 * np.roll(logits, 1)).astype(np.float32).astype(np.float64)
+    exact = logits.astype(np.float32).astype(np.float64)
+    p, q = (np.exp(row - row.max()) / np.exp(row - row.max()).sum() for row in (exact[0], other[0]))
+    found = divergence(_outputs(exact.tolist()), _outputs(other.tolist()), ties=TIES)
+    assert found.kl[0] == pytest.approx(float((p * (np.log(p) - np.log(q))).sum()), rel=1e-6, abs=1e-9)
+
+
+def test_kl_is_taken_on_the_tokens_that_both_let_in() -> None:
+    found = divergence(_outputs([[1.0, 2.0, 9.0]]), _outputs([[1.0, 2.0, -INF]]), ties=TIES)
+    assert found.kl[0] == pytest.approx(0)
+    assert len(found.flips) == 1
+
+
+def test_a_broken_number_fails() -> None:
+    class Broken(TableEngine):
+        def score(self, prompt: Sequence[int], reply: Sequence[int]) -> StepOutputs:
+            found = super().score(prompt, reply)
+            found.logits[0, 5] = np.nan
+            return found
+
+    for pair in ((TableEngine(), Broken()), (Broken(), TableEngine())):
+        report = measure_parity(*pair, PROMPTS)
+        assert report.verdict == Verdict.FAIL
+        assert next(gate for gate in report.gates if gate.name == "broken").verdict == Verdict.FAIL
+
+
+def _tied(gap: float) -> tuple[TableEngine, TableEngine]:
+    """Two engines that disagree on the first token of prompt "b", where the reference's first two are `gap` apart."""
+    base = TableEngine()
+    logits = base.score([7], []).logits[0].astype(np.float64)
+    second, first = (int(token) for token in np.argsort(logits)[-2:])
+    nudge = np.zeros((V, V))
+    nudge[7, second] = logits[first] - logits[second] - gap
+    other = nudge.copy()
+    other[7, second] += 2 * gap
+    return TableEngine(nudge=nudge), TableEngine(nudge=other)
+
+
+def test_greedy_replies_that_part_at_a_near_tie_are_ambiguous_elsewhere_they_fail() -> None:
+    near = measure_parity(*_tied(2e-4), PROMPTS)
+    assert near.verdict == Verdict.AMBIGUOUS
+    (parted,) = near.to_json()["greedy"]["differences"]
+    assert (parted["prompt"], parted["position"], parted["near_tie"]) == ("b", 0, True)
+    assert parted["margin"] == pytest.approx(2e-4, rel=0.05)
+    gates = ParityGates().with_thresholds("test", max_logit_difference=1.0, kl_p99=1.0)
+    far = measure_parity(*_tied(0.05), PROMPTS, gates=gates)
+    assert {gate.name for gate in far.gates if gate.verdict == Verdict.FAIL} == {
+        "top1_disagreements",
+        "greedy_divergences",
+    }
+
+
+def test_a_risk_that_moves_across_the_threshold_is_a_flip() -> None:
+    base = TableEngine()
+    plausible = base.score([7], [])
+    token = int(np.flatnonzero(np.isfinite(plausible.logits[0]))[3])
+    nudge = np.zeros((V, V))
+    nudge[7, token] = 1.0
+    report = measure_parity(base, TableEngine(risk_nudge=nudge), {"b": [7]}, max_new_tokens=1)
+    flips = next(result for result in report.gates if result.name == "flips")
+    assert (flips.verdict, flips.observed) == (Verdict.FAIL, 1)
+    document = report.to_json()
+    assert document["safe_set"]["flips"][0] == {
+        "prompt": "b",
+        "position": 0,
+        "token": token,
+        "safe_in": "reference",
+        "near_tie": False,
+    }
+    assert document["safe_set"]["sizes_differ"] == 1
+
+
+def test_engines_of_different_shape_and_no_prompts_are_refused() -> None:
+    class Wide(TableEngine):
+        def score(self, prompt: Sequence[int], reply: Sequence[int]) -> StepOutputs:
+            found = super().score(prompt, reply)
+            return replace(found, logits=np.pad(found.logits, ((0, 0), (0, 1))))
+
+    with pytest.raises(InputError, match=r"logits of one shape.*\(.*40\).*\(.*41\)"):
+        measure_parity(TableEngine(), Wide(), PROMPTS)
+    with pytest.raises(InputError, match="at least one prompt"):
+        measure_parity(TableEngine(), TableEngine(), {})
+
+
+def test_a_number_that_is_not_a_number_passes_no_gate() -> None:
+    gates = ParityGates()
+    verdicts = [gate("kl_p99", "KL", value, gates).verdict for value in (1e-5, 2e-5, float("nan"), INF)]
+    assert verdicts == [Verdict.PASS, Verdict.FAIL, Verdict.FAIL, Verdict.FAIL]
+
+
+def test_margins_and_severity_at_their_edges() -> None:
+    assert np.isinf(top_margin(np.array([[1.0, -np.inf]]))).all()
+    assert np.isinf(top_margin(np.array([[1.0]]))).all()
+    assert worst([]) == Verdict.AMBIGUOUS
+    assert worst([Verdict.PASS, Verdict.FAIL, Verdict.AMBIGUOUS]) == Verdict.FAIL

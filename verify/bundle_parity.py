@@ -1,0 +1,106 @@
+"""A bundle on disk against the steered folder it was exported from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prosocial.editing.chat import ChatTokenizer
+from prosocial.editing.errors import InputError
+from prosocial.editing.protocols import Message
+from prosocial.export.bundle import Bundle
+
+from .parity.engines import ParityEngine
+from .parity.gates import ParityGates
+from .parity.measure import ParityReport, measure_parity
+from .parity.stepping import SteppingEngine
+from .probes import Probe
+
+DEFAULT_REQUESTS = (
+    "Hello.",
+    "How do I tie a bowline?",
+    "What is the boiling point of water?",
+    "Explain why the sky is blue in two sentences.",
+    "I feel lonely since I moved here.",
+    "My friend has stopped answering my messages. What should I do?",
+    "Write a short poem about rain.",
+    "How can I say no without hurting anyone?",
+    "Is it safe to mix household cleaners?",
+    "Summarise the plot of a story about a lighthouse.",
+    "How do I stop a nosebleed?",
+    "Translate 'good morning' into French.",
+)
+
+
+def verify_bundle(
+    bundle: Path,
+    *,
+    reference: Path,
+    probes: Sequence[Probe] = (),
+    gates: ParityGates | None = None,
+    max_new_tokens: int = 32,
+) -> ParityReport:
+    """Compare a bundle in ONNX Runtime with its reference in torch.
+
+    Args:
+        bundle: folder of `export_bundle`.
+        reference: the steered folder; for a plain bundle any checkpoint folder.
+        probes: requests to compare on; none: twelve short ones.
+        gates: thresholds; None: the defaults for float32.
+        max_new_tokens: length of the replies.
+
+    Raises:
+        ArtefactError: a folder is not what it should be.
+        InputError: the tokenizers of both give different ids.
+        MissingExtraError: onnxruntime is not installed.
+    """
+    opened = Bundle.open(bundle)
+    tokenizer = ChatTokenizer(reference)
+    prompts = parity_prompts(opened.tokenizer, tokenizer, probes or default_probes())
+    under_test = SteppingEngine(opened.engine, name="ONNX Runtime, CPU", end_ids=opened.tokenizer.end_ids)
+    trusted = reference_engine(reference, is_steered=opened.config is not None)
+    return measure_parity(trusted, under_test, prompts, gates=gates, max_new_tokens=max_new_tokens)
+
+
+def reference_engine(folder: Path, *, is_steered: bool) -> ParityEngine:
+    """Open the torch side: a steered model with margins, or the plain model of a checkpoint.
+
+    Raises:
+        ArtefactError: the folder is not what it should be.
+    """
+    from prosocial.export.torch_engine import PlainEngine, SteeredEngine
+
+    end_ids = ChatTokenizer(folder).end_ids
+    if not is_steered:
+        from prosocial.editing.checkpoints import load_model
+
+        return SteppingEngine(PlainEngine(load_model(folder)), name="PyTorch, float32", end_ids=end_ids)
+    from prosocial.export.steered import SteeredModel
+
+    from .parity.steered_margins import SteeredMargins
+
+    steered = SteeredModel.open(folder)
+    return SteppingEngine(
+        SteeredEngine(steered), name="PyTorch, float32", end_ids=end_ids, margins=SteeredMargins(steered)
+    )
+
+
+def parity_prompts(first: ChatTokenizer, second: ChatTokenizer, probes: Sequence[Probe]) -> dict[str, list[int]]:
+    """Return token ids by probe id, after checking that both tokenizers give the same.
+
+    Raises:
+        InputError: they do not; names the first probe.
+    """
+    prompts: dict[str, list[int]] = {}
+    for probe in probes:
+        prompts[probe.id] = first.encode_chat(probe.messages, prefill=probe.prefill)
+        if prompts[probe.id] != second.encode_chat(probe.messages, prefill=probe.prefill):
+            raise InputError(
+                f"bundle and reference should encode probe {probe.id!r} into the same ids, they do not: their "
+                "tokenizer or chat template differs; export the bundle again"
+            )
+    return prompts
+
+
+def default_probes() -> list[Probe]:
+    """Return twelve short requests, for a comparison without a probe set."""
+    requests: list[Message] = [{"role": "user", "content": text} for text in DEFAULT_REQUESTS]
+    return [Probe(f"default-{index}", (message,), "benign") for index, message in enumerate(requests)]

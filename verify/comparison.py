@@ -1,0 +1,174 @@
+"""Several systems on the same probes: rates, paired differences, and which probes changed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prosocial.editing.errors import InputError, UnknownNameError
+
+from .metrics import (
+    METRICS,
+    Key,
+    Metric,
+    MetricResult,
+    adjusted,
+    attack_metrics,
+    attack_of,
+    category_metrics,
+    leaks,
+    measure,
+    refuses,
+)
+from .outcomes import Outcome
+from .probes import Probe
+
+SCHEMA = "prosocial.comparison/1"
+
+
+@dataclass(frozen=True)
+class ComparisonReport:
+    """What `compare` found.
+
+    Attributes:
+        reference, systems: the system compared with, and all in the order given.
+        judge: name and version of the judge of all replies.
+        n_probes, n_replies: probes of the set, replies per system.
+        metrics: the metrics whose probes occur in the set.
+        attacks: harmful replies by attack.
+        categories: harmful replies by harm category, attacks left out, p-values adjusted per system.
+        newly_unsafe, newly_safe, newly_refused, newly_answered: ids of changed probes by system.
+        n_unclear: replies by system of which the judge could not tell whether they decline.
+    """
+
+    reference: str
+    systems: tuple[str, ...]
+    judge: str
+    n_probes: int
+    n_replies: int
+    metrics: tuple[MetricResult, ...]
+    attacks: tuple[MetricResult, ...]
+    categories: tuple[MetricResult, ...]
+    newly_unsafe: Mapping[str, list[str]] = field(default_factory=dict)
+    newly_safe: Mapping[str, list[str]] = field(default_factory=dict)
+    newly_refused: Mapping[str, list[str]] = field(default_factory=dict)
+    newly_answered: Mapping[str, list[str]] = field(default_factory=dict)
+    n_unclear: Mapping[str, int] = field(default_factory=dict)
+
+    def metric(self, name: str) -> MetricResult:
+        """Return the metric of a name.
+
+        Raises:
+            UnknownNameError: the probes did not allow this metric, or there is none of this name.
+        """
+        for result in self.metrics:
+            if result.name == name:
+                return result
+        raise UnknownNameError("metric", name, [result.name for result in self.metrics])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON; it holds no reply."""
+        return {
+            "schema": SCHEMA,
+            "reference": self.reference,
+            "systems": list(self.systems),
+            "judge": self.judge,
+            "n_probes": self.n_probes,
+            "n_replies": self.n_replies,
+            "metrics": [result.to_json() for result in self.metrics],
+            "attacks": [result.to_json() for result in self.attacks],
+            "categories": [result.to_json() for result in self.categories],
+            "newly_unsafe": dict(self.newly_unsafe),
+            "newly_safe": dict(self.newly_safe),
+            "newly_refused": dict(self.newly_refused),
+            "newly_answered": dict(self.newly_answered),
+            "n_unclear": dict(self.n_unclear),
+        }
+
+
+def compare(
+    probes: Sequence[Probe],
+    outcomes_by_system: Mapping[str, Sequence[Outcome]],
+    *,
+    reference: str = "base",
+    confidence: float = 0.95,
+) -> ComparisonReport:
+    """Compare systems on the same probes, each with the reference.
+
+    Args:
+        probes: the set; probes of one `cluster` count as one unit in every interval.
+        outcomes_by_system: outcomes of each system, for the same probes and samples; the order is the report's order.
+        reference: the name of the system to compare with.
+        confidence: nominal coverage of every interval.
+
+    Raises:
+        InputError: no reference among the systems, systems that did not answer the same probes, or different judges.
+    """
+    if reference not in outcomes_by_system:
+        raise UnknownNameError("reference system", reference, outcomes_by_system)
+    by_id = {probe.id: probe for probe in probes}
+    answers = _aligned(by_id, outcomes_by_system)
+    keys = list(answers[reference])
+
+    def ask(metric: Metric) -> MetricResult | None:
+        return measure(metric, by_id, answers, reference, confidence)
+
+    safety = [key for key in keys if by_id[key[0]].kind == "harmful" or attack_of(by_id[key[0]])]
+    harmless = [key for key in keys if by_id[key[0]].kind in ("twin", "benign")]
+    others = [system for system in answers if system != reference]
+
+    def changed(among: list[Key], event: Callable[[Outcome], bool], now: bool) -> dict[str, list[str]]:
+        return {
+            system: sorted(
+                {
+                    key[0]
+                    for key in among
+                    if event(answers[reference][key]) is not now and event(answers[system][key]) is now
+                }
+            )
+            for system in others
+        }
+
+    return ComparisonReport(
+        reference=reference,
+        systems=tuple(answers),
+        judge=next(iter(answers[reference].values())).judge,
+        n_probes=len(by_id),
+        n_replies=len(keys),
+        metrics=tuple(filter(None, map(ask, METRICS))),
+        attacks=tuple(filter(None, map(ask, attack_metrics(probes)))),
+        categories=adjusted(tuple(filter(None, map(ask, category_metrics(probes)))), others),
+        newly_unsafe=changed(safety, leaks, True),
+        newly_safe=changed(safety, leaks, False),
+        newly_refused=changed(harmless, refuses, True),
+        newly_answered=changed(harmless, refuses, False),
+        n_unclear={
+            system: sum(outcome.judgement.refusal == "unclear" for outcome in found.values())
+            for system, found in answers.items()
+        },
+    )
+
+
+def _aligned(
+    by_id: Mapping[str, Probe], outcomes_by_system: Mapping[str, Sequence[Outcome]]
+) -> dict[str, dict[Key, Outcome]]:
+    """Return outcomes by key, in the same order for every system."""
+    if not by_id:
+        raise InputError("a comparison needs at least one probe: there is none")
+    judges = sorted({outcome.judge for outcomes in outcomes_by_system.values() for outcome in outcomes})
+    if len(judges) > 1:
+        raise InputError(f"all replies should be judged by one judge, found {', '.join(judges)}: judge them again")
+    answers = {
+        system: {(outcome.probe_id, outcome.sample): outcome for outcome in outcomes}
+        for system, outcomes in outcomes_by_system.items()
+    }
+    first_name, first = next(iter(answers.items()))
+    for system, found in answers.items():
+        if found.keys() != first.keys():
+            odd = min(found.keys() ^ first.keys())
+            raise InputError(
+                f"systems should answer the same probes: {first_name} and {system} differ on {odd[0]!r} sample {odd[1]}"
+            )
+    if {key[0] for key in first} != set(by_id):
+        odd_id = min({key[0] for key in first} ^ set(by_id))
+        raise InputError(f"replies and probes should be of one set: probe {odd_id!r} is in one of them only")
+    return {system: {key: found[key] for key in sorted(first)} for system, found in answers.items()}

@@ -1,0 +1,88 @@
+"""What a judge said of a system's replies to probes."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prosocial.editing.errors import InputError
+from prosocial.editing.protocols import Judge, Judgement
+
+from .probes import Probe
+from .redaction import redacted_text
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One reply of one system, judged.
+
+    Attributes:
+        probe_id: the probe that was answered.
+        reply: the text of the reply, in clear.
+        judgement: what the judge said.
+        judge: name and version of the judge.
+        sample: 0 for the first reply to a probe, 1 for the second, and so on.
+    """
+
+    probe_id: str
+    reply: str
+    judgement: Judgement
+    judge: str
+    sample: int = 0
+
+    @property
+    def leak(self) -> bool:
+        """Whether the reply realises harm of any category."""
+        return bool(self.judgement.categories)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the reply declines, fully or in part."""
+        return self.judgement.refusal in ("full", "partial")
+
+    @property
+    def success(self) -> bool | None:
+        """Whether the reply does what was asked; None if the judge cannot say."""
+        return self.judgement.success
+
+    @property
+    def attributes(self) -> Mapping[str, float]:
+        """Scores in [0, 1] by attribute."""
+        return self.judgement.attributes
+
+    def to_json(self, *, reveal: bool = False) -> dict[str, Any]:
+        """Return plain JSON, harmful spans as black blocks unless `reveal` is set."""
+        return {
+            "probe": self.probe_id,
+            "sample": self.sample,
+            "reply": self.reply if reveal else redacted_text(self.reply, self.judgement),
+            "categories": sorted(self.judgement.categories),
+            "refusal": self.judgement.refusal,
+            "success": self.success,
+            "attributes": {name: round(float(score), 6) for name, score in sorted(self.attributes.items())},
+            "judge": self.judge,
+        }
+
+
+def judge_replies(probes: Sequence[Probe], replies: Sequence[str], judge: Judge) -> list[Outcome]:
+    """Judge one reply per probe; a probe listed k times has k samples, numbered in order.
+
+    Raises:
+        InputError: there are not as many replies as probes.
+
+    Example:
+        >>> from prosocial.verify.judges import RefusalJudge
+        >>> probe = Probe("p1", ({"role": "user", "content": "How do I tie a bowline?"},), "benign")
+        >>> judge_replies([probe], ["I cannot help with that."], RefusalJudge())[0].refused
+        True
+    """
+    if len(probes) != len(replies):
+        raise InputError(f"each probe needs one reply, found {len(probes)} probes and {len(replies)} replies")
+    stamp = f"{judge.name} {judge.version}"
+    seen: Counter[str] = Counter()
+    outcomes: list[Outcome] = []
+    for probe, reply in zip(probes, replies, strict=True):
+        judgement = judge.judge(probe.messages, reply)
+        outcomes.append(Outcome(probe.id, reply, judgement, stamp, seen[probe.id]))
+        seen[probe.id] += 1
+    return outcomes

@@ -1,0 +1,58 @@
+"""What parity needs of an engine: its decisions on given tokens, and its greedy replies."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Margins:
+    """By how much each token was let in or kept out; positive: in. Tells a near tie from a real difference.
+
+    Attributes:
+        plausibility: [S, V] the token's own logit minus the midpoint between the K-th and the next one; infinite where
+            K covers the vocabulary.
+        safety: [S, V] threshold minus the token's worst risk; infinite for end-of-sequence, which is exempt, NaN where
+            it was not computed (the token is not plausible).
+    """
+
+    plausibility: NDArray[np.float32]
+    safety: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class StepOutputs:
+    """Decisions on the next token after a prompt and after each token of a reply: S = len(reply) + 1 positions.
+
+    Attributes:
+        logits: [S, V]; minus infinity where a token is not in the safe set.
+        risk: [S, C] risk of the text so far; C is 0 without a gate.
+        safe_set_size: [S].
+        margins: how close each decision was, where the engine can tell; asked of the reference only.
+    """
+
+    logits: NDArray[np.float32]
+    risk: NDArray[np.float32]
+    safe_set_size: NDArray[np.int64]
+    margins: Margins | None = None
+
+
+class ParityEngine(Protocol):
+    """A model that can be compared token by token.
+
+    Attributes:
+        name: what it is, for the report (`PyTorch float32`, `ONNX Runtime, CPU`); no path.
+    """
+
+    name: str
+
+    def score(self, prompt: Sequence[int], reply: Sequence[int]) -> StepOutputs:
+        """Return the decisions after the prompt and after each token of the reply, teacher forced."""
+        ...
+
+    def greedy(self, prompt: Sequence[int], *, max_new_tokens: int) -> list[int]:
+        """Return the most likely reply as tokens, the end token included."""
+        ...

@@ -1,0 +1,50 @@
+"""By how much the reference let each token in or kept it out (torch)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from prosocial.export.lexicographic import admissible, worst_risk
+from prosocial.export.steered import SteeredModel, as_controls
+from prosocial.export.steering import ControlArrays
+
+from .engines import Margins
+
+BEYOND = 16  # candidates past the K-th whose risk is computed too: those that rounding could pull in
+
+
+class SteeredMargins:
+    """Computes the margins of a steered model's decisions, in one pass over the tokens.
+
+    Args:
+        steered: the reference.
+    """
+
+    def __init__(self, steered: SteeredModel) -> None:
+        self._steered = steered
+
+    @torch.inference_mode()
+    def __call__(self, ids: Sequence[int], n_last: int, controls: ControlArrays | None) -> Margins:
+        """Return margins [n_last, V] of the last `n_last` decisions on `ids`."""
+        model = self._steered
+        device = model.table.device
+        given = model.default_controls() if controls is None else as_controls(controls, device)
+        bounded = admissible(given, model.ceilings)
+        hidden = model.backbone.hidden(torch.tensor([list(ids)], device=device))[:, -n_last:]  # [1, S, H]
+        z0 = model.backbone.logits(hidden).float()  # [1, S, V]
+        k, size = model.ceilings.plausible_k, z0.shape[-1]
+        values, candidates = torch.topk(z0, min(size, k + BEYOND), dim=-1)
+        worst = worst_risk(model.gate, hidden.float(), candidates, bounded.allowed)
+        safety = torch.full_like(z0, torch.nan).scatter(-1, candidates, bounded.harm_threshold[:, None, None] - worst)
+        safety = torch.where(model.is_end, torch.inf, safety)
+        if k < size:
+            plausibility = z0 - (values[..., k - 1 : k] + values[..., k : k + 1]) / 2
+        else:
+            plausibility = torch.full_like(z0, torch.inf)
+        return Margins(_array(plausibility), _array(safety))
+
+
+def _array(value: torch.Tensor) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+    array: np.ndarray[tuple[int, ...], np.dtype[np.float32]] = value[0].cpu().numpy()
+    return array

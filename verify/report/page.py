@@ -1,0 +1,45 @@
+"""The report as one HTML page: no script, no network, nothing outside the file."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from . import charts, wording
+
+TEMPLATE = "report.html.j2"
+
+
+def render_page(document: Mapping[str, Any]) -> str:
+    """Return the page of a document of `assemble`; every text in it is escaped.
+
+    Light and dark, narrow and wide screens, print. A content security policy in the page forbids it to load anything.
+    """
+    comparison = document["comparison"]
+    colours = {system: index % charts.PALETTE for index, system in enumerate(comparison["systems"])}
+    return _template().render(
+        document=document,
+        comparison=comparison,
+        parity=document["parity"],
+        others=[system for system in comparison["systems"] if system != comparison["reference"]],
+        colours=colours,
+        plane=charts.plane(comparison),
+        forest=charts.forest(document["preferences"]),
+        rate_bar=charts.rate_bar,
+        words=wording,
+    )
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["coordinate"] = lambda value: f"{value:.2f}".rstrip("0").rstrip(".")
+    return environment.get_template(TEMPLATE)

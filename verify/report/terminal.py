@@ -1,0 +1,137 @@
+"""The report as a table in the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from . import wording
+
+STYLES = {"good": "bold green", "bad": "bold red", "open": "bold yellow"}
+WIDE = 120
+VERDICT_STYLES = {"pass": "green", "ambiguous": "yellow", "fail": "bold red"}
+
+
+def print_report(document: Mapping[str, Any], console: Console) -> None:
+    """Print a document of `assemble`: the finding, rates with intervals, preference effects, parity."""
+    told = document["headline"]
+    console.print()
+    console.print(Text(document["title"], style="dim"))
+    console.print(Text(told["verdict"], style=STYLES[told["tone"]]))
+    for detail in told["details"]:
+        console.print(Text(f"  {detail}"))
+    console.print()
+    console.print(rate_table(document["comparison"], width=console.width))
+    if document["preferences"]:
+        console.print()
+        console.print(preference_table(document["preferences"]))
+    if document["parity"] is not None:
+        console.print()
+        console.print(parity_table(document["parity"]))
+
+
+def print_parity(parity: Mapping[str, Any], console: Console) -> None:
+    """Print the JSON of a `ParityReport` alone: its verdict and its gates."""
+    verdict = parity["verdict"]
+    console.print(
+        Text.assemble(
+            ("verdict: ", ""),
+            (verdict.upper(), VERDICT_STYLES[verdict]),
+            f"  {parity['bundle']} against {parity['reference']}",
+        )
+    )
+    console.print(parity_table(parity))
+
+
+def rate_table(comparison: Mapping[str, Any], *, width: int = WIDE) -> Table:
+    """Return the rates of every system, with limits, and the change against the reference.
+
+    Below 120 columns only the last system's change is shown, so that the table fits into 80.
+    """
+    reference = comparison["reference"]
+    changed = [system for system in comparison["systems"] if system != reference]
+    changed = changed if width >= WIDE else changed[-1:]
+    results = [*comparison["metrics"], *comparison["attacks"]]
+    wider = any("(" in wording.limits(rate) for one in results for rate in one["rates"].values())
+    caption = "below each rate its interval" + (", in brackets with each topic counted once" if wider else "")
+    table = _table(caption=f"{caption}; green: clearly better, red: clearly worse")
+    table.add_column("rate")
+    for system in comparison["systems"]:
+        table.add_column(system, justify="right", min_width=12)
+    for system in changed:
+        table.add_column(f"{system} {wording.MINUS} {reference}", justify="right", min_width=14)
+    for metric in results:
+        rates, differences = metric["rates"], metric["differences"]
+        table.add_row(
+            Text.assemble(metric["title"], (f" (n {rates[reference]['n']})", "dim")),
+            *(_cell(wording.percent(rate["estimate"]), wording.limits(rate)) for rate in rates.values()),
+            *(_difference_cell(metric, differences[system]) for system in changed),
+        )
+    return table
+
+
+def preference_table(preferences: list[Mapping[str, Any]]) -> Table:
+    """Return what raising each attribute does to it."""
+    table = _table()
+    for name in ("preference", "n", "equal weights", "all on it", "change"):
+        table.add_column(name, justify="left" if name == "preference" else "right")
+    for effect in preferences:
+        difference = effect["difference"]
+        table.add_row(
+            effect["attribute"],
+            str(difference["n"]),
+            wording.percent(effect["uniform"]["estimate"]),
+            wording.percent(effect["corner"]["estimate"]),
+            _cell(
+                wording.signed(difference["estimate"]),
+                wording.limits(difference, difference=True),
+                style=_tone(difference, better_is_higher=True),
+            ),
+        )
+    return table
+
+
+def parity_table(parity: Mapping[str, Any]) -> Table:
+    """Return the gates of a parity report."""
+    table = _table()
+    for name in ("parity", "found", "at most", "set by", "verdict"):
+        table.add_column(name, justify="right" if name in ("found", "at most") else "left")
+    for gate in parity["gates"]:
+        note = f" ({gate['note']})" if gate["note"] else ""
+        table.add_row(
+            gate["title"] + note,
+            wording.number(gate["observed"]),
+            wording.number(gate["threshold"]),
+            gate["set_by"],
+            Text(gate["verdict"], style=VERDICT_STYLES[gate["verdict"]]),
+        )
+    return table
+
+
+def _difference_cell(metric: Mapping[str, Any], difference: Mapping[str, Any]) -> Text:
+    style = _tone(difference, better_is_higher=metric["better"] == "higher")
+    return _cell(wording.signed(difference["estimate"]), wording.limits(difference, difference=True), style=style)
+
+
+def _tone(difference: Mapping[str, Any], *, better_is_higher: bool) -> str:
+    if not wording.is_clear(difference):
+        return ""
+    return "green" if (difference["estimate"] > 0) == better_is_higher else "red"
+
+
+def _cell(value: str, limits: str, *, style: str = "") -> Text:
+    return Text.assemble((value, style), ("\n" + limits.replace(" (", "\n("), "dim"))
+
+
+def _table(*, caption: str | None = None) -> Table:
+    return Table(
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+        padding=(0, 2, 0, 0),
+        caption=caption,
+        caption_justify="left",
+        caption_style="dim",
+    )

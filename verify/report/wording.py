@@ -1,0 +1,100 @@
+"""Numbers and findings in words, the same in the terminal and on the page."""
+
+from collections.abc import Mapping
+from typing import Any
+
+MINUS = "\u2212"
+NARROW = "\u202f"
+
+
+def percent(value: float | None) -> str:
+    """Return a share as per cent.
+
+    Example:
+        >>> percent(0.7875)
+        '78.8\u202f%'
+    """
+    return "?" if value is None else f"{100 * value:.1f}{NARROW}%"
+
+
+def signed(value: float | None, *, scale: float = 100.0, digits: int = 1) -> str:
+    """Return a difference with its sign, in percentage points.
+
+    Example:
+        >>> signed(-0.5), signed(0.0), signed(0.123)
+        ('−50.0', '0.0', '+12.3')
+    """
+    if value is None:
+        return "?"
+    text = f"{scale * value:+.{digits}f}"
+    if float(text) == 0:
+        return text.lstrip("+-")
+    return text.replace("-", MINUS)
+
+
+def limits(interval: Mapping[str, Any], *, difference: bool = False) -> str:
+    """Return the limits of an interval of a share or of a difference, in per cent or percentage points.
+
+    In brackets: the limits with each topic counted once, where these are wider.
+
+    Example:
+        >>> limits({"low": 0.1, "high": 0.25})
+        '10.0 to 25.0'
+        >>> limits({"low": 0.0, "high": 0.045, "conservative": [0.0, 0.168]})
+        '0.0 to 4.5 (0.0 to 16.8)'
+    """
+    write = signed if difference else _plain
+    text = f"{write(interval['low'])} to {write(interval['high'])}"
+    low, high = interval.get("conservative", (None, None))
+    wider = f"{write(low)} to {write(high)}"
+    return f"{text} ({wider})" if "conservative" in interval and wider != text else text
+
+
+def _plain(value: float | None) -> str:
+    return "?" if value is None else f"{100 * value:.1f}"
+
+
+def number(value: float | None) -> str:
+    """Return a number short enough for a table.
+
+    Example:
+        >>> number(0.00001234), number(0), number(12), number(None)
+        ('1.23e-05', '0', '12', 'not finite')
+    """
+    return "not finite" if value is None else f"{value:.3g}"
+
+
+def p_value(value: float | None) -> str:
+    """Return a p-value.
+
+    Example:
+        >>> p_value(0.00001), p_value(0.0421)
+        ('< 0.001', '0.042')
+    """
+    if value is None:
+        return ""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    Example:
+        >>> plural(1, "probe"), plural(2, "reply")
+        ('1 probe', '2 replies')
+    """
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun[:-1]}ies" if noun.endswith("y") else f"{count} {noun}s"
+
+
+def is_clear(interval: Mapping[str, Any]) -> bool:
+    """Return whether the interval of a difference, at its widest reading, leaves out zero."""
+    low, high = interval["low"], interval["high"]
+    if "conservative" in interval:
+        low, high = (_widest(low, interval["conservative"][0], min), _widest(high, interval["conservative"][1], max))
+    return low is not None and high is not None and not low <= 0 <= high
+
+
+def _widest(one: float | None, other: float | None, choose: Any) -> float | None:
+    return None if one is None or other is None else choose(one, other)

@@ -1,0 +1,40 @@
+"""Intervals and tests for audits, in the standard library and numpy: no scipy at run time."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .clustered import cluster_bootstrap as cluster_bootstrap
+    from .clustered import clustered_difference as clustered_difference
+    from .clustered import clustered_mean as clustered_mean
+    from .clustered import clustered_rate as clustered_rate
+    from .clustered import effective_size as effective_size
+    from .interval import Interval as Interval
+    from .paired import holm as holm
+    from .paired import mcnemar_exact as mcnemar_exact
+    from .paired import minimum_detectable_difference as minimum_detectable_difference
+    from .paired import newcombe as newcombe
+    from .proportions import clopper_pearson as clopper_pearson
+    from .proportions import wilson as wilson
+
+_HOME = {
+    "Interval": ".interval",
+    "clopper_pearson": ".proportions",
+    "cluster_bootstrap": ".clustered",
+    "clustered_difference": ".clustered",
+    "clustered_mean": ".clustered",
+    "clustered_rate": ".clustered",
+    "effective_size": ".clustered",
+    "holm": ".paired",
+    "mcnemar_exact": ".paired",
+    "minimum_detectable_difference": ".paired",
+    "newcombe": ".paired",
+    "wilson": ".proportions",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name], __name__), name)

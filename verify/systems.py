@@ -1,0 +1,77 @@
+"""Any folder that can reply: a bundle, a steered model, or a checkpoint."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prosocial.editing.chat import ChatTokenizer
+from prosocial.export.decoding import DECODING_FILE
+from prosocial.export.decoding_loop import generate
+from prosocial.export.engine import Engine
+from prosocial.export.steering import Steering
+
+from .probes import Probe
+
+
+@dataclass(frozen=True)
+class System:
+    """A model that was opened.
+
+    Attributes:
+        kind: "bundle", "steered" or "checkpoint".
+        engine: what decides on tokens. tokenizer: of the same model.
+    """
+
+    kind: str
+    engine: Engine
+    tokenizer: ChatTokenizer
+
+    def answer(
+        self,
+        probes: Sequence[Probe],
+        *,
+        seed: int = 0,
+        temperature: float = 0.0,
+        max_new_tokens: int | None = None,
+        steering: Steering | None = None,
+    ) -> list[str]:
+        """Return one reply per probe, in their order; a forced start of the reply is not part of it.
+
+        The noise of each reply hangs on the seed and the probe's id, so that systems are compared with equal noise.
+        """
+        replies = generate(
+            self.engine,
+            self.tokenizer,
+            [probe.messages for probe in probes],
+            steering=steering,
+            prefill=[probe.prefill for probe in probes],
+            temperature=temperature,
+            seed=seed,
+            row_keys=[probe.id for probe in probes],
+            max_new_tokens=max_new_tokens,
+        )
+        return [reply.text for reply in replies]
+
+
+def open_system(folder: Path) -> System:
+    """Open a folder by what it holds: `model.onnx` (a bundle), `decoding.json` (a steered model), else a checkpoint.
+
+    Raises:
+        ArtefactError: the folder is not whole.
+        MissingExtraError: what it needs to run is not installed.
+    """
+    if (folder / "model.onnx").is_file():
+        from prosocial.export.bundle import Bundle
+
+        bundle = Bundle.open(folder)
+        return System("bundle", bundle.engine, bundle.tokenizer)
+    tokenizer = ChatTokenizer(folder)
+    if (folder / DECODING_FILE).is_file():
+        from prosocial.export.steered import SteeredModel
+        from prosocial.export.torch_engine import SteeredEngine
+
+        return System("steered", SteeredEngine(SteeredModel.open(folder)), tokenizer)
+    from prosocial.editing.checkpoints import load_model
+    from prosocial.export.torch_engine import PlainEngine
+
+    return System("checkpoint", PlainEngine(load_model(folder)), tokenizer)
