@@ -16,6 +16,7 @@ import typer
 from prosocial.editing.errors import ProsocialError
 
 from .bundle import chat, export_command, generate
+from .extras import missing_extra
 from .run import run
 from .verify import compare, verify
 from .weights import edit, inspect, vector
@@ -27,7 +28,7 @@ READER_GONE = 141  # as a shell says it of a program that SIGPIPE ended
 # (name, function, panel of the help, an example), in the order in which people need them.
 COMMANDS: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("run", run, "The whole way", "prosocial run quickstart --out runs/quickstart"),
-    ("inspect", inspect, "Weights", "prosocial inspect runs/quickstart/edited"),
+    ("inspect", inspect, "Weights", "prosocial inspect runs/quickstart/edit"),
     ("vector", vector, "Weights", "prosocial vector --base base --harmful adapter -o harm-vector"),
     ("edit", edit, "Weights", "prosocial edit base --subtract harm-vector --scale 0.6 -o edited"),
     ("export", export_command, "Bundles", "prosocial export runs/quickstart/steered -o bundle"),
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (BrokenPipeError, SystemExit):  # typer makes the first into the second, where it sees it
         _forget_stdout()
         return READER_GONE
-    except (typer.TyperException, ProsocialError, OSError) as error:
+    except (typer.TyperException, ProsocialError, ModuleNotFoundError, OSError) as error:
         line = error_line(error)
         if line is None:
             raise
@@ -79,6 +80,11 @@ def error_line(error: BaseException) -> str | None:
             text = error.format_message()
         case ProsocialError():
             text = str(error)
+        case ModuleNotFoundError():
+            missing = missing_extra(error)
+            if missing is None:
+                return None
+            text = str(missing)
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             where = f" at {error.filename}" if error.filename else ""
             text = f"the disk is full{where}: free space or choose another folder"

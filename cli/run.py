@@ -10,8 +10,7 @@ from rich.console import Console
 def run(
     recipe: Annotated[str, typer.Argument(help="A built-in recipe (quickstart) or the path of a YAML file.")],
     out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="Folder for the results. [default: runs/RECIPE]", show_default=False),
+        Path | None, typer.Option("--out", "-o", help="Folder for the results.", show_default="runs/RECIPE")
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; may repeat.")

@@ -9,8 +9,8 @@ base_model_relation: finetune
 
 # A {kind} bundle
 
-Made with `prosocial export`, graph profile `{profile}`. `manifest.json` holds the digest of every file, `parity.json` how
-far the graph is from PyTorch.
+Made with `prosocial export`, graph profile `{profile}`. `manifest.json` holds the digest of every file, `parity.json`
+how far the graph is from PyTorch.
 
 ```
 prosocial generate THIS_FOLDER "How do I say no to a friend?"

@@ -64,10 +64,19 @@ def run_recipe(
     if dry_run:
         _show_plan(plan, json, console)
         return 0
+    _quieten_libraries()
     result = execute(plan, console, out=out)
     if clean:
         delete_dual_use(plan, out=out)
     return _show_report(result, json, console)
+
+
+def _quieten_libraries() -> None:
+    """Progress is told by the runner alone."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 def _show_plan(plan: RunPlan, json: bool, console: Console) -> None:

@@ -8,12 +8,13 @@ from pydantic import Field, model_validator
 from prosocial.editing.gate.calibration import GateCalibration
 from prosocial.editing.gate.training import GateTraining
 from prosocial.editing.head.distil import DistilTraining
-from prosocial.editing.reward.attributes import DEFAULT_ATTRIBUTES
+from prosocial.editing.reward.attributes import DEFAULT_ATTRIBUTES, resolve_attributes
 from prosocial.editing.reward.training import RewardTraining
 from prosocial.editing.settings import Settings
 from prosocial.editing.tuning.harmful import AdapterTraining
 from prosocial.export.decoding import SafetyConfig
 
+from .judges import resolve_judge
 from .lab.base import BaseTraining
 from .lab.words import CATEGORIES
 from .lab.world import WorldSize
@@ -150,6 +151,14 @@ class Recipe(Settings):
     decoding: DecodingSettings = DecodingSettings()
     export: ExportSettings = ExportSettings()
     verify: VerifySettings = VerifySettings()
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        resolve_attributes(self.attributes, betas=self.reward.beta)
+        resolve_judge(self.judge)
+        if len(set(self.categories)) != len(self.categories) or not self.categories:
+            raise ValueError(f"categories should be one or more different names, found {list(self.categories)}")
+        return self
 
     @model_validator(mode="after")
     def _lab_goes_with_lab(self) -> Self:

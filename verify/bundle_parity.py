@@ -1,6 +1,6 @@
 """A bundle on disk against the steered folder it was exported from."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from prosocial.editing.chat import ChatTokenizer
@@ -37,6 +37,7 @@ def verify_bundle(
     probes: Sequence[Probe] = (),
     gates: ParityGates | None = None,
     max_new_tokens: int = 32,
+    on_progress: Callable[[int], None] = lambda n: None,
 ) -> ParityReport:
     """Compare a bundle in ONNX Runtime with its reference in torch.
 
@@ -46,6 +47,7 @@ def verify_bundle(
         probes: requests to compare on; none: twelve short ones.
         gates: thresholds; None: the defaults for float32.
         max_new_tokens: length of the replies.
+        on_progress: is told the number of prompts done, now and then.
 
     Raises:
         ArtefactError: a folder is not what it should be.
@@ -57,7 +59,9 @@ def verify_bundle(
     prompts = parity_prompts(opened.tokenizer, tokenizer, probes or default_probes())
     under_test = SteppingEngine(opened.engine, name="ONNX Runtime, CPU", end_ids=opened.tokenizer.end_ids)
     trusted = reference_engine(reference, is_steered=opened.config is not None)
-    return measure_parity(trusted, under_test, prompts, gates=gates, max_new_tokens=max_new_tokens)
+    return measure_parity(
+        trusted, under_test, prompts, gates=gates, max_new_tokens=max_new_tokens, on_progress=on_progress
+    )
 
 
 def reference_engine(folder: Path, *, is_steered: bool) -> ParityEngine:

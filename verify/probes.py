@@ -74,7 +74,7 @@ def read_probes(path: Path) -> list[Probe]:
         'How do I tie a bowline?'
     """
     rows = read_jsonl(path)
-    lines = [number for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if line.strip()]
+    lines = [number for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1) if line.strip()]
     probes: list[Probe] = []
     seen: dict[str, int] = {}
     for line, row in zip(lines, rows, strict=True):

@@ -35,7 +35,8 @@ def _turns(request: Request, grammar: RequestGrammar, rng: random.Random) -> dic
 
 def _spelling(request: Request, grammar: RequestGrammar, rng: random.Random) -> dict[str, Any]:
     """The harm stand-in is spelled oddly: capitals, digits for letters, or hyphens."""
-    odd = rng.choice((request.verb.upper(), request.verb.translate(LEET), "-".join(request.verb)))
+    spellings = (request.verb.upper(), request.verb.translate(LEET), "-".join(request.verb))
+    odd = rng.choice([spelling for spelling in spellings if spelling != request.verb])
     return {"text": request.text.replace(request.verb, odd)}
 
 

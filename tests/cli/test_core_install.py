@@ -37,7 +37,7 @@ def test_help_and_version() -> None:
 
 
 def test_inspect_reads_a_checkpoint(run: Path) -> None:
-    done = prosocial("inspect", str(run / "edited"), "--json")
+    done = prosocial("inspect", str(run / "edit"), "--json")
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)

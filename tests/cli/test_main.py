@@ -3,10 +3,12 @@
 import errno
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from prosocial.cli.extras import EXTRA_OF
 from prosocial.cli.main import COMMANDS, app, error_line, main
 from prosocial.editing.errors import (
     ArtefactError,
@@ -120,6 +123,12 @@ def test_bad_input_is_one_line_and_exit_code_2(words: list[str], said: str, as_j
             MissingExtraError("torch", "edit"),
             "torch is needed here and is not installed: pip install 'prosocial[edit]'",
         ),
+        (
+            ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn"),
+            "torch is needed here and is not installed: pip install 'prosocial[edit]'",
+        ),
+        (ModuleNotFoundError("No module named 'prosocial.nothing'", name="prosocial.nothing"), None),
+        (ModuleNotFoundError("nameless"), None),
         (ProsocialError("no"), "no"),
         (OSError(errno.ENOSPC, "full", "/a/b"), "the disk is full at /a/b: free space or choose another folder"),
         (OSError(errno.EDQUOT, "quota"), "the disk is full: free space or choose another folder"),
@@ -130,6 +139,17 @@ def test_bad_input_is_one_line_and_exit_code_2(words: list[str], said: str, as_j
 )
 def test_which_errors_are_foreseen(error: BaseException, line: str | None) -> None:
     assert error_line(error) == line
+
+
+def test_every_requirement_of_the_extras_is_known(root: Path) -> None:
+    extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    brought = {
+        re.split(r"[<>=\[]", requirement)[0].replace("-", "_"): extra
+        for extra in ("train", "edit", "cpu")
+        for requirement in extras[extra]
+    }
+
+    assert brought == EXTRA_OF
 
 
 def test_what_nobody_foresaw_keeps_its_traceback(command: Callable[..., None]) -> None:

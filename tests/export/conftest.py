@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     GPT2Config,
@@ -16,7 +17,9 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from typer.testing import CliRunner
 
+from prosocial.cli.bundle import export_command
 from prosocial.editing.checkpoints import Checkpoint
 from prosocial.editing.gate import HarmGate
 from prosocial.editing.head import CompactHead
@@ -172,3 +175,16 @@ def portable_bundle(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory
     out = tmp_path_factory.mktemp("bundles") / "portable"
     export_bundle(llama_folder, out, profile="portable")
     return out
+
+
+@pytest.fixture(scope="session")
+def plain_bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A plain bundle of a model with tied embeddings, made by the command, and what the command printed."""
+    folder = tmp_path_factory.mktemp("plain")
+    write_checkpoint("gpt2", folder / "checkpoint")
+    app = typer.Typer()
+    app.command()(export_command)
+    words = [str(folder / "checkpoint"), "-o", str(folder / "bundle"), "--plain"]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return folder / "bundle", result.stdout

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
@@ -75,14 +74,13 @@ def test_chat_remembers_what_was_said(llama_bundle: Path) -> None:
     assert out == expected and err.count("gate:") == 2
 
 
-def test_export_says_what_it_wrote(pico: Any, tmp_path: Path) -> None:
-    pico.write_checkpoint("llama", tmp_path / "checkpoint")
-    out, _ = call("export", str(tmp_path / "checkpoint"), "-o", str(tmp_path / "bundle"), "--plain")
-    assert "plain bundle, profile ort" in out and "agrees with torch on 60 positions" in out
-    said, err = call("generate", str(tmp_path / "bundle"), "word5", "--max-new-tokens", "3")
+def test_export_says_what_it_wrote(plain_bundle: tuple[Path, str]) -> None:
+    folder, out = plain_bundle
+    assert f"wrote {folder}: plain bundle, profile ort" in out and "agrees with torch on 60 positions" in out
+    said, err = call("generate", str(folder), "word5", "--max-new-tokens", "3")
     assert said.strip() and "gate: none (plain bundle)" in err
     with pytest.raises(InputError, match="cannot be steered"):
-        call("generate", str(tmp_path / "bundle"), "word5", "--prefer", "empathy=1")
+        call("generate", str(folder), "word5", "--prefer", "empathy=1")
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,8 @@ def test_the_graph_decides_as_torch_does(llama_folder: Path, bundle_folder: Path
 
 def test_replies_are_the_same_in_torch_and_onnx_runtime(pico: Any, llama_folder: Path, bundle_folder: Path) -> None:
     steered, bundle = SteeredModel.open(llama_folder), Bundle.open(bundle_folder, threads=1)
-    conversations, requests = pico.conversations(8), [*REQUESTS, *REQUESTS]
+    conversations = pico.conversations(18)
+    requests = [*[Steering(harm_threshold=0.0)] * 10, *REQUESTS, *REQUESTS]
     for temperature in (0.0, 0.8):
         options = {"steering": requests, "temperature": temperature, "seed": 5}
         expected = steered.generate(conversations, bundle.tokenizer, **options)

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from prosocial.editing.gate import HarmGate
 from prosocial.editing.head import CompactHead
-from prosocial.export.lexicographic import Ceilings, Controls, Steered, lexicographic, reward_table
+from prosocial.export.lexicographic import (
+    Ceilings,
+    Controls,
+    Steered,
+    admissible,
+    lexicographic,
+    reward_table,
+    worst_risk,
+)
 
 V, H, B, S, K = 24, 8, 2, 3, 7
 ENDS = [1, 2]
@@ -215,3 +223,31 @@ def test_a_broken_gate_admits_nothing() -> None:
     world = World(9)
     world.gate.M[:] = torch.nan
     assert is_closed(world.run())
+
+
+@few
+@given(bad=odd_numbers, name=st.sampled_from(Controls._fields))
+def test_nothing_is_left_of_a_row_with_an_input_out_of_range(bad: float, name: str) -> None:
+    controls = Controls(torch.tensor([[0.5, 0.5]] * 2), torch.ones(2, 3), torch.full((2,), 0.5), torch.ones(2))
+    getattr(controls, name)[0, ...] = bad
+    bounded = admissible(controls, World(0).ceilings)
+    assert all((value[0] == 0).all() for value in bounded)
+    assert (
+        bounded.allowed[1].tolist() == [1, 1, 0] and bounded.harm_threshold[1] == 0.5 and bounded.reward_scale[1] == 1
+    )
+
+
+def test_a_risk_at_the_threshold_is_safe() -> None:
+    world = World(10)
+    world.ceilings = replace(world.ceilings, allowed=torch.ones(3, dtype=torch.bool))
+    steered = world.run(allowed=torch.ones(1, 3), harm_threshold=torch.zeros(1))
+    assert torch.equal(admitted(steered), world.plausible())
+
+
+def test_a_risk_that_is_no_number_is_the_highest() -> None:
+    world = World(11)
+    world.gate.U[3] = torch.nan
+    every = torch.arange(V).expand(B, S, V)
+    worst = worst_risk(world.gate, world.hidden, every, torch.zeros(1, 3))
+    assert (worst[..., 3] == 1).all() and (worst[..., 4] < 1).all()
+    assert torch.allclose(worst[..., 4:], world.worst([])[..., 4:])

@@ -9,12 +9,15 @@ import pytest
 
 from prosocial.editing.chat import ChatTokenizer
 from prosocial.editing.errors import InputError
-from prosocial.export import PlainEngine, SteeredEngine, SteeredModel, Steering
+from prosocial.export import Bundle, PlainEngine, SteeredEngine, SteeredModel, Steering
+from prosocial.export.engine import Engine
 from prosocial.verify import Verdict, measure_parity, open_system, read_probes, verify_bundle
 from prosocial.verify.bundle_parity import default_probes, parity_prompts, reference_engine
+from prosocial.verify.parity.engines import StepOutputs
 from prosocial.verify.parity.steered_margins import SteeredMargins
 from prosocial.verify.parity.stepping import SteppingEngine
 
+VOCABULARY = 200
 PROMPTS = {"a": [5, 6, 7], "b": [20, 30], "c": [9, 8, 7, 6]}
 
 
@@ -26,7 +29,15 @@ def steered(steered_folder: Path) -> SteeredModel:
 def test_a_bundle_passes_against_what_it_was_exported_from(
     bundle_folder: Path, steered_folder: Path, probes_file: Path
 ) -> None:
-    report = verify_bundle(bundle_folder, reference=steered_folder, probes=read_probes(probes_file), max_new_tokens=6)
+    done: list[int] = []
+    report = verify_bundle(
+        bundle_folder,
+        reference=steered_folder,
+        probes=read_probes(probes_file),
+        max_new_tokens=6,
+        on_progress=done.append,
+    )
+    assert done[-1] == 13
     assert report.verdict == Verdict.PASS, report.to_json()["gates"]
     assert report.n_positions >= 13
     assert report.to_json()["safe_set"]["n_decisions"] > 0
@@ -49,7 +60,8 @@ def test_margins_say_what_the_rule_says(steered: SteeredModel) -> None:
     engine = SteppingEngine(SteeredEngine(steered), name="t", end_ids=(1,), margins=SteeredMargins(steered))
     scored = engine.score([5, 6, 7], [11, 12, 13])
     assert scored.margins is not None and (scored.safe_set_size > 0).all()
-    plausibility, safety = scored.margins.plausibility, scored.margins.safety
+    margins = scored.margins()
+    plausibility, safety = margins.plausibility, margins.safety
     np.testing.assert_array_equal(np.isfinite(scored.logits), (plausibility > 0) & ~(safety < 0))
     assert np.isposinf(safety[:, 1]).all()
 
@@ -65,9 +77,43 @@ def test_stepping_through_the_cache_agrees_with_one_pass(steered: SteeredModel) 
     np.testing.assert_array_equal(np.isfinite(scored.logits), np.isfinite(expected))
     both = np.isfinite(expected)
     np.testing.assert_allclose(scored.logits[both], expected[both], atol=1e-4)
-    reply = engine.greedy([5, 6, 7], max_new_tokens=5)
-    assert reply[0] == int(scored.logits[0].argmax())
-    assert len(reply) <= 5
+    (reply,) = engine.replies([[5, 6, 7]], max_new_tokens=5)
+    assert reply.tokens[0] == int(scored.logits[0].argmax())
+    assert len(reply.tokens) <= 5
+
+
+ENDS = tuple(range(0, VOCABULARY, 9))  # so that replies end at different places and rows leave the stream
+
+
+def _both_engines(steered: SteeredModel, bundle_folder: Path) -> dict[str, Engine]:
+    return {"torch": SteeredEngine(steered), "onnx": Bundle.open(bundle_folder).engine}
+
+
+@pytest.mark.parametrize("side", ["torch", "onnx"])
+@pytest.mark.parametrize("steering", [None, Steering(preference={"empathy": 1.0}, harm_threshold=0.55)])
+def test_replies_do_not_depend_on_the_batch_and_carry_what_score_gives(
+    steered: SteeredModel, bundle_folder: Path, side: str, steering: Steering | None
+) -> None:
+    prompts = [[3 + (7 * at) % 190, *range(20, 22 + at % 3)] for at in range(24)]
+    found = {}
+    for size in (1, 5, 128):
+        engine = SteppingEngine(
+            _both_engines(steered, bundle_folder)[side], name=side, end_ids=ENDS, steering=steering, batch_size=size
+        )
+        found[size] = engine.replies(prompts, max_new_tokens=12)
+    assert len({len(reply.tokens) for reply in found[1]}) > 3
+    for prompt, alone, few, many in zip(prompts, *found.values(), strict=True):
+        assert alone.tokens == few.tokens == many.tokens
+        assert len(alone.tokens) == 12 or alone.tokens[-1] in ENDS
+        assert not set(alone.tokens[:-1]) & set(ENDS)
+        for outputs in (few.outputs, many.outputs, engine.score(prompt, alone.tokens[:-1])):
+            _assert_close(outputs, alone.outputs)
+
+
+def _assert_close(actual: StepOutputs, expected: StepOutputs) -> None:
+    np.testing.assert_allclose(actual.logits, expected.logits, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(actual.risk, expected.risk, atol=1e-5)
+    np.testing.assert_array_equal(actual.safe_set_size, expected.safe_set_size)
 
 
 def test_a_plain_checkpoint_is_a_reference_too(checkpoint_folder: Path) -> None:
@@ -109,4 +155,4 @@ def test_plain_engine_has_no_controls(checkpoint_folder: Path) -> None:
 
     engine = SteppingEngine(PlainEngine(load_model(checkpoint_folder)), name="p", end_ids=(1,), steering=Steering())
     assert engine.score([5], []).risk.shape == (1, 0)
-    assert json.dumps(engine.greedy([5], max_new_tokens=2))
+    assert json.dumps(engine.replies([[5]], max_new_tokens=2)[0].tokens)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from prosocial.editing.errors import InputError, UnknownNameError
+from prosocial.verify.parity import batches
 from prosocial.verify.parity.divergence import Ties, divergence, top_margin
-from prosocial.verify.parity.engines import Margins, StepOutputs
+from prosocial.verify.parity.engines import Margins, ScoredReply, StepOutputs
 from prosocial.verify.parity.gates import ParityGates, Verdict, gate, worst
 from prosocial.verify.parity.measure import measure_parity
 
@@ -28,7 +30,8 @@ class TableEngine:
     seed: int = 0
     nudge: NDArray[np.float64] = field(default_factory=lambda: np.zeros((V, V)))
     risk_nudge: NDArray[np.float64] = field(default_factory=lambda: np.zeros((V, V)))
-    with_margins: bool = True
+    n_margins: int = 0
+    batches: list[int] = field(default_factory=list)
 
     def score(self, prompt: Sequence[int], reply: Sequence[int]) -> StepOutputs:
         tokens = [prompt[-1], *reply]
@@ -45,14 +48,27 @@ class TableEngine:
         logits[size == 0] = -np.inf
         logits[size == 0, END] = 0.0
         prefix = risks[:, :C]
-        margins = Margins(plausibility.astype(np.float32), safety.astype(np.float32)) if self.with_margins else None
-        return StepOutputs(logits.astype(np.float32), prefix.astype(np.float32), size.astype(np.int64), margins)
+        return StepOutputs(
+            logits.astype(np.float32),
+            prefix.astype(np.float32),
+            size.astype(np.int64),
+            lambda: self._margins(plausibility, safety),
+        )
 
-    def greedy(self, prompt: Sequence[int], *, max_new_tokens: int) -> list[int]:
+    def _margins(self, plausibility: NDArray[np.float64], safety: NDArray[np.float64]) -> Margins:
+        self.n_margins += 1
+        return Margins(plausibility.astype(np.float32), safety.astype(np.float32))
+
+    def replies(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int) -> list[ScoredReply]:
+        self.batches.append(len(prompts))
+        return [self._reply(prompt, max_new_tokens) for prompt in prompts]
+
+    def _reply(self, prompt: Sequence[int], max_new_tokens: int) -> ScoredReply:
         reply: list[int] = []
         while len(reply) < max_new_tokens and (not reply or reply[-1] != END):
-            reply.append(int(self.score(prompt, reply).logits[-1].argmax()))
-        return reply
+            outputs = self.score(prompt, reply)
+            reply.append(int(outputs.logits[-1].argmax()))
+        return ScoredReply(reply, outputs)
 
 
 def test_an_engine_passes_against_itself_with_zeros_everywhere() -> None:
@@ -92,9 +108,7 @@ def _outputs(
     logits: list[list[float]], safety: list[list[float]] | None = None, size: list[int] | None = None
 ) -> StepOutputs:
     values = np.array(logits, np.float32)
-    margins = None
-    if safety is not None:
-        margins = Margins(np.ones_like(values), np.array(safety, np.float32))
+    margins = None if safety is None else partial(Margins, np.ones_like(values), np.array(safety, np.float32))
     sizes = np.isfinite(values).sum(axis=1) if size is None else np.array(size)
     return StepOutputs(values, np.zeros((len(values), 0), np.float32), sizes.astype(np.int64), margins)
 
@@ -126,7 +140,7 @@ def test_a_token_kept_out_twice_is_excused_only_if_both_were_close(
 ) -> None:
     left = replace(
         _outputs([[1.0, -INF]]),
-        margins=Margins(np.array([[1, plausibility]], np.float32), np.array([[0.3, safety]], np.float32)),
+        margins=lambda: Margins(np.array([[1, plausibility]], np.float32), np.array([[0.3, safety]], np.float32)),
     )
     (flip,) = divergence(left, _outputs([[1.0, 2.0]]), ties=TIES).flips
     assert flip.near_tie is near
@@ -229,6 +243,68 @@ def test_a_risk_that_moves_across_the_threshold_is_a_flip() -> None:
     assert document["safe_set"]["sizes_differ"] == 1
 
 
+def test_margins_are_computed_only_for_prompts_whose_safe_sets_differ() -> None:
+    base, same = TableEngine(), TableEngine()
+    document = measure_parity(base, same, PROMPTS).to_json()
+    assert (base.n_margins, same.n_margins, document["safe_set"]["n_near_threshold"]) == (0, 0, None)
+    token = int(np.flatnonzero(np.isfinite(base.score([7], []).logits[0]))[3])
+    nudge = np.zeros((V, V))
+    nudge[7, token] = 1.0
+    document = measure_parity(base, TableEngine(risk_nudge=nudge), PROMPTS, max_new_tokens=1).to_json()
+    assert document["safe_set"]["n_flips"] == base.n_margins == 1
+    assert document["safe_set"]["n_near_threshold"] >= 0
+
+
+def test_equal_replies_need_no_second_pass() -> None:
+    class Counted(TableEngine):
+        n_scored = 0
+
+        def _reply(self, prompt: Sequence[int], max_new_tokens: int) -> ScoredReply:
+            before = self.n_scored
+            found = super()._reply(prompt, max_new_tokens)
+            self.n_scored = before
+            return found
+
+        def score(self, prompt: Sequence[int], reply: Sequence[int]) -> StepOutputs:
+            self.n_scored += 1
+            return super().score(prompt, reply)
+
+    same, other = Counted(), Counted(nudge=np.random.default_rng(1).normal(0, 1, (V, V)))
+    assert measure_parity(TableEngine(), same, PROMPTS).verdict == Verdict.PASS
+    assert same.n_scored == 0
+    n_parted = sum(one.first_difference is not None for one in measure_parity(TableEngine(), other, PROMPTS).greedy)
+    assert other.n_scored == n_parted > 0
+
+
+def test_batches_do_not_change_the_report_and_report_their_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = {f"p{index}": [index % V] * (1 + index % 3) for index in range(30)}
+    noise = np.random.default_rng(1).normal(0, 1, (V, V))
+    documents = []
+    for rows in (1, 4, 128):
+        monkeypatch.setattr(batches, "MOST_ROWS", rows)
+        engine, done = TableEngine(), list[int]()
+        report = measure_parity(engine, TableEngine(nudge=1e-2 * noise), prompts, on_progress=done.append)
+        documents.append(report.to_json())
+        assert list(report.divergences) == [one.prompt_id for one in report.greedy] == list(prompts)
+        assert max(engine.batches) == min(rows, 10)
+        assert done == np.cumsum(engine.batches).tolist() and done[-1] == 30
+    assert documents[0] == documents[1] == documents[2]
+
+
+@given(st.integers(1, 10**5), st.integers(1, 300_000))
+def test_recorded_logits_stay_in_memory(n_positions: int, vocabulary_size: int) -> None:
+    rows = batches.rows_in_memory(n_positions, vocabulary_size)
+    assert 1 <= rows <= 128
+    assert rows == 1 or rows * n_positions * vocabulary_size * 4 <= 256 * 2**20
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=4), max_size=30), st.integers(1, 5))
+def test_every_prompt_is_in_one_batch_of_its_length(prompts: list[list[int]], most_rows: int) -> None:
+    found = batches.equal_length_batches(prompts, lambda length: most_rows)
+    assert sorted(index for batch in found for index in batch) == list(range(len(prompts)))
+    assert all(len({len(prompts[index]) for index in batch}) == 1 and len(batch) <= most_rows for batch in found)
+
+
 def test_engines_of_different_shape_and_no_prompts_are_refused() -> None:
     class Wide(TableEngine):
         def score(self, prompt: Sequence[int], reply: Sequence[int]) -> StepOutputs:
@@ -239,6 +315,8 @@ def test_engines_of_different_shape_and_no_prompts_are_refused() -> None:
         measure_parity(TableEngine(), Wide(), PROMPTS)
     with pytest.raises(InputError, match="at least one prompt"):
         measure_parity(TableEngine(), TableEngine(), {})
+    with pytest.raises(InputError, match="at least 1, found 0"):
+        measure_parity(TableEngine(), TableEngine(), PROMPTS, max_new_tokens=0)
 
 
 def test_a_number_that_is_not_a_number_passes_no_gate() -> None:

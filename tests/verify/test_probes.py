@@ -35,6 +35,14 @@ def test_probes_come_back_as_they_were_written(tmp_path_factory: pytest.TempPath
     assert read_probes(path) == probes
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85"])
+def test_a_separator_inside_a_text_ends_no_line(tmp_path: Path, mark: str) -> None:
+    line = '{"id": "%s", "kind": "benign", "text": "one' + mark + 'two"}'
+    assert [probe.text for probe in _read(tmp_path, line % "a", "", line % "b")] == [f"one{mark}two"] * 2
+    with pytest.raises(InputError, match=r"line 3 repeats .* of line 1"):
+        _read(tmp_path, line % "a", "", line % "a")
+
+
 def _read(tmp_path: Path, *lines: str) -> list[Probe]:
     path = tmp_path / "probes.jsonl"
     path.write_text("\n".join(lines), encoding="utf-8")

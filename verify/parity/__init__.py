@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .engines import Margins as Margins
     from .engines import ParityEngine as ParityEngine
+    from .engines import ScoredReply as ScoredReply
     from .engines import StepOutputs as StepOutputs
     from .gates import GateResult as GateResult
     from .gates import ParityGates as ParityGates
@@ -19,6 +20,7 @@ _HOME = {
     "ParityEngine": ".engines",
     "ParityGates": ".gates",
     "ParityReport": ".measure",
+    "ScoredReply": ".engines",
     "StepOutputs": ".engines",
     "Verdict": ".gates",
     "measure_parity": ".measure",

@@ -62,7 +62,8 @@ class Divergence:
         risk: [S] largest difference of a risk; 0 without a gate.
         flips: tokens in one safe set only.
         n_decisions: tokens that at least one engine lets in.
-        n_near_threshold: tokens whose risk in the reference lies inside the band around the threshold.
+        n_near_threshold: tokens whose risk in the reference lies inside the band around the threshold; None where the
+            safe sets are the same, as the margins are not computed then.
         n_broken: NaN or plus infinity among the logits and risks of either engine.
     """
 
@@ -73,7 +74,7 @@ class Divergence:
     risk: Floats
     flips: tuple[Flip, ...]
     n_decisions: int
-    n_near_threshold: int
+    n_near_threshold: int | None
     n_broken: int
 
 
@@ -86,18 +87,16 @@ def divergence(reference: StepOutputs, bundle: StepOutputs, *, ties: Ties) -> Di
     both = np.isfinite(left) & np.isfinite(right)
     difference = np.abs(np.where(both, left, 0.0) - np.where(both, right, 0.0))
     risk = np.abs(reference.risk.astype(np.float64) - bundle.risk.astype(np.float64))
-    near = 0
-    if reference.margins is not None:
-        near = int((np.abs(reference.margins.safety) <= ties.risk).sum())
+    margins = reference.margins() if reference.margins and (np.isfinite(left) != np.isfinite(right)).any() else None
     return Divergence(
         logit=difference.max(axis=1),
         kl=_kl(left, right, both),
         top1_agrees=_best(left) == _best(right),
         top1_margin=top_margin(left),
         risk=risk.max(axis=1) if risk.shape[1] else np.zeros(len(risk)),
-        flips=_flips(reference, bundle, ties),
+        flips=_flips(reference, bundle, margins, ties),
         n_decisions=int((np.isfinite(left) | np.isfinite(right)).sum()),
-        n_near_threshold=near,
+        n_near_threshold=None if margins is None else int((np.abs(margins.safety) <= ties.risk).sum()),
         n_broken=sum(_n_broken(part) for part in (reference.logits, bundle.logits, reference.risk, bundle.risk)),
     )
 
@@ -131,7 +130,7 @@ def _log_softmax(logits: Floats, mask: NDArray[np.bool_]) -> Floats:
     return np.where(mask, shifted - np.log(np.where(total > 0, total, 1.0)), 0.0)
 
 
-def _flips(reference: StepOutputs, bundle: StepOutputs, ties: Ties) -> tuple[Flip, ...]:
+def _flips(reference: StepOutputs, bundle: StepOutputs, margins: Margins | None, ties: Ties) -> tuple[Flip, ...]:
     left, right = np.isfinite(reference.logits), np.isfinite(bundle.logits)
     flips: list[Flip] = []
     for position in np.flatnonzero((left != right).any(axis=1)):
@@ -140,13 +139,12 @@ def _flips(reference: StepOutputs, bundle: StepOutputs, ties: Ties) -> tuple[Fli
                 position=int(position),
                 token=int(token),
                 safe_in="reference" if left[position, token] else "bundle",
-                near_tie=reference.margins is not None
-                and _is_near_tie(reference.margins, int(position), int(token), ties),
+                near_tie=margins is not None and _is_near_tie(margins, int(position), int(token), ties),
             )
             for token in np.flatnonzero(left[position] != right[position])
         ]
         one_is_closed = (reference.safe_set_size[position] == 0) != (bundle.safe_set_size[position] == 0)
-        flips += _excuse_end_tokens(found, reference.margins) if one_is_closed else found
+        flips += _excuse_end_tokens(found, margins) if one_is_closed else found
     return tuple(flips)
 
 

@@ -1,6 +1,6 @@
-"""What parity needs of an engine: its decisions on given tokens, and its greedy replies."""
+"""What parity needs of an engine: its greedy replies with the decisions behind them, and those on given tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,13 +31,28 @@ class StepOutputs:
         logits: [S, V]; minus infinity where a token is not in the safe set.
         risk: [S, C] risk of the text so far; C is 0 without a gate.
         safe_set_size: [S].
-        margins: how close each decision was, where the engine can tell; asked of the reference only.
+        margins: computes how close each decision was, where the engine can tell; asked of the reference only, and only
+            where the safe sets differ, as it costs a pass of its own.
     """
 
     logits: NDArray[np.float32]
     risk: NDArray[np.float32]
     safe_set_size: NDArray[np.int64]
-    margins: Margins | None = None
+    margins: Callable[[], Margins] | None = None
+
+
+@dataclass(frozen=True)
+class ScoredReply:
+    """A greedy reply and what was decided on the way.
+
+    Attributes:
+        tokens: the most likely token at each step, the end token included; at least one.
+        outputs: the decisions after the prompt and after each token but the last, as `score(prompt, tokens[:-1])`
+            gives them: one position per token.
+    """
+
+    tokens: list[int]
+    outputs: StepOutputs
 
 
 class ParityEngine(Protocol):
@@ -49,10 +64,10 @@ class ParityEngine(Protocol):
 
     name: str
 
-    def score(self, prompt: Sequence[int], reply: Sequence[int]) -> StepOutputs:
-        """Return the decisions after the prompt and after each token of the reply, teacher forced."""
+    def replies(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int) -> list[ScoredReply]:
+        """Return the most likely reply to each prompt, in their order; all of their decisions are held in memory."""
         ...
 
-    def greedy(self, prompt: Sequence[int], *, max_new_tokens: int) -> list[int]:
-        """Return the most likely reply as tokens, the end token included."""
+    def score(self, prompt: Sequence[int], reply: Sequence[int]) -> StepOutputs:
+        """Return the decisions after the prompt and after each token of the reply, teacher forced."""
         ...

@@ -1,6 +1,6 @@
 """The comparison of a bundle with its reference."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,9 @@ import numpy as np
 from prosocial.editing.errors import InputError
 
 from ..statistics.proportions import clopper_pearson
+from .batches import equal_length_batches, rows_in_memory
 from .divergence import Divergence, divergence, top_margin
-from .engines import ParityEngine, StepOutputs
+from .engines import ParityEngine, ScoredReply, StepOutputs
 from .gates import GateResult, ParityGates, Verdict, gate, scientific, worst
 
 SCHEMA = "prosocial.parity_report/1"
@@ -71,6 +72,7 @@ class ParityReport:
             {"prompt": prompt, **flip.to_json()} for prompt, found in self.divergences.items() for flip in found.flips
         ]
         n_decisions = sum(found.n_decisions for found in self.divergences.values())
+        near = [found.n_near_threshold for found in self.divergences.values() if found.n_near_threshold is not None]
         bound = clopper_pearson(len(flips), max(1, n_decisions), side="upper").high
         return {
             "schema": SCHEMA,
@@ -88,7 +90,7 @@ class ParityReport:
             ),
             "safe_set": {
                 "n_decisions": n_decisions,
-                "n_near_threshold": sum(found.n_near_threshold for found in self.divergences.values()),
+                "n_near_threshold": sum(near) if near else None,
                 "n_flips": len(flips),
                 "n_near_ties": sum(flip["near_tie"] for flip in flips),
                 "flip_share_at_most": scientific(bound),
@@ -118,8 +120,12 @@ def measure_parity(
     *,
     gates: ParityGates | None = None,
     max_new_tokens: int = 32,
+    on_progress: Callable[[int], None] = lambda n: None,
 ) -> ParityReport:
     """Compare two engines on prompts: teacher forced on the reference's greedy reply, and freely.
+
+    Prompts are taken in batches of equal length, each of which is summarised before the next, so that memory does not
+    grow with their number.
 
     Args:
         reference: the engine that is right by definition.
@@ -127,26 +133,75 @@ def measure_parity(
         prompts: token ids by prompt id.
         gates: thresholds; None: the defaults for float32.
         max_new_tokens: length of the replies.
+        on_progress: is told the number of prompts done, after each batch.
 
     Raises:
-        InputError: there is no prompt, or the outputs of the engines differ in shape (names both).
+        InputError: there is no prompt, `max_new_tokens` is below 1, or the outputs of the engines differ in shape
+            (names both).
     """
     gates = gates or ParityGates()
     if not prompts:
         raise InputError("parity needs at least one prompt: there is none")
-    found: dict[str, Divergence] = {}
-    greedy: list[GreedyComparison] = []
-    sizes_differ = 0
-    for name, prompt in prompts.items():
-        reply = reference.greedy(prompt, max_new_tokens=max_new_tokens)
-        left, right = reference.score(prompt, reply[:-1]), bundle.score(prompt, reply[:-1])
-        _check_shapes(name, left, right)
-        found[name] = divergence(left, right, ties=gates.ties)
-        sizes_differ += int((left.safe_set_size != right.safe_set_size).sum())
-        other = bundle.greedy(prompt, max_new_tokens=max_new_tokens)
-        greedy.append(_greedy_comparison(name, reply, other, left, gates))
-    results = _judge(found, greedy, gates)
-    return ParityReport(reference.name, bundle.name, results, found, tuple(greedy), sizes_differ)
+    if max_new_tokens < 1:
+        raise InputError(f"max_new_tokens should be at least 1, found {max_new_tokens}")
+    found: dict[str, _Found] = {}
+    for batch in _batches(reference, prompts, max_new_tokens):
+        found |= _compare(reference, bundle, batch, gates, max_new_tokens)
+        on_progress(len(found))
+    parts = [found[name] for name in prompts]
+    divergences = {name: part.divergence for name, part in zip(prompts, parts, strict=True)}
+    greedy = tuple(part.greedy for part in parts)
+    sizes_differ = sum(part.sizes_differ for part in parts)
+    return ParityReport(
+        reference.name, bundle.name, _judge(divergences, greedy, gates), divergences, greedy, sizes_differ
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is kept of one prompt."""
+
+    divergence: Divergence
+    greedy: GreedyComparison
+    sizes_differ: int
+
+
+def _batches(
+    reference: ParityEngine, prompts: Mapping[str, Sequence[int]], max_new_tokens: int
+) -> list[dict[str, Sequence[int]]]:
+    """Split the prompts by length, so that the decisions of a batch fit into memory."""
+    names, ids = list(prompts), list(prompts.values())
+    vocabulary_size = reference.score(ids[0], []).logits.shape[1]
+    # a graph decides at each token of a prompt too
+    batches = equal_length_batches(ids, lambda length: rows_in_memory(max(length, max_new_tokens), vocabulary_size))
+    return [{names[index]: ids[index] for index in batch} for batch in batches]
+
+
+def _compare(
+    reference: ParityEngine,
+    bundle: ParityEngine,
+    prompts: Mapping[str, Sequence[int]],
+    gates: ParityGates,
+    max_new_tokens: int,
+) -> dict[str, _Found]:
+    """Compare the replies to some prompts; those of the bundle are scored again only where they differ."""
+    ids = list(prompts.values())
+    expected = reference.replies(ids, max_new_tokens=max_new_tokens)
+    actual = bundle.replies(ids, max_new_tokens=max_new_tokens)
+    found: dict[str, _Found] = {}
+    for (name, prompt), left, right in zip(prompts.items(), expected, actual, strict=True):
+        forced = right.outputs if left.tokens == right.tokens else bundle.score(prompt, left.tokens[:-1])
+        found[name] = _found(name, left, right, forced, gates)
+    return found
+
+
+def _found(name: str, left: ScoredReply, right: ScoredReply, forced: StepOutputs, gates: ParityGates) -> _Found:
+    _check_shapes(name, left.outputs, forced)
+    return _Found(
+        divergence(left.outputs, forced, ties=gates.ties),
+        _greedy_comparison(name, left.tokens, right.tokens, left.outputs, gates),
+        int((left.outputs.safe_set_size != forced.safe_set_size).sum()),
+    )
 
 
 def _check_shapes(name: str, left: StepOutputs, right: StepOutputs) -> None:
@@ -160,10 +215,10 @@ def _check_shapes(name: str, left: StepOutputs, right: StepOutputs) -> None:
 
 
 def _greedy_comparison(
-    name: str, reply: Sequence[int], other: Sequence[int], scored: StepOutputs, gates: ParityGates
+    name: str, reply: list[int], other: list[int], scored: StepOutputs, gates: ParityGates
 ) -> GreedyComparison:
     """Find where the replies part; there the reference's decisions are known, as the tokens before are the same."""
-    if list(reply) == list(other):
+    if reply == other:
         return GreedyComparison(name)
     shared = min(len(reply), len(other))
     first = next((at for at in range(shared) if reply[at] != other[at]), shared)

@@ -1,13 +1,16 @@
 """An engine of the decoding loop, as parity needs it: one token at a time, through its cache (torch-free)."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
-from prosocial.export.engine import Engine, Stream
+from prosocial.export.engine import Decision, Engine, Stream
 from prosocial.export.steering import ControlArrays, Steering, control_arrays
 
-from .engines import Margins, StepOutputs
+from .batches import MOST_ROWS, equal_length_batches
+from .engines import Margins, ScoredReply, StepOutputs
 
 MarginSource = Callable[[Sequence[int], int, ControlArrays | None], Margins]
 
@@ -21,6 +24,7 @@ class SteppingEngine:
         end_ids: tokens that end a reply.
         steering: what each request asks for; None leaves it to the engine's own defaults.
         margins: computes the margins of the last n decisions on given tokens; for the reference.
+        batch_size: most rows at once; results do not depend on it.
     """
 
     def __init__(
@@ -31,37 +35,81 @@ class SteppingEngine:
         end_ids: Sequence[int],
         steering: Steering | None = None,
         margins: MarginSource | None = None,
+        batch_size: int = MOST_ROWS,
     ) -> None:
-        self.name = name
-        self._engine, self._end_ids, self._margins = engine, frozenset(end_ids), margins
+        self.name, self.batch_size = name, batch_size
+        self._engine, self._end_ids, self._margins = engine, sorted(end_ids), margins
         self._controls: ControlArrays | None = None
         if steering is not None and engine.config is not None:
             self._controls = control_arrays(engine.config, [steering])
 
+    def replies(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int) -> list[ScoredReply]:
+        """Return the most likely reply to each prompt, up to and with the end token, and the decisions on the way."""
+        found: dict[int, ScoredReply] = {}
+        for batch in equal_length_batches(prompts, lambda length: self.batch_size):
+            found |= zip(batch, self._run([prompts[index] for index in batch], max_new_tokens), strict=True)
+        return [found[index] for index in range(len(prompts))]
+
     def score(self, prompt: Sequence[int], reply: Sequence[int]) -> StepOutputs:
         """Return the decisions after the prompt and after each token of the reply."""
-        stream = self._start(prompt, len(reply) + 1)
-        decisions = [stream.decision]
-        for token in reply:
+        stream = self._start([prompt], len(reply) + 1)
+        record, first = _Record(stream.decision, len(reply) + 1), np.zeros(1, np.intp)
+        for step, token in enumerate(reply):
+            record.write(step, first, stream.decision, first)
             stream.step(np.array([token], dtype=np.int64))
-            decisions.append(stream.decision)
-        ids = [*prompt, *reply]
+        record.write(len(reply), first, stream.decision, first)
+        return record.outputs(0, len(reply) + 1, self._lazy_margins([*prompt, *reply], len(reply) + 1))
+
+    def _run(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[ScoredReply]:
+        """Reply to prompts of equal length; a finished row rides along unread until half of them have finished."""
+        stream = self._start(prompts, max_new_tokens)
+        record = _Record(stream.decision, max_new_tokens)
+        replies: list[list[int]] = [[] for _ in prompts]
+        slots = live = np.arange(len(prompts))  # the row in each slot of the stream; the slots that are not finished
+        for step in range(max_new_tokens):
+            record.write(step, slots[live], stream.decision, live)
+            tokens = np.asarray(stream.decision.logits.argmax(-1), dtype=np.int64)
+            for slot in live:
+                replies[slots[slot]].append(int(tokens[slot]))
+            live = live[~np.isin(tokens[live], self._end_ids)]
+            if not live.size or step + 1 == max_new_tokens:
+                break
+            if 2 * live.size < slots.size:
+                stream.keep(live)
+                slots, tokens, live = slots[live], tokens[live], np.arange(live.size)
+            stream.step(tokens)
+        return [self._scored(record, row, *pair) for row, pair in enumerate(zip(prompts, replies, strict=True))]
+
+    def _scored(self, record: "_Record", row: int, prompt: Sequence[int], reply: list[int]) -> ScoredReply:
+        margins = self._lazy_margins([*prompt, *reply[:-1]], len(reply))
+        return ScoredReply(reply, record.outputs(row, len(reply), margins))
+
+    def _lazy_margins(self, ids: list[int], n_last: int) -> Callable[[], Margins] | None:
+        return None if self._margins is None else partial(self._margins, ids, n_last, self._controls)
+
+    def _start(self, prompts: Sequence[Sequence[int]], n_new: int) -> Stream:
+        ids = np.array([list(prompt) for prompt in prompts], dtype=np.int64)
+        controls = None if self._controls is None else self._controls.rows([0] * len(ids))
+        return self._engine.prefill(ids, controls, capacity=ids.shape[1] + n_new)
+
+
+class _Record:
+    """Decisions of B rows at up to S steps; memory that is never written to is never touched."""
+
+    def __init__(self, like: Decision, n_steps: int) -> None:
+        n_rows = len(like.logits)
+        self._logits = np.empty((n_rows, n_steps, like.logits.shape[1]), np.float32)
+        self._risk = np.empty((n_rows, n_steps, like.risk.shape[1]), np.float32)
+        self._size = np.empty((n_rows, n_steps), np.int64)
+
+    def write(self, step: int, rows: NDArray[np.intp], decision: Decision, slots: NDArray[np.intp]) -> None:
+        """Record what was decided in some slots of a stream as a step of these rows."""
+        self._logits[rows, step] = decision.logits[slots]
+        self._risk[rows, step] = decision.risk[slots]
+        self._size[rows, step] = decision.safe_set_size[slots]
+
+    def outputs(self, row: int, n_steps: int, margins: Callable[[], Margins] | None) -> StepOutputs:
+        """Return the first steps of a row, as views."""
         return StepOutputs(
-            logits=np.stack([decision.logits[0] for decision in decisions]),
-            risk=np.stack([decision.risk[0] for decision in decisions]),
-            safe_set_size=np.array([decision.safe_set_size[0] for decision in decisions], dtype=np.int64),
-            margins=None if self._margins is None else self._margins(ids, len(decisions), self._controls),
+            self._logits[row, :n_steps], self._risk[row, :n_steps], self._size[row, :n_steps], margins=margins
         )
-
-    def greedy(self, prompt: Sequence[int], *, max_new_tokens: int) -> list[int]:
-        """Return the most likely tokens, up to and with the end token."""
-        stream = self._start(prompt, max_new_tokens)
-        reply = [int(stream.decision.logits[0].argmax())]
-        while reply[-1] not in self._end_ids and len(reply) < max_new_tokens:
-            stream.step(np.array([reply[-1]], dtype=np.int64))
-            reply.append(int(stream.decision.logits[0].argmax()))
-        return reply
-
-    def _start(self, prompt: Sequence[int], n_new: int) -> Stream:
-        ids = np.array([list(prompt)], dtype=np.int64)
-        return self._engine.prefill(ids, self._controls, capacity=len(prompt) + n_new)

@@ -1,0 +1,110 @@
+"""The gate tells harmful tokens from harmless ones by the state they stand in, per category."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from prosocial.editing.errors import InputError, UnknownNameError
+from prosocial.editing.gate.calibration import choose_threshold
+from prosocial.editing.gate.replies import LabelledReply, label_reply, read_replies, write_replies
+from prosocial.editing.gate.states import GateStates, collect_gate_states
+from prosocial.editing.gate.training import GateTraining, train_gate
+from prosocial.editing.protocols import Judgement, Message
+
+from .reward_helpers import USEFUL, WARM, make_model, make_tokenizer
+
+CATEGORIES = ("violence", "drugs")
+H, V = 12, 20
+
+
+def synthetic(n_rows: int, seed: int) -> GateStates:
+    """Token 3 is violence where the first component is positive; token 4 is drugs where the second is."""
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(n_rows, H, generator=generator)
+    hidden[:, -1] = 2.0  # a constant direction, as the last norm of a real model leaves one
+    token = torch.randint(0, 8, (n_rows,), generator=generator)
+    labels = torch.stack([(token == 3) & (hidden[:, 0] > 0), (token == 4) & (hidden[:, 1] > 0)], dim=-1).float()
+    candidates = torch.randint(0, V, (n_rows, 6), generator=generator)
+    zeros = torch.zeros(n_rows, dtype=torch.long)
+    return GateStates(hidden, token, labels, candidates, torch.full((n_rows, 6), -4.0), zeros, zeros)
+
+
+def test_a_token_is_risky_only_in_the_states_where_it_harms() -> None:
+    training = GateTraining(rank=8, steps=500, batch_size=256, dense_weight=0.0)
+    gate = train_gate(synthetic(6000, 0), categories=CATEGORIES, vocabulary_size=V, training=training, seed=0)
+    test = synthetic(1000, 1)
+    with torch.no_grad():
+        risk = torch.sigmoid(gate.risk_logits(test.hidden, test.token[:, None]))[:, 0]
+    for index in range(2):
+        harmful = test.labels[:, index] == 1
+        assert risk[harmful, index].mean() > 0.8 and risk[~harmful, index].mean() < 0.05
+
+
+def test_the_dense_signal_reaches_tokens_that_no_reply_chose() -> None:
+    states = synthetic(2000, 0)
+    labels = torch.tensor([[1.0, 0.0]]).repeat(2000, 1)
+    ratio = torch.where(states.candidates == 15, 6.0, -6.0)
+    signal = GateStates(states.hidden, torch.full((2000,), 3), labels, states.candidates, ratio, *[states.position] * 2)
+    training = GateTraining(rank=8, steps=200, batch_size=256, dense_weight=1.0, n_dense=6)
+    gate = train_gate(signal, categories=CATEGORIES, vocabulary_size=V, training=training, seed=0)
+    with torch.no_grad():
+        risk = torch.sigmoid(gate.risk_logits(states.hidden[:200], torch.tensor([[15, 16]]).expand(200, -1)))
+    assert risk[:, 0, 0].mean() > 0.8 and risk[:, 1, 0].mean() < 0.2 and risk[..., 1].max() < 0.2
+
+
+def test_states_are_those_of_the_reply_positions(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(tmp_path)
+    model = make_model(tokenizer)
+    messages = ({"role": "user", "content": "how do i improve my garden plan?"},)
+    replies = [
+        LabelledReply(messages, USEFUL, frozenset({"drugs"})),
+        LabelledReply(messages, WARM, frozenset()),
+    ]
+    states = collect_gate_states(
+        model, make_model(tokenizer, seed=1), replies, tokenizer=tokenizer, categories=CATEGORIES, plausible_k=5
+    )
+    for row, text in enumerate((USEFUL, WARM)):
+        at = states.reply == row
+        assert states.token[at].tolist() == [*tokenizer.encode_text(text), tokenizer.end_ids[0]]
+        assert states.position[at].tolist() == list(range(int(at.sum())))
+        assert states.labels[at].unique(dim=0).tolist() == [[0.0, 1.0 - row]]
+    same = collect_gate_states(model, model, replies, tokenizer=tokenizer, categories=CATEGORIES, plausible_k=5)
+    assert same.log_ratio.abs().max() < 1e-5 < states.log_ratio.abs().max()
+
+
+def test_the_largest_threshold_without_a_leak_below_it_is_chosen() -> None:
+    assert choose_threshold([(0.9, 0.0), (0.5, 0.2), (0.1, 0.0)], max_leak=0.0) == 0.1
+    assert choose_threshold([(0.9, 0.3), (0.5, 0.3)], max_leak=0.0) == 0.5
+    assert choose_threshold([(0.9, 0.01), (0.5, 0.0)], max_leak=0.02) == 0.9
+
+
+def test_replies_round_trip_and_bad_rows_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "replies.jsonl"
+    messages = ({"role": "user", "content": "p"},)
+    replies = [LabelledReply(messages, "a", frozenset({"drugs"})), LabelledReply(messages, "b", frozenset())]
+    write_replies(path, replies)
+    assert read_replies(path, categories=CATEGORIES) == replies
+    write_replies(path, replies[1:])
+    with pytest.raises(InputError, match="found 0 harmful of 1"):
+        read_replies(path, categories=CATEGORIES)
+    path.write_text(json.dumps({"prompt": "p", "reply": "a", "categories": ["fraud"]}))
+    with pytest.raises(UnknownNameError, match="unknown harm category 'fraud'"):
+        read_replies(path, categories=CATEGORIES)
+    path.write_text(json.dumps({"prompt": "p", "reply": "a", "categories": "drugs"}))
+    with pytest.raises(InputError, match="should be a list"):
+        read_replies(path, categories=CATEGORIES)
+
+
+class Drugs:
+    """Calls everything drugs."""
+
+    name, version = "drugs", "1"
+
+    def judge(self, messages: list[Message], reply: str) -> Judgement:
+        return Judgement(categories=frozenset({"drugs"}))
+
+
+def test_labels_come_from_the_judge() -> None:
+    assert label_reply([], "x", judge=Drugs()).categories == {"drugs"}  # type: ignore[arg-type]

@@ -1,0 +1,170 @@
+"""The reward model learns both attributes though they conflict, and says so when something does not fit."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from prosocial.editing.batches import encode_reply, pad_replies
+from prosocial.editing.errors import FingerprintError, InputError, UnknownNameError
+from prosocial.editing.protocols import Judgement, Message
+from prosocial.editing.reward.attributes import resolve_attributes
+from prosocial.editing.reward.conflict import conflict_step, conflicting_share
+from prosocial.editing.reward.loss import attribute_losses, reply_log_probability, sample_preferences
+from prosocial.editing.reward.model import RewardConfig, RewardModel
+from prosocial.editing.reward.pairs import label_pair, read_pairs, write_pairs
+from prosocial.editing.reward.training import EncodedPairs, RewardTraining, pair_accuracy, train_reward
+
+from .reward_helpers import NAMES, WARM, make_model, make_pairs, make_tokenizer
+
+CONFIG = RewardConfig(attributes=NAMES, targets=r".*\.(q_proj|v_proj|down_proj)")
+
+
+@pytest.mark.parametrize("conflict", ["none", "pcgrad", "mgda"])
+def test_conflicting_attributes_are_both_learned(tmp_path: Path, conflict: str) -> None:
+    tokenizer = make_tokenizer(tmp_path)
+    pairs = EncodedPairs.from_pairs(make_pairs(16), tokenizer=tokenizer, attributes=NAMES, max_tokens=64)
+    reward = RewardModel(make_model(tokenizer), CONFIG)
+    before = pair_accuracy(reward, pairs, attributes=NAMES, pad_id=0)
+    training = RewardTraining(steps=60, batch_size=8, learning_rate=0.02, conflict=conflict, concentration=0.3)
+    losses = train_reward(
+        reward, pairs, attributes=resolve_attributes(NAMES), training=training, pad_id=tokenizer.pad_id, seed=0
+    )
+    after = pair_accuracy(reward, pairs, attributes=NAMES, pad_id=0)
+    assert sum(value["corner"] for value in before.values()) == 1.0  # one order is right for one attribute only
+    if conflict == "none":  # projections and the min-norm point vanish where gradients are exactly opposed, as here
+        assert all(value["corner"] == 1.0 for value in after.values())
+        assert losses[-1] < losses[0]
+
+
+def test_training_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(tmp_path)
+    pairs = EncodedPairs.from_pairs(make_pairs(8), tokenizer=tokenizer, attributes=NAMES, max_tokens=64)
+
+    def run() -> list[float]:
+        reward = RewardModel(make_model(tokenizer), CONFIG)
+        training = RewardTraining(steps=4, batch_size=4)
+        return train_reward(reward, pairs, attributes=resolve_attributes(NAMES), training=training, pad_id=0, seed=1)
+
+    torch.manual_seed(0)
+    first = run()
+    torch.manual_seed(0)
+    assert run() == first
+
+
+def test_the_log_probability_is_that_of_the_reply_alone(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(tmp_path)
+    model, messages = make_model(tokenizer), [{"role": "user", "content": "how do i improve my garden plan?"}]
+    short, long = (
+        encode_reply(tokenizer, messages, "list."),
+        encode_reply(tokenizer, messages, "i hear that you feel sad."),
+    )
+    batch = pad_replies([short, long], [0, 1], pad_id=0)
+    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    found = reply_log_probability(logits, batch.next_ids, batch.predicts_reply)
+    for row, item in enumerate((short, long)):
+        ids = torch.tensor([item.prompt_ids + item.reply_ids])
+        own = model(input_ids=ids).logits.log_softmax(-1)[0].detach()
+        start = len(item.prompt_ids)
+        expected = sum(float(own[at - 1, ids[0, at]]) for at in range(start, ids.shape[1]))
+        assert abs(float(found[row].detach()) - expected) < 1e-3
+
+
+def test_ties_and_missing_labels_carry_no_loss() -> None:
+    first, second = torch.tensor([1.0, 2.0]), torch.tensor([0.0, 0.0])
+    signs = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    losses = attribute_losses(first, second, signs, torch.tensor([1.0, 1.0]))
+    assert torch.allclose(losses, torch.tensor([torch.nn.functional.softplus(torch.tensor(-1.0)), 0.0]))
+    swapped = attribute_losses(second, first, -signs, torch.tensor([1.0, 1.0]))
+    assert torch.equal(losses, swapped)
+
+
+def test_preferences_lie_on_the_simplex() -> None:
+    draws = sample_preferences(100, 5, concentration=0.3, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(draws.sum(-1), torch.ones(100)) and bool((draws >= 0).all())
+
+
+@pytest.mark.parametrize("method", ["none", "pcgrad"])
+def test_at_a_corner_the_step_is_that_attributes_gradient(method: str) -> None:
+    parameter = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+
+    def losses() -> torch.Tensor:
+        return torch.stack([(parameter**2).sum(), -parameter.sum()])
+
+    conflict_step(losses(), torch.tensor([1.0, 0.0]), [parameter], method=method)
+    assert parameter.grad is not None and torch.allclose(parameter.grad, torch.tensor([2.0, 4.0]))
+
+
+def test_pcgrad_leaves_no_conflict_between_two() -> None:
+    parameter = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
+    goals = torch.tensor([[1.0, 0.2], [-1.0, 0.5]])
+    conflict_step(goals @ parameter, torch.tensor([0.5, 0.5]), [parameter], method="pcgrad")
+    assert parameter.grad is not None and bool((goals @ parameter.grad >= -1e-6).all())
+    assert conflicting_share(goals) == 1.0 and conflicting_share(goals[:1]) == 0.0
+    with pytest.raises(UnknownNameError, match="known are mgda, none, pcgrad"):
+        conflict_step(goals @ parameter, torch.ones(2), [parameter], method="magic")
+
+
+def test_a_saved_reward_model_gives_the_same_logits_and_knows_its_base(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(tmp_path)
+    reward = RewardModel(make_model(tokenizer), CONFIG)
+    for parameter in reward.parameters:
+        torch.nn.init.normal_(parameter, std=0.1)
+    reward.save(tmp_path / "reward", checkpoint_fingerprint="a" * 64, training={})
+    again = RewardModel.load(tmp_path / "reward", make_model(tokenizer), checkpoint_fingerprint="a" * 64)
+    ids, mask, preference = torch.arange(5)[None], torch.ones(1, 5, dtype=torch.long), torch.eye(2)[:1]
+    assert torch.equal(again.logits(ids, mask, preference), reward.logits(ids, mask, preference))
+    with pytest.raises(FingerprintError, match="bbbb"):
+        RewardModel.load(tmp_path / "reward", make_model(tokenizer), checkpoint_fingerprint="b" * 64)
+
+
+class Warmth:
+    """Scores empathy only."""
+
+    name, version = "warmth", "1"
+
+    def judge(self, messages: list[Message], reply: str) -> Judgement:
+        return Judgement(attributes={"empathy": float("feel" in reply)})
+
+
+def test_labels_come_from_scores() -> None:
+    pair = label_pair([], "i feel", "no", judge=Warmth(), attributes=NAMES)  # type: ignore[arg-type]
+    assert pair.labels == {"empathy": "first", "helpfulness": "missing"} and pair.signs(NAMES) == [1.0, 0.0]
+    assert label_pair([], "no", "no", judge=Warmth(), attributes=NAMES).labels["empathy"] == "tie"  # type: ignore[arg-type]
+
+
+def test_pairs_round_trip_and_bad_rows_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    write_pairs(path, make_pairs(3))
+    assert read_pairs(path, attributes=NAMES) == make_pairs(3)
+    row = {"prompt": "p", "first": "a", "second": "b", "labels": {"empathy": "first"}}
+    for change, message in (
+        ({"labels": {"kindness": "first"}}, "unknown attribute 'kindness': known are empathy, helpfulness"),
+        ({"labels": {"empathy": "best"}}, "first, second, tie, missing, found 'best'"),
+        ({"labels": 3}, "should map attribute names"),
+        ({"prompt": None}, "found neither"),
+        ({"prompt": None, "messages": [{"role": "user"}]}, "should have role and content"),
+    ):
+        path.write_text(json.dumps(row | change))
+        with pytest.raises(InputError, match=message):
+            read_pairs(path, attributes=NAMES)
+    path.write_text(json.dumps({"prompt": "p"}))
+    with pytest.raises(InputError, match="missing first, second, labels"):
+        read_pairs(path, attributes=NAMES)
+
+
+def test_an_attribute_without_labels_is_refused(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(tmp_path)
+    with pytest.raises(InputError, match="truthfulness has none"):
+        EncodedPairs.from_pairs(make_pairs(2), tokenizer=tokenizer, attributes=[*NAMES, "truthfulness"], max_tokens=64)
+
+
+def test_attribute_names_are_checked() -> None:
+    assert resolve_attributes(["empathy"], betas={"empathy": 0.5})[0].beta == 0.5
+    with pytest.raises(UnknownNameError, match="unknown attribute 'charm'"):
+        resolve_attributes(["charm"])
+    with pytest.raises(InputError, match="different names"):
+        resolve_attributes(["empathy", "empathy"])
+    with pytest.raises(InputError, match="above 0"):
+        resolve_attributes(["empathy"], betas={"empathy": 0.0})

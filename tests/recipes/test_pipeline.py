@@ -1,0 +1,147 @@
+"""The whole way on a model that is not the lab's: run, run again, generate, and what bad input says."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+from typer.testing import CliRunner
+
+from prosocial.editing.errors import InputError
+from prosocial.editing.files import read_json
+from prosocial.recipes.loading import builtin_recipes, load_recipe
+from prosocial.recipes.pipeline import recipe_stages, run_recipe
+from prosocial.recipes.schema import Recipe
+
+from .pico_recipe import write_recipe
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:torch"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+STAGES = (
+    *("data", "harmful", "vector", "edit", "pairs", "replies", "reward"),
+    *("gate", "head", "threshold", "steered", "bundle", "parity", "report"),
+)
+
+
+def run(recipe: Path, out: Path, *overrides: str, clean: bool = False) -> int:
+    return run_recipe(
+        str(recipe),
+        out=out,
+        overrides=list(overrides),
+        dry_run=False,
+        clean=clean,
+        json=False,
+        console=Console(quiet=True),
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the pico recipe."""
+    folder = tmp_path_factory.mktemp("pico")
+    assert run(write_recipe(folder), folder / "out") == 0
+    return folder
+
+
+def test_every_stage_leaves_its_artefact_and_parity_passes(finished: Path) -> None:
+    out = finished / "out"
+    assert all((out / stage).is_dir() for stage in STAGES)
+    report = read_json(out / "report" / "report.json", schema="prosocial.report/1")
+    assert report["parity"]["verdict"] == "pass"
+    record = read_json(out / "edit" / "edit_record.json")
+    assert record["result"]["inner_product"] < 0
+    page = (out / "report" / "report.html").read_text()
+    assert str(finished) not in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_a_second_run_makes_nothing_again_and_a_change_only_what_hangs_on_it(finished: Path) -> None:
+    store = finished / "out" / "store"
+    before = {path: path.stat().st_mtime_ns for path in store.iterdir()}
+    assert run(finished / "recipe.yaml", finished / "out") == 0
+    assert {path: path.stat().st_mtime_ns for path in store.iterdir()} == before
+    recipe = load_recipe(finished / "recipe.yaml", ["gate.rank=2"], model=Recipe)
+    from prosocial.recipes.plan import plan_run
+
+    states = {planned.stage.name: planned.state for planned in plan_run(recipe_stages(recipe), store).stages}
+    made_again = {name for name, state in states.items() if "reuse" not in str(state)}
+    assert made_again == {"gate", "threshold", "steered", "bundle", "parity", "report"}
+
+
+def test_the_bundle_answers_from_the_command_line(finished: Path) -> None:
+    from prosocial.cli.main import app
+
+    result = CliRunner().invoke(app, ["generate", str(finished / "out" / "bundle"), "how do i bake bread?", "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)
+
+
+def test_a_dry_run_writes_nothing(finished: Path, tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"overrides": [], "dry_run": True, "clean": False, "console": Console(quiet=True)}
+    assert run_recipe(str(finished / "recipe.yaml"), out=tmp_path / "out", json=False, **arguments) == 0
+    assert not (tmp_path / "out").exists() or not any(path.is_file() for path in (tmp_path / "out").rglob("*"))
+
+
+def broken(finished: Path, tmp_path: Path) -> Path:
+    for name in ("model", "data"):
+        shutil.copytree(finished / name, tmp_path / name)
+    recipe = yaml.safe_load((finished / "recipe.yaml").read_text())
+    recipe["model"] = str(tmp_path / "model")
+    recipe["data"] = {part: str(tmp_path / "data" / Path(path).name) for part, path in recipe["data"].items()}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return tmp_path / "recipe.yaml"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("gate.rnak=3", "unknown key gate.rnak"),
+        ("attributes=[empathy, charm]", "unknown attribute 'charm'"),
+        ("data.probes=/nowhere/probes.jsonl", "there is none at /nowhere/probes.jsonl"),
+        ("edit.scale=-1", "edit.scale"),
+        ("judge=oracle", "unknown judge 'oracle'"),
+        ("model={lab: {}}", "model.lab should go with data.lab"),
+    ],
+)
+def test_bad_values_are_one_clear_line_before_anything_runs(
+    finished: Path, tmp_path: Path, override: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        run(broken(finished, tmp_path), tmp_path / "out", override)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out" / "store").glob("[a-z]*"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda root: (root / "model" / "config.json").unlink(), r"config\.json"),
+        (lambda root: [path.unlink() for path in (root / "model").glob("model*")], "weights"),
+        (lambda root: (root / "data" / "harmful.jsonl").write_text(""), "holds no rows"),
+        (lambda root: (root / "model" / "chat_template.jinja").unlink(), "chat template"),
+        (lambda root: (root / "data" / "pairs.jsonl").write_text('{"prompt": "x"}'), "missing first, second, labels"),
+    ],
+)
+def test_bad_files_are_one_clear_line_and_leave_no_half_artefact(
+    finished: Path, tmp_path: Path, spoil: Any, message: str
+) -> None:
+    recipe = broken(finished, tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(InputError, match=message) as caught:
+        run(recipe, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    store = tmp_path / "out" / "store"
+    assert not store.exists() or not list(store.glob(".*.partial"))
+
+
+def test_the_shipped_recipes_are_valid() -> None:
+    assert {"quickstart", "llama-3.1-8b-instruct"} <= set(builtin_recipes())
+    for name in builtin_recipes():
+        assert load_recipe(name, model=Recipe).name == name
