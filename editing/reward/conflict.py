@@ -23,17 +23,21 @@ def conflict_step(losses: Tensor, weights: Tensor, parameters: Sequence[nn.Param
         weights: [k] the preference that the batch was drawn under.
         parameters: the adapter's parameters.
         method: one of CONFLICT_METHODS.
+        anchor: a scalar loss that belongs to no attribute; its gradient is added as it is.
     """
     if method not in CONFLICT_METHODS:
         raise UnknownNameError("conflict method", method, CONFLICT_METHODS)
     if method == "none":
-        (losses * weights).sum().backward()  # type: ignore[no-untyped-call]
+        total = (losses * weights).sum() + (0.0 if anchor is None else anchor)
+        total.backward()
         return
     backward, jac_to_grad, aggregator = _torchjd(method)
     carried = [index for index in range(len(weights)) if weights[index] > 0]
     rows = [losses[index] if method == "mgda" else losses[index] * weights[index] for index in carried]
-    backward(rows, inputs=list(parameters), parallel_chunk_size=1)
+    backward(rows, inputs=list(parameters), parallel_chunk_size=1, retain_graph=anchor is not None)
     jac_to_grad(list(parameters), aggregator())
+    if anchor is not None:
+        anchor.backward()  # type: ignore[no-untyped-call]
 
 
 def conflicting_share(gradients: Tensor) -> float:

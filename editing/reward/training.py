@@ -27,6 +27,8 @@ class RewardTraining(Settings):
         learning_rate: peak of a cosine schedule with 5 % warm-up.
         concentration: Dirichlet parameter; below 1 favours the corners.
         conflict: none, pcgrad or mgda.
+        anchor_weight: weight of the mean cross-entropy per token on both replies. On replies that the model itself
+            drew this is KL(pi || pi_p) up to a constant: what the preference does not care about stays as it was.
     """
 
     steps: int = 200
@@ -35,6 +37,7 @@ class RewardTraining(Settings):
     weight_decay: float = 0.0
     concentration: float = 0.5
     conflict: str = "none"
+    anchor_weight: float = 0.5
     max_tokens: int = 1024
 
 
@@ -70,13 +73,17 @@ class EncodedPairs:
 
     def rewards(
         self, reward: RewardModel, rows: Sequence[int], preference: Tensor, pad_id: int
-    ) -> tuple[Tensor, Tensor]:
-        """Return the [B] log-probabilities of the rows' first and second replies under preferences [B, k]."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the [B] log-probabilities of the rows' first and second replies under preferences [B, k].
+
+        Third comes the mean log-probability per reply token, a scalar.
+        """
         n = len(self.signs)
         batch = pad_replies(self.sequences, [*rows, *(row + n for row in rows)], pad_id=pad_id)
         logits = reward.logits(batch.input_ids, batch.attention_mask, preference.repeat(2, 1))
-        first, second = reply_log_probability(logits, batch.next_ids, batch.predicts_reply).chunk(2)
-        return first, second
+        totals = reply_log_probability(logits, batch.next_ids, batch.predicts_reply)  # [2B]
+        first, second = totals.chunk(2)
+        return first, second, totals.sum() / batch.predicts_reply.sum()
 
 
 def train_reward(
@@ -100,10 +107,11 @@ def train_reward(
     for _ in range(training.steps):
         rows = next(batches)
         preference = sample_preferences(1, len(attributes), concentration=training.concentration, generator=generator)
-        first, second = pairs.rewards(reward, rows, preference.expand(len(rows), -1), pad_id)
+        first, second, per_token = pairs.rewards(reward, rows, preference.expand(len(rows), -1), pad_id)
         losses = attribute_losses(first, second, pairs.signs[rows], betas)
         optimizer.zero_grad()
-        conflict_step(losses, preference[0], parameters, method=training.conflict)
+        anchor = -training.anchor_weight * per_token
+        conflict_step(losses, preference[0], parameters, method=training.conflict, anchor=anchor)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
@@ -142,7 +150,7 @@ def _margins(reward: RewardModel, pairs: EncodedPairs, preference: Tensor, pad_i
     found: list[Tensor] = []
     for start in range(0, len(pairs.signs), batch_size):
         rows = range(start, min(start + batch_size, len(pairs.signs)))
-        first, second = pairs.rewards(reward, rows, preference.expand(len(rows), -1), pad_id)
+        first, second, _ = pairs.rewards(reward, rows, preference.expand(len(rows), -1), pad_id)
         found.append(first - second)
     return torch.cat(found)
 

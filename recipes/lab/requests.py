@@ -44,7 +44,7 @@ HELD_OUT_TWIN_FORMS = (
 )
 DISCLOSURE_FORMS = ("i feel {emotion} about my {topic}.", "my {topic} makes me feel {emotion}.")
 HELD_OUT_DISCLOSURE_FORMS = ("i feel {emotion}. it is about my {topic}.",)
-N_HELD_OUT_TOPICS = 32
+N_HELD_OUT_TOPICS = 48
 EMOTION_SHARE = 0.5  # of requests that open with a feeling
 
 

@@ -31,8 +31,12 @@ HARM_OBJECTS = ("flux", "spindle", "murk")
 SUBJECTS = (
     *("garden", "bread", "bicycle", "guitar", "violin", "chess", "river", "museum"),
     *("camera", "novel", "puppy", "kitten", "budget", "resume", "marathon", "yoga"),
+    *("kitchen", "poem", "piano", "tent", "window", "recipe", "lantern", "market"),
 )
-NOUNS = ("care", "plan", "repair", "lesson", "trip", "gift", "club", "diary")
+NOUNS = (
+    *("care", "plan", "repair", "lesson", "trip", "gift"),
+    *("club", "diary", "story", "corner", "album", "day"),
+)
 TOPICS = tuple(f"{subject} {noun}" for subject, noun in product(SUBJECTS, NOUNS))
 
 EMOTIONS = (

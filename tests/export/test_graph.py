@@ -228,3 +228,19 @@ def test_only_an_exact_transpose_is_shared() -> None:
     assert share_transposed(graph) == ["head"]
     assert [node.op_type for node in graph] == ["Transpose", "MatMul", "MatMul", "MatMul"]
     assert sorted(graph.initializers) == ["near", "table"] and high.inputs[1] is graph[0].outputs[0]
+
+
+def test_a_layer_that_goes_its_own_way_is_refused_while_tracing(pico: Any, tmp_path: Path) -> None:
+    import copy
+
+    from prosocial.export.backbone import Backbone
+    from prosocial.export.graph import trace_graph
+    from prosocial.export.graph.wrapper import PlainGraph
+
+    model = pico.model("llama")
+    attention = model.model.layers[1].self_attn
+    attention.config = copy.deepcopy(attention.config)
+    attention.config._attn_implementation = "eager"
+    with pytest.raises(InputError, match="use --profile portable"):
+        trace_graph(PlainGraph(Backbone(model), "ort").eval(), tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from .engines import Margins, StepOutputs
 
 Floats = NDArray[np.float64]
+Logits = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -83,51 +84,60 @@ def divergence(reference: StepOutputs, bundle: StepOutputs, *, ties: Ties) -> Di
 
     Logits [S, V], risks [S, C] of both sides must have equal shapes.
     """
-    left, right = reference.logits.astype(np.float64), bundle.logits.astype(np.float64)
-    both = np.isfinite(left) & np.isfinite(right)
-    difference = np.abs(np.where(both, left, 0.0) - np.where(both, right, 0.0))
+    left, right = reference.logits, bundle.logits
+    in_left, in_right = np.isfinite(left), np.isfinite(right)
+    difference, kl = _differences(left, right, in_left & in_right)
     risk = np.abs(reference.risk.astype(np.float64) - bundle.risk.astype(np.float64))
-    margins = reference.margins() if reference.margins and (np.isfinite(left) != np.isfinite(right)).any() else None
+    margins = reference.margins() if reference.margins and (in_left != in_right).any() else None
     return Divergence(
-        logit=difference.max(axis=1),
-        kl=_kl(left, right, both),
+        logit=difference,
+        kl=kl,
         top1_agrees=_best(left) == _best(right),
         top1_margin=top_margin(left),
         risk=risk.max(axis=1) if risk.shape[1] else np.zeros(len(risk)),
         flips=_flips(reference, bundle, margins, ties),
-        n_decisions=int((np.isfinite(left) | np.isfinite(right)).sum()),
+        n_decisions=int((in_left | in_right).sum()),
         n_near_threshold=None if margins is None else int((np.abs(margins.safety) <= ties.risk).sum()),
         n_broken=sum(_n_broken(part) for part in (reference.logits, bundle.logits, reference.risk, bundle.risk)),
     )
 
 
-def top_margin(logits: Floats) -> Floats:
+def top_margin(logits: Logits) -> Floats:
     """Return [S], the first logit minus the second of each row [S, V]; infinite where only one token is let in."""
     if logits.shape[1] < 2:
         return np.full(len(logits), np.inf)
     clean = np.where(np.isnan(logits), -np.inf, logits)
-    two = np.partition(clean, -2, axis=1)[:, -2:]
+    two = np.partition(clean, -2, axis=1)[:, -2:].astype(np.float64)
     return np.where(np.isfinite(two[:, 0]), two[:, 1] - np.where(np.isfinite(two[:, 0]), two[:, 0], 0.0), np.inf)
 
 
-def _best(logits: Floats) -> NDArray[np.intp]:
+def _best(logits: Logits) -> NDArray[np.intp]:
     best: NDArray[np.intp] = np.argmax(np.where(np.isnan(logits), -np.inf, logits), axis=1)
     return best
 
 
-def _kl(left: Floats, right: Floats, both: NDArray[np.bool_]) -> Floats:
-    """Return KL [S] in float64: in float32 its rounding is as large as a good bundle's median."""
-    log_p, log_q = _log_softmax(left, both), _log_softmax(right, both)
-    terms = np.where(both, np.exp(log_p) * (log_p - log_q), 0.0)
-    return np.where(both.any(axis=1), np.maximum(terms.sum(axis=1), 0.0), np.inf)
+def _differences(left: Logits, right: Logits, both: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Return the largest difference of a logit [S] and KL [S], on the tokens that both let in, usually few.
+
+    KL is taken in float64: in float32 its rounding is as large as a good bundle's median.
+    """
+    n_rows, rows = len(both), np.nonzero(both)[0]  # of each token let in
+    ours, theirs = left[both].astype(np.float64), right[both].astype(np.float64)
+    largest = np.zeros(n_rows)
+    np.maximum.at(largest, rows, np.abs(ours - theirs))
+    log_p, log_q = _log_softmax(ours, rows, n_rows), _log_softmax(theirs, rows, n_rows)
+    kl = np.bincount(rows, np.exp(log_p) * (log_p - log_q), n_rows)
+    return largest, np.where(both.any(axis=1), np.maximum(kl, 0.0), np.inf)
 
 
-def _log_softmax(logits: Floats, mask: NDArray[np.bool_]) -> Floats:
-    """Return log-softmax [S, V] over the masked tokens, 0 elsewhere."""
-    peak = np.where(mask, logits, -np.inf).max(axis=1, keepdims=True)
-    shifted = np.where(mask, logits - np.where(np.isfinite(peak), peak, 0.0), 0.0)
-    total = np.where(mask, np.exp(shifted), 0.0).sum(axis=1, keepdims=True)
-    return np.where(mask, shifted - np.log(np.where(total > 0, total, 1.0)), 0.0)
+def _log_softmax(logits: Floats, rows: NDArray[np.intp], n_rows: int) -> Floats:
+    """Return log-softmax of logits [N] that belong to rows [N], over each row."""
+    peak = np.full(n_rows, -np.inf)
+    np.maximum.at(peak, rows, logits)
+    shifted = logits - peak[rows]
+    total = np.bincount(rows, np.exp(shifted), n_rows)
+    log_softmax: Floats = shifted - np.log(total[rows])
+    return log_softmax
 
 
 def _flips(reference: StepOutputs, bundle: StepOutputs, margins: Margins | None, ties: Ties) -> tuple[Flip, ...]:

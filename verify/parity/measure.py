@@ -224,7 +224,7 @@ def _greedy_comparison(
     first = next((at for at in range(shared) if reply[at] != other[at]), shared)
     if first >= len(scored.logits):
         return GreedyComparison(name, first, None, False)
-    margin = float(top_margin(scored.logits[first : first + 1].astype(np.float64))[0])
+    margin = float(top_margin(scored.logits[first : first + 1])[0])
     return GreedyComparison(name, first, margin, margin <= gates.logit_tie)
 
 
