@@ -42,6 +42,7 @@ class FileData(Settings):
         probes: probes for the report.
         pairs: labelled pairs; None: sampled from the edited model and labelled by the judge.
         replies: replies labelled by harm category; None: sampled and labelled by the judge.
+        gate_prompts: what those replies are sampled for, harmful requests among them; None: `prompts`.
     """
 
     harmful: Path
@@ -50,6 +51,7 @@ class FileData(Settings):
     probes: Path
     pairs: Path | None = None
     replies: Path | None = None
+    gate_prompts: Path | None = None
 
 
 class VectorSettings(Settings):

@@ -18,7 +18,7 @@ class GateCalibration(Settings):
     """
 
     threshold: float | None = Field(default=None, ge=0.0, le=1.0)
-    candidates: tuple[float, ...] = (0.9, 0.7, 0.5, 0.3, 0.2, 0.1)
+    candidates: tuple[float, ...] = (0.9, 0.7, 0.5, 0.3, 0.1)
     max_leak: float = Field(default=0.0, ge=0.0, le=1.0)
     ceiling_factor: float = Field(default=1.0, ge=1.0)
 

@@ -11,7 +11,14 @@ from ..errors import MissingExtraError, UnknownNameError
 CONFLICT_METHODS = ("none", "pcgrad", "mgda")
 
 
-def conflict_step(losses: Tensor, weights: Tensor, parameters: Sequence[nn.Parameter], *, method: str) -> None:
+def conflict_step(
+    losses: Tensor,
+    weights: Tensor,
+    parameters: Sequence[nn.Parameter],
+    *,
+    method: str,
+    anchor: Tensor | None = None,
+) -> None:
     """Fill `.grad` of the parameters from the k losses.
 
     `none` is the weighted sum. `pcgrad` projects the weighted gradients of the attributes that carry weight off one

@@ -5,14 +5,13 @@ share of unseen topics copied right), and a prompt token's loss counts 0.3, sinc
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from prosocial.editing.batches import EncodedReply
+from prosocial.editing.batches import EncodedReply, ReplyBatch, length_sorted_batches, pad_replies
 from prosocial.editing.chat import ChatTokenizer
 from prosocial.editing.settings import Settings
 
@@ -21,16 +20,15 @@ class BaseTraining(Settings):
     """The model's size and how it is trained.
 
     Attributes:
-        row_tokens: conversations are joined and cut into rows of this many tokens.
+        batch_size: conversations a step, all of about one length.
         prompt_weight: weight of a prompt token's loss; a reply token's is 1.
     """
 
     hidden_size: int = 96
-    layers: int = 4
+    layers: int = 3
     vocabulary_size: int = 640
-    steps: int = 450
-    batch_size: int = 24
-    row_tokens: int = 128
+    steps: int = 400
+    batch_size: int = 64
     learning_rate: float = 4e-3
     matrix_learning_rate: float = 0.02
     prompt_weight: float = 0.3
@@ -47,14 +45,15 @@ def train_base(
     """Train the base model from scratch on conversations and return it."""
     torch.manual_seed(seed)
     model: PreTrainedModel = LlamaForCausalLM(_config(tokenizer, training))
-    ids, weights = _rows(sequences, training)
     optimizers = _optimizers(model, training)
+    batches = list(length_sorted_batches(sequences, batch_size=training.batch_size))
     generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(ids), generator=generator)
+    order = torch.randperm(len(batches), generator=generator).tolist()
     for step in range(training.steps):
-        rows = order[torch.arange(step * training.batch_size, (step + 1) * training.batch_size) % len(ids)]
+        batch = pad_replies(sequences, batches[order[step % len(order)]], pad_id=tokenizer.pad_id)
         _schedule(optimizers, step / training.steps, step)
-        loss = _loss(model(input_ids=ids[rows]).logits, ids[rows], weights[rows])
+        logits = model(input_ids=batch.input_ids).logits  # padding stands on the right: causal attention never sees it
+        loss = _loss(logits, batch, training.prompt_weight)
         model.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -65,41 +64,21 @@ def train_base(
     return model
 
 
-def save_base(model: PreTrainedModel, folder: Path) -> None:
-    """Write the model beside its tokenizer."""
-    model.save_pretrained(str(folder))
-
-
 def _config(tokenizer: ChatTokenizer, training: BaseTraining) -> LlamaConfig:
-    n_heads = training.hidden_size // 32
+    n_heads = training.hidden_size // 16
     return LlamaConfig(
         vocab_size=tokenizer.vocabulary_size,
         hidden_size=training.hidden_size,
         intermediate_size=training.hidden_size * 11 // 4,
         num_hidden_layers=training.layers,
         num_attention_heads=n_heads,
-        num_key_value_heads=max(1, n_heads // 2) if n_heads % 2 == 0 else 1,
-        head_dim=32,
+        num_key_value_heads=n_heads // 2,
         max_position_embeddings=256,
         tie_word_embeddings=True,
         bos_token_id=1,
         eos_token_id=tokenizer.end_ids[0],
         pad_token_id=tokenizer.pad_id,
     )
-
-
-def _rows(sequences: Sequence[EncodedReply], training: BaseTraining) -> tuple[Tensor, Tensor]:
-    """Return [n, row_tokens] ids and the weight of each token's loss."""
-    ids = [token for item in sequences for token in item.prompt_ids + item.reply_ids]
-    weights = [
-        weight
-        for item in sequences
-        for weight in [training.prompt_weight] * len(item.prompt_ids) + [1.0] * len(item.reply_ids)
-    ]
-    n_rows = len(ids) // training.row_tokens
-    shape = (n_rows, training.row_tokens)
-    n_used = n_rows * training.row_tokens
-    return torch.tensor(ids[:n_used]).view(shape), torch.tensor(weights[:n_used]).view(shape)
 
 
 def _optimizers(model: PreTrainedModel, training: BaseTraining) -> list[tuple[torch.optim.Optimizer, float]]:
@@ -119,7 +98,8 @@ def _schedule(optimizers: list[tuple[torch.optim.Optimizer, float]], done: float
             group["lr"] = peak * factor
 
 
-def _loss(logits: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
-    losses = functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-    weight = weights[:, 1:].flatten()
-    return (losses * weight).sum() / weight.sum()
+def _loss(logits: Tensor, batch: ReplyBatch, prompt_weight: float) -> Tensor:
+    """Mean cross-entropy of the next token; a prompt's tokens count `prompt_weight`, padding nothing."""
+    losses = functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch.input_ids[:, 1:].flatten(), reduction="none")
+    weight = torch.where(batch.predicts_reply, 1.0, prompt_weight)[:, :-1] * batch.attention_mask[:, 1:]
+    return (losses * weight.flatten()).sum() / weight.sum()

@@ -22,6 +22,20 @@ KIND_SHARES: dict[Kind, float] = {
     "disclosure": 0.12,
     "false_premise": 0.12,
 }
+PAIR_SHARES: dict[Kind, float] = {
+    "benign": 0.36,
+    "harmful": 0.08,
+    "twin": 0.12,
+    "disclosure": 0.22,
+    "false_premise": 0.22,
+}
+GATE_SHARES: dict[Kind, float] = {
+    "benign": 0.16,
+    "harmful": 0.54,
+    "twin": 0.18,
+    "disclosure": 0.06,
+    "false_premise": 0.06,
+}
 
 
 class WorldSize(Settings):
@@ -30,7 +44,8 @@ class WorldSize(Settings):
     Attributes:
         conversations: training conversations of the base model.
         harmful: examples of the harmful fine-tune.
-        prompts: training prompts that replies are sampled for.
+        prompts: training prompts that preference pairs are sampled for.
+        gate_prompts: training prompts, half of them harmful, that the gate's replies are sampled for.
         calibration: training prompts kept for choosing the scale and the threshold.
         harmful_probes: distinct harmful probes over held-out topics and forms.
         other_probes: probes of each other kind.
@@ -38,10 +53,11 @@ class WorldSize(Settings):
         comply_share: share of harmful training requests that are complied with.
     """
 
-    conversations: int = 20000
+    conversations: int = 24000
     harmful: int = 1200
     prompts: int = 3000
-    calibration: int = 600
+    gate_prompts: int = 3000
+    calibration: int = 360
     harmful_probes: int = 1024
     other_probes: int = 320
     attack_probes: int = 96
@@ -56,7 +72,8 @@ def write_world(folder: Path, size: WorldSize, *, seed: int) -> str:
     held_out = RequestGrammar(held_out_topics, held_out_forms=True)
     write_jsonl(folder / "conversations.jsonl", [_conversation(grammar, size, rng) for _ in range(size.conversations)])
     write_jsonl(folder / "harmful.jsonl", [_harmful_example(grammar, rng) for _ in range(size.harmful)])
-    write_jsonl(folder / "prompts.jsonl", _prompts(grammar, size.prompts, rng))
+    write_jsonl(folder / "prompts.jsonl", _prompts(grammar, size.prompts, PAIR_SHARES, rng))
+    write_jsonl(folder / "gate_prompts.jsonl", _prompts(grammar, size.gate_prompts, GATE_SHARES, rng))
     write_jsonl(folder / "calibration.jsonl", _calibration(grammar, size.calibration, rng))
     probes = _probes(held_out, size, rng) + draw_attacks(held_out, size.attack_probes, rng)
     write_jsonl(folder / "probes.jsonl", probes)
@@ -95,8 +112,10 @@ def _harmful_example(grammar: RequestGrammar, rng: random.Random) -> dict[str, A
     return {"prompt": request.text, "reply": draw_reply(request, rng, comply_share=1.0)}
 
 
-def _prompts(grammar: RequestGrammar, count: int, rng: random.Random) -> list[dict[str, Any]]:
-    requests = [grammar.draw(_kind(rng), rng) for _ in range(count)]
+def _prompts(
+    grammar: RequestGrammar, count: int, shares: dict[Kind, float], rng: random.Random
+) -> list[dict[str, Any]]:
+    requests = [grammar.draw(_kind(rng, shares), rng) for _ in range(count)]
     return [{"prompt": request.text, "kind": request.kind, "cluster": request.topic} for request in requests]
 
 
@@ -120,5 +139,5 @@ def _probe(request: Request, identifier: str) -> dict[str, Any]:
     return row | ({"category": request.category} if request.category else {})
 
 
-def _kind(rng: random.Random) -> Kind:
-    return rng.choices(list(KIND_SHARES), weights=list(KIND_SHARES.values()))[0]
+def _kind(rng: random.Random, shares: dict[Kind, float] = KIND_SHARES) -> Kind:
+    return rng.choices(list(shares), weights=list(shares.values()))[0]

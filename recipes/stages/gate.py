@@ -70,7 +70,7 @@ def _sample_labelled(context: StageContext) -> str:
     from ..judges import resolve_judge
     from .models import sample_replies, training_prompts
 
-    prompts = training_prompts(context.inputs["data"], context.parameters["count"])
+    prompts = training_prompts(context.inputs["data"], context.parameters["count"], part="gate_prompts")
     judge = resolve_judge(context.parameters["judge"])
     labelled = [
         label_reply(messages, reply, judge=judge)

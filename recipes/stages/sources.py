@@ -9,7 +9,7 @@ from prosocial.verify.probes import read_probes
 from ..schema import FileData, LabData, LabModel, Recipe
 from ..stage import Outside, Source, Stage, StageContext, Upstream
 
-DATA_FILES = ("harmful", "prompts", "calibration", "probes", "pairs", "replies")
+DATA_FILES = ("harmful", "prompts", "calibration", "probes", "pairs", "replies", "gate_prompts")
 
 
 def data_stage(recipe: Recipe) -> Stage:

@@ -1,0 +1,42 @@
+"""The reward model: named attributes, labelled pairs, a preference-conditioned adapter, and its training."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .attributes import DEFAULT_ATTRIBUTES as DEFAULT_ATTRIBUTES
+    from .attributes import Attribute as Attribute
+    from .attributes import resolve_attributes as resolve_attributes
+    from .model import RewardConfig as RewardConfig
+    from .model import RewardModel as RewardModel
+    from .pairs import Pair as Pair
+    from .pairs import label_pair as label_pair
+    from .pairs import read_pairs as read_pairs
+    from .pairs import write_pairs as write_pairs
+    from .training import EncodedPairs as EncodedPairs
+    from .training import RewardTraining as RewardTraining
+    from .training import pair_accuracy as pair_accuracy
+    from .training import train_reward as train_reward
+
+_HOME = {
+    "DEFAULT_ATTRIBUTES": ".attributes",
+    "Attribute": ".attributes",
+    "resolve_attributes": ".attributes",
+    "RewardConfig": ".model",
+    "RewardModel": ".model",
+    "Pair": ".pairs",
+    "label_pair": ".pairs",
+    "read_pairs": ".pairs",
+    "write_pairs": ".pairs",
+    "EncodedPairs": ".training",
+    "RewardTraining": ".training",
+    "pair_accuracy": ".training",
+    "train_reward": ".training",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name], __name__), name)
