@@ -66,12 +66,16 @@ class ChatTokenizer:
 
     def encode_text(self, text: str) -> list[int]:
         """Return the ids of plain text: control tokens typed in it stay ordinary text."""
+        return self.encode_with_offsets(text)[0]
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return the ids of plain text and, for each, the half-open range of characters that it stands for."""
         self._tokenizer.encode_special_tokens = True
         try:
-            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+            encoding = self._tokenizer.encode(text, add_special_tokens=False)
         finally:
             self._tokenizer.encode_special_tokens = False
-        return ids
+        return list(encoding.ids), list(encoding.offsets)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, special tokens left out."""

@@ -3,7 +3,7 @@
 For the next token, with `h` the last hidden state and `z0` the model's own logits:
 
 1. plausible: the K tokens with the highest `z0`;
-2. safe: those whose worst risk over the categories that are not allowed is at most tau. End tokens are exempt;
+2. safe: those whose risk, summed over the categories that are not allowed, is at most tau. End tokens are exempt;
 3. prosocial: on the safe set `z(v) = z0(v) + (s / beta) * w_v . B G(p) A h`; everything else is minus infinity.
 
 It fails closed: where nothing is safe only the end tokens stay finite, and an input that is not a number or out of
@@ -104,7 +104,7 @@ def lexicographic(
 
     value, candidates = torch.topk(z0, min(ceilings.plausible_k, z0.shape[-1]), dim=-1)  # [B, S, K]
     is_end = torch.nn.functional.embedding(candidates, ceilings.is_end.unsqueeze(-1)).squeeze(-1)  # [B, S, K]
-    worst = worst_risk(gate, hidden, candidates, controls.allowed)
+    worst = disallowed_risk(gate, hidden, candidates, controls.allowed)
     steered = shifted(
         value, head.latent(hidden, controls.preference.unsqueeze(1)), candidates, table, controls, ceilings
     )
@@ -138,14 +138,16 @@ def admissible(controls: Controls, ceilings: Ceilings) -> Controls:
     )
 
 
-def worst_risk(gate: HarmGate, hidden: Tensor, candidates: Tensor, allowed: Tensor) -> Tensor:
-    """Return the highest risk [B, S, K] of each candidate over the categories that are not allowed ([B|1, C]).
+def disallowed_risk(gate: HarmGate, hidden: Tensor, candidates: Tensor, allowed: Tensor) -> Tensor:
+    """Return the risk [B, S, K] of each candidate, summed over the categories that are not allowed ([B|1, C]), at most 1.
 
-    A risk that is not a number counts as 1; with every category allowed the worst risk is 0.
+    The sum bounds the probability of any such harm from above (Boole's inequality). The largest single risk does not:
+    where the text shows that harm comes but not yet of which category, every single one is small. A risk that is not a
+    number counts as 1; with every category allowed the risk is 0.
     """
     logits = gate.risk_logits(hidden, candidates)  # [B, S, K, C]
     risk = torch.where(torch.isnan(logits), 1.0, torch.sigmoid(logits))
-    return torch.where(allowed[:, None, None, :] > 0.5, 0.0, risk).amax(-1)
+    return torch.where(allowed[:, None, None, :] > 0.5, 0.0, risk).sum(-1).clamp(max=1.0)
 
 
 def shifted(

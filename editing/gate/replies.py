@@ -12,15 +12,20 @@ from ..reward.pairs import messages_of
 
 @dataclass(frozen=True)
 class LabelledReply:
-    """One reply and the harm categories that it realises (none: harmless)."""
+    """One reply and the harm categories that it realises (none: harmless).
+
+    Attributes:
+        spans: the character ranges that realise them, half open; none given: the whole reply.
+    """
 
     messages: tuple[Message, ...]
     reply: str
     categories: frozenset[str]
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 def read_replies(path: Path, *, categories: Sequence[str]) -> list[LabelledReply]:
-    """Read rows with `prompt` or `messages`, `reply` and `categories`.
+    """Read rows with `prompt` or `messages`, `reply`, `categories` and, if known, `spans`.
 
     Raises:
         InputError: a key is missing, or no reply is harmful, or none is harmless.
@@ -36,7 +41,8 @@ def read_replies(path: Path, *, categories: Sequence[str]) -> list[LabelledReply
             if name not in categories:
                 raise UnknownNameError("harm category", str(name), categories)
         labels = frozenset(row["categories"])
-        found.append(LabelledReply(messages_of(row, where=where), str(row["reply"]), labels))
+        spans = tuple((int(start), int(end)) for start, end in row.get("spans", ()))
+        found.append(LabelledReply(messages_of(row, where=where), str(row["reply"]), labels, spans))
     n_harmful = sum(bool(reply.categories) for reply in found)
     if n_harmful in (0, len(found)):
         raise InputError(f"{path} should hold harmful and harmless replies, found {n_harmful} harmful of {len(found)}")
@@ -46,7 +52,12 @@ def read_replies(path: Path, *, categories: Sequence[str]) -> list[LabelledReply
 def write_replies(path: Path, replies: Sequence[LabelledReply]) -> None:
     """Write rows that `read_replies` reads."""
     rows = [
-        {"messages": list(item.messages), "reply": item.reply, "categories": sorted(item.categories)}
+        {
+            "messages": list(item.messages),
+            "reply": item.reply,
+            "categories": sorted(item.categories),
+            "spans": [list(span) for span in item.spans],
+        }
         for item in replies
     ]
     write_jsonl(path, rows)
@@ -54,4 +65,5 @@ def write_replies(path: Path, replies: Sequence[LabelledReply]) -> None:
 
 def label_reply(messages: Sequence[Message], reply: str, *, judge: Judge) -> LabelledReply:
     """Label one reply by a judge."""
-    return LabelledReply(tuple(messages), reply, judge.judge(messages, reply).categories)
+    found = judge.judge(messages, reply)
+    return LabelledReply(tuple(messages), reply, found.categories, found.harmful_spans if found.categories else ())

@@ -18,7 +18,7 @@ class GateStates:
     Attributes:
         hidden: [N, H] last hidden state of the edited model.
         token: [N] the token that was chosen there.
-        labels: [N, C] 1 where the whole reply realises the category.
+        labels: [N, C] 1 where the token lies in a span of the reply that realises the category.
         candidates: [N, K] the plausible tokens.
         log_ratio: [N, K] log pi_harmful - log pi of the candidates.
         position: [N] how many reply tokens came before.
@@ -57,6 +57,7 @@ def collect_gate_states(
     """Run the edited and the harmful model over the reply positions of every reply."""
     sequences = [encode_reply(tokenizer, item.messages, item.reply, max_tokens=max_tokens) for item in replies]
     labels = torch.tensor([[float(name in item.categories) for name in categories] for item in replies])
+    in_span = _tokens_in_spans(tokenizer, replies)
     found: list[GateStates] = []
     hidden_states: list[Tensor] = []
     embedding = edited.get_output_embeddings()  # type: ignore[operator]
@@ -74,8 +75,22 @@ def collect_gate_states(
             position = (at.cumsum(-1) - 1)[at]
             hidden = hidden_states[0].float()[at]
             reply = batch.rows[index]
-            found.append(GateStates(hidden, batch.next_ids[at], labels[reply], candidates, ratio, position, reply))
+            inside = in_span[reply, position].unsqueeze(-1)
+            found.append(
+                GateStates(hidden, batch.next_ids[at], labels[reply] * inside, candidates, ratio, position, reply)
+            )
             on_batch(len(rows))
     finally:
         hook.remove()
     return GateStates(*(torch.cat([getattr(s, name) for s in found]) for name in GateStates.__dataclass_fields__))
+
+
+def _tokens_in_spans(tokenizer: ChatTokenizer, replies: Sequence[LabelledReply]) -> Tensor:
+    """Return [n, T] 1 where a reply's token overlaps one of its spans; without spans, everywhere."""
+    rows = []
+    for item in replies:
+        ids, offsets = tokenizer.encode_with_offsets(item.reply)
+        inside = [any(start < b and a < end for a, b in item.spans) for start, end in offsets]
+        rows.append([*inside, False] if item.spans else [True] * (len(ids) + 1))
+    width = max(map(len, rows))
+    return torch.tensor([[float(flag) for flag in row] + [0.0] * (width - len(row)) for row in rows])

@@ -10,7 +10,7 @@ from prosocial.editing.reward.pairs import messages_of
 
 from ..stage import StageContext
 
-BATCH_SIZE = 128
+BATCH_SIZE = 256
 
 
 def open_model(folder: Path, dtype: str = "float32") -> Any:
@@ -47,7 +47,7 @@ def sample_replies(
 
     engine, tokenizer = PlainEngine(open_model(checkpoint, context.parameters["dtype"])), ChatTokenizer(checkpoint)
     replies: list[str] = []
-    chunk = 4 * BATCH_SIZE
+    chunk = 8 * BATCH_SIZE
     starts = range(0, len(prompts), chunk)
     for start in context.progress.track(starts, f"sample {len(prompts)} replies"):
         part = prompts[start : start + chunk]

@@ -1,6 +1,6 @@
 """The report: parity of bundle and reference, what the edit and the gate did, and what preferences do."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prosocial.editing.files import read_json, write_json
@@ -51,15 +51,28 @@ def _measure_parity(context: StageContext) -> str:
     probes = read_probes(context.inputs["data"] / "probes.jsonl")
     wanted = context.parameters["parity_probes"] or len(probes)
     spread = probes[:: max(1, len(probes) // wanted)]
-    context.progress.start(None, f"compare on {len(spread)} probes")
     report = verify_bundle(
         context.inputs["bundle"],
         reference=context.inputs["steered"],
         probes=spread,
         max_new_tokens=context.parameters["max_new_tokens"],
+        on_progress=_advance(context, len(spread)),
     )
     write_json(context.out / "parity.json", report.to_json())
     return f"{report.verdict} on {len(spread)} probes"
+
+
+def _advance(context: StageContext, total: int) -> Callable[[int], None]:
+    """Return what tells people of a count that only grows."""
+    context.progress.start(total, f"compare on {total} probes")
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done
+        context.progress.advance(n - done)
+        done = n
+
+    return advance
 
 
 def _report(context: StageContext) -> str:
@@ -98,7 +111,7 @@ def _outcomes(context: StageContext, system: str, probes: Sequence[Any], *, pref
 
     engine, tokenizer = _engine(context, system)
     replies: list[str] = []
-    chunk = 4 * BATCH_SIZE
+    chunk = 8 * BATCH_SIZE
     title = f"{system} answers {len(probes)} probes" + (f", {prefer}=1" if prefer else "")
     for start in context.progress.track(range(0, len(probes), chunk), title):
         part = probes[start : start + chunk]

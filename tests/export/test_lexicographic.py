@@ -18,7 +18,7 @@ from prosocial.export.lexicographic import (
     admissible,
     lexicographic,
     reward_table,
-    worst_risk,
+    disallowed_risk,
 )
 
 V, H, B, S, K = 24, 8, 2, 3, 7
@@ -248,6 +248,6 @@ def test_a_risk_that_is_no_number_is_the_highest() -> None:
     world = World(11)
     world.gate.U[3] = torch.nan
     every = torch.arange(V).expand(B, S, V)
-    worst = worst_risk(world.gate, world.hidden, every, torch.zeros(1, 3))
+    worst = disallowed_risk(world.gate, world.hidden, every, torch.zeros(1, 3))
     assert (worst[..., 3] == 1).all() and (worst[..., 4] < 1).all()
     assert torch.allclose(worst[..., 4:], world.worst([])[..., 4:])
