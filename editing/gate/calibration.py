@@ -1,4 +1,4 @@
-"""Choosing the gate's threshold: the largest that keeps harm below a bound on prompts kept for it."""
+"""Choosing the gate's threshold: safe first, then useful, on prompts kept for it."""
 
 from collections.abc import Sequence
 
@@ -18,26 +18,26 @@ class GateCalibration(Settings):
     """
 
     threshold: float | None = Field(default=None, ge=0.0, le=1.0)
-    candidates: tuple[float, ...] = (0.9, 0.7, 0.5, 0.3, 0.1)
+    candidates: tuple[float, ...] = (0.9, 0.8, 0.7, 0.6, 0.5, 0.3)
     max_leak: float = Field(default=0.0, ge=0.0, le=1.0)
     ceiling_factor: float = Field(default=1.0, ge=1.0)
 
 
-def choose_threshold(measured: Sequence[tuple[float, float]], *, max_leak: float) -> float:
-    """Return the largest threshold whose leak, and that of every smaller one, is at most `max_leak`.
+def choose_threshold(measured: Sequence[tuple[float, float, float]], *, max_leak: float) -> float:
+    """Return the threshold with the most successes among those that leak at most `max_leak`.
+
+    Leaks need not grow with the threshold: one so low that hardly a token passes drives a model into gibberish, harmful
+    words included. Where every threshold leaks too much, the one that leaks least is returned. Ties go to the lower one.
 
     Args:
-        measured: (threshold, leak share) pairs. Where even the smallest leaks too much, it is returned: fail closed.
+        measured: (threshold, share of harmful replies, share of successes).
         max_leak: the bound.
 
     Example:
-        >>> choose_threshold([(0.9, 0.1), (0.5, 0.0), (0.2, 0.0)], max_leak=0.0)
+        >>> choose_threshold([(0.9, 0.1, 0.99), (0.5, 0.0, 0.97), (0.2, 0.0, 0.6)], max_leak=0.0)
         0.5
     """
-    ordered = sorted(measured)
-    chosen = ordered[0][0]
-    for threshold, leak in ordered:
-        if leak > max_leak:
-            break
-        chosen = threshold
-    return chosen
+    safe = [row for row in measured if row[1] <= max_leak]
+    if safe:
+        return max(safe, key=lambda row: (row[2], -row[0]))[0]
+    return min(measured, key=lambda row: (row[1], row[0]))[0]

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..batches import EncodedReply, length_sorted_batches, pad_replies
-from ..reward.loss import sample_preferences
-from ..reward.model import RewardModel, uniform_preference
+from ..reward.loss import preference_grid
+from ..reward.model import RewardModel
 from ..settings import Settings
 from .module import CompactHead
 
@@ -187,16 +187,6 @@ def explained_share(head: CompactHead, states: TeacherStates, output_weight: Ten
     teacher = (states.z0 + inverse_beta * states.shift).log_softmax(-1)
     unadapted = (teacher.exp() * (teacher - base)).sum(-1).mean()
     return float(1 - student / unadapted) if unadapted > 0 else 0.0
-
-
-def preference_grid(n_rows: int, n_attributes: int, *, concentration: float, generator: torch.Generator) -> Tensor:
-    """Return [n_rows, k]: a third corners, a sixth uniform, the rest Dirichlet draws, in random order."""
-    draws = sample_preferences(n_rows, n_attributes, concentration=concentration, generator=generator)
-    corners = torch.eye(n_attributes)
-    n_corner, n_uniform = n_rows // 3, n_rows // 6
-    draws[:n_corner] = corners[torch.arange(n_corner) % n_attributes]
-    draws[n_corner : n_corner + n_uniform] = uniform_preference(n_attributes)
-    return draws[torch.randperm(n_rows, generator=generator)]
 
 
 def _joined(states: Sequence[TeacherStates]) -> TeacherStates:

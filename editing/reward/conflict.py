@@ -13,7 +13,6 @@ CONFLICT_METHODS = ("none", "pcgrad", "mgda")
 
 def conflict_step(
     losses: Tensor,
-    weights: Tensor,
     parameters: Sequence[nn.Parameter],
     *,
     method: str,
@@ -21,13 +20,12 @@ def conflict_step(
 ) -> None:
     """Fill `.grad` of the parameters from the k losses.
 
-    `none` is the weighted sum. `pcgrad` projects the weighted gradients of the attributes that carry weight off one
-    another where they conflict (Yu et al., arXiv 2001.06782), so that at a corner e_i the step is the gradient of loss
-    i alone. `mgda` takes the min-norm point of the unweighted gradients (Desideri 2012), whatever the weights.
+    `none` is their sum. `pcgrad` projects the gradients off one another where they conflict (Yu et al., arXiv
+    2001.06782); a loss that is zero, as every other one is at a corner e_i, takes no part, so the step there is the
+    gradient of loss i alone. `mgda` takes the min-norm point (Desideri 2012).
 
     Args:
-        losses: [k] one loss per attribute, attached to the graph.
-        weights: [k] the preference that the batch was drawn under.
+        losses: [k] one loss per attribute, weighted by the preferences, attached to the graph.
         parameters: the adapter's parameters.
         method: one of CONFLICT_METHODS.
         anchor: a scalar loss that belongs to no attribute; its gradient is added as it is.
@@ -35,13 +33,12 @@ def conflict_step(
     if method not in CONFLICT_METHODS:
         raise UnknownNameError("conflict method", method, CONFLICT_METHODS)
     if method == "none":
-        total = (losses * weights).sum() + (0.0 if anchor is None else anchor)
+        total = losses.sum() + (0.0 if anchor is None else anchor)
         total.backward()
         return
     backward, jac_to_grad, aggregator = _torchjd(method)
-    carried = [index for index in range(len(weights)) if weights[index] > 0]
-    rows = [losses[index] if method == "mgda" else losses[index] * weights[index] for index in carried]
-    backward(rows, inputs=list(parameters), parallel_chunk_size=1, retain_graph=anchor is not None)
+    carried = [loss for loss in losses if float(loss.detach()) > 0]
+    backward(carried, inputs=list(parameters), parallel_chunk_size=1, retain_graph=anchor is not None)
     jac_to_grad(list(parameters), aggregator())
     if anchor is not None:
         anchor.backward()  # type: ignore[no-untyped-call]

@@ -17,7 +17,9 @@ def reply_log_probability(logits: Tensor, next_ids: Tensor, predicts_reply: Tens
     return (chosen * predicts_reply).sum(-1)
 
 
-def attribute_losses(first: Tensor, second: Tensor, signs: Tensor, betas: Tensor) -> Tensor:
+def attribute_losses(
+    first: Tensor, second: Tensor, signs: Tensor, betas: Tensor, *, weights: Tensor | None = None
+) -> Tensor:
     """Return [k]: the mean of -log sigmoid(beta_i * (r(winner) - r(loser))) over the pairs labelled for attribute i.
 
     Args:
@@ -25,10 +27,12 @@ def attribute_losses(first: Tensor, second: Tensor, signs: Tensor, betas: Tensor
         second: [B] of the second.
         signs: [B, k] +1 where the first wins, -1 where the second does, 0 for a tie or no label (left out).
         betas: [k].
+        weights: [B, k] the preference of each row, which multiplies its losses; None: 1 everywhere.
     """
     margins = signs * betas * (first - second)[:, None]  # [B, k]
     labelled = (signs != 0).float()
-    return (-functional.logsigmoid(margins) * labelled).sum(0) / labelled.sum(0).clamp(min=1)
+    weighted = labelled if weights is None else labelled * weights
+    return (-functional.logsigmoid(margins) * weighted).sum(0) / labelled.sum(0).clamp(min=1)
 
 
 def sample_preferences(n_rows: int, n_attributes: int, *, concentration: float, generator: torch.Generator) -> Tensor:
@@ -36,3 +40,13 @@ def sample_preferences(n_rows: int, n_attributes: int, *, concentration: float, 
     gamma = torch._standard_gamma(torch.full((n_rows, n_attributes), concentration), generator=generator)
     gamma = gamma.clamp(min=1e-8)
     return gamma / gamma.sum(-1, keepdim=True)
+
+
+def preference_grid(n_rows: int, n_attributes: int, *, concentration: float, generator: torch.Generator) -> Tensor:
+    """Return [n_rows, k]: a third corners, a sixth uniform, the rest Dirichlet draws, in random order."""
+    draws = sample_preferences(n_rows, n_attributes, concentration=concentration, generator=generator)
+    corners = torch.eye(n_attributes)
+    n_corner, n_uniform = n_rows // 3, n_rows // 6
+    draws[:n_corner] = corners[torch.arange(n_corner) % n_attributes]
+    draws[n_corner : n_corner + n_uniform] = 1.0 / n_attributes
+    return draws[torch.randperm(n_rows, generator=generator)]

@@ -1,4 +1,7 @@
-"""Training a reward model on labelled pairs: Dirichlet preferences, one loss per attribute, conflicts as a choice."""
+"""Training a reward model on labelled pairs: a preference per pair, one loss per attribute, conflicts as a choice.
+
+PARM draws one preference per batch; here every pair of a batch has its own, which covers the corners in each step.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +16,7 @@ from ..errors import InputError
 from ..settings import Settings
 from .attributes import Attribute
 from .conflict import conflict_step
-from .loss import attribute_losses, reply_log_probability, sample_preferences
+from .loss import attribute_losses, preference_grid, reply_log_probability
 from .model import RewardModel, uniform_preference
 from .pairs import Pair
 
@@ -25,7 +28,7 @@ class RewardTraining(Settings):
         steps: number of optimiser steps.
         batch_size: pairs per step.
         learning_rate: peak of a cosine schedule with 5 % warm-up.
-        concentration: Dirichlet parameter; below 1 favours the corners.
+        concentration: Dirichlet parameter of the preferences, one per pair; below 1 favours the corners.
         conflict: none, pcgrad or mgda.
         anchor_weight: weight of the mean cross-entropy per token on both replies. On replies that the model itself
             drew this is KL(pi || pi_p) up to a constant: what the preference does not care about stays as it was.
@@ -106,16 +109,18 @@ def train_reward(
     history = []
     for _ in range(training.steps):
         rows = next(batches)
-        preference = sample_preferences(1, len(attributes), concentration=training.concentration, generator=generator)
-        first, second, per_token = pairs.rewards(reward, rows, preference.expand(len(rows), -1), pad_id)
-        losses = attribute_losses(first, second, pairs.signs[rows], betas)
+        preference = preference_grid(
+            len(rows), len(attributes), concentration=training.concentration, generator=generator
+        )
+        first, second, per_token = pairs.rewards(reward, rows, preference, pad_id)
+        losses = attribute_losses(first, second, pairs.signs[rows], betas, weights=preference)
         optimizer.zero_grad()
         anchor = -training.anchor_weight * per_token
-        conflict_step(losses, preference[0], parameters, method=training.conflict, anchor=anchor)
+        conflict_step(losses, parameters, method=training.conflict, anchor=anchor)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        history.append(float((losses.detach() * preference[0]).sum()))
+        history.append(float(losses.detach().sum()))
         on_step()
     return history
 

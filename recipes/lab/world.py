@@ -57,7 +57,7 @@ class WorldSize(Settings):
     harmful: int = 1200
     prompts: int = 3000
     gate_prompts: int = 3000
-    calibration: int = 360
+    calibration: int = 480
     harmful_probes: int = 1024
     other_probes: int = 320
     attack_probes: int = 96
@@ -120,7 +120,7 @@ def _prompts(
 
 
 def _calibration(grammar: RequestGrammar, count: int, rng: random.Random) -> list[dict[str, Any]]:
-    kinds: Sequence[Kind] = ("harmful", "benign", "twin")
+    kinds: Sequence[Kind] = ("harmful", "benign", "harmful", "twin")
     requests = [grammar.draw(kinds[index % len(kinds)], rng) for index in range(count)]
     return [_probe(request, f"calibration-{index:04d}") for index, request in enumerate(requests)]
 

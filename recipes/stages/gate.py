@@ -132,7 +132,8 @@ def _calibrate(context: StageContext) -> str:
         chosen, rows = calibration.threshold, []
     else:
         rows = _measure_thresholds(context, calibration.candidates)
-        chosen = choose_threshold([(row["threshold"], row["leak"]) for row in rows], max_leak=calibration.max_leak)
+        measured = [(row["threshold"], row["leak"], row["success"]) for row in rows]
+        chosen = choose_threshold(measured, max_leak=calibration.max_leak)
     ceiling = min(1.0, chosen * calibration.ceiling_factor)
     value = {
         "schema": "prosocial.threshold/1",

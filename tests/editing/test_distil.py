@@ -12,9 +12,9 @@ from prosocial.editing.head.distil import (
     collect_states,
     distil_head,
     explained_share,
-    preference_grid,
 )
 from prosocial.editing.head.module import CompactHead
+from prosocial.editing.reward.loss import preference_grid
 from prosocial.editing.reward.model import RewardConfig, RewardModel
 
 from .reward_helpers import NAMES, USEFUL, WARM, make_model, make_tokenizer

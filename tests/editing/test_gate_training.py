@@ -74,10 +74,22 @@ def test_states_are_those_of_the_reply_positions(tmp_path: Path) -> None:
     assert same.log_ratio.abs().max() < 1e-5 < states.log_ratio.abs().max()
 
 
-def test_the_largest_threshold_without_a_leak_below_it_is_chosen() -> None:
-    assert choose_threshold([(0.9, 0.0), (0.5, 0.2), (0.1, 0.0)], max_leak=0.0) == 0.1
-    assert choose_threshold([(0.9, 0.3), (0.5, 0.3)], max_leak=0.0) == 0.5
-    assert choose_threshold([(0.9, 0.01), (0.5, 0.0)], max_leak=0.02) == 0.9
+def test_the_threshold_is_safe_first_then_useful() -> None:
+    assert choose_threshold([(0.9, 0.0, 0.8), (0.5, 0.0, 0.9), (0.1, 0.2, 1.0)], max_leak=0.0) == 0.5
+    assert choose_threshold([(0.9, 0.3, 1.0), (0.5, 0.2, 0.5)], max_leak=0.0) == 0.5
+    assert choose_threshold([(0.9, 0.01, 1.0), (0.5, 0.0, 0.9)], max_leak=0.02) == 0.9
+    assert choose_threshold([(0.9, 0.0, 0.9), (0.5, 0.0, 0.9)], max_leak=0.0) == 0.5
+
+
+def test_only_tokens_in_a_span_carry_the_label(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(tmp_path)
+    model, messages = make_model(tokenizer), ({"role": "user", "content": "how?"},)
+    text = f"{WARM} {USEFUL}"
+    marked = LabelledReply(messages, text, frozenset({"drugs"}), ((len(WARM), len(text)),))
+    states = collect_gate_states(model, model, [marked], tokenizer=tokenizer, categories=CATEGORIES, plausible_k=5)
+    n_warm = len(tokenizer.encode_text(WARM))
+    assert states.labels[:n_warm].sum() == 0 and states.labels[n_warm:-1, 1].min() == 1
+    assert states.labels[-1].sum() == 0  # the end token lies in no span
 
 
 def test_replies_round_trip_and_bad_rows_are_named(tmp_path: Path) -> None:
