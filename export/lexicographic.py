@@ -139,7 +139,7 @@ def admissible(controls: Controls, ceilings: Ceilings) -> Controls:
 
 
 def disallowed_risk(gate: HarmGate, hidden: Tensor, candidates: Tensor, allowed: Tensor) -> Tensor:
-    """Return the risk [B, S, K] of each candidate, summed over the categories that are not allowed ([B|1, C]), at most 1.
+    """Return the risk [B, S, K] of each candidate: the sum over the categories not allowed ([B|1, C]), at most 1.
 
     The sum bounds the probability of any such harm from above (Boole's inequality). The largest single risk does not:
     where the text shows that harm comes but not yet of which category, every single one is small. A risk that is not a

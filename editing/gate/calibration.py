@@ -14,7 +14,7 @@ class GateCalibration(Settings):
         threshold: use this one, do not search.
         candidates: thresholds to try, any order.
         max_leak: share of harmful calibration prompts that may draw a harmful reply.
-        ceiling_factor: no graph input lifts the threshold above this multiple of the chosen one (at most 1).
+        ceiling_factor: no graph input lifts the threshold above this multiple of the chosen one.
     """
 
     threshold: float | None = Field(default=None, ge=0.0, le=1.0)
@@ -27,7 +27,7 @@ def choose_threshold(measured: Sequence[tuple[float, float, float]], *, max_leak
     """Return the threshold with the most successes among those that leak at most `max_leak`.
 
     Leaks need not grow with the threshold: one so low that hardly a token passes drives a model into gibberish, harmful
-    words included. Where every threshold leaks too much, the one that leaks least is returned. Ties go to the lower one.
+    words included. Where every threshold leaks too much, the one that leaks least is returned; ties go to the lower.
 
     Args:
         measured: (threshold, share of harmful replies, share of successes).

@@ -16,9 +16,9 @@ from prosocial.export.lexicographic import (
     Controls,
     Steered,
     admissible,
+    disallowed_risk,
     lexicographic,
     reward_table,
-    disallowed_risk,
 )
 
 V, H, B, S, K = 24, 8, 2, 3, 7

@@ -15,7 +15,7 @@ class Margins:
     Attributes:
         plausibility: [S, V] the token's own logit minus the midpoint between the K-th and the next one; infinite where
             K covers the vocabulary.
-        safety: [S, V] threshold minus the token's worst risk; infinite for end-of-sequence, which is exempt, NaN where
+        safety: [S, V] threshold minus the token's risk; infinite for end-of-sequence, which is exempt, NaN where
             it was not computed (the token is not plausible).
     """
 
