@@ -70,7 +70,7 @@ def make_parts(*, seed: int = 0) -> tuple[CompactHead, HarmGate]:
     with torch.no_grad():
         head.B.normal_(0.0, 0.3)
         gate.b.normal_(0.0, 0.1)
-        gate.a.fill_(-0.5)
+        gate.a.fill_(-1.7)
     return head.eval(), gate.eval()
 
 

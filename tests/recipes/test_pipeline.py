@@ -123,7 +123,7 @@ def test_bad_values_are_one_clear_line_before_anything_runs(
     ("spoil", "message"),
     [
         (lambda root: (root / "model" / "config.json").unlink(), r"config\.json"),
-        (lambda root: [path.unlink() for path in (root / "model").glob("model*")], "weights"),
+        (lambda root: [path.unlink() for path in (root / "model").glob("model*")], r"should hold model\.safetensors"),
         (lambda root: (root / "data" / "harmful.jsonl").write_text(""), "holds no rows"),
         (lambda root: (root / "model" / "chat_template.jinja").unlink(), "chat template"),
         (lambda root: (root / "data" / "pairs.jsonl").write_text('{"prompt": "x"}'), "missing first, second, labels"),
