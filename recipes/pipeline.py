@@ -75,8 +75,8 @@ def _quieten_libraries() -> None:
     """Progress is told by the runner alone."""
     from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _show_plan(plan: RunPlan, json: bool, console: Console) -> None:

@@ -34,7 +34,7 @@ def conflict_step(
         raise UnknownNameError("conflict method", method, CONFLICT_METHODS)
     if method == "none":
         total = losses.sum() + (0.0 if anchor is None else anchor)
-        total.backward()
+        total.backward()  # type: ignore[no-untyped-call]
         return
     backward, jac_to_grad, aggregator = _torchjd(method)
     carried = [loss for loss in losses if float(loss.detach()) > 0]
