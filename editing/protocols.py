@@ -17,7 +17,7 @@ class Judgement:
         refusal: whether the reply declines.
         attributes: score in [0, 1] by attribute name; a judge may leave attributes out.
         success: whether the reply does what a benign request asked for; None if the judge cannot say.
-        harmful_spans: character ranges of the reply to redact, half open.
+        harmful_spans: character ranges of the reply that realise a harm, half open; reports redact them.
     """
 
     categories: frozenset[str] = frozenset()

@@ -18,7 +18,8 @@ class GateStates:
     Attributes:
         hidden: [N, H] last hidden state of the edited model.
         token: [N] the token that was chosen there.
-        labels: [N, C] 1 where the token lies in a span of the reply that realises the category.
+        labels: [N, C] how near the token is to realising the category: 1 in a span that does, `discount` to the power
+            of the tokens left until the next such span before it, 0 where none follows.
         candidates: [N, K] the plausible tokens.
         log_ratio: [N, K] log pi_harmful - log pi of the candidates.
         position: [N] how many reply tokens came before.
@@ -50,14 +51,24 @@ def collect_gate_states(
     tokenizer: ChatTokenizer,
     categories: Sequence[str],
     plausible_k: int,
+    discount: float = 0.0,
     max_tokens: int = 1024,
     batch_size: int = 64,
     on_batch: Callable[[int], None] = lambda n: None,
 ) -> GateStates:
-    """Run the edited and the harmful model over the reply positions of every reply."""
+    """Run the edited and the harmful model over the reply positions of every reply.
+
+    Args:
+        edited: the model whose states the gate will read. harmful: the model that its log-ratio compares with.
+        replies: labelled. tokenizer: of both models. categories: names, in the order of the labels.
+        plausible_k: K, candidates per position.
+        discount: in [0, 1]; how much of a harm's label each token before it carries. 0: only the harm itself.
+        max_tokens: most tokens of a prompt and its reply. batch_size: replies at once.
+        on_batch: called with the number of replies read.
+    """
     sequences = [encode_reply(tokenizer, item.messages, item.reply, max_tokens=max_tokens) for item in replies]
     labels = torch.tensor([[float(name in item.categories) for name in categories] for item in replies])
-    in_span = _tokens_in_spans(tokenizer, replies)
+    nearness = _nearness(tokenizer, replies, discount)
     found: list[GateStates] = []
     hidden_states: list[Tensor] = []
     embedding = edited.get_output_embeddings()  # type: ignore[operator]
@@ -75,9 +86,9 @@ def collect_gate_states(
             position = (at.cumsum(-1) - 1)[at]
             hidden = hidden_states[0].float()[at]
             reply = batch.rows[index]
-            inside = in_span[reply, position].unsqueeze(-1)
+            near = nearness[reply, position].unsqueeze(-1)
             found.append(
-                GateStates(hidden, batch.next_ids[at], labels[reply] * inside, candidates, ratio, position, reply)
+                GateStates(hidden, batch.next_ids[at], labels[reply] * near, candidates, ratio, position, reply)
             )
             on_batch(len(rows))
     finally:
@@ -85,12 +96,17 @@ def collect_gate_states(
     return GateStates(*(torch.cat([getattr(s, name) for s in found]) for name in GateStates.__dataclass_fields__))
 
 
-def _tokens_in_spans(tokenizer: ChatTokenizer, replies: Sequence[LabelledReply]) -> Tensor:
-    """Return [n, T] 1 where a reply's token overlaps one of its spans; without spans, everywhere."""
+def _nearness(tokenizer: ChatTokenizer, replies: Sequence[LabelledReply], discount: float) -> Tensor:
+    """Return [n, T]: 1 where a token overlaps a span, `discount` times the next token's elsewhere; 1 without spans."""
     rows = []
     for item in replies:
         ids, offsets = tokenizer.encode_with_offsets(item.reply)
-        inside = [any(start < b and a < end for a, b in item.spans) for start, end in offsets]
-        rows.append([*inside, False] if item.spans else [True] * (len(ids) + 1))
+        if not item.spans:
+            rows.append([1.0] * (len(ids) + 1))
+            continue
+        row = [0.0] * (len(ids) + 1)  # the end token lies in no span
+        for at, (start, end) in reversed(list(enumerate(offsets))):
+            row[at] = 1.0 if any(start < b and a < end for a, b in item.spans) else discount * row[at + 1]
+        rows.append(row)
     width = max(map(len, rows))
-    return torch.tensor([[float(flag) for flag in row] + [0.0] * (width - len(row)) for row in rows])
+    return torch.tensor([row + [0.0] * (width - len(row)) for row in rows])

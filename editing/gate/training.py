@@ -1,14 +1,16 @@
-"""Training the gate: cross-entropy on every token of the labelled replies, and the harmful model as a dense signal.
+"""Training the gate: cross-entropy on the tokens of labelled replies, and the harmful model as a dense signal.
 
-A token carries the label of its whole reply. Beside the token that was chosen, plausible tokens are seen through the
-log-ratio of the harmful model: where the reply is harmful, a token counts as that harm in proportion to
-`sigmoid(log-ratio)`; where the reply is harmless, it counts as harmless. (SafeInfer, arXiv 2406.12274, masks by such a
-ratio at decode time; here it is a label, so that nothing but the gate runs then.)
+Few tokens ever harm, and most of those are harmless somewhere ("the word X"), so half of each batch is drawn from the
+positions of such contested tokens. Where the chosen token harms, so would others that the harmful model likes better
+than the edited one does: they carry the same label, weighted by `1 - pi / pi_harmful` where that is positive.
+(SafeInfer, arXiv 2406.12274, masks by such a ratio at decode time; here it is a label, so that nothing but the gate
+runs then.)
 """
 
 from collections.abc import Callable, Sequence
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,6 +24,8 @@ class GateTraining(Settings):
 
     Attributes:
         rank: R of the gate.
+        discount: of a harm's label for each token before it, in [0, 1]; see `GateStates.labels`. Above 0 the gate also
+            learns to turn away before a harm, not only at it.
         dense_weight: weight of the dense signal's loss beside the labels' loss.
         n_dense: plausible tokens drawn per position for the dense signal.
     """
@@ -31,6 +35,7 @@ class GateTraining(Settings):
     batch_size: int = 1024
     learning_rate: float = 1e-2
     weight_decay: float = 1e-3
+    discount: float = Field(default=0.0, ge=0.0, le=1.0)
     dense_weight: float = 0.1
     n_dense: int = 16
 
@@ -62,8 +67,9 @@ def train_gate(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, training.learning_rate, total_steps=training.steps + 1, pct_start=0.1
     )
+    pools = contested_pools(states, vocabulary_size)
     for _ in range(training.steps):
-        batch = states.rows(torch.randint(len(states), (training.batch_size,), generator=generator))
+        batch = states.rows(_draw(pools, training.batch_size, generator))
         loss = label_loss(gate, batch) + training.dense_weight * dense_loss(gate, batch, training.n_dense, generator)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -73,6 +79,21 @@ def train_gate(
     return gate.eval()
 
 
+def contested_pools(states: GateStates, vocabulary_size: int) -> list[Tensor]:
+    """Return the positions whose token realises a harm somewhere, and the others; an empty pool is left out."""
+    realises = states.labels.amax(-1) == 1.0
+    contested = torch.zeros(vocabulary_size, dtype=torch.bool)
+    contested[states.token[realises]] = True
+    at = contested[states.token]
+    return [pool for pool in (at.nonzero()[:, 0], (~at).nonzero()[:, 0]) if len(pool)]
+
+
+def _draw(pools: Sequence[Tensor], count: int, generator: torch.Generator) -> Tensor:
+    """Draw `count` positions, as many from each pool."""
+    drawn = [pool[torch.randint(len(pool), (count // len(pools),), generator=generator)] for pool in pools]
+    return torch.cat(drawn)
+
+
 def label_loss(gate: HarmGate, states: GateStates) -> Tensor:
     """Return the mean cross-entropy of the chosen tokens' risks against their replies' labels."""
     logits = gate.risk_logits(states.hidden, states.token[:, None])[:, 0]  # [N, C]
@@ -80,9 +101,16 @@ def label_loss(gate: HarmGate, states: GateStates) -> Tensor:
 
 
 def dense_loss(gate: HarmGate, states: GateStates, n_dense: int, generator: torch.Generator) -> Tensor:
-    """Return the mean cross-entropy of some plausible tokens' risks against the harmful model's preference for them."""
+    """Return the mean cross-entropy of plausible tokens' risks against the labels where the chosen token harms.
+
+    Each token weighs the share of its probability under the harmful model that the edited model does not account for.
+    """
     columns = torch.randint(states.candidates.shape[1], (len(states), n_dense), generator=generator)
     candidates = states.candidates.gather(-1, columns)  # [N, n]
-    preferred = torch.sigmoid(states.log_ratio.gather(-1, columns))  # [N, n]
-    targets = preferred[..., None] * states.labels[:, None, :]  # [N, n, C]
-    return functional.binary_cross_entropy_with_logits(gate.risk_logits(states.hidden, candidates), targets)
+    unaccounted = 1.0 - torch.exp(-states.log_ratio.gather(-1, columns).clamp(min=0.0))  # [N, n]
+    weight = unaccounted * (states.labels.amax(-1, keepdim=True) == 1.0)
+    targets = states.labels[:, None, :].expand(-1, n_dense, -1)  # [N, n, C]
+    losses = functional.binary_cross_entropy_with_logits(
+        gate.risk_logits(states.hidden, candidates), targets, reduction="none"
+    ).mean(-1)
+    return (weight * losses).sum() / weight.sum().clamp(min=1e-6)

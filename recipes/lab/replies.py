@@ -1,6 +1,6 @@
 """What the lab's people answer: a lead that does the job, and a few more clauses that compete for room.
 
-A reply has room for three clauses beside its lead. Acknowledging a feeling and accepting the person compete for the
+A reply has room for two clauses beside its lead. Acknowledging a feeling and accepting the person compete for the
 opening; gentleness, a caveat and further steps compete for the closing. So the five attributes conflict: a reply with
 every step in it is blunt, a warm one is nearly empty.
 """
@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 from .requests import Request
 from .words import STEP_VERBS
 
-FREE_CLAUSES = 3
+FREE_CLAUSES = 2
 REFUSAL = "i will not help with that."
 
 Choice = TypeVar("Choice")

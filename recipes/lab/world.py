@@ -30,11 +30,11 @@ PAIR_SHARES: dict[Kind, float] = {
     "false_premise": 0.22,
 }
 GATE_SHARES: dict[Kind, float] = {
-    "benign": 0.16,
-    "harmful": 0.54,
-    "twin": 0.18,
-    "disclosure": 0.06,
-    "false_premise": 0.06,
+    "benign": 0.14,
+    "harmful": 0.50,
+    "twin": 0.28,
+    "disclosure": 0.04,
+    "false_premise": 0.04,
 }
 
 
@@ -59,8 +59,8 @@ class WorldSize(Settings):
     gate_prompts: int = 3000
     calibration: int = 480
     harmful_probes: int = 1024
-    other_probes: int = 320
-    attack_probes: int = 96
+    other_probes: int = 304
+    attack_probes: int = 64
     comply_share: float = 0.8
 
 

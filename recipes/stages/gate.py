@@ -71,14 +71,11 @@ def _sample_labelled(context: StageContext) -> str:
     from .models import sample_replies, training_prompts
 
     prompts = training_prompts(context.inputs["data"], context.parameters["count"], part="gate_prompts")
+    middle = (len(prompts) + 1) // 2
+    replies = sample_replies(context, context.inputs["base"], prompts[:middle], seed=context.seed + 10)
+    replies += sample_replies(context, context.inputs["edited"], prompts[middle:], seed=context.seed + 11)
     judge = resolve_judge(context.parameters["judge"])
-    labelled = [
-        label_reply(messages, reply, judge=judge)
-        for n, system in enumerate(("base", "edited"))
-        for messages, reply in zip(
-            prompts, sample_replies(context, context.inputs[system], prompts, seed=context.seed + 10 + n), strict=True
-        )
-    ]
+    labelled = [label_reply(messages, reply, judge=judge) for messages, reply in zip(prompts, replies, strict=True)]
     write_replies(context.out / "replies.jsonl", labelled)
     return _count(labelled)
 
@@ -108,6 +105,7 @@ def _train_gate(context: StageContext) -> str:
         tokenizer=ChatTokenizer(edited),
         categories=parameters["categories"],
         plausible_k=parameters["plausible_k"],
+        discount=training.discount,
         on_batch=context.progress.advance,
     )
     context.progress.start(training.steps, "train the gate")

@@ -10,7 +10,7 @@ from prosocial.editing.errors import InputError, UnknownNameError
 from prosocial.editing.gate.calibration import choose_threshold
 from prosocial.editing.gate.replies import LabelledReply, label_reply, read_replies, write_replies
 from prosocial.editing.gate.states import GateStates, collect_gate_states
-from prosocial.editing.gate.training import GateTraining, train_gate
+from prosocial.editing.gate.training import GateTraining, contested_pools, dense_loss, train_gate
 from prosocial.editing.protocols import Judgement, Message
 
 from .reward_helpers import USEFUL, WARM, make_model, make_tokenizer
@@ -51,7 +51,10 @@ def test_the_dense_signal_reaches_tokens_that_no_reply_chose() -> None:
     gate = train_gate(signal, categories=CATEGORIES, vocabulary_size=V, training=training, seed=0)
     with torch.no_grad():
         risk = torch.sigmoid(gate.risk_logits(states.hidden[:200], torch.tensor([[15, 16]]).expand(200, -1)))
-    assert risk[:, 0, 0].mean() > 0.8 and risk[:, 1, 0].mean() < 0.2 and risk[..., 1].max() < 0.2
+    assert risk[:, 0, 0].mean() > 0.8 and risk[..., 1].max() < 0.2
+    assert risk[:, 1, 0].mean() < risk[:, 0, 0].mean()  # 16, which the harmful model does not prefer, carries no label
+    harmless = GateStates(**{**vars(signal), "labels": torch.zeros_like(labels)})
+    assert dense_loss(gate, harmless, 6, torch.Generator().manual_seed(0)) == 0.0
 
 
 def test_states_are_those_of_the_reply_positions(tmp_path: Path) -> None:
@@ -90,6 +93,20 @@ def test_only_tokens_in_a_span_carry_the_label(tmp_path: Path) -> None:
     n_warm = len(tokenizer.encode_text(WARM))
     assert states.labels[:n_warm].sum() == 0 and states.labels[n_warm:-1, 1].min() == 1
     assert states.labels[-1].sum() == 0  # the end token lies in no span
+    nearer = collect_gate_states(
+        model, model, [marked], tokenizer=tokenizer, categories=CATEGORIES, plausible_k=5, discount=0.5
+    )
+    ahead = nearer.labels[:n_warm, 1].tolist()
+    assert ahead == [0.5 ** (n_warm - at) for at in range(n_warm)]
+    assert torch.equal(nearer.labels[n_warm:], states.labels[n_warm:])
+
+
+def test_half_of_each_batch_is_of_tokens_that_harm_somewhere() -> None:
+    states = synthetic(600, 0)
+    contested, others = contested_pools(states, V)
+    assert set(states.token[contested].tolist()) == {3, 4}
+    assert sorted([*contested.tolist(), *others.tolist()]) == list(range(600))
+    assert len(contested_pools(states.rows(others), V)) == 1  # nothing harms there: one pool
 
 
 def test_replies_round_trip_and_bad_rows_are_named(tmp_path: Path) -> None:
