@@ -51,7 +51,7 @@ def test_the_dense_signal_reaches_tokens_that_no_reply_chose() -> None:
     gate = train_gate(signal, categories=CATEGORIES, vocabulary_size=V, training=training, seed=0)
     with torch.no_grad():
         risk = torch.sigmoid(gate.risk_logits(states.hidden[:200], torch.tensor([[15, 16]]).expand(200, -1)))
-    assert risk[:, 0, 0].mean() > 0.8 and risk[..., 1].max() < 0.2
+    assert risk[:, 0, 0].mean() > 0.8 and risk[:, 0, 1].max() < 0.2
     assert risk[:, 1, 0].mean() < risk[:, 0, 0].mean()  # 16, which the harmful model does not prefer, carries no label
     harmless = GateStates(**{**vars(signal), "labels": torch.zeros_like(labels)})
     assert dense_loss(gate, harmless, 6, torch.Generator().manual_seed(0)) == 0.0
