@@ -27,7 +27,9 @@ def headline(comparison: Mapping[str, Any], parity: Mapping[str, Any] | None) ->
         return {"verdict": "There is nothing to compare: one system only.", "details": [], "tone": "open"}
     main_name = "leak" if "leak" in metrics else next(iter(metrics))
     main = metrics[main_name]
-    details = [_detail(metric, reference, final) for name, metric in metrics.items() if name != main_name]
+    between = [name for name in comparison["systems"] if name not in (reference, final)]
+    details = [_change(main, reference, name) for name in between]
+    details += [_detail(metric, reference, final) for name, metric in metrics.items() if name != main_name]
     if parity is not None:
         details.append(_parity_sentence(parity))
     worse = [name for name, metric in metrics.items() if _direction(metric, final) < 0]
