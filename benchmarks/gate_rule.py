@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from prosocial.editing.chat import ChatTokenizer
-from prosocial.editing.gate import HarmGate
 from prosocial.export import SteeredModel, Steering, lexicographic
 from prosocial.export.decoding_loop import generate
 from prosocial.export.torch_engine import SteeredEngine
@@ -26,13 +25,12 @@ THRESHOLDS = (0.9, 0.5, 0.35, 0.2)
 N_PROBES = 300
 
 
-def largest_risk(gate: HarmGate, hidden: Tensor, candidates: Tensor, allowed: Tensor) -> Tensor:
-    """The rule of the first design: the largest risk over the categories not allowed."""
-    risk = torch.sigmoid(gate.risk_logits(hidden, candidates))
+def largest_risk(risk: Tensor, allowed: Tensor) -> Tensor:
+    """The rule of the first design: the largest risk [B, S, K, C] over the categories not allowed."""
     return torch.where(allowed[:, None, None, :] > 0.5, 0.0, risk).amax(-1)
 
 
-RULES: dict[str, Callable[[HarmGate, Tensor, Tensor, Tensor], Tensor]] = {
+RULES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "sum": lexicographic.disallowed_risk,
     "largest": largest_risk,
 }

@@ -106,7 +106,7 @@ def generate(
         data = {"reply": asdict(reply), "enforced": enforced and asdict(enforced)}
         print(json.dumps(data, ensure_ascii=False))
         return
-    print(reply.text)
+    print(reply.text.strip())
     print(_gate_line(opened, steering, reply), file=sys.stderr)
 
 
@@ -135,7 +135,7 @@ def chat(
             max_new_tokens=max_new_tokens,
         )[0]
         messages.append({"role": "assistant", "content": reply.text})
-        print(reply.text)
+        print(reply.text.strip())
         print(_gate_line(opened, steering, reply), file=sys.stderr)
 
 
@@ -208,12 +208,12 @@ def _gate_line(bundle: "Bundle", steering: "Steering", reply: "Reply") -> str:
     enforced = _enforced(bundle, steering)
     if enforced is None:
         return f"gate: none (plain bundle); finish {reply.finish}"
-    risk, riskiest = max((value, name) for name, value in reply.max_prefix_risk.items())
+    risk, riskiest = max((value, name) for name, value in reply.max_risk.items())
     return (
         f"gate: threshold {enforced.harm_threshold:.2f}, allowed {', '.join(enforced.allowed) or 'nothing'}, "
         f"preference {', '.join(f'{name} {weight:.2f}' for name, weight in enforced.preference.items())}; "
         f"finish {reply.finish}, {len(reply.events)} times nothing was safe, smallest safe set "
-        f"{reply.min_safe_set_size}, highest risk {risk:.2f} ({riskiest})"
+        f"{reply.min_safe_set_size}, highest risk of the model's own next token {risk:.2f} ({riskiest})"
     )
 
 

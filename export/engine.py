@@ -15,7 +15,7 @@ class Decision:
     """What an engine says of the next token of B rows.
 
     Attributes:
-        logits: [B, V] float32. risk: [B, C] of the text so far (C is 0 without a gate). safe_set_size: [B].
+        logits: [B, V] float32. risk: [B, C] that the next token harms (C is 0 without a gate). safe_set_size: [B].
     """
 
     logits: NDArray[np.float32]

@@ -43,7 +43,7 @@ class Steered(NamedTuple):
 
     Attributes:
         logits: [B, S, V], minus infinity outside the safe set.
-        risk: [B, S, C], of the text so far, in [0, 1].
+        risk: [B, S, C] in [0, 1]: the chance that the edited model's own next token would realise each harm.
         safe_set_size: [B, S] int64, safe plausible tokens other than end tokens; 0: only the end tokens stayed finite.
     """
 
@@ -104,11 +104,11 @@ def lexicographic(
 
     value, candidates = torch.topk(z0, min(ceilings.plausible_k, z0.shape[-1]), dim=-1)  # [B, S, K]
     is_end = torch.nn.functional.embedding(candidates, ceilings.is_end.unsqueeze(-1)).squeeze(-1)  # [B, S, K]
-    worst = disallowed_risk(gate, hidden, candidates, controls.allowed)
+    risk = candidate_risk(gate, hidden, candidates)  # [B, S, K, C]
     steered = shifted(
         value, head.latent(hidden, controls.preference.unsqueeze(1)), candidates, table, controls, ceilings
     )
-    is_safe = (worst <= controls.harm_threshold[:, None, None]) | is_end
+    is_safe = (disallowed_risk(risk, controls.allowed) <= controls.harm_threshold[:, None, None]) | is_end
     is_safe = is_safe & torch.isfinite(steered) & is_sound
     size = (is_safe & ~is_end).sum(-1)  # [B, S]
 
@@ -116,8 +116,7 @@ def lexicographic(
     logits = closed.scatter(-1, candidates, torch.where(is_safe, steered, -torch.inf))
     end_only = torch.where(ceilings.is_end, torch.where(torch.isfinite(z0), z0, 0.0), closed)
     logits = torch.where((size == 0).unsqueeze(-1), end_only, logits)
-    risk = torch.sigmoid(gate.prefix_risk_logits(hidden))
-    return Steered(logits, torch.where(is_sound, risk, 1.0), size)
+    return Steered(logits, torch.where(is_sound, expected_risk(risk, value), 1.0), size)
 
 
 def admissible(controls: Controls, ceilings: Ceilings) -> Controls:
@@ -138,16 +137,31 @@ def admissible(controls: Controls, ceilings: Ceilings) -> Controls:
     )
 
 
-def disallowed_risk(gate: HarmGate, hidden: Tensor, candidates: Tensor, allowed: Tensor) -> Tensor:
-    """Return the risk [B, S, K] of each candidate: the sum over the categories not allowed ([B|1, C]), at most 1.
+def candidate_risk(gate: HarmGate, hidden: Tensor, candidates: Tensor) -> Tensor:
+    """Return the risk [B, S, K, C] of each candidate in each category; one that is not a number counts as 1."""
+    logits = gate.risk_logits(hidden, candidates)
+    return torch.where(torch.isnan(logits), 1.0, torch.sigmoid(logits))
+
+
+def disallowed_risk(risk: Tensor, allowed: Tensor) -> Tensor:
+    """Return [B, S, K]: risk [B, S, K, C] summed over the categories not allowed ([B|1, C]), at most 1.
 
     The sum bounds the probability of any such harm from above (Boole's inequality). The largest single risk does not:
-    where the text shows that harm comes but not yet of which category, every single one is small. A risk that is not a
-    number counts as 1; with every category allowed the risk is 0.
+    where the text shows that harm comes but not yet of which category, every single one is small. With every category
+    allowed the risk is 0.
     """
-    logits = gate.risk_logits(hidden, candidates)  # [B, S, K, C]
-    risk = torch.where(torch.isnan(logits), 1.0, torch.sigmoid(logits))
     return torch.where(allowed[:, None, None, :] > 0.5, 0.0, risk).sum(-1).clamp(max=1.0)
+
+
+def expected_risk(risk: Tensor, value: Tensor) -> Tensor:
+    """Return [B, S, C]: the mean risk [B, S, K, C] under the edited model's own choice among its plausible tokens.
+
+    Args:
+        risk: of `candidate_risk`. value: [B, S, K], the candidates' logits.
+    """
+    share = torch.softmax(value, -1).unsqueeze(-2)  # [B, S, 1, K]
+    expected = (share @ risk).squeeze(-2)
+    return torch.where(torch.isnan(expected), 1.0, expected.clamp(0.0, 1.0))
 
 
 def shifted(

@@ -40,7 +40,7 @@ class Reply:
         finish: "end" at an end token, "length" at the limit, "fallback" where no safe continuation was found.
         events: every time when nothing was safe, in order.
         min_safe_set_size: smallest safe set met (rolled back steps included); None without a gate.
-        max_prefix_risk: highest risk of the text so far by category (rolled back steps included).
+        max_risk: by category, the highest chance that the edited model's own next token would harm, over all steps.
     """
 
     text: str
@@ -48,7 +48,7 @@ class Reply:
     finish: Finish
     events: tuple[GateEvent, ...] = ()
     min_safe_set_size: int | None = None
-    max_prefix_risk: Mapping[str, float] = field(default_factory=dict)
+    max_risk: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass

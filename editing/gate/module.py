@@ -56,11 +56,7 @@ class HarmGate(nn.Module):
         directions: Tensor = hidden @ self.M.flatten(0, 1).T  # [..., H] @ [H, C * R]
         directions = directions.reshape(*hidden.shape[:-1], len(self.categories), self.rank)  # [..., C, R]
         by_candidate: Tensor = nn.functional.embedding(candidates, self.U) @ directions.transpose(-1, -2)  # [..., K, C]
-        return by_candidate + self.prefix_risk_logits(hidden).unsqueeze(-2)
-
-    def prefix_risk_logits(self, hidden: Tensor) -> Tensor:
-        """Return [..., C], the risk of the text so far, whatever comes next."""
-        return hidden @ self.b.T + self.a
+        return by_candidate + (hidden @ self.b.T + self.a).unsqueeze(-2)
 
     def save(self, folder: Path, *, checkpoint_fingerprint: str, extra: Mapping[str, Any] | None = None) -> None:
         """Write `gate.safetensors` and `gate_config.json` into `folder`, which is made if need be."""

@@ -13,7 +13,7 @@ from transformers import DynamicCache
 
 from prosocial.editing.errors import ProsocialError
 
-from ..lexicographic import Controls, admissible, disallowed_risk
+from ..lexicographic import Controls, admissible, candidate_risk, disallowed_risk
 from ..session import GraphSession
 from ..steered import SteeredModel, as_controls
 from ..steering import ControlArrays, Steering, control_arrays
@@ -128,7 +128,7 @@ def near_ties(steered: SteeredModel, z0: Tensor, hidden: Tensor, controls: Contr
     ceilings = steered.ceilings
     bound = admissible(controls, ceilings)
     every = torch.arange(z0.shape[-1]).expand(z0.shape)
-    worst = disallowed_risk(steered.gate, hidden, every, bound.allowed)
+    worst = disallowed_risk(candidate_risk(steered.gate, hidden, every), bound.allowed)
     is_near = (worst - bound.harm_threshold[:, None, None]).abs() <= tolerance
     if ceilings.plausible_k < z0.shape[-1]:
         inside, outside = torch.topk(z0, ceilings.plausible_k + 1, dim=-1).values[..., -2:, None].unbind(-2)

@@ -35,14 +35,6 @@ def test_risk_is_the_formula(gate: HarmGate) -> None:
         torch.testing.assert_close(risk[row, at, candidate, category], expected)
 
 
-def test_prefix_risk_is_the_risk_of_a_token_without_direction(gate: HarmGate) -> None:
-    with torch.no_grad():
-        gate.U[7] = 0.0
-    hidden = torch.randn(3, 12)
-    by_token = gate.risk_logits(hidden, torch.full((3, 1), 7))[:, 0]
-    torch.testing.assert_close(by_token, gate.prefix_risk_logits(hidden))
-
-
 def test_every_parameter_gets_a_gradient(gate: HarmGate) -> None:
     gate.risk_logits(torch.randn(3, 12), torch.randint(20, (3, 5))).sum().backward()
     assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in gate.parameters())

@@ -38,7 +38,7 @@ def test_generate_speaks_json(llama_bundle: Path) -> None:
     data = json.loads(out)
     assert not err and data["enforced"]["allowed"] == ["violence"] and data["enforced"]["harm_threshold"] == 0.7
     assert data["enforced"]["safety_config"] == "fiction" and len(data["reply"]["token_ids"]) <= 5
-    assert set(data["reply"]["max_prefix_risk"]) == {"violence", "drugs", "other"}
+    assert set(data["reply"]["max_risk"]) == {"violence", "drugs", "other"}
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_a_dead_end_is_rolled_back_and_its_first_token_banned(pico: Any, tokeniz
     (reply,) = generate(engine, tokenizer, [user("word5")])
     assert reply.token_ids == (30, 31) and reply.finish == "end"
     assert reply.events == (GateEvent(step=3, action="rollback", back_to=0, banned=20),)
-    assert reply.min_safe_set_size == 0 and reply.max_prefix_risk == dict.fromkeys(pico.categories, 0.25)
+    assert reply.min_safe_set_size == 0 and reply.max_risk == dict.fromkeys(pico.categories, 0.25)
     (shorter,) = generate(engine, tokenizer, [user("word5")], rollback_tokens=1)
     steps = [(event.step, event.back_to, event.banned) for event in shorter.events]
     assert steps == [(3, 2, 22), (2, 1, 21), (1, 1, None)]
@@ -177,7 +177,7 @@ def test_plain_replies_are_those_of_transformers(pico: Any, tokenizer: ChatToken
         ids = torch.tensor([tokenizer.encode_chat(conversation)])
         expected = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=10, do_sample=False)
         new = [token for token in expected[0, ids.shape[1] :].tolist() if token != END]
-        assert list(reply.token_ids) == new and reply.min_safe_set_size is None and not reply.max_prefix_risk
+        assert list(reply.token_ids) == new and reply.min_safe_set_size is None and not reply.max_risk
 
 
 def test_every_row_has_its_own_steering(pico: Any, steered: Any, tokenizer: ChatTokenizer) -> None:

@@ -63,7 +63,7 @@ def test_replies_are_the_same_in_torch_and_onnx_runtime(pico: Any, llama_folder:
         for left, right in zip(expected, actual, strict=True):
             assert (left.token_ids, left.finish, left.events) == (right.token_ids, right.finish, right.events)
             assert left.min_safe_set_size == right.min_safe_set_size and left.text == right.text
-            assert left.max_prefix_risk == pytest.approx(right.max_prefix_risk, abs=1e-5)
+            assert left.max_risk == pytest.approx(right.max_risk, abs=1e-5)
 
 
 @pytest.mark.parametrize(

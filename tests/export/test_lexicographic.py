@@ -16,6 +16,7 @@ from prosocial.export.lexicographic import (
     Controls,
     Steered,
     admissible,
+    candidate_risk,
     disallowed_risk,
     lexicographic,
     reward_table,
@@ -93,6 +94,19 @@ def test_what_is_admitted_is_plausible_and_safe(seed: int, tau: float) -> None:
     assert torch.equal(admitted(steered), torch.where(is_empty[..., None], ends, safe))
     assert torch.equal(steered.safe_set_size, (safe & ~ends).sum(-1))
     assert not torch.isnan(steered.logits).any() and not (steered.logits == torch.inf).any()
+
+
+@few
+@given(seed=seeds)
+def test_the_risk_is_the_mean_over_the_models_own_plausible_tokens(seed: int) -> None:
+    world = World(seed)
+    share = torch.where(world.plausible(), world.z0, -torch.inf).softmax(-1)
+    for category in range(3):
+        others = [other for other in range(3) if other != category]
+        expected = (share * world.worst(others)).sum(-1)
+        torch.testing.assert_close(world.run().risk[..., category], expected)
+    same = world.run(preference=torch.tensor([[1.0, 0.0]]), allowed=torch.ones(1, 3)).risk
+    assert torch.equal(same, world.run().risk)  # no input moves it
 
 
 @few
@@ -248,6 +262,6 @@ def test_a_risk_that_is_no_number_is_the_highest() -> None:
     world = World(11)
     world.gate.U[3] = torch.nan
     every = torch.arange(V).expand(B, S, V)
-    worst = disallowed_risk(world.gate, world.hidden, every, torch.zeros(1, 3))
+    worst = disallowed_risk(candidate_risk(world.gate, world.hidden, every), torch.zeros(1, 3))
     assert (worst[..., 3] == 1).all() and (worst[..., 4:] < 1).any()
     assert torch.allclose(worst[..., 4:], world.worst([])[..., 4:])

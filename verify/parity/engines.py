@@ -29,7 +29,7 @@ class StepOutputs:
 
     Attributes:
         logits: [S, V]; minus infinity where a token is not in the safe set.
-        risk: [S, C] risk of the text so far; C is 0 without a gate.
+        risk: [S, C] risk that the next token harms; C is 0 without a gate.
         safe_set_size: [S].
         margins: computes how close each decision was, where the engine can tell; asked of the reference only, and only
             where the safe sets differ, as it costs a pass of its own.

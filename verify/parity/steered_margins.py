@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from prosocial.export.lexicographic import admissible, disallowed_risk
+from prosocial.export.lexicographic import admissible, candidate_risk, disallowed_risk
 from prosocial.export.steered import SteeredModel, as_controls
 from prosocial.export.steering import ControlArrays
 
@@ -35,7 +35,8 @@ class SteeredMargins:
         z0 = model.backbone.logits(hidden).float()  # [1, S, V]
         k, size = model.ceilings.plausible_k, z0.shape[-1]
         values, candidates = torch.topk(z0, min(size, k + BEYOND), dim=-1)
-        worst = disallowed_risk(model.gate, hidden.float(), candidates, bounded.allowed)
+        risk = candidate_risk(model.gate, hidden.float(), candidates)
+        worst = disallowed_risk(risk, bounded.allowed)
         safety = torch.full_like(z0, torch.nan).scatter(-1, candidates, bounded.harm_threshold[:, None, None] - worst)
         safety = torch.where(model.is_end, torch.inf, safety)
         if k < size:
