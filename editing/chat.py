@@ -27,6 +27,7 @@ class ChatTokenizer:
 
     Attributes:
         vocabulary_size: number of token ids, added tokens included.
+        n_words: number of token ids without added tokens.
         end_ids: ids that end a reply.
         pad_id: id to fill a batch with (the first end id where the folder names none).
     """
@@ -42,6 +43,7 @@ class ChatTokenizer:
         self._special = {key: _token_text(config.get(key)) for key in ("bos_token", "eos_token", "pad_token")}
         self._template = _compile_template(_template_source(folder, config))
         self.vocabulary_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        self.n_words: int = self._tokenizer.get_vocab_size(with_added_tokens=False)
         self.end_ids: tuple[int, ...] = self._end_ids(_optional_json(folder / "generation_config.json"))
         pad = self._special["pad_token"]
         pad_id = self._tokenizer.token_to_id(pad) if pad else None

@@ -51,8 +51,12 @@ def describe(error: ValidationError, *, recipe: Any, model: type[BaseModel]) -> 
     if first["type"] == "extra_forbidden":
         known = sorted({name for parent in _models_at(model, path[:-1]) for name in parent.model_fields})
         line = f"unknown key {dotted}{_closest(str(path[-1]), known)}; known are {', '.join(known)}"
+        if path[-1] in known:  # of another member of a union
+            line = f"{dotted} does not go with the other keys beside it; known are {', '.join(known)}"
     elif first["type"] == "missing":
         line = f"{dotted} is missing: give it a value"
+    elif first["type"] == "value_error":  # raised by a validator of ours, which says what was found
+        line = f"{dotted}: {first['ctx']['error']}" if path else str(first["ctx"]["error"])
     else:
         line = f"{dotted}: {_lower(first['msg'])}, found {first['input']!r:.80}"
     return line + (f" (and {len(more)} more)" if more else "")

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from prosocial.editing.checkpoints import resolve_model
+from prosocial.editing.chat import ChatTokenizer
+from prosocial.editing.checkpoints import Checkpoint, refuse_quantised, resolve_model
+from prosocial.editing.errors import ArtefactError
 from prosocial.editing.files import link_or_copy, read_jsonl
 from prosocial.verify.probes import read_probes
 
@@ -39,7 +41,27 @@ def base_source(recipe: Recipe) -> tuple[Source, list[Stage]]:
     """Return where the base checkpoint comes from, and the stages that make it (none for one that exists)."""
     if isinstance(recipe.model, LabModel):
         return Upstream("base"), [_lab_base_stage(recipe, recipe.model)]
-    return Outside(resolve_model(recipe.model)), []
+    folder = resolve_model(recipe.model)
+    checkpoint = Checkpoint.open(folder)
+    refuse_quantised(checkpoint)
+    _require_fit(ChatTokenizer(folder), checkpoint)
+    return Outside(folder), []
+
+
+def _require_fit(tokenizer: ChatTokenizer, checkpoint: Checkpoint) -> None:
+    """Refuse a tokenizer whose words or chat template have ids that the model has no row for.
+
+    Added tokens that no chat uses may lie beyond the rows: Gemma 3's `<image_soft_token>` does.
+    """
+    config = checkpoint.config
+    rows = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
+    chat = tokenizer.encode_chat([{"role": "user", "content": "."}])
+    largest = max(tokenizer.n_words - 1, *tokenizer.end_ids, *chat)
+    if rows is not None and largest >= rows:
+        raise ArtefactError(
+            f"{checkpoint.folder} should hold a model and its own tokenizer: the tokenizer has the id {largest}, "
+            f"config.json says vocab_size {rows}"
+        )
 
 
 def _lab_base_stage(recipe: Recipe, model: LabModel) -> Stage:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from prosocial.editing.errors import InputError, UnknownNameError
 from prosocial.recipes.loading import builtin_recipes, load_recipe
@@ -41,6 +41,13 @@ class Recipe(Section):
     configs: dict[str, Gate] = {}
     scales: list[float] = []
     steps: int
+
+    @field_validator("scales")
+    @classmethod
+    def _not_negative(cls, value: list[float]) -> list[float]:
+        if value and min(value) < 0:
+            raise ValueError(f"no scale may be negative, found {min(value)}")
+        return value
 
 
 Load = Callable[..., Recipe]
@@ -82,6 +89,8 @@ def test_overrides_reach_lists_and_sections_that_the_file_leaves_out(load: Load)
         ("steps: 1", ("gat.rank=4",), r"unknown key gat \(did you mean gate\?\); known are configs, gate, scales"),
         ("steps: 1\nsource: {kind: folder, pth: x}", (), r"source\.path is missing"),
         ("steps: 1\nsource: {kind: folder, path: x, pth: x}", (), r"unknown key source\.pth.*path"),
+        ("steps: 1\nsource: {kind: lab, path: x}", (), r"source\.path does not go with the other keys beside it"),
+        ("steps: 1\nscales: [-1]", (), r"^recipe \S+: scales: no scale may be negative, found -1\.0$"),
         ("steps: 1\nsource: {kind: labb}", (), r"source: .*'lab', 'folder'"),
         ("steps: 1\nconfigs: {game: {rank: x}}", (), r"configs\.game\.rank: .*integer.*found 'x'"),
         ("steps: 1\nconfigs: {game: {rang: 1}}", (), r"unknown key configs\.game\.rang \(did you mean rank\?\)"),

@@ -119,12 +119,18 @@ def test_bad_values_are_one_clear_line_before_anything_runs(
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out" / "store").glob("[a-z]*"))
 
 
+def _shrink_vocabulary(root: Path) -> None:
+    config = root / "model" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"vocab_size": 40}))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda root: (root / "model" / "config.json").unlink(), r"config\.json"),
         (lambda root: [path.unlink() for path in (root / "model").glob("model*")], r"should hold model\.safetensors"),
         (lambda root: (root / "data" / "harmful.jsonl").write_text(""), "holds no rows"),
+        (_shrink_vocabulary, r"its own tokenizer: the tokenizer has the id \d+, config.json says vocab_size 40"),
         (lambda root: (root / "model" / "chat_template.jinja").unlink(), "chat template"),
         (lambda root: (root / "data" / "pairs.jsonl").write_text('{"prompt": "x"}'), "missing first, second, labels"),
     ],
