@@ -7,6 +7,7 @@ from rich.console import Console
 
 from prosocial.editing.files import read_json
 
+from .estimates import with_estimates
 from .loading import load_recipe
 from .plan import RunPlan, plan_run
 from .runner import RunResult, delete_dual_use, execute
@@ -24,7 +25,7 @@ def recipe_stages(recipe: Recipe) -> list[Stage]:
     from .stages.steered import export_stages
 
     base, base_stages = base_source(recipe)
-    return [
+    stages = [
         data_stage(recipe),
         *base_stages,
         *edit_stages(recipe, base),
@@ -33,6 +34,7 @@ def recipe_stages(recipe: Recipe) -> list[Stage]:
         *export_stages(recipe),
         *report_stages(recipe, base),
     ]
+    return with_estimates(stages, base)
 
 
 def run_recipe(

@@ -40,6 +40,12 @@ class PlannedStage:
     folder: Path
     state: State = "to do"
 
+    def row(self) -> tuple[str, str, str, float | None, int | None]:
+        """Return stage, title, state, estimated seconds, and bytes: those on disk, else an estimate."""
+        stage, is_there = self.stage, self.state == "reused"
+        n_bytes = _size(self.folder) if is_there else stage.estimate_bytes
+        return stage.name, stage.title, self.state, None if is_there else stage.estimate_seconds, n_bytes
+
 
 @dataclass(frozen=True)
 class RunPlan:
@@ -49,9 +55,8 @@ class RunPlan:
     stages: tuple[PlannedStage, ...]
 
     def print(self, console: Console) -> None:
-        """Print the plan as a table: stage, re-used or to do, and the estimates where a stage gives them."""
-        rows = [(planned, planned.stage) for planned in self.stages]
-        print_plan(console, [(s.name, s.title, p.state, s.estimate_seconds, s.estimate_bytes) for p, s in rows])
+        """Print the plan as a table: stage, re-used or to do, time, and disk (that of a result which is there)."""
+        print_plan(console, [planned.row() for planned in self.stages])
 
     def refreshed(self) -> "RunPlan":
         """Return the same plan with every state looked up again."""
@@ -59,7 +64,10 @@ class RunPlan:
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the plan as JSON values, one object per stage."""
-        return [{"stage": p.stage.name, "key": p.key, "state": p.state, "folder": str(p.folder)} for p in self.stages]
+        return [
+            {"stage": p.stage.name, "key": p.key, "state": p.state, "folder": str(p.folder), "bytes": p.row()[-1]}
+            for p in self.stages
+        ]
 
 
 def plan_run(stages: Sequence[Stage], store: Path) -> RunPlan:
@@ -74,6 +82,10 @@ def plan_run(stages: Sequence[Stage], store: Path) -> RunPlan:
     for stage in _ordered(stages):
         planned[stage.name] = _planned(stage, planned, place)
     return RunPlan(place, tuple(planned.values())).refreshed()
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _ordered(stages: Sequence[Stage]) -> Iterator[Stage]:

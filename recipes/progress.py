@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Protocol, TypeVar
 
 from rich.console import Console
@@ -127,9 +127,12 @@ def print_line(console: Console, text: str, *, style: str = "") -> None:
     console.print(Text(text, style=style), soft_wrap=True, highlight=False)
 
 
-def print_plan(console: Console, rows: Iterable[tuple[str, str, str, float | None, int | None]]) -> None:
-    """Print a table of what a run would do, from rows of (stage, title, state, estimated seconds, estimated bytes)."""
-    table = Table("stage", "what it does", "state", "about", "disk", box=None, pad_edge=False)
+def print_plan(console: Console, rows: Sequence[tuple[str, str, str, float | None, int | None]]) -> None:
+    """Print a table of what a run would do, from rows of (stage, title, state, seconds to come, bytes)."""
+    table = Table("stage", "what it does", "state", "about", "disk", box=None, pad_edge=False, show_footer=True)
+    to_come = sum(seconds or 0 for *_, seconds, _ in rows)
+    table.columns[3].footer = say_seconds(to_come) if to_come else ""
+    table.columns[4].footer = say_bytes(sum(n_bytes or 0 for *_, n_bytes in rows))
     for name, title, state, seconds, n_bytes in rows:
         about = "" if seconds is None else say_seconds(seconds)
         disk = "" if n_bytes is None else say_bytes(n_bytes)

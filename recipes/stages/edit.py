@@ -19,7 +19,6 @@ def edit_stages(recipe: Recipe, base: Source) -> list[Stage]:
             parameters=recipe.harmful.model_dump(mode="json"),
             modules=("prosocial.editing.tuning", "prosocial.editing.chat", "prosocial.editing.batches"),
             seed=recipe.seed,
-            estimate_seconds=20,
             dual_use=True,
         ),
         Stage(
@@ -29,7 +28,6 @@ def edit_stages(recipe: Recipe, base: Source) -> list[Stage]:
             inputs={"base": base, "harmful": Upstream("harmful")},
             parameters=vector,
             modules=("prosocial.editing.vectors", "prosocial.editing.checkpoints"),
-            estimate_seconds=1,
             dual_use=True,
         ),
         Stage(
@@ -39,7 +37,6 @@ def edit_stages(recipe: Recipe, base: Source) -> list[Stage]:
             inputs={"base": base, "vector": Upstream("vector")},
             parameters=recipe.edit.model_dump(mode="json"),
             modules=("prosocial.editing.edits", "prosocial.editing.checkpoints"),
-            estimate_seconds=1,
         ),
     ]
 

@@ -27,7 +27,6 @@ def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
             parameters=common | sampling,
             modules=("prosocial.editing.gate.replies", "prosocial.export.decoding_loop", *judge_modules(recipe)),
             seed=recipe.seed,
-            estimate_seconds=25,
         ),
         Stage(
             name="gate",
@@ -37,7 +36,6 @@ def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
             parameters=common | recipe.gate.model_dump(mode="json") | {"plausible_k": recipe.decoding.plausible_k},
             modules=("prosocial.editing.gate", "prosocial.editing.batches", "prosocial.editing.chat"),
             seed=recipe.seed,
-            estimate_seconds=25,
         ),
         Stage(
             name="threshold",
@@ -50,7 +48,6 @@ def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
             | {"attributes": list(recipe.attributes), "temperature": recipe.verify.temperature},
             modules=("prosocial.editing.gate", "prosocial.export", *judge_modules(recipe)),
             seed=recipe.seed,
-            estimate_seconds=15,
         ),
     ]
 

@@ -25,7 +25,6 @@ def report_stages(recipe: Recipe, base: Source) -> list[Stage]:
             parameters=recipe.verify.model_dump(mode="json") | {"max_new_tokens": recipe.decoding.max_new_tokens},
             modules=("prosocial.verify.parity", "prosocial.verify.bundle_parity", "prosocial.export"),
             seed=recipe.seed,
-            estimate_seconds=40,
         ),
         Stage(
             name="report",
@@ -39,7 +38,6 @@ def report_stages(recipe: Recipe, base: Source) -> list[Stage]:
             | {"scale": recipe.edit.scale},
             modules=("prosocial.verify", "prosocial.export", *judge_modules(recipe)),
             seed=recipe.seed,
-            estimate_seconds=70,
         ),
     ]
 

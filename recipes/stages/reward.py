@@ -22,7 +22,6 @@ def reward_stages(recipe: Recipe) -> list[Stage]:
             parameters=common | recipe.pairs.model_dump(mode="json") | {"judge": recipe.judge},
             modules=("prosocial.editing.reward.pairs", "prosocial.export.decoding_loop", *judge_modules(recipe)),
             seed=recipe.seed,
-            estimate_seconds=25,
         ),
         Stage(
             name="reward",
@@ -32,7 +31,6 @@ def reward_stages(recipe: Recipe) -> list[Stage]:
             parameters=common | recipe.reward.model_dump(mode="json"),
             modules=("prosocial.editing.reward", "prosocial.editing.batches", "prosocial.editing.chat"),
             seed=recipe.seed,
-            estimate_seconds=60,
         ),
         Stage(
             name="head",
@@ -44,7 +42,6 @@ def reward_stages(recipe: Recipe) -> list[Stage]:
             | {"plausible_k": recipe.decoding.plausible_k, "inverse_beta": 1 / recipe.decoding.beta},
             modules=("prosocial.editing.head", "prosocial.editing.reward", "prosocial.editing.batches"),
             seed=recipe.seed,
-            estimate_seconds=30,
         ),
     ]
 

@@ -24,7 +24,6 @@ def data_stage(recipe: Recipe) -> Stage:
             parameters=recipe.data.lab.model_dump(mode="json"),
             modules=("prosocial.recipes.lab",),
             seed=recipe.seed,
-            estimate_seconds=4,
         )
     files = _files(recipe.data)
     return Stage(
@@ -73,7 +72,6 @@ def _lab_base_stage(recipe: Recipe, model: LabModel) -> Stage:
         parameters=model.lab.model_dump(mode="json"),
         modules=("prosocial.recipes.lab", "prosocial.editing.chat", "prosocial.editing.batches"),
         seed=recipe.seed,
-        estimate_seconds=110,
     )
 
 

@@ -18,7 +18,6 @@ def export_stages(recipe: Recipe) -> list[Stage]:
             parameters=recipe.decoding.model_dump(mode="json")
             | {"attributes": list(recipe.attributes), "categories": list(recipe.categories)},
             modules=("prosocial.export.steered", "prosocial.export.decoding"),
-            estimate_seconds=1,
         ),
         Stage(
             name="bundle",
@@ -27,7 +26,6 @@ def export_stages(recipe: Recipe) -> list[Stage]:
             inputs={"steered": Upstream("steered")},
             parameters=recipe.export.model_dump(mode="json"),
             modules=("prosocial.export",),
-            estimate_seconds=25,
         ),
     ]
 

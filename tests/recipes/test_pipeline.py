@@ -75,6 +75,18 @@ def test_a_second_run_makes_nothing_again_and_a_change_only_what_hangs_on_it(fin
     assert made_again == {"gate", "threshold", "steered", "bundle", "parity", "report"}
 
 
+def test_the_plan_says_what_is_there_and_what_a_model_will_take(finished: Path, tmp_path: Path) -> None:
+    from prosocial.editing.checkpoints import Checkpoint
+    from prosocial.recipes.plan import plan_run
+
+    stages, checkpoint = recipe_stages(load_recipe(finished / "recipe.yaml", model=Recipe)), finished / "model"
+    rows = {planned.stage.name: planned.row() for planned in plan_run(stages, tmp_path / "store").stages}
+    model = Checkpoint.open(checkpoint)
+    assert rows["edit"][3:] == (None, model.size_bytes) and rows["bundle"][4] == 4 * model.n_parameters
+    there = {planned.stage.name: planned.row() for planned in plan_run(stages, finished / "out" / "store").stages}
+    assert there["edit"][2] == "reused" and (there["edit"][4] or 0) > model.size_bytes
+
+
 def test_the_bundle_answers_from_the_command_line(finished: Path) -> None:
     from prosocial.cli.main import app
 
