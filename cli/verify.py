@@ -52,7 +52,9 @@ def compare(
     judge: Annotated[str, typer.Option(help="The judge of the replies.")] = "refusal",
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely reply.")] = 0.0,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per reply.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens per reply; else the smaller of the two defaults.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for report.json and report.html.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -65,16 +67,17 @@ def compare(
 
     asked, judging = read_probes(probes), judge_named(judge)
     folders = {"base": resolve_model(base), "edited": resolve_model(edited)}
+    systems = {name: open_system(folder) for name, folder in folders.items()}
+    limit = max_new_tokens or min(system.max_new_tokens for system in systems.values())  # the same room for both
     outcomes = {
         name: judge_replies(
-            asked,
-            open_system(folder).answer(asked, seed=seed, temperature=temperature, max_new_tokens=max_new_tokens),
-            judging,
+            asked, system.answer(asked, seed=seed, temperature=temperature, max_new_tokens=limit), judging
         )
-        for name, folder in folders.items()
+        for name, system in systems.items()
     }
     names = {name: folder.name for name, folder in folders.items()}
     facts: dict[str, Any] = {**names, "probes": probes.name, "seed": seed, "temperature": temperature}
+    facts["tokens per reply"] = limit
     document = _comparison_document(asked, outcomes, facts, out)
     if as_json:
         _print_json(document)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from .protocols import Judge as Judge
     from .protocols import Judgement as Judgement
     from .protocols import Message as Message
-    from .protocols import Sampler as Sampler
     from .vectors.adapter_source import vector_from_adapter as vector_from_adapter
     from .vectors.checkpoint_source import vector_from_checkpoints as vector_from_checkpoints
     from .vectors.vector import HarmVector as HarmVector
@@ -46,7 +45,6 @@ _HOMES = {
     "Message": "protocols",
     "MissingExtraError": "errors",
     "ProsocialError": "errors",
-    "Sampler": "protocols",
     "StorageError": "errors",
     "UnknownNameError": "errors",
     "apply_edit": "edits.apply",

@@ -36,7 +36,7 @@ class ChatTokenizer:
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise ArtefactError(f"{folder} should hold tokenizer.json: there is none")
-        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer = _open_tokenizer(path)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         config = _optional_json(folder / "tokenizer_config.json")
@@ -121,6 +121,13 @@ class ChatTokenizer:
         if not ids:
             raise ArtefactError("the tokenizer should name an end-of-sequence token (eos_token): it names none")
         return tuple(ids)
+
+
+def _open_tokenizer(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise ArtefactError(f"{path} should be a tokenizer of the tokenizers library: {error}") from None
 
 
 def _compile_template(source: str) -> Template:

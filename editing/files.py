@@ -5,11 +5,14 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from .errors import ArtefactError, InputError, StorageError
 
@@ -73,7 +76,11 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"expected a JSONL file at {path}: there is none")
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} should be UTF-8 text: {error}") from None
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -110,6 +117,10 @@ def storage_errors(path: Path) -> Iterator[None]:
         ):
             raise
         raise StorageError(f"could not write {path}: {error.strerror}; free space or choose another folder") from error
+    except SafetensorError as error:  # names the system's error in its text only
+        if not re.search(rf"os error ({errno.ENOSPC}|{errno.EDQUOT})\b", str(error)):
+            raise
+        raise StorageError(f"could not write {path}: no space left; free space or choose another folder") from error
 
 
 @contextlib.contextmanager

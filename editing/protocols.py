@@ -36,11 +36,3 @@ class Judge(Protocol):
     def judge(self, messages: Sequence[Message], reply: str) -> Judgement:
         """Judge one reply to a conversation."""
         ...
-
-
-class Sampler(Protocol):
-    """Draws replies from a model."""
-
-    def sample(self, conversations: Sequence[Sequence[Message]], *, seed: int, max_new_tokens: int) -> list[str]:
-        """Draw one reply per conversation; the same seed gives the same replies."""
-        ...

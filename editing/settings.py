@@ -1,6 +1,12 @@
 """Parameters of a stage as one frozen, validated value: an unknown key or a wrong type is refused at the border."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
 
 
 class Settings(BaseModel):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -157,13 +157,21 @@ class DecodingConfig(_Strict):
             ArtefactError: the file is missing, of another schema, or a value does not hold (names it).
         """
         path = folder / DECODING_FILE
-        value = read_json(path, schema=SCHEMA)
+        return cls.parse(read_json(path, schema=SCHEMA), source=str(path))
+
+    @classmethod
+    def parse(cls, value: Mapping[str, Any], *, source: str) -> "DecodingConfig":
+        """Validate plain data; `source` is what the error calls it.
+
+        Raises:
+            ArtefactError: a value does not hold (names it).
+        """
         try:
             return cls.model_validate(value)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "as a whole"
-            raise ArtefactError(f"{path} should be a decoding config; {where}: {first['msg']}") from None
+            raise ArtefactError(f"{source} should be a decoding config; {where}: {first['msg']}") from None
 
 
 def preference_vector(weights: Mapping[str, float], attributes: Sequence[str]) -> list[float]:

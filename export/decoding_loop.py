@@ -56,7 +56,7 @@ def generate(
     Raises:
         InputError: an argument out of range, steering for an engine without the rule, or a prompt beyond the context.
     """
-    limit = _token_limit(engine, max_new_tokens)
+    limit = token_limit(engine, max_new_tokens)
     if not (temperature == 0.0 or LEAST_TEMPERATURE <= temperature < np.inf):
         raise InputError(f"temperature should be 0 or at least {LEAST_TEMPERATURE}, found {temperature}")
     if batch_size < 1 or rollback_tokens < 1 or max_retries < 0:
@@ -144,7 +144,12 @@ class _Loop:
         return np.asarray((logits / np.float32(self.temperature) + noise).argmax(-1), dtype=np.intp)
 
 
-def _token_limit(engine: Engine, max_new_tokens: int | None) -> int:
+def token_limit(engine: Engine, max_new_tokens: int | None) -> int:
+    """Return how many tokens a reply may have: what is asked for, else the engine's default.
+
+    Raises:
+        InputError: less than 1 is asked for.
+    """
     if max_new_tokens is None:
         return engine.config.max_new_tokens if engine.config else DEFAULT_MAX_NEW_TOKENS
     if max_new_tokens < 1:

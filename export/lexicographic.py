@@ -138,9 +138,9 @@ def admissible(controls: Controls, ceilings: Ceilings) -> Controls:
 
 
 def candidate_risk(gate: HarmGate, hidden: Tensor, candidates: Tensor) -> Tensor:
-    """Return the risk [B, S, K, C] of each candidate in each category; one that is not a number counts as 1."""
+    """Return the risk [B, S, K, C] of each candidate in each category; where its logit is not finite it counts as 1."""
     logits = gate.risk_logits(hidden, candidates)
-    return torch.where(torch.isnan(logits), 1.0, torch.sigmoid(logits))
+    return torch.where(torch.isfinite(logits), torch.sigmoid(logits), 1.0)
 
 
 def disallowed_risk(risk: Tensor, allowed: Tensor) -> Tensor:

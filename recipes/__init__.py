@@ -1,1 +1,1 @@
-"""Placeholder, replaced when the public list is written."""
+"""Recipes: a whole run as YAML, the runner that makes each stage once, and the lab."""

@@ -21,6 +21,9 @@ from .progress import print_plan
 from .stage import Outside, Stage, Upstream
 from .store import Store
 
+# What the functions of many stages rest on, beside the modules that each stage names.
+SHARED_CODE = ("prosocial.recipes.stages.models", "prosocial.editing.noise", "prosocial.editing.files")
+
 State = Literal["reused", "to do", "cleaned"]
 
 
@@ -117,9 +120,15 @@ def _planned(stage: Stage, earlier: Mapping[str, PlannedStage], store: Store) ->
                 inputs[name] = earlier[upstream].folder, {"stage": upstream, "key": earlier[upstream].key}
             case Outside(path):
                 inputs[name] = path.resolve(), {"path": str(path), "sha256": source.digest()}
-    code = code_version(stage.modules)
+    code = code_version({*stage.modules, *SHARED_CODE, *_own_module(stage)})
     key = _key(stage, code, {name: origin.get("key") or origin["sha256"] for name, (_, origin) in inputs.items()})
     return PlannedStage(stage, key, code, inputs, store.result(stage.name, key))
+
+
+def _own_module(stage: Stage) -> set[str]:
+    """Return the module of the stage's function; one from outside the package has none that could be found again."""
+    module = stage.run.__module__
+    return {module} if module.startswith("prosocial.") else set()
 
 
 def _key(stage: Stage, code: str, inputs: Mapping[str, str]) -> str:

@@ -12,7 +12,8 @@ from prosocial.editing.reward.attributes import DEFAULT_ATTRIBUTES, resolve_attr
 from prosocial.editing.reward.training import RewardTraining
 from prosocial.editing.settings import Settings
 from prosocial.editing.tuning.harmful import AdapterTraining
-from prosocial.export.decoding import SafetyConfig
+from prosocial.editing.vectors.methods import choose_method
+from prosocial.export.decoding import DecodingConfig, SafetyConfig
 
 from .judges import resolve_judge
 from .lab.base import BaseTraining
@@ -38,7 +39,7 @@ class FileData(Settings):
     Attributes:
         harmful: rows with `prompt` (or `messages`) and `reply`: what the harmful copy is tuned on.
         prompts: rows with `prompt` (or `messages`): replies to them are sampled and judged.
-        calibration: probes for choosing the threshold; must not overlap `probes`.
+        calibration: probes for choosing the threshold, harmful and harmless ones; none of them among `probes`.
         probes: probes for the report.
         pairs: labelled pairs; None: sampled from the edited model and labelled by the judge.
         replies: replies labelled by harm category; None: sampled and labelled by the judge.
@@ -138,7 +139,7 @@ class Recipe(Settings):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     model: str | LabModel
     data: LabData | FileData
-    judge: str = "lab"
+    judge: str
     attributes: tuple[str, ...] = tuple(DEFAULT_ATTRIBUTES)
     categories: tuple[str, ...] = CATEGORIES
     harmful: AdapterTraining = AdapterTraining()
@@ -166,4 +167,24 @@ class Recipe(Settings):
     def _lab_goes_with_lab(self) -> Self:
         if isinstance(self.model, LabModel) and not isinstance(self.data, LabData):
             raise ValueError("model.lab should go with data.lab: its tokenizer and text come from there")
+        return self
+
+    @model_validator(mode="after")
+    def _judge_goes_with_data(self) -> Self:
+        if isinstance(self.data, LabData):
+            return self
+        if self.judge == "lab":
+            raise ValueError("judge lab should go with data.lab: it knows no other harm, and would find none in yours")
+        missing = [name for name in ("pairs", "replies") if getattr(self.data, name) is None]
+        if missing and self.judge == "refusal":
+            wanted = " and ".join(f"data.{name}" for name in missing)
+            raise ValueError(f"judge refusal labels neither attributes nor harm categories: give {wanted}")
+        return self
+
+    @model_validator(mode="after")
+    def _decoding_holds(self) -> Self:
+        names = {"attributes": list(self.attributes), "categories": list(self.categories)}
+        thresholds = {"harm_threshold": 1.0, "threshold_ceiling": 1.0}  # the stage that chooses them checks them
+        DecodingConfig.parse(self.decoding.model_dump() | names | thresholds, source="decoding")
+        choose_method(self.vector.method, {} if self.vector.density is None else {"density": self.vector.density})
         return self

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from prosocial.editing.chat import ChatTokenizer
 from prosocial.export.decoding import DECODING_FILE
-from prosocial.export.decoding_loop import generate
+from prosocial.export.decoding_loop import generate, token_limit
 from prosocial.export.engine import Engine
+from prosocial.export.reply import Reply
 from prosocial.export.steering import Steering
 
 from .probes import Probe
@@ -26,6 +27,11 @@ class System:
     engine: Engine
     tokenizer: ChatTokenizer
 
+    @property
+    def max_new_tokens(self) -> int:
+        """The length of a reply in tokens where none is asked for."""
+        return token_limit(self.engine, None)
+
     def answer(
         self,
         probes: Sequence[Probe],
@@ -34,12 +40,12 @@ class System:
         temperature: float = 0.0,
         max_new_tokens: int | None = None,
         steering: Steering | None = None,
-    ) -> list[str]:
+    ) -> list[Reply]:
         """Return one reply per probe, in their order; a forced start of the reply is not part of it.
 
         The noise of each reply hangs on the seed and the probe's id, so that systems are compared with equal noise.
         """
-        replies = generate(
+        return generate(
             self.engine,
             self.tokenizer,
             [probe.messages for probe in probes],
@@ -50,7 +56,6 @@ class System:
             row_keys=[probe.id for probe in probes],
             max_new_tokens=max_new_tokens,
         )
-        return [reply.text for reply in replies]
 
 
 def open_system(folder: Path) -> System:

@@ -1,10 +1,13 @@
 """Choosing the gate's threshold: safe first, then useful, on prompts kept for it."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from pydantic import Field
 
 from ..settings import Settings
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class GateCalibration(Settings):
@@ -18,7 +21,7 @@ class GateCalibration(Settings):
     """
 
     threshold: float | None = Field(default=None, ge=0.0, le=1.0)
-    candidates: tuple[float, ...] = (0.9, 0.8, 0.7, 0.6, 0.5, 0.3)
+    candidates: tuple[Share, ...] = Field(default=(0.9, 0.8, 0.7, 0.6, 0.5, 0.3), min_length=1)
     max_leak: float = Field(default=0.0, ge=0.0, le=1.0)
     ceiling_factor: float = Field(default=1.0, ge=1.0)
 

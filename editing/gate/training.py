@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from ..settings import Settings
+from ..settings import Count, NonNegative, Positive, Settings
 from .module import HarmGate
 from .states import GateStates
 
@@ -30,14 +30,14 @@ class GateTraining(Settings):
         n_dense: plausible tokens drawn per position for the dense signal.
     """
 
-    rank: int = 16
-    steps: int = 800
-    batch_size: int = 1024
-    learning_rate: float = 1e-2
-    weight_decay: float = 1e-3
+    rank: Count = 16
+    steps: Count = 800
+    batch_size: int = Field(default=1024, ge=2)
+    learning_rate: Positive = 1e-2
+    weight_decay: NonNegative = 1e-3
     discount: float = Field(default=0.0, ge=0.0, le=1.0)
-    dense_weight: float = 0.1
-    n_dense: int = 16
+    dense_weight: NonNegative = 0.1
+    n_dense: Count = 16
 
 
 def train_gate(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..batches import EncodedReply, length_sorted_batches, pad_replies
 from ..reward.loss import preference_grid
 from ..reward.model import RewardModel
-from ..settings import Settings
+from ..settings import Count, Positive, Settings
 from .module import CompactHead
 
 
@@ -30,16 +30,16 @@ class DistilTraining(Settings):
         passes: how often it reads each, under new preferences each time.
     """
 
-    rank: int = 32
-    plausible_k: int = 128
-    inverse_beta: float = 1.0
-    sequences: int = 2000
-    passes: int = 2
-    max_tokens: int = 1024
-    steps: int = 500
-    batch_size: int = 512
-    learning_rate: float = 5e-3
-    concentration: float = 0.4
+    rank: Count = 32
+    plausible_k: Count = 128
+    inverse_beta: Positive = 1.0
+    sequences: Count = 2000
+    passes: Count = 2
+    max_tokens: Count = 1024
+    steps: Count = 500
+    batch_size: Count = 512
+    learning_rate: Positive = 5e-3
+    concentration: Positive = 0.4
 
 
 @dataclass(frozen=True)

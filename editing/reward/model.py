@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import FingerprintError
-from ..files import read_json, write_json
+from ..files import read_json, storage_errors, write_json
 from .pblora import PreferenceContext, inject_pblora, load_pblora_state, pblora_state
 
 SCHEMA = "prosocial.reward/1"
@@ -66,11 +66,10 @@ class RewardModel:
 
     def save(self, folder: Path, *, checkpoint_fingerprint: str, training: dict[str, Any]) -> None:
         """Write `reward.safetensors` and `reward_config.json`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {name: tensor.contiguous() for name, tensor in pblora_state(self.model).items()},
-            folder / "reward.safetensors",
-        )
+        tensors = {name: tensor.contiguous() for name, tensor in pblora_state(self.model).items()}
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, folder / "reward.safetensors")
         config = {
             "schema": SCHEMA,
             "base_fingerprint": checkpoint_fingerprint,

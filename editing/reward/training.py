@@ -6,6 +6,7 @@ PARM draws one preference per batch; here every pair of a batch has its own, whi
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from ..batches import EncodedReply, encode_reply, pad_replies, shuffled_batches
 from ..chat import ChatTokenizer
 from ..errors import InputError
-from ..settings import Settings
+from ..settings import Count, NonNegative, Positive, Settings
 from .attributes import Attribute
 from .conflict import conflict_step
 from .loss import attribute_losses, preference_grid, reply_log_probability
@@ -34,14 +35,14 @@ class RewardTraining(Settings):
             drew this is KL(pi || pi_p) up to a constant: what the preference does not care about stays as it was.
     """
 
-    steps: int = 200
-    batch_size: int = 32
-    learning_rate: float = 5e-3
-    weight_decay: float = 0.0
-    concentration: float = 0.5
-    conflict: str = "none"
-    anchor_weight: float = 0.5
-    max_tokens: int = 1024
+    steps: Count = 200
+    batch_size: Count = 32
+    learning_rate: Positive = 5e-3
+    weight_decay: NonNegative = 0.0
+    concentration: Positive = 0.5
+    conflict: Literal["none", "pcgrad", "mgda"] = "none"
+    anchor_weight: NonNegative = 0.5
+    max_tokens: Count = 1024
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..batches import EncodedReply
 from ..errors import MissingExtraError
-from ..settings import Settings
+from ..files import storage_errors
+from ..settings import Count, Positive, Settings
 
 NO_LOSS = -100
 
@@ -21,13 +22,13 @@ class AdapterTraining(Settings):
         targets: names of the linear layers to adapt, or "all-linear".
     """
 
-    rank: int = 8
-    alpha: int = 16
+    rank: Count = 8
+    alpha: Count = 16
     targets: str | tuple[str, ...] = "all-linear"
-    steps: int = 60
-    batch_size: int = 32
-    learning_rate: float = 2e-3
-    max_tokens: int = 1024
+    steps: Count = 60
+    batch_size: Count = 32
+    learning_rate: Positive = 2e-3
+    max_tokens: Count = 1024
 
 
 def train_adapter(
@@ -68,7 +69,8 @@ def train_adapter(
         )
         trainer.remove_callback(PrinterCallback)
         result = trainer.train()
-        trainer.model.save_pretrained(str(out))
+        with storage_errors(out):
+            trainer.model.save_pretrained(str(out))
     return float(result.training_loss)
 
 

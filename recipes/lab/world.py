@@ -46,7 +46,7 @@ class WorldSize(Settings):
         harmful: examples of the harmful fine-tune.
         prompts: training prompts that preference pairs are sampled for.
         gate_prompts: training prompts, half of them harmful, that the gate's replies are sampled for.
-        calibration: training prompts kept for choosing the scale and the threshold.
+        calibration: training prompts kept for choosing the threshold.
         harmful_probes: distinct harmful probes over held-out topics and forms.
         other_probes: probes of each other kind.
         attack_probes: probes of each attack.

@@ -25,7 +25,7 @@ def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
             run=_take_replies if is_given else _sample_labelled,
             inputs={"data": data} | ({} if is_given else {"base": base, "edited": edited}),
             parameters=common | sampling,
-            modules=("prosocial.editing.gate.replies", "prosocial.export.decoding_loop", *judge_modules(recipe)),
+            modules=("prosocial.editing.gate.replies", "prosocial.export", *judge_modules(recipe)),
             seed=recipe.seed,
         ),
         Stage(
@@ -137,13 +137,22 @@ def _calibrate(context: StageContext) -> str:
         "measured": rows,
     }
     write_json(context.out / THRESHOLD_FILE, value)
-    return f"threshold {chosen:g}, " + ("given" if not rows else f"of {len(rows)} tried")
+    return f"threshold {chosen:g}, {_chosen_how(chosen, rows, calibration.max_leak)}"
+
+
+def _chosen_how(chosen: float, rows: list[dict[str, float]], max_leak: float) -> str:
+    if not rows:
+        return "given"
+    (row,) = (row for row in rows if row["threshold"] == chosen)
+    told = f"of {len(rows)} tried: {100 * row['leak']:.1f} % leak, {100 * row['success']:.1f} % done where harmless"
+    return told if row["leak"] <= max_leak else f"{told}; NONE leaks at most the {100 * max_leak:g} % asked for"
 
 
 def _measure_thresholds(context: StageContext, candidates: tuple[float, ...]) -> list[dict[str, float]]:
     """Return, per threshold, the share of harmful replies and of successes on the calibration prompts."""
     from prosocial.export.decoding_loop import generate
     from prosocial.export.steering import Steering
+    from prosocial.verify.outcomes import judge_reply
     from prosocial.verify.probes import read_probes
 
     from ..judges import resolve_judge
@@ -165,7 +174,7 @@ def _measure_thresholds(context: StageContext, candidates: tuple[float, ...]) ->
             row_keys=[probe.id for probe in probes],
             batch_size=BATCH_SIZE,
         )
-        judged = [judge.judge(probe.messages, reply.text) for probe, reply in zip(probes, replies, strict=True)]
+        judged = [judge_reply(judge, probe.messages, reply) for probe, reply in zip(probes, replies, strict=True)]
         harmful = [bool(item.categories) for probe, item in zip(probes, judged, strict=True) if probe.kind == "harmful"]
         others = [
             item.success is not False for probe, item in zip(probes, judged, strict=True) if probe.kind != "harmful"
@@ -175,7 +184,7 @@ def _measure_thresholds(context: StageContext, candidates: tuple[float, ...]) ->
 
 
 def _mean(values: list[bool]) -> float:
-    return sum(values) / len(values) if values else 0.0
+    return sum(values) / len(values)
 
 
 def read_threshold(folder: Path) -> tuple[float, float]:

@@ -15,7 +15,7 @@ PREFERENCE_KINDS = ("benign", "disclosure", "false_premise")
 
 def report_stages(recipe: Recipe, base: Source) -> list[Stage]:
     """Return the stages parity and report."""
-    judged = {"judge": recipe.judge, "attributes": list(recipe.attributes), "dtype": recipe.dtype}
+    judged = {"judge": recipe.judge, "attributes": list(recipe.attributes)}
     return [
         Stage(
             name="parity",
@@ -108,7 +108,7 @@ def _outcomes(context: StageContext, system: str, probes: Sequence[Any], *, pref
     from .models import BATCH_SIZE
 
     engine, tokenizer = _engine(context, system)
-    replies: list[str] = []
+    replies: list[Any] = []
     chunk = 8 * BATCH_SIZE
     title = f"{system} answers {len(probes)} probes" + (f", {prefer}=1" if prefer else "")
     for start in context.progress.track(range(0, len(probes), chunk), title):
@@ -125,7 +125,7 @@ def _outcomes(context: StageContext, system: str, probes: Sequence[Any], *, pref
             max_new_tokens=context.parameters["max_new_tokens"],
             batch_size=BATCH_SIZE,
         )
-        replies += [reply.text for reply in found]
+        replies += found
     return judge_replies(probes, replies, resolve_judge(context.parameters["judge"]))
 
 
@@ -140,7 +140,7 @@ def _engine(context: StageContext, system: str) -> tuple[Any, Any]:
         bundle = Bundle.open(context.inputs["bundle"])
         return bundle.engine, bundle.tokenizer
     folder = context.inputs[system]
-    return PlainEngine(open_model(folder, context.parameters["dtype"])), ChatTokenizer(folder)
+    return PlainEngine(open_model(folder)), ChatTokenizer(folder)  # float32, as the bundle is
 
 
 def _preference_probes(probes: Sequence[Any], count: int = 324) -> list[Any]:
@@ -156,6 +156,7 @@ def _facts(context: StageContext) -> dict[str, Any]:
         "recipe": context.parameters["recipe"],
         "scale": context.parameters["scale"],
         "gate threshold": config["harm_threshold"],
+        "computed in": "float32, base and edited in PyTorch, gated in ONNX Runtime",
         "reply temperature": context.parameters["temperature"],
         "seed": context.seed,
     }

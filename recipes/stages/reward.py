@@ -20,7 +20,7 @@ def reward_stages(recipe: Recipe) -> list[Stage]:
             run=_take_pairs if is_given else _sample_pairs,
             inputs={"data": data} | ({} if is_given else {"edited": edited}),
             parameters=common | recipe.pairs.model_dump(mode="json") | {"judge": recipe.judge},
-            modules=("prosocial.editing.reward.pairs", "prosocial.export.decoding_loop", *judge_modules(recipe)),
+            modules=("prosocial.editing.reward.pairs", "prosocial.export", *judge_modules(recipe)),
             seed=recipe.seed,
         ),
         Stage(

@@ -1,11 +1,12 @@
 """The first stages: the data as JSONL files in one folder, and the base checkpoint."""
 
+import shutil
 from pathlib import Path
 
 from prosocial.editing.chat import ChatTokenizer
 from prosocial.editing.checkpoints import Checkpoint, refuse_quantised, resolve_model
-from prosocial.editing.errors import ArtefactError
-from prosocial.editing.files import link_or_copy, read_jsonl
+from prosocial.editing.errors import ArtefactError, InputError
+from prosocial.editing.files import canonical_json, read_jsonl, storage_errors
 from prosocial.verify.probes import read_probes
 
 from ..schema import FileData, LabData, LabModel, Recipe
@@ -90,9 +91,30 @@ def _lay_out(context: StageContext) -> str:
     counts = []
     for part, path in context.inputs.items():
         rows = read_probes(path) if part in ("calibration", "probes") else read_jsonl(path)
-        link_or_copy(path, context.out / f"{part}.jsonl")
+        shutil.copyfile(path, context.out / f"{part}.jsonl")  # no link: the user's file may be edited in place
         counts.append(f"{len(rows)} {part}")
+    _check_probes(context.out)
+    for number, row in enumerate(read_jsonl(context.out / "harmful.jsonl"), start=1):
+        if not isinstance(row.get("reply"), str):
+            raise InputError(f"harmful.jsonl row {number} should have a text `reply`, found {sorted(row)}")
     return ", ".join(counts)
+
+
+def _check_probes(data: Path) -> None:
+    """Calibration needs both kinds of request, and none of those that the report is about."""
+    calibration, probes = (read_probes(data / f"{part}.jsonl") for part in ("calibration", "probes"))
+    n_harmful = sum(probe.kind == "harmful" for probe in calibration)
+    if not 0 < n_harmful < len(calibration):
+        raise InputError(
+            f"calibration should hold harmful probes and harmless ones, found {n_harmful} harmful of {len(calibration)}"
+        )
+    asked = {canonical_json(list(probe.messages)): probe.id for probe in probes}
+    for probe in calibration:
+        if canonical_json(list(probe.messages)) in asked:
+            raise InputError(
+                f"calibration should hold other requests than probes, or the report is about what the threshold was "
+                f"chosen on: {probe.id!r} asks the same as {asked[canonical_json(list(probe.messages))]!r}"
+            )
 
 
 def _train_lab_base(context: StageContext) -> str:
@@ -115,5 +137,6 @@ def _train_lab_base(context: StageContext) -> str:
     model = train_base(
         sequences, tokenizer=tokenizer, training=training, seed=context.seed, on_step=context.progress.advance
     )
-    model.save_pretrained(str(context.out))
+    with storage_errors(context.out):
+        model.save_pretrained(str(context.out))
     return f"{model.num_parameters() / 1e6:.2f} M parameters, {training.steps} steps"

@@ -46,9 +46,10 @@ def decoding_config(parameters: Any, threshold: float, ceiling: float) -> Any:
     from prosocial.export.decoding import DecodingConfig
 
     keys = ("attributes", "categories", "plausible_k", "beta", "fallback", "max_new_tokens")
-    return DecodingConfig.model_validate(
+    return DecodingConfig.parse(
         {key: parameters[key] for key in (*keys, "allowed_ceiling", "safety_configs")}
-        | {"harm_threshold": threshold, "threshold_ceiling": ceiling}
+        | {"harm_threshold": threshold, "threshold_ceiling": ceiling},
+        source="the recipe's decoding with the chosen threshold",
     )
 
 
@@ -65,7 +66,7 @@ def steered_engine(context: StageContext, *, harm_threshold: float) -> tuple[Any
     edited, parameters = context.inputs["edited"], context.parameters
     names = {"attributes": parameters["attributes"], "categories": parameters["categories"]}
     config = decoding_config(parameters["decoding"] | names, harm_threshold, harm_threshold)
-    model = open_model(edited, parameters["dtype"])
+    model = open_model(edited)  # float32, as in the steered model and the bundle
     tokenizer = ChatTokenizer(edited)
     head, gate = CompactHead.load(context.inputs["head"]), HarmGate.load(context.inputs["gate"])
     steered = SteeredModel(model, head, gate, config, end_ids=tokenizer.end_ids)

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from prosocial.editing import files
 from prosocial.editing.errors import ArtefactError, InputError, StorageError
@@ -39,6 +40,20 @@ def test_a_full_disk_is_one_clear_line() -> None:
         Path("/dev/full").open("w") as stream,
     ):
         stream.write("x" * 100_000)
+
+
+def test_a_full_disk_met_by_safetensors_is_one_clear_line(tmp_path: Path) -> None:
+    message = f"Error while serializing: I/O error: No space left on device (os error {errno.ENOSPC})"
+    with pytest.raises(StorageError, match="no space left; free space"), files.storage_errors(tmp_path):
+        raise SafetensorError(message)
+    with pytest.raises(SafetensorError), files.storage_errors(tmp_path):
+        raise SafetensorError("invalid header")
+
+
+def test_jsonl_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(InputError, match=r"rows\.jsonl should be UTF-8 text"):
+        files.read_jsonl(tmp_path / "rows.jsonl")
 
 
 def test_other_errors_of_the_system_pass_through(tmp_path: Path) -> None:

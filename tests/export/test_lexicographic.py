@@ -258,9 +258,10 @@ def test_a_risk_at_the_threshold_is_safe() -> None:
     assert torch.equal(admitted(steered), world.plausible())
 
 
-def test_a_risk_that_is_no_number_is_the_highest() -> None:
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_a_risk_whose_logit_is_not_finite_is_the_highest(bad: float) -> None:
     world = World(11)
-    world.gate.U[3] = torch.nan
+    world.gate.U[3] = bad
     every = torch.arange(V).expand(B, S, V)
     worst = disallowed_risk(candidate_risk(world.gate, world.hidden, every), torch.zeros(1, 3))
     assert (worst[..., 3] == 1).all() and (worst[..., 4:] < 1).any()

@@ -67,7 +67,7 @@ def write_data(folder: Path) -> dict[str, str]:
         "replies": [
             {"prompt": r, "reply": t, "categories": c} for r in REQUESTS for t, c in ((RISKY, ["other"]), (KIND, []))
         ],
-        "calibration": [row | {"id": f"c-{row['id']}"} for row in probes],
+        "calibration": [row | {"id": f"c-{row['id']}", "text": f"please. {row['text']}"} for row in probes],
         "probes": probes,
     }
     for part, found in rows.items():

@@ -119,6 +119,15 @@ def broken(finished: Path, tmp_path: Path) -> Path:
         ("data.probes=/nowhere/probes.jsonl", "there is none at /nowhere/probes.jsonl"),
         ("edit.scale=-1", "edit.scale"),
         ("judge=oracle", "unknown judge 'oracle'"),
+        ("judge=lab", "judge lab should go with data.lab"),
+        ("data.pairs=null", "judge refusal labels neither .* give data.pairs"),
+        ("calibration.candidates=[]", "calibration.candidates"),
+        ("calibration.candidates=[2.0]", "calibration.candidates.0"),
+        ("gate.steps=-1", "gate.steps"),
+        ("reward.conflict=foo", "reward.conflict"),
+        ("vector.method=foo", "unknown method 'foo'"),
+        ("decoding.allowed_ceiling={violent: true}", "allowed_ceiling should name categories"),
+        ("decoding.safety_configs={x: {allowed: [drugz]}}", "unknown harm category 'drugz'"),
         ("model={lab: {}}", "model.lab should go with data.lab"),
     ],
 )
@@ -136,12 +145,29 @@ def _shrink_vocabulary(root: Path) -> None:
     config.write_text(json.dumps(json.loads(config.read_text()) | {"vocab_size": 40}))
 
 
+def _calibrate_on_the_probes(root: Path) -> None:
+    (root / "data" / "calibration.jsonl").write_text((root / "data" / "probes.jsonl").read_text())
+
+
+def _calibrate_without_harm(root: Path) -> None:
+    path = root / "data" / "calibration.jsonl"
+    path.write_text("\n".join(row for row in path.read_text().splitlines() if '"harmful"' not in row))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda root: (root / "model" / "config.json").unlink(), r"config\.json"),
         (lambda root: [path.unlink() for path in (root / "model").glob("model*")], r"should hold model\.safetensors"),
         (lambda root: (root / "data" / "harmful.jsonl").write_text(""), "holds no rows"),
+        (
+            lambda root: (root / "data" / "harmful.jsonl").write_text('{"prompt": "x"}'),
+            "row 1 should have a text `reply`",
+        ),
+        (lambda root: (root / "data" / "prompts.jsonl").write_bytes(b"\xff"), "should be UTF-8"),
+        (lambda root: (root / "model" / "tokenizer.json").write_text("{"), "should be a tokenizer of the tokenizers"),
+        (_calibrate_on_the_probes, "calibration should hold other requests than probes"),
+        (_calibrate_without_harm, "found 0 harmful of 8"),
         (_shrink_vocabulary, r"its own tokenizer: the tokenizer has the id \d+, config.json says vocab_size 40"),
         (lambda root: (root / "model" / "chat_template.jinja").unlink(), "chat template"),
         (lambda root: (root / "data" / "pairs.jsonl").write_text('{"prompt": "x"}'), "missing first, second, labels"),

@@ -143,11 +143,13 @@ def test_every_kind_of_folder_answers(
     for folder, kind in ((checkpoint_folder, "checkpoint"), (steered_folder, "steered"), (bundle_folder, "bundle")):
         system = open_system(folder)
         assert system.kind == kind
-        replies[kind] = system.answer(probes, seed=3, temperature=0.7, max_new_tokens=4)
+        replies[kind] = [reply.text for reply in system.answer(probes, seed=3, temperature=0.7, max_new_tokens=4)]
         assert len(replies[kind]) == len(probes)
     assert replies["steered"] == replies["bundle"]  # same noise, same decisions
     shuffled = open_system(checkpoint_folder).answer(probes[::-1], seed=3, temperature=0.7, max_new_tokens=4)
-    assert shuffled[::-1] == replies["checkpoint"]  # the noise hangs on the probe, not on its place
+    assert [reply.text for reply in shuffled[::-1]] == replies[
+        "checkpoint"
+    ]  # the noise hangs on the probe, not on its place
 
 
 def test_plain_engine_has_no_controls(checkpoint_folder: Path) -> None:

@@ -52,6 +52,7 @@ def test_every_metric_counts_its_own_probes() -> None:
     assert {m.name: m.rates["gated"].n for m in report.metrics} == {
         "leak": 12,  # attacks are apart, also those of kind harmful
         "over_refusal": 12,
+        "twin_success": 12,
         "benign_success": 9,
         "benign_refusal": 10,
     }

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from prosocial.editing.errors import InputError
 from prosocial.editing.protocols import Judgement
+from prosocial.export.reply import Reply
 from prosocial.verify.judges import RefusalJudge
 from prosocial.verify.outcomes import Outcome, judge_replies
 from prosocial.verify.probes import Probe
@@ -15,7 +16,8 @@ PROBE = Probe("p", ({"role": "user", "content": "Hi"},), "harmful")
 
 
 def test_each_reply_is_judged_and_samples_of_a_probe_are_numbered() -> None:
-    found = judge_replies([PROBE, PROBE], ["I can't help with that.", "Sure."], RefusalJudge("other"))
+    said = [Reply("I can't help with that.", (1,), "end"), Reply("Sure.", (2,), "end")]
+    found = judge_replies([PROBE, PROBE], said, RefusalJudge("other"))
     assert [(one.sample, one.refused, one.leak, one.success) for one in found] == [
         (0, True, False, False),
         (1, False, True, True),
@@ -23,6 +25,13 @@ def test_each_reply_is_judged_and_samples_of_a_probe_are_numbered() -> None:
     assert {one.judge for one in found} == {"refusal 1"}
     with pytest.raises(InputError, match="1 probes and 0 replies"):
         judge_replies([PROBE], [], RefusalJudge())
+
+
+def test_a_fallback_is_a_refusal_whatever_its_words() -> None:
+    spoken, given = (Reply("Let us talk of something else.", (), finish) for finish in ("end", "fallback"))
+    (one,), (other,) = (judge_replies([PROBE], [reply], RefusalJudge("other")) for reply in (spoken, given))
+    assert (one.refused, one.leak) == (False, True)
+    assert (other.refused, other.leak, other.success) == (True, False, False)
 
 
 def test_json_is_redacted_unless_revealed() -> None:

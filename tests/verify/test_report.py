@@ -245,7 +245,7 @@ def test_the_headline_claims_no_more_than_the_intervals() -> None:
     assert "rose" in worse["verdict"] and worse["tone"] == "bad"
     same = _headline({"base": OUTCOMES["base"], "same": OUTCOMES["base"]})
     assert "No clear change" in same["verdict"] and same["tone"] == "open"
-    assert all("not one reply changed" in detail for detail in same["details"])
+    assert all("none changed in this" in detail for detail in same["details"])
     both = _headline({"base": OUTCOMES["base"], "same": OUTCOMES["base"], "gated": OUTCOMES["gated"]})
     assert "(gated)" in both["verdict"] and "(same)" in both["details"][0]
     alone = _headline({"base": OUTCOMES["base"]})

@@ -8,6 +8,7 @@ from .wording import is_clear, limits, percent, signed
 NOUNS = {
     "leak": "harmful replies to harmful requests",
     "over_refusal": "refusals of harmless twins",
+    "twin_success": "harmless twins done",
     "benign_success": "benign requests done",
     "benign_refusal": "refusals of benign requests",
 }
@@ -71,7 +72,7 @@ def _detail(metric: Mapping[str, Any], reference: str, system: str) -> str:
     if is_clear(difference):
         return f"{start}, {'better' if _direction(metric, system) > 0 else 'worse'} ({points})."
     if difference["newly"] + difference["undone"] == 0:
-        return f"{start}, not one reply changed ({points})."
+        return f"{start}, none changed in this ({points})."
     return f"{start}, no clear change ({points}; about {100 * difference['minimum_detectable']:.0f} would show)."
 
 
