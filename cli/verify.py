@@ -49,7 +49,7 @@ def compare(
     base: Annotated[str, typer.Argument(help="A checkpoint, steered model or bundle: the reference.")],
     edited: Annotated[str, typer.Argument(help="What is compared with it.")],
     probes: Annotated[Path, typer.Option(help="The probes (JSONL).")],
-    judge: Annotated[str, typer.Option(help="The judge of the replies.")] = "refusal",
+    judge: Annotated[str, typer.Option(help="The judge of the replies: refusal or lab.")] = "refusal",
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely reply.")] = 0.0,
     max_new_tokens: Annotated[
@@ -60,12 +60,12 @@ def compare(
 ) -> None:
     """Compare two models on the same probes. Exit code: 0, or 1 if the second is clearly worse in any rate."""
     from prosocial.editing.checkpoints.source import resolve_model
-    from prosocial.verify.judges.registry import judge_named
+    from prosocial.recipes.judges import resolve_judge
     from prosocial.verify.outcomes import judge_replies
     from prosocial.verify.probes import read_probes
     from prosocial.verify.systems import open_system
 
-    asked, judging = read_probes(probes), judge_named(judge)
+    asked, judging = read_probes(probes), resolve_judge(judge)
     folders = {"base": resolve_model(base), "edited": resolve_model(edited)}
     systems = {name: open_system(folder) for name, folder in folders.items()}
     limit = max_new_tokens or min(system.max_new_tokens for system in systems.values())  # the same room for both

@@ -1,10 +1,11 @@
 """Judges by the name that a recipe or a command gives: verify's, and the lab's."""
 
-from prosocial.editing.errors import UnknownNameError
 from prosocial.editing.protocols import Judge
-from prosocial.verify.judges import RefusalJudge
+from prosocial.verify.judges import judge_named, register_judge
 
 from .lab.judge import LabJudge
+
+register_judge("lab", LabJudge)
 
 
 def resolve_judge(name: str) -> Judge:
@@ -15,7 +16,4 @@ def resolve_judge(name: str) -> Judge:
     Raises:
         UnknownNameError: no judge has this name.
     """
-    judges: dict[str, Judge] = {"lab": LabJudge(), "refusal": RefusalJudge(assumed_harm="other")}
-    if name not in judges:
-        raise UnknownNameError("judge", name, judges)
-    return judges[name]
+    return judge_named(name)
