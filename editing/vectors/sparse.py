@@ -36,7 +36,7 @@ def is_smaller(n_elements: int, n_zeros: int) -> bool:
 def split(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the places [n] of the elements of a flattened fp32 delta that are not zero, and their values [n]."""
     flat = delta.flatten()
-    indices = flat.nonzero().squeeze(1)
+    indices = torch.from_numpy(np.flatnonzero(flat.numpy()))
     dtype, _ = INDEX_TYPES[index_dtype(len(flat))]
     return indices.to(dtype), flat[indices]
 

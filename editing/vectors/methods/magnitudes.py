@@ -38,7 +38,7 @@ def keep_largest(delta: torch.Tensor, threshold: int, n_ties: int) -> tuple[torc
         bits = piece.view(torch.int32) & SIGNLESS
         stays = bits > threshold
         if left:
-            ties = (bits == threshold).nonzero().squeeze(1)[:left]
+            ties = np.flatnonzero((bits == threshold).numpy())[:left]
             stays[ties] = True
             left -= len(ties)
         torch.where(stays, piece, zero, out=place)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
+from ...checkpoints.tensors import pieces_of
+from ..statistics import inner_product
 from .magnitudes import find_thresholds, keep_largest
 from .method import Deltas, Prepared
 from .numbers import share
@@ -17,8 +19,6 @@ from .top_k import count_kept
 
 def merge_agreeing(trimmed: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return the mean over the runs whose sign is the elected one, zero where none is; fp32 of one shape each."""
-    if len(trimmed) == 1:
-        return trimmed[0]
     stacked = torch.stack(list(trimmed))  # [runs, ...]
     elected = stacked.double().sum(0).sign()
     agrees = (stacked.sign() == elected) & (elected != 0)
@@ -31,8 +31,9 @@ def keep_direction(shaped: torch.Tensor, raw: torch.Tensor) -> torch.Tensor:
 
     An elected sign can be against that of the untrimmed mean: one large run outvotes several small ones.
     """
-    along = shaped.double() * raw.double()
-    return shaped if float(along.sum()) >= 0 else torch.where(along >= 0, shaped, 0.0)
+    if inner_product(shaped, raw) >= 0:
+        return shaped
+    return torch.where(shaped.sign() * raw.sign() >= 0, shaped, 0.0)
 
 
 def prepare(deltas: Deltas, *, density: float) -> Prepared:
@@ -53,6 +54,10 @@ def prepare(deltas: Deltas, *, density: float) -> Prepared:
             kept, n_ties = keep_largest(run, thresholds[position], ties_left[position])
             ties_left[position] -= n_ties
             trimmed.append(kept)
-        return keep_direction(merge_agreeing(trimmed), delta)
+        if len(trimmed) == 1:
+            return trimmed[0]
+        pieces = zip(*map(pieces_of, trimmed), strict=True)
+        merged = torch.cat([merge_agreeing(piece) for piece in pieces]).reshape(delta.shape)
+        return keep_direction(merged, delta)
 
     return Prepared(transform, {"density": density})
