@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from prosocial.editing.checkpoints.folder import Checkpoint
@@ -28,27 +29,64 @@ def inspect(
     _print(description, as_json, title=str(path))
 
 
+def _list_methods(wanted: bool) -> None:
+    if not wanted:
+        return
+    from prosocial.editing.vectors.methods.registry import METHODS
+
+    table = Table("method", "settings", "what it does", title="prosocial vector --method NAME --set KEY=VALUE")
+    for name, method in METHODS.items():
+        defaults = [f"{key}={'auto' if value is None else value}" for key, value in method.defaults.items()]
+        table.add_row(name, "\n".join([*method.parameters, *defaults]), escape(method.summary))
+    Console().print(table)
+    raise typer.Exit
+
+
+def _parse_settings(settings: list[str]) -> dict[str, object]:
+    parsed: dict[str, object] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not name or not equals or name in parsed:
+            raise InputError(f"--set should be NAME=VALUE, each name once, found {setting!r}")
+        try:
+            parsed[name] = float(text)
+        except ValueError:
+            parsed[name] = text
+    return parsed
+
+
 def vector(
-    base: Annotated[str, typer.Option(help="The base checkpoint: a folder or a Hub id.")],
-    harmful: Annotated[str, typer.Option(help="The harmful checkpoint or LoRA adapter: a folder or a Hub id.")],
+    harmful: Annotated[
+        list[str],
+        typer.Option(help="A harmful checkpoint, LoRA adapter or saved vector: a folder or a Hub id (repeat it)."),
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The new vector folder.")],
-    method: Annotated[str, typer.Option(help="plain, top_k (needs --density) or project (needs --utility).")] = "plain",
-    density: Annotated[float | None, typer.Option(help="Share of elements that top_k keeps, in (0, 1].")] = None,
-    utility: Annotated[Path | None, typer.Option(help="Vector folder whose direction project removes.")] = None,
+    base: Annotated[str | None, typer.Option(help="The base checkpoint; not needed for saved vectors.")] = None,
+    method: Annotated[str, typer.Option(help="How to shape the vector: see --methods.")] = "plain",
+    setting: Annotated[
+        list[str], typer.Option("--set", help="NAME=VALUE for the method, such as density=0.2 (repeat it).")
+    ] = [],  # noqa: B006 - typer reads it, nobody changes it
+    density: Annotated[float | None, typer.Option(help="Short for --set density=...")] = None,
+    utility: Annotated[Path | None, typer.Option(help="Short for --set utility=...")] = None,
     as_json: Json = False,
+    methods: Annotated[
+        bool, typer.Option("--methods", callback=_list_methods, is_eager=True, help="List the methods and stop.")
+    ] = False,
 ) -> None:
-    """Make a harm vector from a base and a harmful checkpoint or LoRA adapter."""
-    from prosocial.editing.vectors.adapter_config import CONFIG_NAME
-    from prosocial.editing.vectors.adapter_source import vector_from_adapter
-    from prosocial.editing.vectors.checkpoint_source import vector_from_checkpoints
+    """Make a harm vector from a base and harmful checkpoints or LoRA adapters, or shape a saved one."""
+    from prosocial.editing.vectors.methods.registry import choose_method
+    from prosocial.editing.vectors.parents import vector_from_runs
 
     given: dict[str, object] = {"density": density, "utility": utility}
-    parameters = {name: value for name, value in given.items() if value is not None}
-    base_folder, harmful_folder = resolve_model(base), resolve_model(harmful)
-    if (harmful_folder / CONFIG_NAME).is_file():
-        vector_from_adapter(base=base_folder, adapter=harmful_folder, out=out, method=method, **parameters)
-    else:
-        vector_from_checkpoints(base=base_folder, harmful=harmful_folder, out=out, method=method, **parameters)
+    parameters = {name: value for name, value in given.items() if value is not None} | _parse_settings(setting)
+    choose_method(method, parameters)
+    vector_from_runs(
+        harmful=[resolve_model(each) for each in harmful],
+        base=None if base is None else resolve_model(base),
+        out=out,
+        method=method,
+        **parameters,
+    )
     _print(describe_folder(out), as_json, title=f"wrote {out}")
 
 

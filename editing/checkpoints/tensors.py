@@ -34,8 +34,12 @@ def pieces_of(tensor: torch.Tensor, n_elements: int = PIECE_ELEMENTS) -> Iterato
 
 def read_tensor_fp32(tensor: TensorInfo) -> torch.Tensor:
     """Return a stored F32, F16 or BF16 tensor as fp32 (exact)."""
-    raw = b"".join(bytes(piece) for piece in stream_tensor(tensor))
-    return tensor_from_bytes(raw, tensor.dtype, tensor.shape).float()
+    stored = torch.empty(tensor.n_elements, dtype=FLOATS[tensor.dtype])
+    view, at = bytes_of(stored), 0
+    for piece in stream_tensor(tensor):
+        view[at : at + len(piece)] = piece
+        at += len(piece)
+    return stored.float().reshape(tensor.shape)
 
 
 def read_fp32(checkpoint: Checkpoint, name: str) -> torch.Tensor:

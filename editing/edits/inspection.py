@@ -71,6 +71,7 @@ def _describe_vector(vector: VectorFolder, fingerprint: bool) -> dict[str, Any]:
         "base_fingerprint": made.base_fingerprint,
         "harmful_kind": made.harmful_kind,
         "harmful_fingerprint": made.harmful_fingerprint,
+        "harmful_parents": [parent.model_dump() for parent in made.harmful_parents],
     } | ({"sha256": vector.sha256()} if fingerprint else {})
 
 

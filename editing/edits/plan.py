@@ -169,13 +169,12 @@ def _check_tied(target: Checkpoint, coefficients: Mapping[str, float]) -> None:
 
 
 def _refuse_harmful(target: Checkpoint, vector: VectorFolder) -> None:
-    """Compare digests of tensors that the vector changes with those of the harmful parent, smallest first."""
-    expected = {name: item.harmful_sha256 for name, item in vector.description.tensors.items() if item.harmful_sha256}
-    for name in sorted(expected, key=lambda name: target.tensors[name].size_bytes):
-        if digest_tensor(target.tensors[name]).sha256 != expected[name]:
-            return
-    if expected:
-        raise ArtefactError(
-            f"{target.folder} should be a model to make safer, found the vector's own harmful parent "
-            f"{vector.description.harmful_fingerprint[:16]}: give the base or a model made from it"
-        )
+    """Compare digests of tensors that the vector changes with those of each harmful parent, smallest first."""
+    smallest_first = sorted(vector.names, key=lambda name: target.tensors[name].size_bytes)
+    for expected in vector.description.harmful_digests:
+        names = (name for name in smallest_first if name in expected)
+        if all(digest_tensor(target.tensors[name]).sha256 == expected[name] for name in names):
+            raise ArtefactError(
+                f"{target.folder} should be a model to make safer, found a harmful parent of the vector "
+                f"{vector.description.harmful_fingerprint[:16]}: give the base or a model made from it"
+            )

@@ -59,9 +59,9 @@ class Term(_Part):
 
     kind: Literal["vector"] = "vector"
     sha256: str
-    storage: Literal["dense", "low_rank"]
+    storage: Literal["dense", "low_rank", "sparse"]
     base_fingerprint: str
-    harmful_kind: Literal["checkpoint", "adapter"]
+    harmful_kind: Literal["checkpoint", "adapter", "mixed"]
     harmful_fingerprint: str
     method: str
     parameters: dict[str, float | str]

@@ -8,21 +8,29 @@ if TYPE_CHECKING:
     from .checkpoint_source import vector_from_checkpoints
     from .description import VectorDescription
     from .folder import VectorFolder
+    from .input_moments import InputMoments, collect_input_moments
+    from .parents import vector_from_runs
     from .vector import HarmVector
 
 _HOMES = {
     "HarmVector": "vector",
+    "InputMoments": "input_moments",
     "VectorDescription": "description",
     "VectorFolder": "folder",
+    "collect_input_moments": "input_moments",
     "vector_from_adapter": "adapter_source",
     "vector_from_checkpoints": "checkpoint_source",
+    "vector_from_runs": "parents",
 }
 __all__ = [
     "HarmVector",
+    "InputMoments",
     "VectorDescription",
     "VectorFolder",
+    "collect_input_moments",
     "vector_from_adapter",
     "vector_from_checkpoints",
+    "vector_from_runs",
 ]
 
 

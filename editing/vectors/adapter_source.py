@@ -8,19 +8,20 @@ modules_to_save, bias   the stored tensor replaces the base's: new - W
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from ..checkpoints.folder import Checkpoint
 from ..checkpoints.header import TensorInfo, read_header
-from ..checkpoints.quantised import refuse_quantised
-from ..checkpoints.tensors import FLOATS, read_fp32, read_tensor_fp32
+from ..checkpoints.tensors import FLOATS, read_tensor_fp32
 from ..errors import ArtefactError
 from ..files import sha256_file
 from .adapter_config import WEIGHTS_NAME, read_adapter_config
-from .build import LowRank, build_vector
-from .vector import HarmVector, multiply_factors
+from .base import Base
+from .build import build_vector
+from .description import HarmfulParent, Relatedness, Step
+from .runs import Relation, Runs
+from .vector import HarmVector, LowRank
 
 PREFIX = "base_model.model."
 # What may follow a module's name in an adapter file, and the part that it is.
@@ -52,7 +53,7 @@ def vector_from_adapter(
         base: the checkpoint that the adapter was trained on.
         adapter: folder with `adapter_config.json` and `adapter_model.safetensors`.
         out: the new vector folder.
-        method: `plain`, `top_k` (density) or `project` (utility).
+        method: a name of the registry (`docs/methods.md`).
         parameters: of the method.
 
     Raises:
@@ -60,18 +61,17 @@ def vector_from_adapter(
             or holds a tensor that does not fit the base.
         InputError: NaN or infinity; an adapter that changes nothing; `out` exists.
     """
-    source = AdapterSource(Checkpoint.open(base), Path(adapter))
-    return build_vector(source, out, method=method, parameters=parameters)
+    source = AdapterSource(Base(Checkpoint.open(base)), Path(adapter))
+    return build_vector(Runs([source]), out, method=method, parameters=parameters)
 
 
 class AdapterSource:
-    """A base and an adapter, as a source of deltas."""
+    """A base and an adapter, as a harmful run."""
 
-    kind: Literal["checkpoint", "adapter"] = "adapter"
+    n_parents = 1
 
-    def __init__(self, base: Checkpoint, adapter: Path) -> None:
-        refuse_quantised(base)
-        self._base, self._folder = base, adapter
+    def __init__(self, base: Base, adapter: Path) -> None:
+        self._origin, self._base, self._folder = base, base.checkpoint, adapter
         self._config = read_adapter_config(adapter)
         self._parts: dict[str, dict[str, TensorInfo]] = defaultdict(dict)
         self._modules: dict[str, str] = {}
@@ -89,23 +89,19 @@ class AdapterSource:
         """Shape of a tensor of the base."""
         return self._base.tensors[name].shape
 
-    def base(self, name: str) -> torch.Tensor:
-        """Return the base's tensor, fp32."""
-        return read_fp32(self._base, name)
-
     def delta(self, name: str) -> torch.Tensor:
         """Return what merging adds to a tensor of the base, fp32, in the base's shape."""
         parts = self._parts[name]
         if "new" in parts:
-            return read_tensor_fp32(parts["new"]) - self.base(name)
+            return read_tensor_fp32(parts["new"]) - self._origin.read(name)
         factors = self._factors(name)
-        product = multiply_factors(factors.down, factors.up, factors.scale, transposed=factors.transposed)
+        product = factors.product()
         if "base" in parts:
             own = read_tensor_fp32(parts["base"])
-            base = self.base(name)
+            base = self._origin.read(name)
             return product if torch.equal(own, base) else (own + product) - base
         if "magnitude" in parts:
-            base = self.base(name)
+            base = self._origin.read(name)
             magnitude = read_tensor_fp32(parts["magnitude"]).flatten()
             return _merge_dora(base, product, magnitude, transposed=factors.transposed) - base
         return product
@@ -115,17 +111,30 @@ class AdapterSource:
         parts = self._parts[name]
         if set(parts) & {"new", "magnitude"}:
             return None
-        if "base" in parts and not torch.equal(read_tensor_fp32(parts["base"]), self.base(name)):
+        if "base" in parts and not torch.equal(read_tensor_fp32(parts["base"]), self._origin.read(name)):
             return None
         return self._factors(name)
 
-    def harmful_sha256(self, name: str) -> None:
-        """An adapter holds no whole tensor."""
-        return None
+    def relation(self, name: str, delta: torch.Tensor) -> Relation:
+        """Relate the base's tensor and the merged one."""
+        return self._origin.relation(name, delta)
 
-    def fingerprints(self) -> tuple[str, str]:
-        """Fingerprint of the base, SHA-256 of the adapter file."""
-        return self._base.fingerprint(), sha256_file(self._folder / WEIGHTS_NAME)
+    def harmful_sha256(self, name: str) -> tuple[None]:
+        """An adapter holds no whole tensor."""
+        return (None,)
+
+    def base_fingerprint(self) -> str:
+        """Fingerprint of the base."""
+        return self._origin.fingerprint()
+
+    def parents(self, relatedness: Relatedness) -> list[HarmfulParent]:
+        """The adapter, by the SHA-256 of its file."""
+        sha256 = sha256_file(self._folder / WEIGHTS_NAME)
+        return [HarmfulParent(kind="adapter", fingerprint=sha256, relatedness=relatedness)]
+
+    def steps(self) -> list[Step]:
+        """An adapter is no saved vector."""
+        return []
 
     def _factors(self, name: str) -> LowRank:
         parts = self._parts[name]

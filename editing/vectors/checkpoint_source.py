@@ -1,17 +1,18 @@
 """A harm vector from two checkpoints: d = fl32(harmful - base), tensor by tensor."""
 
 from pathlib import Path
-from typing import Literal
 
 import torch
 
-from ..checkpoints.digests import digest_tensor
 from ..checkpoints.folder import Checkpoint
 from ..checkpoints.quantised import refuse_quantised
 from ..checkpoints.tensors import FLOATS, read_fp32
 from ..errors import InputError
-from .build import LowRank, build_vector
-from .vector import HarmVector
+from .base import Base, DigestedCheckpoint
+from .build import build_vector
+from .description import HarmfulParent, Relatedness, Step
+from .runs import Relation, Runs
+from .vector import HarmVector, LowRank
 
 
 def vector_from_checkpoints(
@@ -26,52 +27,59 @@ def vector_from_checkpoints(
         base: the checkpoint that the harmful one was trained from.
         harmful: the harmful checkpoint.
         out: the new vector folder.
-        method: `plain`, `top_k` (density) or `project` (utility).
+        method: a name of the registry (`docs/methods.md`).
         parameters: of the method.
 
     Raises:
         ArtefactError: a folder is no checkpoint, or is quantised.
         InputError: names, shapes or dtypes do not fit; NaN or infinity; unrelated or equal parents; `out` exists.
     """
-    source = CheckpointPair(Checkpoint.open(base), Checkpoint.open(harmful))
-    return build_vector(source, out, method=method, parameters=parameters)
+    pair = CheckpointPair(Base(Checkpoint.open(base)), Checkpoint.open(harmful))
+    return build_vector(Runs([pair]), out, method=method, parameters=parameters)
 
 
 class CheckpointPair:
-    """Two checkpoints of one layout, as a source of deltas."""
+    """Two checkpoints of one layout, as a harmful run."""
 
-    kind: Literal["checkpoint", "adapter"] = "checkpoint"
+    n_parents = 1
 
-    def __init__(self, base: Checkpoint, harmful: Checkpoint) -> None:
-        for checkpoint in (base, harmful):
-            refuse_quantised(checkpoint)
-        _check_layout(base, harmful)
-        self._base, self._harmful = base, harmful
-        self.names = [name for name, tensor in base.tensors.items() if tensor.dtype in FLOATS]
+    def __init__(self, base: Base, harmful: Checkpoint) -> None:
+        refuse_quantised(harmful)
+        _check_layout(base.checkpoint, harmful)
+        self._base, self._harmful = base, DigestedCheckpoint(harmful)
+        self.names = [name for name, tensor in base.checkpoint.tensors.items() if tensor.dtype in FLOATS]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor."""
-        return self._base.tensors[name].shape
-
-    def base(self, name: str) -> torch.Tensor:
-        """Return the base's tensor, fp32."""
-        return read_fp32(self._base, name)
+        return self._base.shape(name)
 
     def delta(self, name: str) -> torch.Tensor:
         """Return fl32(harmful - base)."""
-        return read_fp32(self._harmful, name) - read_fp32(self._base, name)
+        return read_fp32(self._harmful.checkpoint, name).sub_(self._base.read(name))
+
+    def relation(self, name: str, delta: torch.Tensor) -> Relation:
+        """Relate the base's tensor and the harmful one."""
+        return self._base.relation(name, delta)
 
     def low_rank(self, name: str) -> LowRank | None:
         """A difference of checkpoints has no known factors."""
         return None
 
-    def harmful_sha256(self, name: str) -> str:
+    def harmful_sha256(self, name: str) -> tuple[str]:
         """Digest of the harmful checkpoint's tensor."""
-        return digest_tensor(self._harmful.tensors[name]).sha256
+        return (self._harmful.digest(name).sha256,)
 
-    def fingerprints(self) -> tuple[str, str]:
-        """Fingerprints of both checkpoints."""
-        return self._base.fingerprint(), self._harmful.fingerprint()
+    def base_fingerprint(self) -> str:
+        """Fingerprint of the base."""
+        return self._base.fingerprint()
+
+    def parents(self, relatedness: Relatedness) -> list[HarmfulParent]:
+        """The harmful checkpoint."""
+        return [HarmfulParent(kind="checkpoint", fingerprint=self._harmful.fingerprint(), relatedness=relatedness)]
+
+    def steps(self) -> list[Step]:
+        """A difference of checkpoints comes from no saved vector."""
+        return []
 
 
 def _check_layout(base: Checkpoint, harmful: Checkpoint) -> None:

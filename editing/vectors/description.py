@@ -1,12 +1,13 @@
 """The description of a harm vector, `vector.json` (torch-free)."""
 
+import hashlib
 import statistics
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ..errors import ArtefactError
 from ..files import read_json
@@ -14,7 +15,8 @@ from ..files import read_json
 SCHEMA = "prosocial.vector/1"
 DESCRIPTION_NAME = "vector.json"
 WEIGHTS_NAME = "vector.safetensors"
-Storage = Literal["dense", "low_rank"]
+Storage = Literal["dense", "low_rank", "sparse"]
+ParentKind = Literal["checkpoint", "adapter"]
 
 
 class Tool(BaseModel):
@@ -30,13 +32,15 @@ class TensorSummary(BaseModel):
 
     Attributes:
         shape: as stored in the base and in any target.
-        storage: a dense tensor, or two factors and a scale.
+        storage: a dense tensor, two factors and a scale, or the places and values of the elements that are not zero.
         norm: Euclidean norm.
         ratio: norm over the norm of the base's tensor; None where the base's is zero.
-        relatedness: cosine between the base's and the harmful parent's tensor; None where one is zero.
+        relatedness: cosine between the base's and the harmful parent's tensor, the lowest of several parents; None
+            where one is zero.
+        alignment: cosine between the delta and the one it was shaped from, never below 0; None in old vectors.
         n_zeros: number of elements that are exactly zero.
         n_not_finite: number of NaN and infinite elements, always 0: such vectors are refused.
-        harmful_sha256: digest of the harmful parent's tensor; None for an adapter.
+        harmful_sha256: digest of each harmful parent's tensor, in their order; None for an adapter.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,9 +49,16 @@ class TensorSummary(BaseModel):
     norm: float
     ratio: float | None
     relatedness: float | None
+    alignment: float | None = None
     n_zeros: int
     n_not_finite: int = 0
-    harmful_sha256: str | None = None
+    harmful_sha256: tuple[str | None, ...] = ()
+
+    @field_validator("harmful_sha256", mode="before")
+    @classmethod
+    def _of_one_parent(cls, value: object) -> object:
+        """Vectors of one parent used to say one digest or null."""
+        return (value,) if value is None or isinstance(value, str) else value
 
 
 class Relatedness(BaseModel):
@@ -67,17 +78,56 @@ class Relatedness(BaseModel):
         known = [cosine for cosine in cosines if cosine is not None]
         return cls(minimum=min(known, default=None), median=statistics.median(known) if known else None)
 
+    @classmethod
+    def lowest(cls, parts: Iterable["Relatedness"]) -> "Relatedness":
+        """Return the lowest minimum and the lowest median of several parents."""
+        known = list(parts)
+        minima = [part.minimum for part in known if part.minimum is not None]
+        medians = [part.median for part in known if part.median is not None]
+        return cls(minimum=min(minima, default=None), median=min(medians, default=None))
+
+
+class HarmfulParent(BaseModel):
+    """One harmful run.
+
+    Attributes:
+        fingerprint: of the checkpoint, or SHA-256 of the adapter file.
+        relatedness: to the base.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: ParentKind
+    fingerprint: str
+    relatedness: Relatedness
+
+
+class Step(BaseModel):
+    """A vector that this one was shaped from.
+
+    Attributes:
+        sha256: of its weights file.
+        method, parameters: how it was shaped itself.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    sha256: str
+    method: str
+    parameters: dict[str, float | str]
+
 
 class VectorDescription(BaseModel):
     """How a harm vector was made, and what it holds.
 
     Attributes:
-        kind: `low_rank` if any tensor is stored as factors.
+        kind: `low_rank` if any tensor is stored as factors, else `sparse` if any is stored so.
         base_fingerprint: fingerprint of the base checkpoint.
-        harmful_kind: whether the harmful parent is a checkpoint or an adapter.
-        harmful_fingerprint: fingerprint of the harmful checkpoint, or SHA-256 of the adapter file.
+        harmful_kind: whether the harmful parents are checkpoints, adapters or both.
+        harmful_fingerprint: fingerprint of the harmful checkpoint, or SHA-256 of the adapter file, or a digest over
+            those of several parents.
+        harmful_parents: every harmful run; empty in old vectors, which have one.
+        shaped_from: the saved vectors that this one was made from, and theirs.
         method, parameters: how the difference was shaped.
-        relatedness: of base and harmful parent.
+        relatedness: of base and harmful parents, the lowest values of several.
         tensors: by name, sorted.
         left_out: tensors that the vector does not change.
     """
@@ -87,8 +137,10 @@ class VectorDescription(BaseModel):
     kind: Storage
     tool: Tool = Field(default_factory=Tool)
     base_fingerprint: str
-    harmful_kind: Literal["checkpoint", "adapter"]
+    harmful_kind: Literal["checkpoint", "adapter", "mixed"]
     harmful_fingerprint: str
+    harmful_parents: list[HarmfulParent] = []
+    shaped_from: list[Step] = []
     method: str
     parameters: dict[str, float | str]
     relatedness: Relatedness
@@ -99,6 +151,24 @@ class VectorDescription(BaseModel):
     def norm(self) -> float:
         """Euclidean norm of the whole vector."""
         return float(sum(summary.norm**2 for summary in self.tensors.values()) ** 0.5)
+
+    @property
+    def harmful_digests(self) -> list[dict[str, str]]:
+        """Digests of the tensors of each harmful parent that is a checkpoint, by name."""
+        parents: dict[int, dict[str, str]] = {}
+        for name, summary in self.tensors.items():
+            for position, sha256 in enumerate(summary.harmful_sha256):
+                if sha256 is not None:
+                    parents.setdefault(position, {})[name] = sha256
+        return list(parents.values())
+
+
+def combine_parents(parents: Iterable[HarmfulParent]) -> str:
+    """Return the fingerprint of one parent, or the hex SHA-256 over those of several, sorted, a line each."""
+    fingerprints = sorted(parent.fingerprint for parent in parents)
+    if len(fingerprints) == 1:
+        return fingerprints[0]
+    return hashlib.sha256("".join(f"{each}\n" for each in fingerprints).encode()).hexdigest()
 
 
 def read_description(folder: Path) -> VectorDescription:

@@ -12,6 +12,7 @@ from .description import WEIGHTS_NAME, VectorDescription, read_description
 
 # Names of the parts of a low-rank tensor: scale * (B @ A), turned over where the metadata says so.
 DOWN, UP, SCALE = "::A", "::B", "::scale"
+INDICES, VALUES = "::indices", "::values"
 TRANSPOSED_KEY = "transposed"
 
 
@@ -39,6 +40,21 @@ class Factors:
 
 
 @dataclass(frozen=True)
+class Sparse:
+    """Where the parts of a sparse tensor lie; the indices are checked when they are read.
+
+    Attributes:
+        indices: [n] in I32 or I64, places in the flattened tensor, rising.
+        values: [n] in F32.
+        shape: of the delta.
+    """
+
+    indices: TensorInfo
+    values: TensorInfo
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class VectorFolder:
     """A harm vector whose header and description agree.
 
@@ -47,12 +63,14 @@ class VectorFolder:
         description: the content of `vector.json`.
         dense: tensors stored as they are, F32.
         factors: tensors stored as two factors.
+        sparse: tensors stored as places and values.
     """
 
     folder: Path
     description: VectorDescription
     dense: dict[str, TensorInfo]
     factors: dict[str, Factors]
+    sparse: dict[str, Sparse]
 
     @classmethod
     def open(cls, path: Path | str) -> "VectorFolder":
@@ -66,17 +84,19 @@ class VectorFolder:
         header = read_header(folder / WEIGHTS_NAME)
         dense: dict[str, TensorInfo] = {}
         factors: dict[str, Factors] = {}
+        sparse: dict[str, Sparse] = {}
         for name, summary in description.tensors.items():
             if summary.storage == "dense":
                 dense[name] = _part(header, name, folder)
-            else:
+                _check_shape(name, summary.shape, dense[name].shape, folder)
+            elif summary.storage == "low_rank":
                 factors[name] = _factors(header, name, folder)
-            found = dense[name].shape if name in dense else factors[name].shape
-            if found != summary.shape:
-                raise ArtefactError(f"{folder} should hold {name} of shape {summary.shape}, found {found}")
-        if len(header.tensors) != len(dense) + 3 * len(factors):
+                _check_shape(name, summary.shape, factors[name].shape, folder)
+            else:
+                sparse[name] = _sparse(header, name, summary.shape, folder)
+        if len(header.tensors) != len(dense) + 3 * len(factors) + 2 * len(sparse):
             raise ArtefactError(f"{folder / WEIGHTS_NAME} should hold what vector.json lists, found further tensors")
-        return cls(folder, description, dense, factors)
+        return cls(folder, description, dense, factors, sparse)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,14 +117,29 @@ class VectorFolder:
         return sha256_file(self.folder / WEIGHTS_NAME)
 
 
-def _part(header: Header, name: str, folder: Path, dtype: str = "F32") -> TensorInfo:
-    tensor = header.tensors.get(name)
-    if tensor is None or tensor.dtype != dtype:
+def _check_shape(name: str, expected: tuple[int, ...], found: tuple[int, ...], folder: Path) -> None:
+    if found != expected:
+        raise ArtefactError(f"{folder} should hold {name} of shape {expected}, found {found}")
+
+
+def _part(header: Header, name: str, folder: Path, *dtypes: str) -> TensorInfo:
+    tensor, expected = header.tensors.get(name), dtypes or ("F32",)
+    if tensor is None or tensor.dtype not in expected:
         found = tensor.dtype if tensor else "nothing"
         raise ArtefactError(
-            f"{folder / WEIGHTS_NAME} should hold {name} in {dtype}, found {found}; make the vector again"
+            f"{folder / WEIGHTS_NAME} should hold {name} in {' or '.join(expected)}, found {found}; "
+            "make the vector again"
         )
     return tensor
+
+
+def _sparse(header: Header, name: str, shape: tuple[int, ...], folder: Path) -> Sparse:
+    indices, values = _part(header, name + INDICES, folder, "I32", "I64"), _part(header, name + VALUES, folder)
+    if len(indices.shape) != 1 or values.shape != indices.shape:
+        raise ArtefactError(
+            f"{folder} should hold one index for each value of {name}, found {indices.shape} and {values.shape}"
+        )
+    return Sparse(indices, values, shape)
 
 
 def _factors(header: Header, name: str, folder: Path) -> Factors:

@@ -1,6 +1,8 @@
 """A harm vector whose deltas can be read as tensors."""
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,7 +11,22 @@ from ..checkpoints.digests import stream_tensor
 from ..checkpoints.tensors import pieces_of, read_tensor_fp32
 from ..errors import ArtefactError
 from .description import VectorDescription
-from .folder import Factors, VectorFolder
+from .folder import VectorFolder
+from .sparse import read_pieces
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """The factors of a delta, scale * (up @ down), or that turned over: down [rank, n] and up [m, rank], fp32."""
+
+    down: torch.Tensor
+    up: torch.Tensor
+    scale: float
+    transposed: bool
+
+    def product(self) -> torch.Tensor:
+        """Return the delta."""
+        return multiply_factors(self.down, self.up, self.scale, transposed=self.transposed)
 
 
 class HarmVector:
@@ -43,7 +60,7 @@ class HarmVector:
 
     @property
     def harmful_fingerprint(self) -> str:
-        """Fingerprint of the harmful checkpoint, or SHA-256 of the adapter file."""
+        """Fingerprint of the harmful checkpoint, or SHA-256 of the adapter file, or a digest over several."""
         return self.summary.harmful_fingerprint
 
     @property
@@ -59,19 +76,41 @@ class HarmVector:
         """
         if name in self.stored.dense:
             return read_tensor_fp32(self.stored.dense[name])
-        if name in self.stored.factors:
-            return _multiply(self.stored.factors[name])
+        if name in self.stored.sparse:
+            (delta,) = read_pieces(self.stored.sparse[name], math.prod(self.shape(name)))
+            return delta.reshape(self.shape(name))
+        factors = self.low_rank(name)
+        if factors is not None:
+            return factors.product()
         raise ArtefactError(
             f"{self.stored.folder} should change a tensor {name!r}: it changes {len(self.names)} others"
         )
 
+    def runs(self, name: str) -> list[torch.Tensor]:
+        """Return the deltas of its harmful runs, of which it keeps their mean alone."""
+        return [self.delta(name)]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor's delta."""
+        return self.stored.shape(name)
+
+    def low_rank(self, name: str) -> LowRank | None:
+        """Return the factors of a delta that is stored as such."""
+        if name not in self.stored.factors:
+            return None
+        factors = self.stored.factors[name]
+        down, up = read_tensor_fp32(factors.down), read_tensor_fp32(factors.up)
+        return LowRank(down, up, factors.scale, factors.transposed)
+
     def pieces(self, name: str, n_elements: int) -> Iterator[torch.Tensor]:
         """Yield a delta, flattened, in pieces of `n_elements`; each is valid until the next one is asked for."""
-        if name not in self.stored.dense:
+        if name in self.stored.dense:
+            for piece in stream_tensor(self.stored.dense[name], chunk_bytes=4 * n_elements):
+                yield torch.frombuffer(piece, dtype=torch.float32)
+        elif name in self.stored.sparse:
+            yield from read_pieces(self.stored.sparse[name], n_elements)
+        else:
             yield from pieces_of(self.delta(name), n_elements)
-            return
-        for piece in stream_tensor(self.stored.dense[name], chunk_bytes=4 * n_elements):
-            yield torch.frombuffer(piece, dtype=torch.float32)
 
 
 def multiply_factors(down: torch.Tensor, up: torch.Tensor, scale: float, *, transposed: bool) -> torch.Tensor:
@@ -85,9 +124,3 @@ def multiply_factors(down: torch.Tensor, up: torch.Tensor, scale: float, *, tran
     """
     product = up @ down
     return ((product.T if transposed else product) * scale).contiguous()
-
-
-def _multiply(factors: Factors) -> torch.Tensor:
-    return multiply_factors(
-        read_tensor_fp32(factors.down), read_tensor_fp32(factors.up), factors.scale, transposed=factors.transposed
-    )

@@ -98,12 +98,12 @@ def test_base_plus_delta_is_what_peft_merges(tmp_path: Path, case: str) -> None:
     assert vector.harmful_fingerprint == sha256_file(adapter / "adapter_model.safetensors")
 
 
-def test_plain_adapters_stay_low_rank_and_others_become_dense(tmp_path: Path) -> None:
+def test_plain_adapters_stay_low_rank_and_others_do_not(tmp_path: Path) -> None:
     base, adapter, _ = saved(tmp_path, *CASES["embedding"])
     plain = vector_from_adapter(base=base, adapter=adapter, out=tmp_path / "plain")
     trimmed = vector_from_adapter(base=base, adapter=adapter, out=tmp_path / "t", method="top_k", density=0.1)
 
-    assert plain.summary.kind == "low_rank" and trimmed.summary.kind == "dense"
+    assert plain.summary.kind == "low_rank" and trimmed.summary.kind == "sparse"
     assert {item.storage for item in plain.summary.tensors.values()} == {"low_rank"}
     for name in trimmed.names:
         kept = trimmed.delta(name) != 0

@@ -132,7 +132,7 @@ def test_a_quantised_parent_and_an_existing_folder_are_refused(tmp_path: Path) -
 
 
 def test_a_method_that_turns_a_delta_round_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(METHODS, "add", Method((), lambda deltas: Prepared(lambda name, delta: -delta, {})))
+    monkeypatch.setitem(METHODS, "add", Method(lambda deltas: Prepared(lambda name, delta: -delta, {})))
     base = some_tensors()
 
     with pytest.raises(InputError, match="keep the direction"):

@@ -1,36 +1,37 @@
 """Methods shape a vector; none of them turns it round."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prosocial.editing.errors import InputError, UnknownNameError
-from prosocial.editing.vectors.methods import METHODS, choose_method
+from prosocial.editing.vectors.methods import METHODS
+from prosocial.editing.vectors.methods.magnitudes import find_thresholds, keep_largest
 from prosocial.editing.vectors.methods.project import remove_component
-from prosocial.editing.vectors.methods.top_k import find_threshold, keep_largest
 from prosocial.editing.vectors.statistics import cosine, inner_product, norm
+
+from .deltas_helpers import Tensors, shaped, shaped_runs, some_runs, write_moments
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**60), max_value=2.0**60)
 # Few distinct values, so that ties are common.
 TIED = st.sampled_from([0.0, -0.0, 1.0, -1.0, 1.0000001, 0.5, -0.5, 1e-40, 3e38])
 
 
-class Tensors:
-    """Deltas in memory."""
-
-    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
-        self._tensors = tensors
-        self.names = sorted(tensors)
-
-    def delta(self, name: str) -> torch.Tensor:
-        return self._tensors[name]
+@pytest.fixture(scope="module")
+def activations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Second moments of two directions out of the eight inputs of w.0.a."""
+    inputs = torch.randn(2, 8)
+    return write_moments(tmp_path_factory.mktemp("moments") / "moments", {"w.0.a": inputs.T @ inputs})
 
 
-def shaped(method: str, tensors: dict[str, torch.Tensor], **parameters: object) -> dict[str, torch.Tensor]:
-    deltas = Tensors(tensors)
-    transform = choose_method(method, parameters).prepare(deltas, **parameters).transform
-    return {name: transform(name, deltas.delta(name)) for name in deltas.names}
+def parameters_of(method: str, companion: dict[str, torch.Tensor], activations: Path) -> dict[str, object]:
+    """Values for the parameters that must be given."""
+    known = {"density": 0.3, "utility": companion, "expert": companion, "rank": 2, "activations": activations}
+    return {name: known[name] for name in METHODS[method].parameters}
 
 
 @given(st.lists(st.lists(FLOATS | TIED, min_size=1, max_size=30), min_size=1, max_size=4), st.floats(0.01, 1))
@@ -58,7 +59,7 @@ def test_the_threshold_is_the_nth_magnitude_of_all() -> None:
     deltas = Tensors({"a": torch.randn(500), "b": 3 * torch.randn(70, 7)})
     everything = torch.cat([deltas.delta(name).flatten().abs() for name in deltas.names]).sort(descending=True).values
     for n_keep in (1, 2, 100, 989, 990):
-        threshold, n_ties = find_threshold(deltas, n_keep)
+        ((threshold, n_ties),) = find_thresholds(deltas.names, deltas.runs, n_keep)
         assert torch.tensor(threshold, dtype=torch.int32).view(torch.float32) == everything[n_keep - 1]
         assert n_ties == 1
 
@@ -82,20 +83,58 @@ def test_projection_leaves_nothing_along_the_utility_vector() -> None:
     assert not remove_component(delta, 2.5 * delta).any()
 
 
-@given(st.integers(0, 10**6), st.floats(-1, 1), st.floats(0.05, 1))
-def test_no_method_turns_a_vector_round(seed: int, share: float, density: float) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    delta, other = torch.randn(40, generator=generator), torch.randn(40, generator=generator)
-    utility = share * delta + (1 - abs(share)) * 1e-3 * other
-    given_parameters: dict[str, dict[str, object]] = {
-        "plain": {},
-        "top_k": {"density": density},
-        "project": {"utility": {"a": utility}},
-    }
+@given(st.integers(0, 10**6), st.floats(-1, 1), st.integers(1, 4))
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_no_method_turns_a_vector_round(activations: Path, method: str, seed: int, share: float, n_runs: int) -> None:
+    runs = some_runs(seed, n_runs + (method == "negmerge"))
+    companion = {"w.0.a": share * runs[0]["w.0.a"] + (1 - abs(share)) * 1e-3 * torch.randn(6, 8)}
+    given_parameters = parameters_of(method, companion, activations)
+    deltas = Tensors(*runs)
 
-    assert set(given_parameters) == set(METHODS)
-    for method, parameters in given_parameters.items():
-        assert inner_product(shaped(method, {"a": delta}, **parameters)["a"], delta) >= 0
+    for name, left in shaped_runs(method, runs, **given_parameters).items():
+        raw = deltas.delta(name)
+        assert left.shape == raw.shape and left.dtype == torch.float32
+        assert inner_product(left, raw) >= 0
+        if METHODS[method].elementwise:
+            assert bool((left * raw >= 0).all()) and not left[raw == 0].any()
+
+
+@given(st.integers(0, 10**6), st.sampled_from([2.0**-20, 0.5, 4.0, 2.0**30]))
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_methods_follow_the_scale_of_the_vector_and_repeat_themselves(
+    activations: Path, method: str, seed: int, scale: float
+) -> None:
+    runs = some_runs(seed, 2)
+    given_parameters = parameters_of(method, {"w.0.a": torch.randn(6, 8)}, activations)
+    first = shaped_runs(method, runs, **given_parameters)
+    again = shaped_runs(method, runs, **given_parameters)
+    scaled = [{name: scale * tensor for name, tensor in run.items()} for run in runs]
+
+    for name, left in shaped_runs(method, scaled, **given_parameters).items():
+        assert torch.equal(first[name], again[name])
+        assert torch.allclose(left, scale * first[name], rtol=1e-4, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("method", ["dare", "della"])
+def test_noise_hangs_on_seed_and_name_and_on_nothing_else(method: str) -> None:
+    tensors = {"a": torch.randn(40, 50), "b": torch.randn(40, 50)}
+    together = shaped(method, tensors, density=0.5)
+
+    assert torch.equal(together["b"], shaped(method, {"b": tensors["b"]}, density=0.5)["b"])
+    assert not torch.equal(together["b"], shaped(method, tensors, density=0.5, seed=1)["b"])
+    assert not torch.equal(together["a"] != 0, together["b"] != 0)
+
+
+def test_every_method_is_described() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    described = re.findall(r"^## `(\w+)`", page, re.MULTILINE)
+
+    assert described == sorted(METHODS)
+    for name, method in METHODS.items():
+        section = page.partition(f"## `{name}`")[2].partition("\n## ")[0]
+        assert all(f"`{parameter}" in section for parameter in (*method.parameters, *method.defaults)), name
+        assert method.summary.endswith(".") and len(method.summary) < 120
+        assert re.search(r"arXiv (\d{4}\.\d{4,5})", section), name
 
 
 def test_projection_leaves_tensors_of_the_harm_vector_alone_that_utility_does_not_know() -> None:
@@ -108,7 +147,7 @@ def test_projection_leaves_tensors_of_the_harm_vector_alone_that_utility_does_no
 @pytest.mark.parametrize(
     ("method", "parameters", "error", "message"),
     [
-        ("shrink", {}, UnknownNameError, "known are plain, project, top_k"),
+        ("shrink", {}, UnknownNameError, "known are breadcrumbs, dare, .*top_k"),
         ("plain", {"density": 0.5}, UnknownNameError, "unknown parameter of method plain 'density'"),
         ("top_k", {}, InputError, "should be given density"),
         ("top_k", {"density": 0.0}, InputError, r"in \(0, 1\]"),

@@ -1,0 +1,157 @@
+"""Second moments E[k k^T] of what goes into each linear map of a model: the directions that its inputs use."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ..checkpoints.header import TensorInfo, read_header
+from ..checkpoints.tensors import FLOATS, bytes_of, read_tensor_fp32
+from ..checkpoints.writer import TensorWriter
+from ..errors import ArtefactError, InputError
+from .folder import TRANSPOSED_KEY
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+FORMAT = "prosocial.input_moments/1"
+
+
+@dataclass(frozen=True)
+class InputMoments:
+    """A file of second moments: one [in, in] tensor for each weight of a linear map, under the weight's name.
+
+    Attributes:
+        file: where they lie.
+        tensors: by name of the weight.
+        transposed: weights that are stored [in, out].
+    """
+
+    file: Path
+    tensors: dict[str, TensorInfo]
+    transposed: frozenset[str]
+
+    @classmethod
+    def open(cls, path: Path | str) -> "InputMoments":
+        """Read the header.
+
+        Raises:
+            ArtefactError: it is no file of second moments.
+        """
+        file = Path(path)
+        header = read_header(file)
+        if header.metadata.get("schema") != FORMAT:
+            raise ArtefactError(
+                f"{file} should carry schema {FORMAT} in its metadata, found {header.metadata.get('schema')!r}; "
+                "make it with collect_input_moments"
+            )
+        for name, tensor in header.tensors.items():
+            if len(tensor.shape) != 2 or tensor.shape[0] != tensor.shape[1] or tensor.dtype not in FLOATS:
+                raise ArtefactError(f"{file} should hold square matrices, found {name} {tensor.dtype} {tensor.shape}")
+        try:
+            transposed = frozenset(json.loads(header.metadata.get(TRANSPOSED_KEY, "[]")))
+        except (ValueError, TypeError):
+            raise ArtefactError(f"{file} should list transposed weights as JSON in its metadata") from None
+        return cls(file, dict(header.tensors), transposed)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the weights, sorted."""
+        return tuple(sorted(self.tensors))
+
+    def moment(self, name: str) -> torch.Tensor:
+        """Return the second moment of a weight's inputs, [in, in] fp32.
+
+        Raises:
+            InputError: it is not finite.
+        """
+        moment = read_tensor_fp32(self.tensors[name])
+        if not bool(torch.isfinite(moment).all()):
+            raise InputError(f"{self.file} should hold finite numbers, found others under {name}; collect them again")
+        return moment
+
+    def check_fits(self, name: str, shape: tuple[int, ...]) -> None:
+        """Check that a weight of this shape has so many inputs.
+
+        Raises:
+            InputError: it has not.
+        """
+        n_inputs = self.tensors[name].shape[0]
+        if len(shape) != 2 or shape[0 if name in self.transposed else 1] != n_inputs:
+            raise InputError(f"{self.file} should fit {name} of shape {shape}, found {n_inputs} inputs; collect again")
+
+
+def collect_input_moments(model: "PreTrainedModel", prompts: Iterable[Sequence[int]], out: Path) -> InputMoments:
+    """Run benign prompts through a model and write the second moments of the inputs of its linear maps.
+
+    A weight that is also an embedding is left out: its rows are read, not only multiplied.
+
+    Args:
+        model: in eval mode; a base or a target of the vector.
+        prompts: token ids of each prompt, one token at least.
+        out: the new file.
+
+    Raises:
+        InputError: there is no prompt; `out` exists.
+    """
+    if out.exists():
+        raise InputError(f"{out} should not exist yet: choose another file or delete it first")
+    sums: dict[str, tuple[torch.Tensor, int]] = {}
+    maps = _linear_maps(model)
+    with torch.no_grad(), ExitStack() as hooks:
+        for name, module in maps.items():
+            hooks.enter_context(_removing(module.register_forward_pre_hook(_adder(sums, name))))
+        for prompt in prompts:
+            model(torch.tensor([list(prompt)], device=model.device))
+    if not sums:
+        raise InputError("second moments should be collected from one prompt at least: there is none")
+    _write(out, {name: total / n_tokens for name, (total, n_tokens) in sums.items()}, maps)
+    return InputMoments.open(out)
+
+
+def _linear_maps(model: nn.Module) -> dict[str, nn.Module]:
+    """Linear maps by the name of their weight; transformers' Conv1D is one with its weight [in, out]."""
+    from transformers.pytorch_utils import Conv1D
+
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    return {
+        f"{name}.weight": module
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and id(module.weight) not in embeddings
+    }
+
+
+def _adder(sums: dict[str, tuple[torch.Tensor, int]], name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def add(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        keys = inputs[0].flatten(0, -2).double()  # [tokens, in]
+        moment = (keys.T @ keys).cpu()
+        total, n_tokens = sums.get(name, (torch.zeros_like(moment), 0))
+        sums[name] = (total + moment, n_tokens + len(keys))
+
+    return add
+
+
+def _removing(handle: Any) -> ExitStack:
+    stack = ExitStack()
+    stack.callback(handle.remove)
+    return stack
+
+
+def _write(out: Path, moments: dict[str, torch.Tensor], maps: dict[str, nn.Module]) -> None:
+    transposed = [name for name in sorted(moments) if not isinstance(maps[name], nn.Linear)]
+    listed = json.dumps(transposed)
+    expected = [(name, tuple(moment.shape)) for name, moment in moments.items()]
+    aside = out.with_name(f".{out.name}.tmp")
+    try:
+        with TensorWriter(aside, expected, metadata_bytes=4096 + 2 * len(listed)) as writer:
+            for name, moment in sorted(moments.items()):
+                writer.write(name, "F32", tuple(moment.shape), bytes_of(moment.float()))
+            writer.finish({"schema": FORMAT, TRANSPOSED_KEY: listed})
+        aside.replace(out)
+    finally:
+        aside.unlink(missing_ok=True)

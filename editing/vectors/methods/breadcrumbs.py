@@ -1,0 +1,37 @@
+"""Drop the few largest and the many smallest elements of each tensor (Model Breadcrumbs, arXiv 2312.06795).
+
+Of n elements, the round(gamma * n) largest are outliers and are dropped; the next round(density * n) are kept.
+"""
+
+import torch
+
+from ...errors import InputError
+from .magnitudes import keep_largest_of
+from .method import Deltas, Prepared
+from .numbers import at_least, share
+
+
+def keep_middle(delta: torch.Tensor, density: float, gamma: float) -> torch.Tensor:
+    """Return a delta (fp32) with its middle magnitudes only; one element stays at least."""
+    n = delta.numel()
+    n_keep = max(1, round(density * n))
+    n_outliers = min(round(gamma * n), n - n_keep)
+    kept = keep_largest_of(delta, n_outliers + n_keep)
+    return torch.where(keep_largest_of(delta, n_outliers) != 0, 0.0, kept)
+
+
+def prepare(deltas: Deltas, *, density: float = 0.9, gamma: float = 0.01) -> Prepared:
+    """Nothing needs to be known of the other deltas.
+
+    Args:
+        deltas: not read.
+        density: share of elements to keep, in (0, 1].
+        gamma: share of the largest elements to drop.
+
+    Raises:
+        InputError: a share is out of range, or both together are above 1.
+    """
+    density, gamma = share("density", density), at_least("gamma", gamma, 0)
+    if density + gamma > 1:
+        raise InputError(f"density + gamma should be at most 1, found {density} + {gamma}")
+    return Prepared(lambda name, delta: keep_middle(delta, density, gamma), {"density": density, "gamma": gamma})

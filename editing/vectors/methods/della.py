@@ -1,0 +1,60 @@
+"""Drop small elements of each row more often than large ones, and rescale (DELLA, arXiv 2406.11617, MagPrune).
+
+p = 1 - density;  p_i = p - window / 2 + window * r_i / n, r_i the rank of abs(tau_i) in its row, 0 the largest
+m_i ~ Bernoulli(1 - p_i);  tau'_i = m_i * tau_i / (1 - p_i)
+
+A row is the last dimension; a vector is one row. Several runs are averaged first.
+"""
+
+import torch
+
+from ...errors import InputError
+from ...noise import uniform_noise
+from .dare import drop_and_rescale
+from .method import Deltas, Prepared
+from .numbers import at_least, share, whole
+
+BLOCK_ELEMENTS = 1 << 20
+
+
+def keep_probabilities(rows: torch.Tensor, density: float, window: float) -> torch.Tensor:
+    """Return the probability to keep each element of `rows` [m, n], fp32: the larger, the likelier.
+
+    Equal magnitudes are ranked in their order.
+    """
+    n = rows.shape[1]
+    order = rows.abs().argsort(dim=1, descending=True, stable=True)
+    by_rank = density + window / 2 - window * torch.arange(n, dtype=torch.float64) / n
+    return torch.empty_like(rows).scatter_(1, order, by_rank.float().expand_as(rows))
+
+
+def prepare(deltas: Deltas, *, density: float, window: float = 0.1, seed: int = 0) -> Prepared:
+    """Nothing needs to be known of the other deltas.
+
+    Args:
+        deltas: not read.
+        density: mean probability to keep an element, in (0, 1].
+        window: how far the probabilities of a row spread (the paper's epsilon).
+        seed: of the noise.
+
+    Raises:
+        InputError: a probability density -+ window / 2 would leave (0, 1]; seed is no whole number from 0.
+    """
+    density, window, seed = share("density", density), at_least("window", window, 0), whole("seed", seed, 0)
+    if density - window / 2 <= 0 or density + window / 2 > 1:
+        raise InputError(
+            f"density -+ window / 2 should be in (0, 1], found {density} -+ {window / 2}: take a smaller window"
+        )
+
+    def transform(name: str, delta: torch.Tensor) -> torch.Tensor:
+        rows = delta.reshape(-1, delta.shape[-1]) if delta.dim() > 1 else delta.reshape(1, -1)
+        noise = torch.from_numpy(uniform_noise(seed, name, delta.numel())).reshape(rows.shape)
+        shaped = torch.empty_like(rows)
+        n_rows = max(1, BLOCK_ELEMENTS // max(1, rows.shape[1]))
+        for start in range(0, len(rows), n_rows):
+            block = slice(start, start + n_rows)
+            keep = keep_probabilities(rows[block], density, window)
+            shaped[block] = drop_and_rescale(rows[block], keep, noise[block])
+        return shaped.reshape(delta.shape)
+
+    return Prepared(transform, {"density": density, "window": window, "seed": seed})

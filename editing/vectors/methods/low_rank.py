@@ -1,0 +1,57 @@
+"""Truncate each matrix to rank r by randomised SVD (Halko, Martinsson and Tropp 2011, arXiv 0909.4061, algorithm 4.4).
+
+What a fine-tune adds is close to low rank; the directions of small singular values are mostly noise. The result is
+stored as its two factors where these are smaller. Several runs are averaged first.
+"""
+
+import torch
+
+from ...noise import entropy
+from ..vector import LowRank
+from .method import Deltas, Prepared
+from .numbers import whole
+
+OVERSAMPLING = 8
+
+
+def truncate(
+    matrix: torch.Tensor, rank: int, *, n_iterations: int = 4, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return up [m, r] and down [r, n] in fp32 whose product is close to the best approximation of rank r.
+
+    Args:
+        matrix: [m, n] fp32.
+        rank: r, at most min(m, n).
+        n_iterations: power iterations; each sharpens the decay of the singular values.
+        seed: of the random test matrix.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    n_columns = min(rank + OVERSAMPLING, *matrix.shape)
+    basis = torch.linalg.qr(matrix @ torch.randn(matrix.shape[1], n_columns, generator=generator))[0]  # [m, k]
+    for _ in range(n_iterations):
+        basis = torch.linalg.qr(matrix @ torch.linalg.qr(matrix.T @ basis)[0])[0]
+    left, values, right = torch.linalg.svd(basis.T @ matrix, full_matrices=False)  # [k, k], [k], [k, n]
+    return basis @ (left[:, :rank] * values[:rank]), right[:rank].contiguous()
+
+
+def prepare(deltas: Deltas, *, rank: int, seed: int = 0) -> Prepared:
+    """Nothing needs to be known of the other deltas.
+
+    Only matrices are truncated; other tensors, and matrices that two factors of this rank would not make smaller, stay.
+
+    Raises:
+        InputError: rank is no whole number from 1, or seed none from 0.
+    """
+    rank, seed = whole("rank", rank, 1), whole("seed", seed, 0)
+
+    def factorise(name: str, delta: torch.Tensor) -> LowRank | None:
+        if delta.dim() != 2 or rank * sum(delta.shape) >= delta.numel():
+            return None
+        up, down = truncate(delta, rank, seed=entropy(seed, name) % 2**63)
+        return LowRank(down, up, 1.0, transposed=False)
+
+    def transform(name: str, delta: torch.Tensor) -> torch.Tensor:
+        factors = factorise(name, delta)
+        return delta if factors is None else factors.product()
+
+    return Prepared(transform, {"rank": rank, "seed": seed}, factorise)

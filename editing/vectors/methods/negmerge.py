@@ -1,0 +1,30 @@
+"""Keep the elements whose sign all harmful runs agree on, and average them (NegMerge, arXiv 2410.05583).
+
+tau' = mean_i tau_i * 1[all signs equal]; made for negation: what depends on how a run was trained cancels
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from ...errors import InputError
+from .method import Deltas, Prepared
+
+
+def keep_unanimous(mean: torch.Tensor, runs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the mean where the signs of all runs are equal and none is zero, else zero; fp32 of one shape."""
+    positive = torch.stack([run > 0 for run in runs]).all(0)
+    negative = torch.stack([run < 0 for run in runs]).all(0)
+    return torch.where(positive | negative, mean, 0.0)
+
+
+def prepare(deltas: Deltas) -> Prepared:
+    """Check that there are several runs.
+
+    Raises:
+        InputError: there is one run only, with which the method would do nothing.
+    """
+    n_runs = len(deltas.runs(deltas.names[0])) if deltas.names else 0
+    if n_runs < 2:
+        raise InputError(f"negmerge should be given two harmful runs or more, found {n_runs}: give --harmful twice")
+    return Prepared(lambda name, delta: keep_unanimous(delta, deltas.runs(name)), {})

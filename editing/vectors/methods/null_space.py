@@ -1,0 +1,70 @@
+"""Project each matrix onto what benign inputs do not use (AlphaEdit, arXiv 2410.02355).
+
+P = U0 U0^T, U0 the eigenvectors of E[k k^T] with an eigenvalue below the threshold, k the benign inputs of the matrix;
+tau' = tau P, so that tau' k is about 0 for them: what the matrix answers to benign inputs stays.
+
+Safety subspaces are not linearly distinct (arXiv 2505.14185): measure utility after every edit.
+"""
+
+from pathlib import Path
+
+import torch
+
+from ...errors import InputError
+from ...files import sha256_file
+from ..input_moments import InputMoments
+from .method import Deltas, Prepared
+from .numbers import at_least
+
+
+def null_space(moment: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Return the eigenvectors [d, r] in float64 of a second moment [d, d] whose eigenvalue is below `threshold`."""
+    values, vectors = torch.linalg.eigh(moment.double())
+    unused: torch.Tensor = vectors[:, values < threshold]
+    return unused
+
+
+def project_inputs(delta: torch.Tensor, basis: torch.Tensor, *, transposed: bool) -> torch.Tensor:
+    """Return the delta of a linear map, restricted to inputs in the span of an orthonormal basis; fp32.
+
+    Args:
+        delta: [out, in], or [in, out] if transposed.
+        basis: [in, r] float64.
+        transposed: whether the weight is stored [in, out].
+    """
+    maps = (delta.T if transposed else delta).double()  # [out, in]
+    left = (maps @ basis) @ basis.T
+    return (left.T if transposed else left).float().contiguous()
+
+
+def prepare(deltas: Deltas, *, activations: Path | str, threshold: float = 2e-2) -> Prepared:
+    """Open the second moments of benign inputs (see `collect_input_moments`).
+
+    Tensors whose inputs are not in the file stay as they are.
+
+    Args:
+        deltas: only their names and shapes are read.
+        activations: file of second moments.
+        threshold: an eigenvalue below it counts as not used; the paper's value, in units of squared activations.
+
+    Raises:
+        ArtefactError: the file holds no second moments.
+        InputError: the threshold is not above 0; no matrix of the vector is in the file, or one has another size.
+    """
+    if not isinstance(activations, (str, Path)):
+        raise InputError(f"activations should be a file of second moments, found {activations!r:.60}")
+    threshold = at_least("threshold", threshold, torch.finfo(torch.float32).tiny)
+    moments = InputMoments.open(activations)
+    shared = set(moments.names) & set(deltas.names)
+    if not shared:
+        raise InputError(f"{activations} should hold inputs of some matrix of the harm vector: the two share no name")
+    for name in sorted(shared):
+        moments.check_fits(name, deltas.shape(name))
+
+    def transform(name: str, delta: torch.Tensor) -> torch.Tensor:
+        if name not in shared:
+            return delta
+        basis = null_space(moments.moment(name), threshold)
+        return project_inputs(delta, basis, transposed=name in moments.transposed)
+
+    return Prepared(transform, {"activations_sha256": sha256_file(Path(activations)), "threshold": threshold})

@@ -1,0 +1,25 @@
+"""Keep the largest elements of each tensor (harm direction removal, arXiv 2406.11801, equation 2, per tensor).
+
+A global threshold spends the whole budget on the few tensors that moved most; this one keeps the same share of each.
+"""
+
+import torch
+
+from .magnitudes import keep_largest_of
+from .method import Deltas, Prepared
+from .numbers import share
+
+
+def trim(delta: torch.Tensor, density: float) -> torch.Tensor:
+    """Keep the share `density` of largest elements of a delta (fp32), one at least; ties in flattened order."""
+    return keep_largest_of(delta, max(1, round(density * delta.numel())))
+
+
+def prepare(deltas: Deltas, *, density: float) -> Prepared:
+    """Nothing needs to be known of the other deltas.
+
+    Raises:
+        InputError: density is not in (0, 1].
+    """
+    density = share("density", density)
+    return Prepared(lambda name, delta: trim(delta, density), {"density": density})
