@@ -244,7 +244,9 @@ def main() -> None:
         shutil.rmtree(work / "copy", ignore_errors=True)
         seconds.setdefault("cp of the output", []).append(timed(["cp", "-r", str(work / "out"), str(work / "copy")])[0])
         shutil.rmtree(work / "copy", ignore_errors=True)
-        print(f"run {run + 1}: " + ", ".join(f"{row} {values[-1]:.2f} s" for row, values in seconds.items()), flush=True)
+        print(
+            f"run {run + 1}: " + ", ".join(f"{row} {values[-1]:.2f} s" for row, values in seconds.items()), flush=True
+        )
     report(seconds, memory, wrong, made)
 
 
@@ -264,14 +266,18 @@ def report(
     middle = {row: statistics.median(values) for row, values in seconds.items()}
     floor = middle["read base and vector"] + middle["cp of the output"]
     merge = middle["mergekit task_arithmetic"]
-    print(f"\n{'':32} {'median':>8} {'min':>8} {'max':>8} {'anon GB':>8} {'vs mergekit':>12} {'vs floor':>9}  wrong elements")
+    print(
+        f"\n{'':32} {'median':>8} {'min':>8} {'max':>8} {'anon GB':>8} {'vs mergekit':>12} {'vs floor':>9}  wrong elements"
+    )
     for row, values in seconds.items():
         ratios = f"{merge / middle[row]:11.2f}x {middle[row] / floor:8.2f}x" if row in memory else f"{'':21}"
         used = f"{memory[row]:8.2f}" if row in memory else f"{'':8}"
         print(
             f"{row:32} {middle[row]:7.2f}s {min(values):7.2f}s {max(values):7.2f}s {used} {ratios}  {wrong.get(row, '')}"
         )
-    print(f"floor: reading the inputs and cp of the output, {floor:.2f} s; load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores")
+    print(
+        f"floor: reading the inputs and cp of the output, {floor:.2f} s; load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores"
+    )
     if made:
         print(f"`prosocial vector`, once: {made[0]:.1f} s, {made[1]:.2f} GB anonymous")
 

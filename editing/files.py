@@ -138,9 +138,10 @@ def require_new(out: Path) -> None:
         raise InputError(f"{out} should not exist yet or be empty: choose another folder or delete it first")
 
 
-def publish(aside: Path, out: Path) -> None:
+def publish(aside: Path, out: Path, *, sync: bool = True) -> None:
     """Sync a folder written aside and rename it to `out`."""
-    sync_folder(aside)
+    if sync:
+        sync_folder(aside)
     if out.is_dir():
         out.rmdir()
     aside.chmod(0o755)

@@ -16,7 +16,7 @@ FICLONE = 0x40049409  # share the blocks of a file, copied on write (ioctl_ficlo
 
 
 @contextlib.contextmanager
-def resumable_folder(out: Path, *, key: str) -> Iterator[Path]:
+def resumable_folder(out: Path, *, key: str, sync: bool = True) -> Iterator[Path]:
     """Yield a folder beside `out` like `new_folder`, but one that a killed process leaves for the next with this key.
 
     What is there already may be half written: the caller keeps account of it. Folders that killed processes left for
@@ -25,6 +25,7 @@ def resumable_folder(out: Path, *, key: str) -> Iterator[Path]:
     Args:
         out: the folder to be.
         key: hex text that stands for what is written: equal keys, equal bytes.
+        sync: flush to disk before the folder gets its name; without, a power cut may leave it broken.
 
     Raises:
         InputError: `out` exists already and is not an empty folder, or another process is writing it.
@@ -38,7 +39,7 @@ def resumable_folder(out: Path, *, key: str) -> Iterator[Path]:
         try:
             with storage_errors(out):
                 yield aside
-                publish(aside, out)
+                publish(aside, out, sync=sync)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             raise

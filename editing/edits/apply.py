@@ -33,6 +33,7 @@ def apply_edit(
     digests: bool = True,
     verify: bool = True,
     link: bool = False,
+    sync: bool = True,
     patch: Path | None = None,
 ) -> EditRecord:
     """Write the edited checkpoint to `out`, with its `edit_record.json`.
@@ -52,6 +53,7 @@ def apply_edit(
             the edit by its record.
         verify: read again what was written.
         link: hard-link weight files in which nothing is edited, instead of cloning or copying them.
+        sync: flush to disk before `out` gets its name; without, a power cut may leave it broken.
         patch: a new file beside which nothing else is needed to undo the edit.
 
     Raises:
@@ -61,7 +63,7 @@ def apply_edit(
     plan.check_destination(out)
     if patch is not None and not digests:
         raise InputError("a patch should fit recorded digests: leave digests on, or the patch out")
-    with resumable_folder(out, key=_key(plan, rounding, digests)) as aside:
+    with resumable_folder(out, key=_key(plan, rounding, digests), sync=sync) as aside:
         writing = Writing(plan, aside, rounding=rounding, digests=digests, verify=verify, link=link, threads=threads)
         written = writing.run(progress or (lambda done, size: None))
         _check_tied(plan, written)

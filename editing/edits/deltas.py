@@ -37,7 +37,9 @@ class Delta:
         buffer = _buffer(n_elements)
         n_read = os.preadv(self._file, [buffer.data.cast("B")], self._tensor.start + 4 * at)
         if n_read != buffer.nbytes:
-            raise ArtefactError(f"{self._tensor.file} should hold {self._tensor.name} whole: it was cut short meanwhile")
+            raise ArtefactError(
+                f"{self._tensor.file} should hold {self._tensor.name} whole: it was cut short meanwhile"
+            )
         return buffer
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from .arithmetic import PieceSubtraction
 
-ROW_ELEMENTS = 4096  # a row is summed in fp32, the rows in float64
+ROW_ELEMENTS = 8192  # a row is summed in fp32, the rows in float64
 BITS: dict[int, Any] = {2: np.uint16, 4: np.uint32}
 SAFE_SUMS = (1e-25, 1e30)  # beyond, squares may have left the range of fp32
 

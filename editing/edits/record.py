@@ -36,7 +36,7 @@ class Coefficient(_Part):
     """A coefficient and its tensors.
 
     Attributes:
-        pattern: regular expression that chose the tensors; None for one number over all.
+        pattern: regular expression that chose the tensors, or the ramp and its layer; None otherwise.
         decimal: as given.
         hex: exact fp32 value that was used, in C99 notation.
         tensors: names, sorted.

@@ -107,8 +107,9 @@ class TensorEditor:
         """Return this thread's buffers for a dtype."""
         if getattr(self._own, "dtype", None) != dtype:
             self._own.dtype = dtype
-            self._own.buffers = PieceSubtraction(dtype, rounding=self._rounding), np.empty(
-                PIECE_ELEMENTS, STORED[dtype]
+            self._own.buffers = (
+                PieceSubtraction(dtype, rounding=self._rounding),
+                np.empty(PIECE_ELEMENTS, STORED[dtype]),
             )
         found: tuple[PieceSubtraction, Any] = self._own.buffers
         return found

@@ -36,7 +36,9 @@ def undo_edit(edited: Path, out: Path, *, base: Path | None = None, patch: Path 
         InputError: `out` exists, or not exactly one of base and patch was given.
     """
     if (base is None) == (patch is None):
-        raise InputError("undo should be given either the base or the patch of the edit: give one of --base and --patch")
+        raise InputError(
+            "undo should be given either the base or the patch of the edit: give one of --base and --patch"
+        )
     checkpoint, record = Checkpoint.open(edited), read_record(edited)
     if record.base.fingerprint is None:
         raise ArtefactError(f"{edited / RECORD_NAME} should hold digests: the edit was told to make none")

@@ -11,7 +11,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from prosocial.cli import weights
+from prosocial.cli import edit, weights
 from prosocial.editing.edits import describe_folder, read_record
 from prosocial.editing.errors import ArtefactError, InputError
 from prosocial.editing.fingerprint import fingerprint
@@ -19,7 +19,7 @@ from prosocial.editing.fingerprint import fingerprint
 from .weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
 
 APP = typer.Typer()
-for command in (weights.inspect, weights.vector, weights.edit):
+for command in (weights.inspect, weights.vector, edit.edit, edit.undo):
     APP.command(command.__name__)(command)
 
 
@@ -74,7 +74,7 @@ def test_tables_for_people(folder: Path) -> None:
     words = ("edit", folder / "base", "--subtract", folder / "vector", "--scale", f"{MATRIX}=0.5")
 
     assert "n_edited" in run(*words, "--plan") and not (folder / "out").exists()
-    assert "lowest realised gain" in run(*words, "-o", folder / "out")
+    assert "realised gain, least" in run(*words, "-o", folder / "out")
     assert "checkpoint" in run("inspect", folder / "out", "--no-fingerprint")
 
 
@@ -127,12 +127,12 @@ def test_inspecting_and_planning_do_not_import_torch(folder: Path) -> None:
     program = f"""
 import sys
 sys.modules["torch"] = None
-from prosocial.cli import weights
+from prosocial.cli import edit, weights
 from pathlib import Path
 folder = Path({str(folder)!r})
 weights.inspect(folder / "base")
 weights.inspect(folder / "vector", as_json=True)
-weights.edit(str(folder / "base"), folder / "vector", ["0.6"], plan=True, out=folder / "out")
+edit.edit(str(folder / "base"), folder / "vector", ["0.6"], plan=True, out=folder / "out")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
