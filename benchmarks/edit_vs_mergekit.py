@@ -1,4 +1,4 @@
-"""Plain subtraction, whole processes: `prosocial edit` against mergekit 0.1.5, interleaved, with the limits of the disk.
+"""Plain subtraction, whole processes: `prosocial edit` against mergekit 0.1.5, interleaved, with the disk's limits.
 
     python benchmarks/edit_vs_mergekit.py --work /tmp/bench --params 1.2 --runs 5
 
@@ -119,23 +119,23 @@ def write_shard(file: Path, shard: list[tuple[str, tuple[int, ...]]], *, harmful
                 sink.write(to_bf16(values).tobytes())
 
 
-def entries_of(file: Path) -> tuple[dict[str, Any], int]:
-    """Return a safetensors header and where its data starts."""
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(length))
-    header.pop("__metadata__", None)
-    return header, 8 + length
+def places_of(folder: Path) -> dict[str, tuple[Path, int, int]]:
+    """Return file, offset and number of elements of every bf16 tensor of a checkpoint."""
+    places = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length))
+        for name, entry in header.items():
+            if name != "__metadata__":
+                start, end = entry["data_offsets"]
+                places[name] = (file, 8 + length + start, (end - start) // 2)
+    return places
 
 
 def count_wrong(base: Path, harmful: Path, out: Path) -> tuple[int, int]:
-    """Return how many elements of `out` are not round(base - fl32(c * fl32(harmful - base))), and how many there are."""
-    places = {
-        role: {name: (file, start + entry["data_offsets"][0], (entry["data_offsets"][1] - entry["data_offsets"][0]) // 2)
-               for file in sorted(folder.glob("*.safetensors")) for header, start in [entries_of(file)]
-               for name, entry in header.items()}
-        for role, folder in (("base", base), ("harmful", harmful), ("out", out))
-    }  # fmt: skip
+    """Return how many elements of `out` are not round(base - fl32(c * fl32(harmful - base))), out of how many."""
+    places = {"base": places_of(base), "harmful": places_of(harmful), "out": places_of(out)}
     if places["out"].keys() != places["base"].keys():
         raise SystemExit(f"{out} should hold the tensors of {base}")
     wrong = total = 0
@@ -266,18 +266,14 @@ def report(
     middle = {row: statistics.median(values) for row, values in seconds.items()}
     floor = middle["read base and vector"] + middle["cp of the output"]
     merge = middle["mergekit task_arithmetic"]
-    print(
-        f"\n{'':32} {'median':>8} {'min':>8} {'max':>8} {'anon GB':>8} {'vs mergekit':>12} {'vs floor':>9}  wrong elements"
-    )
+    print(f"\n{'':32}  median     min     max  anon GB  vs mergekit  vs floor  wrong elements")
     for row, values in seconds.items():
-        ratios = f"{merge / middle[row]:11.2f}x {middle[row] / floor:8.2f}x" if row in memory else f"{'':21}"
-        used = f"{memory[row]:8.2f}" if row in memory else f"{'':8}"
-        print(
-            f"{row:32} {middle[row]:7.2f}s {min(values):7.2f}s {max(values):7.2f}s {used} {ratios}  {wrong.get(row, '')}"
-        )
-    print(
-        f"floor: reading the inputs and cp of the output, {floor:.2f} s; load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores"
-    )
+        line = f"{row:32} {middle[row]:6.2f}s {min(values):6.2f}s {max(values):6.2f}s"
+        if row in memory:
+            line += f" {memory[row]:8.2f} {merge / middle[row]:11.2f}x {middle[row] / floor:8.2f}x  {wrong[row]}"
+        print(line)
+    print(f"floor: reading base and vector and cp of the output, {floor:.2f} s")
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     if made:
         print(f"`prosocial vector`, once: {made[0]:.1f} s, {made[1]:.2f} GB anonymous")
 

@@ -107,6 +107,7 @@ def storage_errors(path: Path) -> Iterator[None]:
             errno.EACCES,
             errno.EPERM,
             errno.EROFS,
+            errno.EFBIG,
         ):
             raise
         raise StorageError(f"could not write {path}: {error.strerror}; free space or choose another folder") from error

@@ -61,8 +61,10 @@ def apply_edit(
         StorageError: not enough room, no permission, or other bytes came back than were written.
     """
     plan.check_destination(out)
-    if patch is not None and not digests:
-        raise InputError("a patch should fit recorded digests: leave digests on, or the patch out")
+    if patch is not None and (patch.exists() or not digests):
+        raise InputError(
+            f"{patch} should be a new file, of an edit with digests: choose another name, leave digests on"
+        )
     with resumable_folder(out, key=_key(plan, rounding, digests), sync=sync) as aside:
         writing = Writing(plan, aside, rounding=rounding, digests=digests, verify=verify, link=link, threads=threads)
         written = writing.run(progress or (lambda done, size: None))

@@ -18,7 +18,7 @@ from ..checkpoints.digests import stream_tensor
 from ..checkpoints.folder import Checkpoint
 from ..checkpoints.header import BITS, Header, TensorInfo, read_header
 from ..checkpoints.writer import TensorWriter
-from ..errors import ArtefactError, InputError
+from ..errors import ArtefactError
 from ..files import storage_errors
 from .record import EditRecord
 
@@ -36,11 +36,8 @@ def write_patch(base: Checkpoint, edited: Checkpoint, file: Path, record: EditRe
         record: of the edit, with digests.
 
     Raises:
-        InputError: the file exists.
         StorageError: not enough room, or no permission.
     """
-    if file.exists():
-        raise InputError(f"{file} should be a new file: choose another name or delete it first")
     names = [name for name, tensor in record.result.tensors.items() if tensor.changed]
     expected = [(key, (BLOCK_BYTES,)) for name in names for key in _keys(base.tensors[name])]
     aside = file.with_name(f".{file.name}.partial")

@@ -109,8 +109,9 @@ def dot(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
     3.0
     """
     whole = len(left) - len(left) % ROW_ELEMENTS
-    rows = np.vecdot(left[:whole].reshape(-1, ROW_ELEMENTS), right[:whole].reshape(-1, ROW_ELEMENTS))
-    total = float(rows.sum(dtype=np.float64) + np.dot(left[whole:], right[whole:]))
+    with np.errstate(all="ignore"):
+        rows = np.vecdot(left[:whole].reshape(-1, ROW_ELEMENTS), right[:whole].reshape(-1, ROW_ELEMENTS))
+        total = float(rows.sum(dtype=np.float64) + np.dot(left[whole:], right[whole:]))
     if SAFE_SUMS[0] < abs(total) < SAFE_SUMS[1]:
         return total
     return float(np.dot(left.astype(np.float64), right.astype(np.float64)))

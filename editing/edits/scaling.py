@@ -111,7 +111,7 @@ def _resolve_ramp(ramp: Ramp, names: Sequence[str]) -> tuple[ScaledGroup, ...]:
     last = max(layers.values())
     chosen: dict[tuple[str, float], list[str]] = {}
     for name in names:
-        depth = layers[name] / last if last and name in layers else float(not FIRST.search(name))
+        depth = layers[name] / max(last, 1) if name in layers else float(not FIRST.search(name))
         place = f"layer {layers[name]}" if name in layers else "before the layers" if depth == 0 else "after the layers"
         number = ramp.start * (1 - depth) + ramp.end * depth
         chosen.setdefault((f"ramp {ramp.start!r}:{ramp.end!r}, {place}", number), []).append(name)
