@@ -16,10 +16,11 @@ import typer
 from prosocial.editing.errors import ProsocialError
 
 from .bundle import chat, export_command, generate
+from .edit import edit, undo
 from .extras import missing_extra
 from .run import run
 from .verify import compare, verify
-from .weights import edit, inspect, vector
+from .weights import inspect, vector
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -31,6 +32,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("inspect", inspect, "Weights", "prosocial inspect runs/quickstart/edit"),
     ("vector", vector, "Weights", "prosocial vector --base base --harmful adapter -o harm-vector"),
     ("edit", edit, "Weights", "prosocial edit base --subtract harm-vector --scale 0.6 -o edited"),
+    ("undo", undo, "Weights", "prosocial undo edited --base base -o restored"),
     ("export", export_command, "Bundles", "prosocial export runs/quickstart/steered -o bundle"),
     ("generate", generate, "Bundles", 'prosocial generate bundle "How do I say no to a friend?" --prefer empathy=1'),
     ("chat", chat, "Bundles", "prosocial chat bundle"),

@@ -1,4 +1,4 @@
-"""The commands about weights: inspect, vector, edit."""
+"""The commands about weights as they are: inspect, vector."""
 
 import json
 from pathlib import Path
@@ -9,11 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.checkpoints.source import resolve_model
 from prosocial.editing.edits.inspection import describe_folder
-from prosocial.editing.edits.plan import EditPlan, plan_edit
-from prosocial.editing.edits.scaling import parse_scale
 from prosocial.editing.errors import InputError
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -26,7 +23,7 @@ def inspect(
 ) -> None:
     """Say what a folder is: tensors, dtypes, size, edits, fingerprints."""
     description = describe_folder(path, fingerprint=fingerprint)
-    _print(description, as_json, title=str(path))
+    print_data(description, as_json, title=str(path))
 
 
 def _list_methods(wanted: bool) -> None:
@@ -87,54 +84,11 @@ def vector(
         method=method,
         **parameters,
     )
-    _print(describe_folder(out), as_json, title=f"wrote {out}")
+    print_data(describe_folder(out), as_json, title=f"wrote {out}")
 
 
-def edit(
-    target: Annotated[str, typer.Argument(help="The checkpoint to edit: a folder or a Hub id.")],
-    subtract: Annotated[Path, typer.Option(help="The harm vector to subtract.")],
-    scale: Annotated[list[str], typer.Option(help="A number from 0, or PATTERN=NUMBER (repeat it).")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The new checkpoint folder.")] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Check and show what would be done, write nothing.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Subtract a harm vector from a checkpoint: plan, check, apply, record."""
-    planned = plan_edit(Checkpoint.open(resolve_model(target)), subtract, scale=parse_scale(scale))
-    if out is not None:
-        planned.check_destination(out)
-    if plan:
-        _print(_plan_data(planned, as_json), as_json, title=f"plan: {target} minus {subtract}")
-        return
-    if out is None:
-        raise InputError(
-            "an edit should be given a new folder with -o OUT, or --plan to write nothing: neither was given"
-        )
-    _print(_apply(planned, out, as_json), as_json, title=f"wrote {out}")
-
-
-def _plan_data(planned: EditPlan, as_json: bool) -> dict[str, Any]:
-    data = planned.to_json()
-    return data if as_json else {key: value for key, value in data.items() if key != "tensors"}
-
-
-def _apply(planned: EditPlan, out: Path, as_json: bool) -> dict[str, Any]:
-    from prosocial.editing.edits.apply import apply_edit
-
-    record = apply_edit(planned, out)
-    if as_json:
-        return record.to_json()
-    gains = [tensor.gain for tensor in record.result.tensors.values() if tensor.gain is not None]
-    return {
-        "n_changed": sum(tensor.changed for tensor in record.result.tensors.values()),
-        "n_tensors": len(record.result.tensors),
-        "lowest realised gain": min(gains, default=None),
-        "<edit, vector>": record.result.inner_product,
-        "base_fingerprint": record.base.fingerprint,
-        "fingerprint": record.result.fingerprint,
-    }
-
-
-def _print(data: dict[str, Any], as_json: bool, *, title: str) -> None:
+def print_data(data: dict[str, Any], as_json: bool, *, title: str) -> None:
+    """Print plain data as one JSON object or as a table."""
     if as_json:
         typer.echo(json.dumps(data, ensure_ascii=False, allow_nan=False))
         return

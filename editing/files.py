@@ -114,6 +114,7 @@ def storage_errors(path: Path) -> Iterator[None]:
             errno.EACCES,
             errno.EPERM,
             errno.EROFS,
+            errno.EFBIG,
         ):
             raise
         raise StorageError(f"could not write {path}: {error.strerror}; free space or choose another folder") from error
@@ -130,23 +131,34 @@ def new_folder(out: Path) -> Iterator[Path]:
     Raises:
         InputError: `out` exists already and is not an empty folder.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} should not exist yet or be empty: choose another folder or delete it first")
+    require_new(out)
     with storage_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
     try:
         with storage_errors(out):
             yield aside
-            sync_folder(aside)
-            if out.is_dir():
-                out.rmdir()
-            aside.chmod(0o755)
-            aside.rename(out)
-            _sync_directory(out.parent)
+            publish(aside, out)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def require_new(out: Path) -> None:
+    """Raise InputError if `out` exists already and is not an empty folder."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} should not exist yet or be empty: choose another folder or delete it first")
+
+
+def publish(aside: Path, out: Path, *, sync: bool = True) -> None:
+    """Sync a folder written aside and rename it to `out`."""
+    if sync:
+        sync_folder(aside)
+    if out.is_dir():
+        out.rmdir()
+    aside.chmod(0o755)
+    aside.rename(out)
+    _sync_directory(out.parent)
 
 
 def sync_folder(folder: Path) -> None:

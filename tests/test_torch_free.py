@@ -32,7 +32,7 @@ LIGHT = (
     "editing/chat.py",
     "editing/checkpoints/folder.py",
     "editing/checkpoints/header.py",
-    "editing/edits/plan.py",
+    "editing/edits",
     "editing/errors.py",
     "editing/files.py",
     "editing/fingerprint.py",

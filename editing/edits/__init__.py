@@ -5,15 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .apply import apply_edit
-    from .arithmetic import Subtraction
+    from .arithmetic import PieceSubtraction, Subtraction
     from .inspection import describe_folder
     from .plan import EditPlan, plan_edit
     from .record import EditRecord, read_record
+    from .rounding import Rounding
     from .scaling import ScaledGroup, resolve_scale
+    from .undo import undo_edit
 
 _HOMES = {
     "EditPlan": "plan",
     "EditRecord": "record",
+    "PieceSubtraction": "arithmetic",
+    "Rounding": "rounding",
     "ScaledGroup": "scaling",
     "Subtraction": "arithmetic",
     "apply_edit": "apply",
@@ -21,10 +25,13 @@ _HOMES = {
     "plan_edit": "plan",
     "read_record": "record",
     "resolve_scale": "scaling",
+    "undo_edit": "undo",
 }
 __all__ = [
     "EditPlan",
     "EditRecord",
+    "PieceSubtraction",
+    "Rounding",
     "ScaledGroup",
     "Subtraction",
     "apply_edit",
@@ -32,6 +39,7 @@ __all__ = [
     "plan_edit",
     "read_record",
     "resolve_scale",
+    "undo_edit",
 ]
 
 

@@ -1,139 +1,107 @@
-"""Carry out a planned edit: shard by shard, piece by piece, written aside and renamed when everything held."""
+"""Carry out a planned edit: tensor by tensor on several threads, written aside, read again, renamed (torch-free)."""
 
 import hashlib
-import os
+import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 
-import torch
-
-from ..checkpoints.digests import TensorDigest, combine, stream_tensor
-from ..checkpoints.header import Header, TensorInfo
-from ..checkpoints.tensors import FLOATS, PIECE_ELEMENTS, bytes_of
+from ..checkpoints.digests import TensorDigest, combine, digest_tensor
+from ..checkpoints.folder import Checkpoint
 from ..errors import InputError
-from ..files import new_folder, read_json, sha256_file, write_json
-from ..vectors.vector import HarmVector
-from .arithmetic import ARITHMETIC, Subtraction
+from ..files import canonical_json, read_json, sha256_file, write_json
+from ..resumable import resumable_folder
+from ..vectors.description import DESCRIPTION_NAME, WEIGHTS_NAME
+from .arithmetic import ARITHMETIC
+from .patch import write_patch
 from .plan import EditPlan
-from .realised import Realised, require_subtraction
+from .realised import require_subtraction
 from .record import RECORD_NAME, Base, Coefficient, EditRecord, Result, TensorResult, Term
+from .rounding import NEAREST, Rounding
+from .tensor_edit import WrittenTensor
+from .writing import Progress, Writing
 
-Progress = Callable[[int, int], None]  # bytes of tensors done, bytes in all
 
-
-def apply_edit(plan: EditPlan, out: Path, progress: Progress | None = None) -> EditRecord:
+def apply_edit(
+    plan: EditPlan,
+    out: Path,
+    progress: Progress | None = None,
+    *,
+    threads: int | None = None,
+    rounding: Rounding = NEAREST,
+    digests: bool = True,
+    verify: bool = True,
+    link: bool = False,
+    sync: bool = True,
+    patch: Path | None = None,
+) -> EditRecord:
     """Write the edited checkpoint to `out`, with its `edit_record.json`.
 
     Headers, names, order and sharding are the target's, byte for byte; so are tensors that are not edited, and the side
-    files. Memory does not depend on the size of the model (low-rank deltas are multiplied out one tensor at a time).
+    files. Memory does not depend on the size of the model (low-rank deltas are multiplied out one tensor at a time),
+    and no byte depends on the number of threads. A process that was killed leaves its work beside `out`, and the next
+    one with the same plan takes it up.
 
     Args:
         plan: a checked edit.
         out: the new folder.
         progress: called after each tensor with the bytes done and the bytes in all.
+        threads: number of workers; None takes one per core.
+        rounding: to nearest, or stochastic with a seed.
+        digests: record SHA-256 of every tensor before and after, and of the vector; without, nobody can check or undo
+            the edit by its record.
+        verify: read again what was written.
+        link: hard-link weight files in which nothing is edited, instead of cloning or copying them.
+        sync: flush to disk before `out` gets its name; without, a power cut may leave it broken.
+        patch: a new file beside which nothing else is needed to undo the edit.
 
     Raises:
-        InputError: `out` exists; a result is NaN or infinite; tied copies came apart.
-        StorageError: not enough room, or no permission.
+        InputError: `out` exists or is being written; a result is NaN or infinite; tied copies came apart.
+        StorageError: not enough room, no permission, or other bytes came back than were written.
     """
     plan.check_destination(out)
-    with new_folder(out) as aside:
-        shards = _Shards(plan, aside, progress)
-        for name, header in plan.target.headers.items():
-            shards.write(name, header)
-        _check_tied(plan, shards)
-        require_subtraction(shards.inner_product)
+    if patch is not None and (patch.exists() or not digests):
+        raise InputError(
+            f"{patch} should be a new file, of an edit with digests: choose another name, leave digests on"
+        )
+    with resumable_folder(out, key=_key(plan, rounding, digests), sync=sync) as aside:
+        writing = Writing(plan, aside, rounding=rounding, digests=digests, verify=verify, link=link, threads=threads)
+        written = writing.run(progress or (lambda done, size: None))
+        _check_tied(plan, written)
+        inner_product = math.fsum(item.realised.inner_product for item in written.values() if item.realised)
+        require_subtraction(inner_product)
         sides = _copy_files(plan, aside)
-        record = _record(plan, shards, sides)
+        record = _record(plan, written, rounding, inner_product, sides, writing.vector_sha256)
+        if patch is not None:
+            write_patch(plan.target, Checkpoint.open(aside), patch, record)
         write_json(aside / RECORD_NAME, record.to_json())
+        writing.forget()
     return record
 
 
-class _Shards:
-    """The weight files under way, and what is known of their tensors so far."""
-
-    def __init__(self, plan: EditPlan, folder: Path, progress: Progress | None) -> None:
-        self._plan, self._folder, self._progress = plan, folder, progress
-        self._vector = HarmVector(plan.vector)
-        self._subtractions = {dtype: Subtraction(torch_dtype) for dtype, torch_dtype in FLOATS.items()}
-        self._buffers = Realised.new_buffers()
-        self._bytes_done = 0
-        self.base: list[TensorDigest] = []
-        self.out: list[TensorDigest] = []
-        self.results: dict[str, TensorResult] = {}
-        self.inner_product = 0.0
-
-    def write(self, name: str, header: Header) -> None:
-        """Write one weight file: the header's bytes, then each tensor at its place."""
-        with (self._plan.target.folder / name).open("rb") as source, (self._folder / name).open("wb") as sink:
-            os.posix_fallocate(sink.fileno(), 0, header.size_bytes)
-            sink.write(source.read(header.data_start))
-            for tensor in header.tensors.values():
-                self._write_tensor(tensor, sink.write)
-
-    def _write_tensor(self, tensor: TensorInfo, write: Callable[[memoryview], int]) -> None:
-        coefficient = self._plan.coefficients.get(tensor.name)
-        realised = Realised(coefficient, self._buffers) if coefficient else None
-        before, after = hashlib.sha256(), hashlib.sha256()
-        pieces = self._edited(tensor, realised, coefficient) if realised and coefficient else _copied(tensor)
-        for source, result in pieces:
-            before.update(source)
-            after.update(result)
-            write(result)
-        self._note(tensor, before.hexdigest(), after.hexdigest(), realised)
-
-    def _edited(
-        self, tensor: TensorInfo, realised: Realised, coefficient: float
-    ) -> Iterator[tuple[memoryview, memoryview]]:
-        """Yield the raw bytes of each piece before and after the edit."""
-        subtraction, dtype = self._subtractions[tensor.dtype], FLOATS[tensor.dtype]
-        raw_pieces = stream_tensor(tensor, chunk_bytes=PIECE_ELEMENTS * dtype.itemsize)
-        for raw, delta in zip(raw_pieces, self._vector.pieces(tensor.name, PIECE_ELEMENTS), strict=True):
-            target = torch.frombuffer(raw, dtype=dtype)
-            out = subtraction.apply(target, delta, coefficient)
-            realised.add(target, out, delta)
-            if not realised.finite:
-                raise InputError(
-                    f"{tensor.name} should stay finite in {tensor.dtype}, the edit makes it NaN or infinite: "
-                    "take a smaller scale, or repair the target"
-                )
-            yield raw, bytes_of(out)
-
-    def _note(self, tensor: TensorInfo, before: str, after: str, realised: Realised | None) -> None:
-        self.base.append(TensorDigest(tensor.name, tensor.dtype, tensor.shape, before))
-        self.out.append(TensorDigest(tensor.name, tensor.dtype, tensor.shape, after))
-        self.results[tensor.name] = TensorResult(
-            dtype=tensor.dtype,
-            shape=tensor.shape,
-            sha256=after,
-            changed=before != after,
-            gain=_short(realised.gain) if realised else None,
-            unchanged_share=_short(realised.unchanged_share) if realised else None,
-            relative_change=_short(realised.relative_change) if realised else None,
-        )
-        self.inner_product += realised.inner_product if realised else 0.0
-        self._bytes_done += tensor.size_bytes
-        if self._progress:
-            self._progress(self._bytes_done, self._plan.target.size_bytes)
+def _key(plan: EditPlan, rounding: Rounding, digests: bool) -> str:
+    """Return a digest of everything that the bytes written depend on; files by size and time of change."""
+    weights = [plan.target.folder / name for name in (*plan.target.headers, *plan.copied_files)]
+    stored = [plan.vector.folder / name for name in (DESCRIPTION_NAME, WEIGHTS_NAME)]
+    files = {str(path.resolve()): (path.stat().st_size, path.stat().st_mtime_ns) for path in (*weights, *stored)}
+    said = [
+        version("prosocial"),
+        files,
+        {name: coefficient.hex() for name, coefficient in plan.coefficients.items()},
+        rounding.to_json(),
+        digests,
+    ]
+    return hashlib.sha256(canonical_json(said).encode()).hexdigest()
 
 
-def _copied(tensor: TensorInfo) -> Iterator[tuple[memoryview, memoryview]]:
-    return ((raw, raw) for raw in stream_tensor(tensor))
-
-
-def _short(value: float | None) -> float | None:
-    """Nine digits: the last ones of a sum depend on the number of threads, and a record should not."""
-    return None if value is None else float(f"{value:.9g}")
-
-
-def _check_tied(plan: EditPlan, shards: _Shards) -> None:
+def _check_tied(plan: EditPlan, written: Mapping[str, WrittenTensor]) -> None:
     """Tied copies that were equal must have stayed equal."""
-    digests = {digest.name: digest.sha256 for digest in shards.base}
     copies = plan.target.tied.copies
-    if not copies or digests[copies[0]] != digests[copies[1]]:
+    before = {written[name].before or digest_tensor(plan.target.tensors[name]).sha256 for name in copies}
+    if len(before) != 1:
         return
-    first, second = (shards.results[name].sha256 for name in copies)
+    first, second = (written[name].crc32 for name in copies)
     if first != second:
         raise InputError(
             f"{copies[0]} and {copies[1]} are tied and should stay equal: the vector changes them differently"
@@ -151,11 +119,38 @@ def _copy_files(plan: EditPlan, folder: Path) -> dict[str, str]:
     return digests
 
 
-def _record(plan: EditPlan, shards: _Shards, sides: dict[str, str]) -> EditRecord:
-    target, made = plan.target, plan.vector.description
+def _record(
+    plan: EditPlan,
+    written: Mapping[str, WrittenTensor],
+    rounding: Rounding,
+    inner_product: float,
+    sides: dict[str, str],
+    vector_sha256: str | None,
+) -> EditRecord:
+    target = plan.target
     previous = target.folder / RECORD_NAME
-    term = Term(
-        sha256=plan.vector.sha256(),
+    return EditRecord(
+        base=Base(
+            fingerprint=_fingerprint(target, {name: item.before for name, item in written.items()}),
+            dtypes=target.n_by_dtype,
+            previous=read_json(previous) if previous.is_file() else None,
+        ),
+        terms=[_term(plan, vector_sha256)],
+        arithmetic=ARITHMETIC | rounding.to_json(),
+        untouched=[name for name in target.tensors if name not in plan.coefficients],
+        result=Result(
+            fingerprint=_fingerprint(target, {name: item.after for name, item in written.items()}),
+            inner_product=_short(inner_product) or 0.0,
+            tensors={name: _tensor_result(target, written[name]) for name in sorted(written)},
+            side_files=sides,
+        ),
+    )
+
+
+def _term(plan: EditPlan, sha256: str | None) -> Term:
+    made = plan.vector.description
+    return Term(
+        sha256=sha256,
         storage=made.kind,
         base_fingerprint=made.base_fingerprint,
         harmful_kind=made.harmful_kind,
@@ -172,19 +167,29 @@ def _record(plan: EditPlan, shards: _Shards, sides: dict[str, str]) -> EditRecor
             for group in plan.groups
         ],
     )
-    return EditRecord(
-        base=Base(
-            fingerprint=combine(shards.base),
-            dtypes=target.n_by_dtype,
-            previous=read_json(previous) if previous.is_file() else None,
-        ),
-        terms=[term],
-        arithmetic=dict(ARITHMETIC),
-        untouched=[name for name in target.tensors if name not in plan.coefficients],
-        result=Result(
-            fingerprint=combine(shards.out),
-            inner_product=_short(shards.inner_product) or 0.0,
-            tensors=dict(sorted(shards.results.items())),
-            side_files=sides,
-        ),
+
+
+def _fingerprint(target: Checkpoint, digests: Mapping[str, str | None]) -> str | None:
+    known = [
+        TensorDigest(name, target.tensors[name].dtype, target.tensors[name].shape, digest)
+        for name, digest in digests.items()
+        if digest is not None
+    ]
+    return combine(known) if len(known) == len(digests) else None
+
+
+def _tensor_result(target: Checkpoint, written: WrittenTensor) -> TensorResult:
+    tensor, realised = target.tensors[written.name], written.realised
+    numbers = ("gain", "unchanged_share", "relative_change", "cosine", "relative_error")
+    return TensorResult(
+        dtype=tensor.dtype,
+        shape=tensor.shape,
+        sha256=written.after,
+        changed=written.changed,
+        **{name: _short(getattr(realised, name)) for name in numbers} if realised else {},
     )
+
+
+def _short(value: float | None) -> float | None:
+    """Seven digits: sums of fp32 hold no more."""
+    return None if value is None else float(f"{value:.7g}")

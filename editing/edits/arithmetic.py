@@ -1,39 +1,109 @@
-"""The arithmetic of an edit, shared by edit, undo and audit.
+"""The arithmetic of an edit, shared by edit, undo and audit (torch-free).
 
-x = fl32(c * d); out = RNE(fl32(target - x)): two roundings in fp32, no fused multiply-add, then one rounding to
-nearest, ties to even, to the checkpoint's dtype (which changes nothing for F32).
+x = fl32(c * d); out = round(fl32(target - x)): two roundings in fp32, no fused multiply-add, then one rounding to the
+checkpoint's dtype (which changes nothing for F32). Both roundings are monotone, so that `(out - target) * d <= 0` holds
+for every element.
 """
 
-import torch
+from __future__ import annotations
 
-from ..checkpoints.tensors import PIECE_ELEMENTS
+from typing import TYPE_CHECKING, Any
 
-ARITHMETIC: dict[str, str | bool] = {
+import numpy as np
+from numpy.typing import NDArray
+
+from .rounding import NEAREST, Rounding, round_nearest, round_stochastic
+
+if TYPE_CHECKING:
+    import torch
+
+PIECE_ELEMENTS = 1 << 16  # the buffers of a piece stay in a core's own cache
+STORED: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}  # BF16 as its bits
+HIGH_BITS = np.uint32(16)
+ARITHMETIC: dict[str, str | bool | int] = {
     "compute_dtype": "float32",
     "rule": "out = round(fl32(target - fl32(c * d)))",
-    "rounding": "nearest, ties to even, once, to the target's dtype",
     "fused_multiply_add": False,
     "coefficient": "rounded to float32 before use",
     "other_tensors": "copied byte for byte",
 }
 
 
+class PieceSubtraction:
+    """Subtracts piece by piece in buffers that are re-used.
+
+    Args:
+        dtype: of the checkpoint's tensor: F32, F16 or BF16.
+        n_elements: length of the longest piece.
+        rounding: to nearest, or stochastic; a stochastic one belongs to one tensor.
+
+    Attributes:
+        target, product, out: the last piece in fp32: before, what was subtracted, and as stored.
+        stored: the last piece in the checkpoint's dtype.
+    """
+
+    def __init__(self, dtype: str, n_elements: int = PIECE_ELEMENTS, rounding: Rounding = NEAREST) -> None:
+        self.dtype, self.rounding = dtype, rounding
+        self._buffers = np.empty((3, n_elements), np.float32)
+        self._scratch = np.empty(n_elements, np.uint32)
+        self._stored = np.empty(n_elements, STORED[dtype])
+        self.target, self.product, self.out = self._buffers
+        self.stored: NDArray[Any] = self._stored
+
+    def apply(
+        self, target: NDArray[Any], delta: NDArray[np.float32], coefficient: float, *, key: str = "", at: int = 0
+    ) -> NDArray[Any]:
+        """Return the edited piece, valid until the next call.
+
+        Args:
+            target: [n] as stored, BF16 as uint16.
+            delta: [n] fp32.
+            coefficient: a number of fp32, at least 0.
+            key: the tensor's name, which stochastic rounding draws by.
+            at: place of the piece in its tensor, a multiple of 16.
+        """
+        n = len(target)
+        self.target, self.product, self.out = self._buffers[:, :n]
+        self.stored = self._stored[:n]
+        with np.errstate(all="ignore"):  # a result that is not finite is found afterwards
+            widen(target, self.target)
+            np.multiply(delta, np.float32(coefficient), out=self.product)
+            np.subtract(self.target, self.product, out=self.out)
+            if self.rounding.stochastic:
+                round_stochastic(self.out, self.stored, self.rounding.noise(key, at, n))
+            else:
+                round_nearest(self.out, self.stored, self._scratch[:n])
+        return self.stored
+
+
+def widen(stored: NDArray[Any], out: NDArray[np.float32]) -> None:
+    """Write stored elements to fp32, exactly; uint16 stands for BF16."""
+    if stored.dtype == np.uint16:
+        np.left_shift(stored, HIGH_BITS, out=out.view(np.uint32), dtype=np.uint32)
+    else:
+        np.copyto(out, stored)
+
+
 class Subtraction:
-    """Subtracts piece by piece in fp32 buffers that are re-used.
+    """The same arithmetic for torch tensors on the CPU.
 
     Args:
         dtype: of the checkpoint's tensor.
         n_elements: length of the longest piece.
 
+    >>> import torch
     >>> subtraction = Subtraction(torch.bfloat16)
     >>> subtraction.apply(torch.ones(2, dtype=torch.bfloat16), torch.ones(2), 0.5).tolist()
     [0.5, 0.5]
     """
 
     def __init__(self, dtype: torch.dtype, n_elements: int = PIECE_ELEMENTS) -> None:
-        self._product = torch.empty(n_elements)
-        self._difference = torch.empty(n_elements)
-        self._rounded = torch.empty(n_elements, dtype=dtype)
+        import torch
+
+        names = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+        self._dtype = dtype
+        self._bits = torch.uint16 if dtype == torch.bfloat16 else dtype
+        self._subtraction = PieceSubtraction(names[dtype], n_elements)
 
     def apply(self, target: torch.Tensor, delta: torch.Tensor, coefficient: float) -> torch.Tensor:
         """Return the edited piece, valid until the next call.
@@ -43,8 +113,7 @@ class Subtraction:
             delta: [n] fp32.
             coefficient: a number of fp32, at least 0.
         """
-        n = len(target)
-        product = torch.mul(delta, coefficient, out=self._product[:n])
-        difference = self._difference[:n].copy_(target)
-        torch.sub(difference, product, out=difference)
-        return self._rounded[:n].copy_(difference)
+        import torch
+
+        out = self._subtraction.apply(target.view(self._bits).numpy(), delta.numpy(), coefficient)
+        return torch.from_numpy(out).view(self._dtype)

@@ -11,6 +11,8 @@ from ..checkpoints.folder import INDEX_NAME, Checkpoint
 from ..checkpoints.header import TensorInfo
 from ..checkpoints.quantised import refuse_quantised
 from ..errors import ArtefactError, InputError, StorageError
+from ..files import require_new
+from ..resumable import left_over_bytes
 from ..vectors.folder import VectorFolder
 from .scaling import Scale, ScaledGroup, resolve_scale
 
@@ -63,10 +65,9 @@ class EditPlan:
             InputError: it exists and is not an empty folder.
             StorageError: there is not enough room.
         """
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(f"{out} should not exist yet or be empty: choose another folder or delete it first")
+        require_new(out)
         place = next(folder for folder in out.absolute().parents if folder.exists())
-        free = shutil.disk_usage(place).free
+        free = shutil.disk_usage(place).free + left_over_bytes(out)
         needed = self.write_bytes + SPARE_BYTES
         if free < needed:
             raise StorageError(

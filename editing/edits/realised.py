@@ -1,70 +1,120 @@
-"""What an edit really did to a tensor, after rounding: bf16 swallows small changes."""
+"""What an edit really did to a tensor, after rounding: bf16 swallows small changes (torch-free)."""
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
-from ..checkpoints.tensors import PIECE_ELEMENTS
 from ..errors import InputError
+from .arithmetic import PieceSubtraction
+
+ROW_ELEMENTS = 8192  # a row is summed in fp32, the rows in float64
+BITS: dict[int, Any] = {2: np.uint16, 4: np.uint32}
+SAFE_SUMS = (1e-25, 1e30)  # beyond, squares may have left the range of fp32
 
 
+@dataclass
 class Realised:
-    """Sums over one tensor, piece by piece, in float64.
+    """Sums over one tensor, piece by piece.
 
-    Args:
+    Attributes:
         coefficient: what the delta was multiplied with, above 0.
-        buffers: [2, n] float64, for pieces of up to n elements; re-used by one tensor after the other.
+        n_moving: number of elements with a delta.
+        n_changed: number of elements whose stored value changed.
+        along: <out - target, delta>.
+        delta_square, change_square, target_square, error_square: squared norms of the delta, of the stored change, of
+            the target, and of the stored change less the asked one (the last in F32 alone, where the others would
+            cancel).
     """
 
-    def __init__(self, coefficient: float, buffers: torch.Tensor) -> None:
-        self._coefficient = coefficient
-        self._buffers = buffers
-        self._n_moving = self._n_unchanged = 0
-        self._along = self._delta_square = self._change_square = self._target_square = 0.0
+    coefficient: float
+    n_moving: int = 0
+    n_changed: int = 0
+    along: float = 0.0
+    delta_square: float = 0.0
+    change_square: float = 0.0
+    target_square: float = 0.0
+    error_square: float | None = None
 
-    @staticmethod
-    def new_buffers(n_elements: int = PIECE_ELEMENTS) -> torch.Tensor:
-        """Return buffers for pieces of up to `n_elements`."""
-        return torch.empty(2, n_elements, dtype=torch.float64)
+    def add(self, piece: PieceSubtraction, before: NDArray[Any], delta: NDArray[np.float32]) -> None:
+        """Count a piece just subtracted; its buffers of target, product and result are used up.
 
-    def add(self, target: torch.Tensor, out: torch.Tensor, delta: torch.Tensor) -> None:
-        """Count one piece: elements of the target and of the result in their dtype, and the fp32 delta, [n] each."""
-        first, second = self._buffers[:, : len(delta)]
-        before = first.copy_(target)
-        self._target_square += float(torch.dot(before, before))
-        change = torch.sub(second.copy_(out), before, out=second)
-        wanted = first.copy_(delta)
-        self._along += float(torch.dot(change, wanted))
-        self._delta_square += float(torch.dot(wanted, wanted))
-        self._change_square += float(torch.dot(change, change))
-        moving = delta != 0
-        self._n_moving += int(moving.sum())
-        self._n_unchanged += int((moving & (target == out)).sum())
+        Args:
+            piece: the arithmetic, after its `apply`.
+            before: [n] the target as stored.
+            delta: [n] fp32.
+        """
+        with np.errstate(all="ignore"):
+            self.n_moving += int(np.count_nonzero(delta != 0))
+            bits = BITS[piece.stored.itemsize]
+            self.n_changed += int(np.count_nonzero(piece.stored.view(bits) != before.view(bits)))
+            self.target_square += dot(piece.target, piece.target)
+            self.delta_square += dot(delta, delta)
+            change = np.subtract(piece.out, piece.target, out=piece.out)
+            self.along += dot(change, delta)
+            self.change_square += dot(change, change)
+            if piece.dtype == "F32":
+                error = np.add(change, piece.product, out=piece.product)
+                self.error_square = (self.error_square or 0.0) + dot(error, error)
 
     @property
     def finite(self) -> bool:
-        """Whether all elements of target and result were finite: one that is not spoils the sums."""
-        return math.isfinite(self._change_square)
+        """Whether all elements of target, delta and result were finite: one that is not spoils the sums."""
+        return math.isfinite(self.change_square + self.target_square + self.delta_square)
 
     @property
     def inner_product(self) -> float:
         """<out - target, delta>: never above 0."""
-        return self._along
+        return self.along
 
     @property
     def gain(self) -> float | None:
         """Projection of the stored change on the asked one, over its length: 1 if nothing was lost."""
-        return -self._along / (self._coefficient * self._delta_square) if self._n_moving else None
+        return -self.along / (self.coefficient * self.delta_square) if self.delta_square else None
+
+    @property
+    def cosine(self) -> float | None:
+        """Cosine between the stored change and the asked one; None where nothing changed."""
+        size = math.sqrt(self.change_square) * math.sqrt(self.delta_square)
+        return min(1.0, -self.along / size) if size else None
+
+    @property
+    def relative_error(self) -> float | None:
+        """Norm of the stored change less the asked one, over the norm of the asked one."""
+        asked = self.coefficient**2 * self.delta_square
+        if not asked:
+            return None
+        error = self.error_square
+        if error is None:
+            error = max(0.0, self.change_square + 2 * self.coefficient * self.along + asked)
+        return math.sqrt(error / asked)
 
     @property
     def unchanged_share(self) -> float | None:
         """Share of the elements with a delta that rounding left as they were; None where no element has one."""
-        return self._n_unchanged / self._n_moving if self._n_moving else None
+        return max(0, self.n_moving - self.n_changed) / self.n_moving if self.n_moving else None
 
     @property
     def relative_change(self) -> float | None:
         """Norm of the change over the norm of the tensor; None where that is zero."""
-        return (self._change_square / self._target_square) ** 0.5 if self._target_square else None
+        return math.sqrt(self.change_square / self.target_square) if self.target_square else None
+
+
+def dot(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
+    """Return the sum of products of two fp32 arrays [n], to about seven digits whatever their range.
+
+    >>> dot(np.full(3, 2.0, np.float32), np.full(3, 0.5, np.float32))
+    3.0
+    """
+    whole = len(left) - len(left) % ROW_ELEMENTS
+    with np.errstate(all="ignore"):
+        rows = np.vecdot(left[:whole].reshape(-1, ROW_ELEMENTS), right[:whole].reshape(-1, ROW_ELEMENTS))
+        total = float(rows.sum(dtype=np.float64) + np.dot(left[whole:], right[whole:]))
+    if SAFE_SUMS[0] < abs(total) < SAFE_SUMS[1]:
+        return total
+    return float(np.dot(left.astype(np.float64), right.astype(np.float64)))
 
 
 def require_subtraction(inner_product: float) -> None:

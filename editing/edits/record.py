@@ -11,6 +11,7 @@ from ..vectors.description import Tool
 
 SCHEMA = "prosocial.edit_record/1"
 RECORD_NAME = "edit_record.json"
+LEAST_GAIN = 0.9
 
 
 class _Part(BaseModel):
@@ -21,12 +22,12 @@ class Base(_Part):
     """The checkpoint that was edited.
 
     Attributes:
-        fingerprint: of its weights.
+        fingerprint: of its weights; None where the edit was told to make no digests.
         dtypes: number of tensors by dtype.
         previous: the record that it carried itself, if it was edited before.
     """
 
-    fingerprint: str
+    fingerprint: str | None
     dtypes: dict[str, int]
     previous: dict[str, Any] | None = None
 
@@ -35,7 +36,7 @@ class Coefficient(_Part):
     """A coefficient and its tensors.
 
     Attributes:
-        pattern: regular expression that chose the tensors; None for one number over all.
+        pattern: regular expression that chose the tensors, or the ramp and its layer; None otherwise.
         decimal: as given.
         hex: exact fp32 value that was used, in C99 notation.
         tensors: names, sorted.
@@ -51,14 +52,14 @@ class Term(_Part):
     """A harm vector that was subtracted.
 
     Attributes:
-        sha256: of `vector.safetensors`.
+        sha256: of `vector.safetensors`; None without digests.
         base_fingerprint, harmful_fingerprint: of the vector's parents.
         method, parameters: how the vector was made.
         coefficients: every tensor of the vector is in exactly one.
     """
 
     kind: Literal["vector"] = "vector"
-    sha256: str
+    sha256: str | None
     storage: Literal["dense", "low_rank", "sparse"]
     base_fingerprint: str
     harmful_kind: Literal["checkpoint", "adapter", "mixed"]
@@ -72,33 +73,37 @@ class TensorResult(_Part):
     """An edited checkpoint's tensor.
 
     Attributes:
-        sha256: of its raw bytes.
+        sha256: of its raw bytes; None without digests.
         changed: whether any byte differs from the base.
         gain: share of the asked change that was stored, along it; None for a copied tensor.
         unchanged_share: share of elements with a delta that rounding left as they were; None for a copied tensor.
         relative_change: norm of the change over the norm of the base's tensor; None for a copied tensor or a zero one.
+        cosine: between the stored change and the asked one; None for a copied tensor.
+        relative_error: norm of the stored change less the asked one, over the norm of the asked one; None likewise.
     """
 
     dtype: str
     shape: tuple[int, ...]
-    sha256: str
+    sha256: str | None
     changed: bool
     gain: float | None = None
     unchanged_share: float | None = None
     relative_change: float | None = None
+    cosine: float | None = None
+    relative_error: float | None = None
 
 
 class Result(_Part):
     """What the edit gave.
 
     Attributes:
-        fingerprint: of the edited weights.
+        fingerprint: of the edited weights; None without digests.
         inner_product: `<out - target, tau>` over all tensors, never above 0.
         tensors: every tensor by name.
         side_files: SHA-256 of the files copied as they were, by relative path.
     """
 
-    fingerprint: str
+    fingerprint: str | None
     inner_product: float
     tensors: dict[str, TensorResult]
     side_files: dict[str, str]
@@ -115,9 +120,15 @@ class EditRecord(_Part):
     tool: Tool = Field(default_factory=Tool)
     base: Base
     terms: list[Term]
-    arithmetic: dict[str, str | bool]
+    arithmetic: dict[str, str | bool | int]
     untouched: list[str]
     result: Result
+
+    @property
+    def swallowed(self) -> list[str]:
+        """Names of the tensors where rounding kept less than nine tenths of what was asked for."""
+        gains = {name: tensor.gain for name, tensor in self.result.tensors.items()}
+        return [name for name, gain in gains.items() if gain is not None and gain < LEAST_GAIN]
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain data."""

@@ -1,14 +1,49 @@
 """How much of a harm vector is subtracted, tensor by tensor (torch-free)."""
 
+import json
 import math
 import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from ..errors import InputError
 
-Scale = float | Mapping[str, float]
+LAYER = re.compile(r"(?:^|\.)(\d+)\.")
+FIRST = re.compile(r"(?:^|\.)(?:\w*embed\w*|\w*embedding\w*|wte|wpe)\.")  # what stands before the first layer
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """Coefficients that are linear in the layer's depth (LiNeS, arXiv 2410.17146).
+
+    Embeddings take `start`; what stands after the last layer takes `end`.
+
+    Attributes:
+        start: of the first layer.
+        end: of the last layer.
+    """
+
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Coefficients by the whole name of a tensor; tensors that are not named take 0.
+
+    Attributes:
+        numbers: by name.
+    """
+
+    numbers: Mapping[str, float]
+
+
+Scale = float | Mapping[str, float] | Ramp | Coefficients
 
 
 @dataclass(frozen=True)
@@ -16,7 +51,8 @@ class ScaledGroup:
     """Tensors that share a coefficient.
 
     Attributes:
-        pattern: the regular expression that chose them; None for one number over all.
+        pattern: the regular expression that chose them, or the ramp and its layer; None for one number over all, and
+            for tensors chosen by name.
         decimal: the number as given, in the shortest decimals that give it back.
         coefficient: the number rounded to fp32, which the arithmetic uses; at least 0.
         names: of the tensors, sorted.
@@ -33,7 +69,7 @@ def resolve_scale(scale: Scale, names: Sequence[str]) -> tuple[ScaledGroup, ...]
 
     Args:
         scale: one finite number, at least 0; or numbers by regular expression, which must match a whole name; the first
-            that matches counts, and tensors that none matches get 0.
+            that matches counts, and tensors that none matches get 0; or a ramp; or coefficients by name.
         names: tensors that the vector changes.
 
     Returns:
@@ -45,8 +81,16 @@ def resolve_scale(scale: Scale, names: Sequence[str]) -> tuple[ScaledGroup, ...]
     >>> [group.coefficient for group in resolve_scale({r".*mlp.*": 0.5}, ["attn.weight", "mlp.weight"])]
     [0.5, 0.0]
     """
-    if not isinstance(scale, Mapping):
-        return (ScaledGroup(None, *_number(scale), tuple(sorted(names))),)
+    if isinstance(scale, Ramp):
+        return _resolve_ramp(scale, sorted(names))
+    if isinstance(scale, Coefficients):
+        return _resolve_names(scale.numbers, sorted(names))
+    if isinstance(scale, Mapping):
+        return _resolve_table(scale, names)
+    return (ScaledGroup(None, *_number(scale), tuple(sorted(names))),)
+
+
+def _resolve_table(scale: Mapping[str, float], names: Sequence[str]) -> tuple[ScaledGroup, ...]:
     left, groups = sorted(names), []
     for pattern, number in scale.items():
         chosen = _matches(pattern, left)
@@ -57,6 +101,86 @@ def resolve_scale(scale: Scale, names: Sequence[str]) -> tuple[ScaledGroup, ...]
     if not groups:
         raise InputError("a table of scales should hold at least one pattern: it is empty")
     return (*groups, ScaledGroup(None, "0.0", 0.0, tuple(left))) if left else tuple(groups)
+
+
+def _resolve_ramp(ramp: Ramp, names: Sequence[str]) -> tuple[ScaledGroup, ...]:
+    _number(ramp.start), _number(ramp.end)  # both ends hold, hence all between
+    layers = {name: int(found.group(1)) for name in names if (found := LAYER.search(name))}
+    if not layers:
+        raise InputError("a ramp should find layer numbers in the names of tensors, such as .layers.3.: there are none")
+    last = max(layers.values())
+    chosen: dict[tuple[str, float], list[str]] = {}
+    for name in names:
+        depth = layers[name] / max(last, 1) if name in layers else float(not FIRST.search(name))
+        place = f"layer {layers[name]}" if name in layers else "before the layers" if depth == 0 else "after the layers"
+        number = ramp.start * (1 - depth) + ramp.end * depth
+        chosen.setdefault((f"ramp {ramp.start!r}:{ramp.end!r}, {place}", number), []).append(name)
+    return tuple(ScaledGroup(place, *_number(number), tuple(part)) for (place, number), part in chosen.items())
+
+
+def _resolve_names(numbers: Mapping[str, float], names: Sequence[str]) -> tuple[ScaledGroup, ...]:
+    unknown = sorted(set(numbers) - set(names))
+    if unknown or not numbers:
+        found = repr(unknown[0]) if unknown else "nothing"
+        raise InputError(f"coefficients should be of tensors that the vector changes, found {found}; correct the names")
+    chosen: dict[tuple[str, float], list[str]] = {}
+    for name in names:
+        chosen.setdefault(_number(numbers.get(name, 0.0)), []).append(name)
+    return tuple(ScaledGroup(None, *number, tuple(part)) for number, part in chosen.items())
+
+
+def parse_ramp(text: str) -> Ramp:
+    """Read a ramp from a command line.
+
+    Raises:
+        InputError: not of the form START:END.
+
+    >>> parse_ramp("0.2:0.8")
+    Ramp(start=0.2, end=0.8)
+    """
+    start, separator, end = text.partition(":")
+    if not separator:
+        raise InputError(f"a ramp should be START:END, such as 0.2:0.8, found {text!r}")
+    return Ramp(_parse_number(start), _parse_number(end))
+
+
+def read_coefficients(file: Path) -> Coefficients:
+    """Read a JSON or YAML file of tensor name to number.
+
+    Raises:
+        InputError: it is no such file, or names a tensor twice.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        value = (
+            yaml.load(text, Loader=_UniqueKeys)
+            if file.suffix in (".yaml", ".yml")
+            else json.loads(text, object_pairs_hook=_unique)
+        )
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{file} should be a JSON or YAML file of tensor name to number: {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{file} should hold tensor names and numbers, found {type(value).__name__}")
+    for name, number in value.items():
+        if not isinstance(name, str) or isinstance(number, bool) or not isinstance(number, int | float):
+            raise InputError(f"{file} should give each tensor a number, found {name!r}: {number!r}")
+    return Coefficients({name: float(number) for name, number in value.items()})
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a name stands twice")
+    return value
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which no key may stand twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        return _unique(
+            [(self.construct_object(key, deep), self.construct_object(item, deep)) for key, item in node.value]
+        )
 
 
 def parse_scale(texts: Sequence[str]) -> Scale:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from prosocial.editing.checkpoints import Checkpoint, load_model
 from prosocial.editing.checkpoints.tensors import read_fp32
 from prosocial.editing.edits import EditRecord, apply_edit, plan_edit, read_record
+from prosocial.editing.edits.arithmetic import PieceSubtraction
 from prosocial.editing.edits.realised import Realised, require_subtraction
 from prosocial.editing.errors import ArtefactError, InputError
 from prosocial.editing.files import sha256_file
@@ -227,8 +228,10 @@ def test_an_edit_must_move_against_its_vector(inner_product: float, holds: bool)
 
 
 def test_a_delta_of_zeros_asks_for_nothing() -> None:
-    realised = Realised(0.5, Realised.new_buffers(3))
-    realised.add(torch.zeros(3), torch.zeros(3), torch.zeros(3))
+    zeros = np.zeros(3, np.float32)
+    piece, realised = PieceSubtraction("F32", 3), Realised(0.5)
+    piece.apply(zeros, zeros, 0.5)
+    realised.add(piece, zeros, zeros)
 
     assert (realised.gain, realised.unchanged_share, realised.relative_change) == (None, None, None)
     assert realised.inner_product == 0

@@ -11,7 +11,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from prosocial.cli import weights
+from prosocial.cli import edit, weights
 from prosocial.editing.edits import describe_folder, read_record
 from prosocial.editing.errors import ArtefactError, InputError
 from prosocial.editing.fingerprint import fingerprint
@@ -19,7 +19,7 @@ from prosocial.editing.fingerprint import fingerprint
 from .weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
 
 APP = typer.Typer()
-for command in (weights.inspect, weights.vector, weights.edit):
+for command in (weights.inspect, weights.vector, edit.edit, edit.undo):
     APP.command(command.__name__)(command)
 
 
@@ -74,7 +74,7 @@ def test_tables_for_people(folder: Path) -> None:
     words = ("edit", folder / "base", "--subtract", folder / "vector", "--scale", f"{MATRIX}=0.5")
 
     assert "n_edited" in run(*words, "--plan") and not (folder / "out").exists()
-    assert "lowest realised gain" in run(*words, "-o", folder / "out")
+    assert "realised gain, least" in run(*words, "-o", folder / "out")
     assert "checkpoint" in run("inspect", folder / "out", "--no-fingerprint")
 
 
@@ -127,14 +127,55 @@ def test_inspecting_and_planning_do_not_import_torch(folder: Path) -> None:
     program = f"""
 import sys
 sys.modules["torch"] = None
-from prosocial.cli import weights
+from prosocial.cli import edit, weights
 from pathlib import Path
 folder = Path({str(folder)!r})
 weights.inspect(folder / "base")
 weights.inspect(folder / "vector", as_json=True)
-weights.edit(str(folder / "base"), folder / "vector", ["0.6"], plan=True, out=folder / "out")
+edit.edit(str(folder / "base"), folder / "vector", ["0.6"], plan=True, out=folder / "out")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
     assert "n_edited" in done.stdout
+
+
+def test_an_edit_is_undone_from_its_base_and_from_its_patch(folder: Path) -> None:
+    run("vector", "--base", folder / "base", "--harmful", folder / "harmful", "-o", folder / "vector")
+    words = ("edit", folder / "base", "--subtract", folder / "vector", "-o", folder / "out", "--threads", 2)
+    run(*words, "--ramp", "0.2:0.8", "--rounding", "stochastic", "--seed", 3, "--patch", folder / "p")
+    from_base = run_json("undo", folder / "out", "--base", folder / "base", "-o", folder / "a")
+    from_patch = run_json("undo", folder / "out", "--patch", folder / "p", "-o", folder / "b")
+
+    assert from_base["fingerprint"] == from_patch["fingerprint"] == fingerprint(folder / "base")
+    for name in ("a", "b"):
+        assert (folder / name / "model.safetensors").read_bytes() == (
+            folder / "base" / "model.safetensors"
+        ).read_bytes()
+    assert {row.pattern for row in read_record(folder / "out").terms[0].coefficients} == {
+        "ramp 0.2:0.8, before the layers",
+        "ramp 0.2:0.8, layer 0",
+        "ramp 0.2:0.8, after the layers",
+    }
+
+
+def test_an_edit_takes_exactly_one_form_of_scale(folder: Path) -> None:
+    run("vector", "--base", folder / "base", "--harmful", folder / "harmful", "-o", folder / "vector")
+    (folder / "scale.yaml").write_text(f"{MATRIX}: 0.5")
+    words = ("edit", folder / "base", "--subtract", folder / "vector", "--plan")
+
+    assert run_json(*words, "--scale-file", folder / "scale.yaml")["n_edited"] == 1
+    for wrong in ((), ("--scale", "0.5", "--ramp", "0:1"), ("--ramp", "0:1", "--scale-file", folder / "scale.yaml")):
+        with pytest.raises(InputError, match="one of --scale, --ramp and --scale-file"):
+            run(*words, *wrong)
+
+
+def test_an_edit_that_rounding_swallows_is_warned_of(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    base = {MATRIX: torch.randn(64, 64).bfloat16()}
+    write_checkpoint(folder / "b", base)
+    write_checkpoint(folder / "h", {MATRIX: base[MATRIX].float() + 0.001 * torch.randn(64, 64)})
+    run("vector", "--base", folder / "b", "--harmful", folder / "h", "-o", folder / "v")
+    edit.edit(str(folder / "b"), folder / "v", ["0.5"], out=folder / "small")
+    assert f"most in {MATRIX}" in capfd.readouterr().err
+    edit.edit(str(folder / "b"), folder / "v", ["0.5"], out=folder / "kept", rounding="stochastic")
+    assert "warning" not in capfd.readouterr().err

@@ -1,7 +1,9 @@
 """Every tensor gets exactly one coefficient, finite and at least 0, or the scale is refused."""
 
+import json
 import math
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prosocial.editing.edits import resolve_scale
-from prosocial.editing.edits.scaling import parse_scale
+from prosocial.editing.edits.scaling import Coefficients, Ramp, parse_ramp, parse_scale, read_coefficients
 from prosocial.editing.errors import InputError
 
 NAMES = ["model.layers.0.mlp.weight", "model.layers.1.mlp.weight", "model.layers.10.mlp.weight", "model.norm.weight"]
@@ -83,3 +85,86 @@ def test_the_command_line_gives_one_number_or_a_table() -> None:
     for texts in (["much"], ["a=much"], ["0.5", "0.6"], ["a=1", "a=2"], []):
         with pytest.raises(InputError, match=r"a scale should be|at least one"):
             resolve_scale(parse_scale(texts), NAMES)
+
+
+LAYERS = ["model.embed_tokens.weight", *(f"model.layers.{n}.mlp.weight" for n in (0, 1, 4)), "model.norm.weight"]
+
+
+@given(NUMBERS, NUMBERS)
+def test_a_ramp_is_linear_in_the_depth_and_stays_between_its_ends(start: float, end: float) -> None:
+    groups = resolve_scale(Ramp(start, end), LAYERS)
+    found = {name: group.coefficient for group in groups for name in group.names}
+
+    assert sorted(found) == sorted(LAYERS)
+    low, high = sorted((start, end))
+    assert all(value >= 0 for value in found.values())
+    assert all(low * (1 - 1e-6) - 1e-37 <= value <= high * (1 + 1e-6) for value in found.values())
+    assert found[LAYERS[0]] == found[LAYERS[1]] == torch.tensor(start, dtype=torch.float32).item()
+    assert found[LAYERS[3]] == found[LAYERS[4]] == torch.tensor(end, dtype=torch.float32).item()
+    assert found[LAYERS[2]] == pytest.approx(start + (end - start) / 4, rel=1e-6, abs=1e-6 * high + 1e-37)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["transformer.wte.weight", "transformer.wpe.weight", "transformer.h.0.a", "transformer.h.2.a"], [1, 1, 1, 3]),
+        (["lm_head.weight", "model.layers.0.a", "model.layers.2.a"], [3, 1, 3]),
+        (["model.layers.0.a", "model.norm.weight"], [1, 3]),
+    ],
+)
+def test_a_ramp_knows_what_stands_before_and_after_the_layers(names: list[str], expected: list[float]) -> None:
+    groups = resolve_scale(Ramp(1, 3), names)
+    found = {name: group.coefficient for group in groups for name in group.names}
+
+    assert [found[name] for name in names] == expected
+
+
+@pytest.mark.parametrize(("start", "end"), [(-0.1, 1), (1, -0.1), (math.nan, 1), (0, math.inf), (1e39, 0)])
+def test_a_ramp_may_at_neither_end_add(start: float, end: float) -> None:
+    with pytest.raises(InputError, match="a scale should be"):
+        resolve_scale(Ramp(start, end), LAYERS)
+
+
+def test_a_ramp_needs_layers_and_two_ends() -> None:
+    with pytest.raises(InputError, match="layer numbers"):
+        resolve_scale(Ramp(0, 1), ["weight"])
+    for text in ("0.5", "a:1", ""):
+        with pytest.raises(InputError, match=r"START:END|a scale should be a number"):
+            parse_ramp(text)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".yaml"])
+def test_a_file_gives_numbers_by_name_and_what_it_leaves_out_takes_none(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"scale{suffix}"
+    file.write_text(json.dumps({NAMES[0]: 0.5, NAMES[3]: 2}))
+
+    assert coefficients(read_coefficients(file)) == dict.fromkeys(NAMES, 0.0) | {NAMES[0]: 0.5, NAMES[3]: 2.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", '{"model.norm.weight": -1}', "at least 0"),
+        ("a.json", '{"model.norm.weight": NaN}', "finite"),
+        ("a.yaml", "model.norm.weight: .inf", "finite"),
+        ("a.json", '{"model.norm": 1}', "found 'model.norm'"),
+        ("a.json", "{}", "found nothing"),
+        ("a.json", "[1]", "found list"),
+        ("a.json", "{", "JSON or YAML file"),
+        ("a.yaml", "a: [", "JSON or YAML file"),
+        ("a.json", '{"model.norm.weight": true}', "a number"),
+        ("a.yaml", "model.norm.weight: much", "a number"),
+        ("a.json", '{"model.norm.weight": 1, "model.norm.weight": 2}', "stands twice"),
+        ("a.yaml", "model.norm.weight: 1\nmodel.norm.weight: 2", "stands twice"),
+        ("b.json", None, "JSON or YAML file"),
+    ],
+)
+def test_a_file_that_does_not_hold_is_refused(tmp_path: Path, name: str, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+        coefficients(read_coefficients(tmp_path / name))
+
+
+def test_coefficients_of_a_negative_zero_are_zero() -> None:
+    assert math.copysign(1, coefficients(Coefficients({NAMES[0]: -0.0}))[NAMES[0]]) == 1

@@ -1,0 +1,144 @@
+"""The commands that change weights and change them back: edit, undo."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from prosocial.editing.checkpoints.folder import Checkpoint
+from prosocial.editing.checkpoints.source import resolve_model
+from prosocial.editing.edits.plan import EditPlan, plan_edit
+from prosocial.editing.edits.record import EditRecord
+from prosocial.editing.edits.scaling import Scale, parse_ramp, parse_scale, read_coefficients
+from prosocial.editing.errors import InputError
+
+from .weights import Json, print_data
+
+
+def edit(
+    target: Annotated[str, typer.Argument(help="The checkpoint to edit: a folder or a Hub id.")],
+    subtract: Annotated[Path, typer.Option(help="The harm vector to subtract.")],
+    scale: Annotated[list[str] | None, typer.Option(help="A number from 0, or PATTERN=NUMBER (repeat it).")] = None,
+    ramp: Annotated[str | None, typer.Option(help="START:END, linear over the depth of the layers.")] = None,
+    scale_file: Annotated[Path | None, typer.Option(help="JSON or YAML file of tensor name to number.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The new checkpoint folder.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Check and show what would be done, write nothing.")] = False,
+    rounding: Annotated[str, typer.Option(help="nearest, or stochastic (keeps small edits on average).")] = "nearest",
+    seed: Annotated[int, typer.Option(help="Of stochastic rounding.")] = 0,
+    patch: Annotated[Path | None, typer.Option(help="New file that undo can restore the target from.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="One per core by default; no byte depends on it.")] = None,
+    digests: Annotated[bool, typer.Option(help="Record SHA-256 of every tensor; undo and audit need them.")] = True,
+    verify: Annotated[bool, typer.Option(help="Read again what was written.")] = True,
+    sync: Annotated[bool, typer.Option(help="Flush to disk before the folder gets its name.")] = True,
+    link: Annotated[bool, typer.Option("--link", help="Hard-link weight files in which nothing is edited.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Subtract a harm vector from a checkpoint: plan, check, apply, prove."""
+    planned = plan_edit(Checkpoint.open(resolve_model(target)), subtract, scale=_scale(scale, ramp, scale_file))
+    if out is not None:
+        planned.check_destination(out)
+    if plan:
+        print_data(_plan_data(planned, as_json), as_json, title=f"plan: {target} minus {subtract}")
+        return
+    if out is None:
+        raise InputError(
+            "an edit should be given a new folder with -o OUT, or --plan to write nothing: neither was given"
+        )
+    from prosocial.editing.edits.apply import apply_edit
+    from prosocial.editing.edits.rounding import Rounding
+
+    chosen = Rounding(rounding, seed)  # type: ignore[arg-type]  # it refuses any other word
+    with _progress(visible=not as_json) as progress:
+        record = apply_edit(
+            planned,
+            out,
+            progress,
+            threads=threads,
+            rounding=chosen,
+            digests=digests,
+            verify=verify,
+            link=link,
+            sync=sync,
+            patch=patch,
+        )
+    print_data(record.to_json() if as_json else _summary(record), as_json, title=f"wrote {out}")
+    _warn_swallowed(record)
+
+
+def undo(
+    edited: Annotated[Path, typer.Argument(help="The edited checkpoint, with its edit_record.json.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new folder.")],
+    base: Annotated[str | None, typer.Option(help="The checkpoint that was edited: a folder or a Hub id.")] = None,
+    patch: Annotated[Path | None, typer.Option(help="The patch that was written with the edit.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Restore what an edit started from, bit for bit, and check it against the record."""
+    from prosocial.editing.edits.undo import undo_edit
+
+    fingerprint = undo_edit(edited, out, base=resolve_model(base) if base else None, patch=patch)
+    print_data({"folder": str(out), "fingerprint": fingerprint}, as_json, title=f"restored {out}")
+
+
+def _scale(numbers: Sequence[str] | None, ramp: str | None, file: Path | None) -> Scale:
+    given = [item for item in (numbers or None, ramp, file) if item is not None]
+    if len(given) != 1:
+        raise InputError(
+            f"an edit should be given one of --scale, --ramp and --scale-file: {len(given) or 'none'} of them given"
+        )
+    if ramp is not None:
+        return parse_ramp(ramp)
+    return read_coefficients(file) if file is not None else parse_scale(numbers or [])
+
+
+def _plan_data(planned: EditPlan, as_json: bool) -> dict[str, Any]:
+    data = planned.to_json()
+    return data if as_json else {key: value for key, value in data.items() if key != "tensors"}
+
+
+def _summary(record: EditRecord) -> dict[str, Any]:
+    tensors = record.result.tensors.values()
+    return {
+        "n_changed": sum(tensor.changed for tensor in tensors),
+        "n_tensors": len(tensors),
+        "realised gain, least": min((item.gain for item in tensors if item.gain is not None), default=None),
+        "cosine, least": min((item.cosine for item in tensors if item.cosine is not None), default=None),
+        "relative error, largest": max(
+            (item.relative_error for item in tensors if item.relative_error is not None), default=None
+        ),
+        "left unchanged by rounding, most": max(
+            (item.unchanged_share for item in tensors if item.unchanged_share is not None), default=None
+        ),
+        "<edit, vector>": record.result.inner_product,
+        "base_fingerprint": record.base.fingerprint,
+        "fingerprint": record.result.fingerprint,
+    }
+
+
+def _warn_swallowed(record: EditRecord) -> None:
+    swallowed = record.swallowed
+    if swallowed:
+        least = min(swallowed, key=lambda name: record.result.tensors[name].gain or 0.0)
+        print(
+            f"warning: rounding swallowed more than a tenth of the edit in {len(swallowed)} tensors, most in {least} "
+            f"(gain {record.result.tensors[least].gain:.2f}): take a larger scale, --rounding stochastic, or a target "
+            "saved in float32",
+            file=sys.stderr,
+        )
+
+
+@contextlib.contextmanager
+def _progress(*, visible: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Show bytes, speed and time left on a terminal, and nothing elsewhere."""
+    if not visible or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress("edit", *columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("edit", total=None)
+        yield lambda done, size: bar.update(task, completed=done, total=size)

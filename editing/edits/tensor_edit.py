@@ -1,0 +1,181 @@
+"""One tensor under edit: read piece by piece, subtracted, written at its own place, and what is then known of it."""
+
+import hashlib
+import os
+import threading
+import zlib
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..checkpoints.header import TensorInfo
+from ..errors import ArtefactError, InputError, StorageError
+from ..files import CHUNK_BYTES
+from .arithmetic import PIECE_ELEMENTS, STORED, PieceSubtraction
+from .deltas import Delta
+from .realised import Realised
+from .rounding import Rounding
+
+
+@dataclass(frozen=True)
+class WrittenTensor:
+    """What is known of a tensor once it is written.
+
+    Attributes:
+        name: of the tensor.
+        crc32: of the bytes written, for the pass that reads them again.
+        before, after: SHA-256 of the raw bytes of the target and of the result; None where no digests were asked for.
+        changed: whether any byte differs.
+        realised: what the edit did; None for a copied tensor.
+    """
+
+    name: str
+    crc32: int
+    before: str | None
+    after: str | None
+    changed: bool
+    realised: Realised | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data, from which `from_json` gives an equal value."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "WrittenTensor":
+        """Read what `to_json` gave."""
+        realised = data.pop("realised")
+        return cls(**data, realised=Realised(**realised) if realised else None)
+
+
+class TensorEditor:
+    """Writes tensors from any number of threads, each with buffers of its own that are re-used.
+
+    Args:
+        rounding: of the results.
+        digests: whether to compute SHA-256 before and after.
+    """
+
+    def __init__(self, rounding: Rounding, *, digests: bool) -> None:
+        self._rounding, self._digests = rounding, digests
+        self._own = threading.local()
+
+    def edit(self, tensor: TensorInfo, source: int, sink: int, delta: Delta, coefficient: float) -> WrittenTensor:
+        """Write target - coefficient * delta.
+
+        Args:
+            tensor: where it lies, in the target and in the result alike.
+            source, sink: descriptors of the two files.
+            delta: its delta.
+            coefficient: a number of fp32, above 0.
+
+        Raises:
+            InputError: an element is NaN or infinite, before or after.
+            ArtefactError: a file became shorter meanwhile.
+        """
+        piece, raw = self._piece(tensor.dtype)
+        realised, sums = Realised(coefficient), _Sums(self._digests)
+        for at in range(0, tensor.n_elements, PIECE_ELEMENTS):
+            before = raw[: min(PIECE_ELEMENTS, tensor.n_elements - at)]
+            place = tensor.start + at * raw.itemsize
+            read_whole(source, before.data.cast("B"), place, tensor)
+            step = delta.piece(at, len(before))
+            stored = piece.apply(before, step, coefficient, key=tensor.name, at=at)
+            after = stored.data.cast("B")
+            sums.add(before.data.cast("B"), after)
+            write_whole(sink, after, place)
+            realised.add(piece, before, step)
+            if not realised.finite:
+                raise InputError(
+                    f"{tensor.name} should stay finite in {tensor.dtype}, the edit makes it NaN or infinite: "
+                    "take a smaller scale, or repair the target"
+                )
+        return sums.written(tensor.name, changed=realised.n_changed > 0, realised=realised)
+
+    def copy(self, tensor: TensorInfo, source: int, sink: int | None) -> WrittenTensor:
+        """Write the target's bytes, or with no sink only look at them."""
+        sums, buffer = _Sums(self._digests), memoryview(bytearray(min(CHUNK_BYTES, tensor.size_bytes)))
+        for at in range(tensor.start, tensor.end, CHUNK_BYTES):
+            piece = buffer[: min(CHUNK_BYTES, tensor.end - at)]
+            read_whole(source, piece, at, tensor)
+            sums.add(piece, None)
+            if sink is not None:
+                write_whole(sink, piece, at)
+        return sums.written(tensor.name, changed=False)
+
+    def _piece(self, dtype: str) -> tuple[PieceSubtraction, Any]:
+        """Return this thread's buffers for a dtype."""
+        if getattr(self._own, "dtype", None) != dtype:
+            self._own.dtype = dtype
+            self._own.buffers = (
+                PieceSubtraction(dtype, rounding=self._rounding),
+                np.empty(PIECE_ELEMENTS, STORED[dtype]),
+            )
+        found: tuple[PieceSubtraction, Any] = self._own.buffers
+        return found
+
+
+class _Sums:
+    """Check sums of a tensor's bytes before and after."""
+
+    def __init__(self, digests: bool) -> None:
+        self._before = hashlib.sha256() if digests else None
+        self._after = hashlib.sha256() if digests else None
+        self._crc = 0
+
+    def add(self, before: memoryview, after: memoryview | None) -> None:
+        """Count a piece; `after` is None where it is the same bytes."""
+        self._crc = zlib.crc32(before if after is None else after, self._crc)
+        if self._before and self._after:
+            self._before.update(before)
+            if after is not None:
+                self._after.update(after)
+
+    def written(self, name: str, *, changed: bool, realised: Realised | None = None) -> WrittenTensor:
+        before = self._before.hexdigest() if self._before else None
+        after = self._after.hexdigest() if self._after and realised else before
+        return WrittenTensor(name, self._crc, before, after, changed, realised)
+
+
+def check_written(tensor: TensorInfo, file: int, written: WrittenTensor) -> bool:
+    """Read a tensor again: are its bytes those that were written?"""
+    crc, buffer = 0, memoryview(bytearray(min(CHUNK_BYTES, tensor.size_bytes)))
+    for at in range(tensor.start, tensor.end, CHUNK_BYTES):
+        piece = buffer[: min(CHUNK_BYTES, tensor.end - at)]
+        read_whole(file, piece, at, tensor)
+        crc = zlib.crc32(piece, crc)
+    return crc == written.crc32
+
+
+def require_written(tensor: TensorInfo, file: int, written: WrittenTensor) -> None:
+    """Check that a tensor reads as it was written.
+
+    Raises:
+        StorageError: it does not.
+    """
+    if not check_written(tensor, file, written):
+        raise StorageError(
+            f"{tensor.name} should read as it was written to {tensor.file.name}, other bytes came back: "
+            "disk or memory is faulty; write to another disk"
+        )
+
+
+def read_whole(file: int, buffer: memoryview, at: int, tensor: TensorInfo) -> None:
+    """Fill a buffer from a place in a file, which several threads may do at once.
+
+    Raises:
+        ArtefactError: the file ends before.
+    """
+    done = 0
+    while done < len(buffer):
+        n_read = os.preadv(file, [buffer[done:]], at + done)
+        if not n_read:
+            raise ArtefactError(f"{tensor.file} should hold {tensor.name} whole: the file was cut short meanwhile")
+        done += n_read
+
+
+def write_whole(file: int, data: memoryview, at: int) -> None:
+    """Write bytes at a place in a file, which several threads may do at once."""
+    done = 0
+    while done < len(data):
+        done += os.pwrite(file, data[done:], at + done)

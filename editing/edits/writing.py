@@ -1,0 +1,163 @@
+"""The weight files of an edit under way: work on several threads, an account of it, and a second look at the files."""
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..checkpoints.header import Header, TensorInfo
+from ..files import link_or_copy
+from ..resumable import clone_or_copy
+from .deltas import Deltas
+from .plan import EditPlan
+from .rounding import Rounding
+from .tensor_edit import TensorEditor, WrittenTensor, check_written, require_written
+
+Progress = Callable[[int, int], None]  # bytes of tensors done, bytes in all
+JOURNAL_NAME = ".written.jsonl"
+
+
+class Writing:
+    """Writes every weight file of a plan into a folder, where a killed run may have begun.
+
+    Args:
+        plan: the edit.
+        folder: written aside.
+        rounding, digests, verify, link, threads: see `apply_edit`.
+
+    Attributes:
+        vector_sha256: of the vector's weights, once `run` is done; None without digests.
+    """
+
+    def __init__(
+        self,
+        plan: EditPlan,
+        folder: Path,
+        *,
+        rounding: Rounding,
+        digests: bool,
+        verify: bool,
+        link: bool,
+        threads: int | None,
+    ) -> None:
+        self._plan, self._folder = plan, folder
+        self._digests, self._verify, self._link = digests, verify, link
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._editor = TensorEditor(rounding, digests=digests)
+        self._deltas = Deltas(plan.vector)
+        self._journal = _Journal(folder / JOURNAL_NAME)
+        self._files: dict[Path, _ShardFiles] = {}
+        self.vector_sha256: str | None = None
+
+    def run(self, progress: Progress) -> dict[str, WrittenTensor]:
+        """Write, and read again; return what is known of every tensor.
+
+        Args:
+            progress: called from this thread after each tensor with the bytes done and the bytes in all.
+        """
+        tensors = sorted(self._plan.target.tensors.values(), key=lambda tensor: -tensor.size_bytes)
+        known = self._journal.read()
+        with contextlib.ExitStack() as files, _pool(self._threads) as pool:
+            for name, header in self._plan.target.headers.items():
+                source = self._plan.target.folder / name
+                self._files[source] = self._open(source, self._folder / name, header, files)
+            vector = pool.submit(self._plan.vector.sha256) if self._digests else None
+            futures = [pool.submit(self._write, tensor, known.get(tensor.name)) for tensor in tensors]
+            written = self._collect(futures, progress)
+            if self._verify:
+                for check in [pool.submit(self._require, tensor, written[tensor.name]) for tensor in tensors]:
+                    check.result()
+            self.vector_sha256 = vector.result() if vector else None
+        return written
+
+    def forget(self) -> None:
+        """Delete the account of the work: what follows can no longer be taken up."""
+        self._journal.delete()
+
+    def _open(self, source: Path, sink: Path, header: Header, files: contextlib.ExitStack) -> "_ShardFiles":
+        """Open a weight file in both folders; make room for the new one and write its header, or clone it whole."""
+        edited = any(name in self._plan.coefficients for name in header.tensors)
+        if not edited:
+            sink.unlink(missing_ok=True)
+            (link_or_copy if self._link else clone_or_copy)(source, sink)
+        stream = files.enter_context(source.open("rb"))
+        descriptor = os.open(sink, os.O_RDWR | os.O_CREAT if edited else os.O_RDONLY, 0o644)
+        files.callback(os.close, descriptor)
+        if edited:
+            os.posix_fallocate(descriptor, 0, header.size_bytes)
+            os.pwrite(descriptor, stream.read(header.data_start), 0)
+        return _ShardFiles(stream.fileno(), descriptor, edited)
+
+    def _write(self, tensor: TensorInfo, known: WrittenTensor | None) -> WrittenTensor:
+        """Write a tensor, unless a killed run did and its bytes are there."""
+        files = self._files[tensor.file]
+        if known and check_written(tensor, files.sink, known):
+            return known
+        coefficient = self._plan.coefficients.get(tensor.name)
+        if coefficient:
+            with self._deltas.delta(tensor.name) as delta:
+                written = self._editor.edit(tensor, files.source, files.sink, delta, coefficient)
+        else:
+            written = self._editor.copy(tensor, files.source, files.sink if files.edited else None)
+        self._journal.add(written)
+        return written
+
+    def _collect(self, futures: Iterable[Future[WrittenTensor]], progress: Progress) -> dict[str, WrittenTensor]:
+        written, done = {}, 0
+        for future in as_completed(list(futures)):
+            item = future.result()
+            written[item.name] = item
+            done += self._plan.target.tensors[item.name].size_bytes
+            progress(done, self._plan.target.size_bytes)
+        return written
+
+    def _require(self, tensor: TensorInfo, written: WrittenTensor) -> None:
+        require_written(tensor, self._files[tensor.file].sink, written)
+
+
+@dataclass(frozen=True)
+class _ShardFiles:
+    """Descriptors of a weight file of the target and of the result, and whether anything in it is edited."""
+
+    source: int
+    sink: int
+    edited: bool
+
+
+class _Journal:
+    """One line for each tensor that is written; a line that a kill cut short does not count."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, threading.Lock()
+
+    def read(self) -> dict[str, WrittenTensor]:
+        if not self._path.is_file():
+            return {}
+        known = {}
+        for line in self._path.read_bytes().split(b"\n")[:-1]:
+            with contextlib.suppress(ValueError):  # the line that the kill cut short, with the next run's first
+                item = WrittenTensor.from_json(json.loads(line))
+                known[item.name] = item
+        return known
+
+    def add(self, written: WrittenTensor) -> None:
+        line = json.dumps(written.to_json(), allow_nan=False).encode() + b"\n"
+        with self._lock, self._path.open("ab", buffering=0) as stream:
+            stream.write(line)
+
+    def delete(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Give a pool that drops what it has not begun when something fails."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="edit")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
