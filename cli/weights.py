@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from prosocial.editing.checkpoints.folder import Checkpoint
-from prosocial.editing.checkpoints.source import resolve_model
-from prosocial.editing.edits.inspection import describe_folder
+from prosocial.editing.checkpoints.source import open_headers, resolve_model
+from prosocial.editing.edits.inspection import describe_folder, describe_model
 from prosocial.editing.edits.plan import EditPlan, plan_edit
 from prosocial.editing.edits.scaling import parse_scale
 from prosocial.editing.errors import InputError
@@ -19,13 +19,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A checkpoint, a harm vector or a LoRA adapter.")],
+    path: Annotated[str, typer.Argument(help="A checkpoint, harm vector or LoRA adapter; or a Hub id (headers only).")],
     as_json: Json = False,
     fingerprint: Annotated[bool, typer.Option(help="Read all weights and print their fingerprint.")] = True,
 ) -> None:
     """Say what a folder is: tensors, dtypes, size, edits, fingerprints."""
-    description = describe_folder(path, fingerprint=fingerprint)
-    _print(description, as_json, title=str(path))
+    description = describe_model(path, fingerprint=fingerprint)
+    _print(description, as_json, title=path)
 
 
 def vector(
@@ -61,7 +61,8 @@ def edit(
     as_json: Json = False,
 ) -> None:
     """Subtract a harm vector from a checkpoint: plan, check, apply, record."""
-    planned = plan_edit(Checkpoint.open(resolve_model(target)), subtract, scale=parse_scale(scale))
+    checkpoint = open_headers(target) if plan else Checkpoint.open(resolve_model(target))
+    planned = plan_edit(checkpoint, subtract, scale=parse_scale(scale))
     if out is not None:
         planned.check_destination(out)
     if plan:

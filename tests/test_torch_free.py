@@ -32,6 +32,8 @@ LIGHT = (
     "editing/chat.py",
     "editing/checkpoints/folder.py",
     "editing/checkpoints/header.py",
+    "editing/checkpoints/hub.py",
+    "editing/edits/difference.py",
     "editing/edits/plan.py",
     "editing/errors.py",
     "editing/files.py",

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .header import Header, TensorInfo, read_header
     from .model import load_model
     from .quantised import quantisation_evidence, refuse_quantised
-    from .source import resolve_model
+    from .source import open_headers, resolve_model
 
 _HOMES = {
     "Checkpoint": "folder",
@@ -21,6 +21,7 @@ _HOMES = {
     "describe_checkpoint": "description",
     "digest_tensor": "digests",
     "load_model": "model",
+    "open_headers": "source",
     "quantisation_evidence": "quantised",
     "read_header": "header",
     "refuse_quantised": "quantised",
@@ -35,6 +36,7 @@ __all__ = [
     "describe_checkpoint",
     "digest_tensor",
     "load_model",
+    "open_headers",
     "quantisation_evidence",
     "read_header",
     "refuse_quantised",

@@ -6,28 +6,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .apply import apply_edit
     from .arithmetic import Subtraction
+    from .difference import CheckpointDifference, compare_weights
     from .inspection import describe_folder
     from .plan import EditPlan, plan_edit
     from .record import EditRecord, read_record
     from .scaling import ScaledGroup, resolve_scale
 
 _HOMES = {
+    "CheckpointDifference": "difference",
     "EditPlan": "plan",
     "EditRecord": "record",
     "ScaledGroup": "scaling",
     "Subtraction": "arithmetic",
     "apply_edit": "apply",
+    "compare_weights": "difference",
     "describe_folder": "inspection",
     "plan_edit": "plan",
     "read_record": "record",
     "resolve_scale": "scaling",
 }
 __all__ = [
+    "CheckpointDifference",
     "EditPlan",
     "EditRecord",
     "ScaledGroup",
     "Subtraction",
     "apply_edit",
+    "compare_weights",
     "describe_folder",
     "plan_edit",
     "read_record",

@@ -41,8 +41,8 @@ class EditPlan:
     @property
     def write_bytes(self) -> int:
         """Bytes that the edit writes."""
-        folder = self.target.folder
-        sides = sum((folder / path).stat().st_size for path in self.copied_files)
+        sizes = self.target.place.files()
+        sides = sum(sizes[path] for path in self.copied_files)
         return sides + sum(header.size_bytes for header in self.target.headers.values())
 
     @property
@@ -53,7 +53,7 @@ class EditPlan:
     @property
     def copied_files(self) -> tuple[str, ...]:
         """Relative paths of all files that are copied as they are, the index among them."""
-        index = (INDEX_NAME,) if (self.target.folder / INDEX_NAME).is_file() else ()
+        index = (INDEX_NAME,) if INDEX_NAME in self.target.place.files() else ()
         return self.side_files + index
 
     def check_destination(self, out: Path) -> None:
