@@ -118,11 +118,10 @@ def hub_errors(name: str) -> Iterator[None]:
     """Turn what the Hub's client raises for a repository into one clear line."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    # OSError, and the root of the errors of the HTTP library that this version of the client uses
-    transport_errors = cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)
-
+    # The bases are OSError, and the root of the errors of the HTTP library that this version of the client uses.
+    foreseen = cast("tuple[type[Exception], ...]", (*HfHubHTTPError.__bases__, HFValidationError))
     try:
         yield
-    except (*transport_errors, HFValidationError) as error:
+    except foreseen as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{name!r} is no folder here, and the Hub should serve it: {reason}") from None
