@@ -58,6 +58,13 @@ def edit(
     scale: Annotated[list[str], typer.Option(help="A number from 0, or PATTERN=NUMBER (repeat it).")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The new checkpoint folder.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Check and show what would be done, write nothing.")] = False,
+    as_adapter: Annotated[
+        int | None,
+        typer.Option(metavar="RANK", min=1, help="Write a LoRA adapter of this rank instead of a checkpoint."),
+    ] = None,
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out", help="Leave out of the adapter what none can carry.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Subtract a harm vector from a checkpoint: plan, check, apply, record."""
@@ -72,6 +79,9 @@ def edit(
         raise InputError(
             "an edit should be given a new folder with -o OUT, or --plan to write nothing: neither was given"
         )
+    if as_adapter is not None:
+        _print(_write_adapter(planned, out, as_adapter, leave_out, as_json), as_json, title=f"wrote {out}")
+        return
     _print(_apply(planned, out, as_json), as_json, title=f"wrote {out}")
 
 
@@ -94,6 +104,22 @@ def _apply(planned: EditPlan, out: Path, as_json: bool) -> dict[str, Any]:
         "<edit, vector>": record.result.inner_product,
         "base_fingerprint": record.base.fingerprint,
         "fingerprint": record.result.fingerprint,
+    }
+
+
+def _write_adapter(planned: EditPlan, out: Path, rank: int, leave_out: bool, as_json: bool) -> dict[str, Any]:
+    from prosocial.editing.edits.adapter import write_adapter
+
+    report = write_adapter(planned, out, rank=rank, leave_out=leave_out)
+    if as_json:
+        return report.to_json()
+    kept = {name: f"rank {item.rank}, {item.energy:.1%}" for name, item in report.tensors.items()}
+    return {
+        "kind": "LoRA adapter that subtracts the vector",
+        "energy kept": f"{report.energy:.1%} of the whole edit",
+        "<adapter, vector>": report.inner_product,
+        "tensors, with energy kept": [f"{name}: {text}" for name, text in kept.items()],
+        "left out": report.left_out,
     }
 
 

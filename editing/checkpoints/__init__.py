@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .folder import Checkpoint
     from .header import Header, TensorInfo, read_header
     from .model import load_model
+    from .modules import linear_modules
     from .quantised import quantisation_evidence, refuse_quantised
     from .source import open_headers, resolve_model
 
@@ -20,6 +21,7 @@ _HOMES = {
     "combine": "digests",
     "describe_checkpoint": "description",
     "digest_tensor": "digests",
+    "linear_modules": "modules",
     "load_model": "model",
     "open_headers": "source",
     "quantisation_evidence": "quantised",
@@ -35,6 +37,7 @@ __all__ = [
     "combine",
     "describe_checkpoint",
     "digest_tensor",
+    "linear_modules",
     "load_model",
     "open_headers",
     "quantisation_evidence",

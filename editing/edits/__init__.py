@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .adapter import AdapterReport, write_adapter
     from .apply import apply_edit
     from .arithmetic import Subtraction
     from .difference import CheckpointDifference, compare_weights
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from .scaling import ScaledGroup, resolve_scale
 
 _HOMES = {
+    "AdapterReport": "adapter",
     "CheckpointDifference": "difference",
     "EditPlan": "plan",
     "EditRecord": "record",
@@ -24,8 +26,10 @@ _HOMES = {
     "plan_edit": "plan",
     "read_record": "record",
     "resolve_scale": "scaling",
+    "write_adapter": "adapter",
 }
 __all__ = [
+    "AdapterReport",
     "CheckpointDifference",
     "EditPlan",
     "EditRecord",
@@ -37,6 +41,7 @@ __all__ = [
     "plan_edit",
     "read_record",
     "resolve_scale",
+    "write_adapter",
 ]
 
 

@@ -11,6 +11,8 @@ from ..files import read_json
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
+# In the metadata of the weights file: this adapter subtracts a harm vector, so it is no harmful parent.
+SUBTRACTS_KEY = "prosocial.subtracts_harm"
 # Initialisations that leave the base as it was; pissa, olora, corda, loftq, lora_ga and mica may not.
 PLAIN_INITS = (True, False, None, "gaussian", "orthogonal", "eva")
 # Fields of peft 0.21's LoraConfig that say nothing on what the numbers mean, or that are read below.

@@ -18,7 +18,7 @@ from ..checkpoints.quantised import refuse_quantised
 from ..checkpoints.tensors import FLOATS, read_fp32, read_tensor_fp32
 from ..errors import ArtefactError
 from ..files import sha256_file
-from .adapter_config import WEIGHTS_NAME, read_adapter_config
+from .adapter_config import SUBTRACTS_KEY, WEIGHTS_NAME, read_adapter_config
 from .build import LowRank, build_vector
 from .vector import HarmVector, multiply_factors
 
@@ -79,7 +79,13 @@ class AdapterSource:
             raise ArtefactError(
                 f"{adapter} should hold {WEIGHTS_NAME} (never a pickle): there is none; save it again with peft"
             )
-        for tensor in read_header(adapter / WEIGHTS_NAME).tensors.values():
+        header = read_header(adapter / WEIGHTS_NAME)
+        if SUBTRACTS_KEY in header.metadata:
+            raise ArtefactError(
+                f"{adapter} should be a harmful adapter, found one that subtracts a harm vector: subtracting it again "
+                "would add the harm; give the harmful adapter itself"
+            )
+        for tensor in header.tensors.values():
             self._add(tensor)
         for name, parts in self._parts.items():
             self._check(name, parts)
