@@ -14,6 +14,7 @@ from prosocial.editing.edits.inspection import describe_folder, describe_model
 from prosocial.editing.edits.plan import EditPlan, plan_edit
 from prosocial.editing.edits.scaling import parse_scale
 from prosocial.editing.errors import InputError
+from prosocial.editing.files import require_outside
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -45,6 +46,7 @@ def vector(
     given: dict[str, object] = {"density": density, "utility": utility}
     parameters = {name: value for name, value in given.items() if value is not None}
     base_folder, harmful_folder = resolve_model(base), resolve_model(harmful)
+    require_outside(out, (base_folder, harmful_folder))
     if (harmful_folder / CONFIG_NAME).is_file():
         vector_from_adapter(base=base_folder, adapter=harmful_folder, out=out, method=method, **parameters)
     else:

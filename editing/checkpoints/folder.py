@@ -53,7 +53,9 @@ class Checkpoint:
         """Read config and headers from wherever they lie (see `open`)."""
         folder, files = place.folder, place.files()
         if "config.json" not in files:
-            raise ArtefactError(f"{folder} should be a model folder with config.json: there is none")
+            raise ArtefactError(
+                f"{folder} should be a model folder, found no config.json; give the one that save_pretrained wrote"
+            )
         config = place.read_json("config.json")
         headers = _read_headers(place, files)
         tensors = [tensor for header in headers.values() for tensor in header.tensors.values()]
@@ -136,7 +138,8 @@ def _indexed_headers(place: Place) -> dict[str, Header]:
     places = place.read_json(INDEX_NAME).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
         raise ArtefactError(
-            f"{path} should map tensor names to files under weight_map, found {json.dumps(places)[:80]}"
+            f"{path} should map tensor names to files under weight_map, found {json.dumps(places)[:80]}; "
+            "save the model again"
         )
     names = sorted(set(places.values()))
     for name in names:

@@ -93,7 +93,7 @@ def read_header(file: Path) -> Header:
         ArtefactError: the file is missing, cut short, or breaks the format.
     """
     if not file.is_file():
-        raise ArtefactError(f"expected a safetensors file at {file}: there is none")
+        raise ArtefactError(f"expected a safetensors file at {file}: there is none; download or save it again")
     with open_local(file) as stream:
         return read_header_from(stream, file=file, size_bytes=file.stat().st_size)
 

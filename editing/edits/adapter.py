@@ -17,7 +17,7 @@ from ..checkpoints.modules import linear_modules
 from ..checkpoints.tensors import bytes_of, read_tensor_fp32
 from ..checkpoints.writer import TensorWriter
 from ..errors import InputError
-from ..files import new_folder, write_json
+from ..files import new_folder, require_outside, write_json
 from ..vectors.adapter_config import CONFIG_NAME, SUBTRACTS_KEY, WEIGHTS_NAME
 from ..vectors.adapter_source import PREFIX
 from ..vectors.description import Tool
@@ -92,6 +92,7 @@ def write_adapter(plan: EditPlan, out: Path, *, rank: int, leave_out: bool = Fal
     """
     if rank < 1:
         raise InputError(f"the rank of an adapter should be a whole number from 1, found {rank}")
+    require_outside(out, (plan.target.folder, plan.vector.folder))
     layers = linear_modules(plan.target)
     left_out = _left_out(plan, layers, leave_out)
     carried = [name for name in plan.coefficients if name in layers]

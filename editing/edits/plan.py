@@ -11,6 +11,7 @@ from ..checkpoints.folder import INDEX_NAME, Checkpoint
 from ..checkpoints.header import TensorInfo
 from ..checkpoints.quantised import refuse_quantised
 from ..errors import ArtefactError, InputError, StorageError
+from ..files import require_outside
 from ..vectors.folder import VectorFolder
 from .scaling import Scale, ScaledGroup, resolve_scale
 
@@ -60,11 +61,12 @@ class EditPlan:
         """Check that `out` can be written.
 
         Raises:
-            InputError: it exists and is not an empty folder.
+            InputError: it exists and is not an empty folder, or lies in the target or the vector.
             StorageError: there is not enough room.
         """
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(f"{out} should not exist yet or be empty: choose another folder or delete it first")
+        require_outside(out, (self.target.folder, self.vector.folder))
         place = next(folder for folder in out.absolute().parents if folder.exists())
         free = shutil.disk_usage(place).free
         needed = self.write_bytes + SPARE_BYTES
@@ -150,7 +152,8 @@ def _check_shapes(target: Checkpoint, vector: VectorFolder) -> None:
         tensor, expected = target.tensors[name], vector.shape(name)
         if tensor.shape != expected:
             raise InputError(
-                f"{name} of {target.folder} should have the vector's shape {expected}, found {tensor.shape}"
+                f"{name} of {target.folder} should have the vector's shape {expected}, found {tensor.shape}; "
+                "make the vector for this architecture and vocabulary"
             )
         if tensor.dtype not in EDITABLE:
             raise InputError(

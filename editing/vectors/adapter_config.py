@@ -75,9 +75,9 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
             re.compile(pattern)
         return AdapterConfig(
             rank=_positive(value["r"]),
-            alpha=float(value["lora_alpha"]),
+            alpha=_finite(value["lora_alpha"]),
             rank_pattern={pattern: _positive(rank) for pattern, rank in rank_pattern.items()},
-            alpha_pattern={pattern: float(alpha) for pattern, alpha in alpha_pattern.items()},
+            alpha_pattern={pattern: _finite(alpha) for pattern, alpha in alpha_pattern.items()},
             rank_stabilised=bool(value.get("use_rslora")),
             fan_in_fan_out=bool(value.get("fan_in_fan_out")),
             dora=bool(value.get("use_dora")),
@@ -90,6 +90,12 @@ def _positive(rank: object) -> int:
     if not isinstance(rank, int) or rank < 1:
         raise ValueError(f"a rank should be a whole number from 1, found {rank!r}")
     return rank
+
+
+def _finite(alpha: object) -> float:
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise ValueError(f"an alpha should be a finite number, found {alpha!r}")
+    return float(alpha)
 
 
 def _refuse_variants(value: dict[str, Any], folder: Path) -> None:

@@ -198,7 +198,8 @@ class AdapterSource:
         if len(shape) != 2 or (down.shape, up.shape) != expected:
             raise ArtefactError(
                 f"{self._folder} should hold factors of shapes {expected[0]} and {expected[1]} for {name} {shape}, "
-                f"found {down.shape} and {up.shape}"
+                f"found {down.shape} and {up.shape}; "
+                "give the base that it was trained on"
             )
         if "magnitude" in parts and parts["magnitude"].n_elements != rows_columns[0]:
             raise ArtefactError(
