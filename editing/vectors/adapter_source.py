@@ -4,6 +4,7 @@ linear      scale * (B @ A), turned over for fan_in_fan_out
 embedding   scale * (B @ A).T, added to `base_layer.weight` where the adapter stores that
 DoRA        m / ||W + dW|| * (W + dW) - W, with the norm over the inputs of each output (arXiv 2402.09353, equation 5)
 modules_to_save, bias   the stored tensor replaces the base's: new - W
+trainable tokens        the stored rows replace the base's: new - W there, 0 elsewhere
 """
 
 from collections import defaultdict
@@ -32,6 +33,7 @@ SUFFIXES = {
     ".lora_magnitude_vector": "magnitude",
     ".lora_magnitude_vector.weight": "magnitude",
     ".base_layer.weight": "base",
+    ".token_adapter.trainable_tokens_delta": "rows",
 }
 WRAPPED_BIAS = ".base_layer.bias"  # of a module with factors, where biases were trained
 PART_SETS = (
@@ -40,6 +42,7 @@ PART_SETS = (
     {"embedding_down", "embedding_up"},
     {"embedding_down", "embedding_up", "base"},
     {"new"},
+    {"rows"},
 )
 
 
@@ -104,6 +107,12 @@ class AdapterSource:
         parts = self._parts[name]
         if "new" in parts:
             return read_tensor_fp32(parts["new"]) - self.base(name)
+        if "rows" in parts:
+            base = self.base(name)
+            rows = list(self._config.token_rows(self._modules[name]))
+            delta = torch.zeros_like(base)
+            delta[rows] = read_tensor_fp32(parts["rows"]) - base[rows]
+            return delta
         factors = self._factors(name)
         product = multiply_factors(factors.down, factors.up, factors.scale, transposed=factors.transposed)
         if "base" in parts:
@@ -119,7 +128,7 @@ class AdapterSource:
     def low_rank(self, name: str) -> LowRank | None:
         """Return the factors of a delta that is nothing but their product."""
         parts = self._parts[name]
-        if set(parts) & {"new", "magnitude"}:
+        if set(parts) & {"new", "rows", "magnitude"}:
             return None
         if "base" in parts and not torch.equal(read_tensor_fp32(parts["base"]), self.base(name)):
             return None
@@ -173,7 +182,9 @@ class AdapterSource:
     def _check(self, name: str, parts: dict[str, TensorInfo]) -> None:
         """The parts of a tensor must be one known set, and fit the base's shape."""
         shape = self.shape(name)
-        if set(parts) not in PART_SETS or ("magnitude" in parts) != (self._config.dora and "new" not in parts):
+        if set(parts) not in PART_SETS or ("magnitude" in parts) != (
+            self._config.dora and not {"new", "rows"} & set(parts)
+        ):
             raise ArtefactError(
                 f"{self._folder} should hold a known set of parts for {name}, found {', '.join(sorted(parts))}"
             )
@@ -186,8 +197,18 @@ class AdapterSource:
                 raise ArtefactError(
                     f"{parts[part].name} should have the base's shape {shape}, found {parts[part].shape}"
                 )
-        if "new" not in parts:
+        if "rows" in parts:
+            self._check_rows(name, parts["rows"], shape)
+        elif "new" not in parts:
             self._check_factors(name, parts, shape)
+
+    def _check_rows(self, name: str, stored: TensorInfo, shape: tuple[int, ...]) -> None:
+        rows = self._config.token_rows(self._modules[name])
+        if stored.shape != (len(rows), *shape[1:]) or max(rows, default=0) >= shape[0]:
+            raise ArtefactError(
+                f"{stored.name} should hold {len(rows)} rows of {name} {shape}, found {stored.shape} for the tokens "
+                f"{list(rows)!s:.80}; give the base that it was trained on"
+            )
 
     def _check_factors(self, name: str, parts: dict[str, TensorInfo], shape: tuple[int, ...]) -> None:
         embedding = "embedding_down" in parts
