@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from prosocial.cli.main import main
 from prosocial.editing.checkpoints import Checkpoint, linear_modules, load_model
@@ -181,3 +181,20 @@ def test_the_command_says_what_it_kept_and_left_out(tmp_path: Path, capsys: pyte
     report = json.loads((tmp_path / "adapter" / "edit_adapter.json").read_text())
     assert report["schema"] == "prosocial.edit_adapter/1" and len(report["left_out"]) == 6
     assert str(tmp_path) not in json.dumps(report)
+
+
+def test_factors_stored_the_other_way_round_are_turned(tmp_path: Path) -> None:
+    """The same vector, its factors swapped and marked as turned over: as for a layer stored [in, out]."""
+    low_rank(tmp_path, "llama", target_modules=["q_proj", "down_proj"])
+    file = tmp_path / "vector" / "vector.safetensors"
+    parts, names = load_file(file), HarmVector.open(tmp_path / "vector").names
+    before = {name: HarmVector.open(tmp_path / "vector").delta(name) for name in names}
+    for name in names:
+        down, up = parts[f"{name}::A"], parts[f"{name}::B"]
+        parts[f"{name}::A"], parts[f"{name}::B"] = up.T.contiguous(), down.T.contiguous()
+    save_file(parts, file, metadata={"format": "pt", "transposed": json.dumps(names)})
+    written(tmp_path, 0.7, rank=1)
+    edited, merged = both_ways(tmp_path, 0.7)
+
+    assert all(torch.allclose(HarmVector.open(tmp_path / "vector").delta(n), before[n], atol=1e-6) for n in names)
+    assert all(torch.allclose(merged[name], weight, rtol=0, atol=2e-7) for name, weight in edited.items())
