@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -110,10 +111,10 @@ def hub(folder: Path) -> Iterator[Hub]:
         server.shutdown()
 
 
-def prosocial(hub: Hub, folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+def prosocial(hub: Hub, folder: Path, *words: object, offline: str = "0") -> subprocess.CompletedProcess[str]:
     """Run a command against the server, with an empty cache and torch blocked."""
     program = "import sys; sys.modules['torch'] = None; from prosocial.cli.main import main; sys.exit(main())"
-    settings = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(folder / "cache"), "COLUMNS": "100"}
+    settings = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": offline, "HF_HOME": str(folder / "cache"), "COLUMNS": "100"}
     command = [sys.executable, "-c", program, *map(str, words)]
     return subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=False)
 
@@ -142,6 +143,20 @@ def test_an_edit_is_planned_from_headers_and_the_smallest_tensors(hub: Hub, fold
     assert remote == ok(prosocial(hub, folder, "edit", folder / "base", *words))
     assert remote["n_edited"] == 3 and remote["side_files"] == ["config.json", "tokenizer.json"]
     assert n_bytes <= 3 * 65536 < sum(path.stat().st_size for path in (folder / "base").iterdir()) / 10
+
+
+def test_without_the_hub_a_snapshot_in_the_cache_will_do(hub: Hub, folder: Path) -> None:
+    repository = folder / "cache" / "hub" / "models--org--name"
+    shutil.copytree(folder / "base", repository / "snapshots" / COMMIT)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    words = ("edit", NAME, "--subtract", folder / "vector", "--scale", "0.5", "--plan", "--json")
+
+    assert ok(prosocial(hub, folder, *words, offline="1"))["n_edited"] == 3
+    assert hub.paths == []
+    shutil.rmtree(repository)
+    done = prosocial(hub, folder, *words, offline="1")
+    assert done.returncode == 2 and "offline" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_the_harmful_parent_is_known_on_the_hub_too(hub: Hub, folder: Path) -> None:
