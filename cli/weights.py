@@ -72,7 +72,9 @@ def edit(
     """Subtract a harm vector from a checkpoint: plan, check, apply, record."""
     checkpoint = open_headers(target) if plan else Checkpoint.open(resolve_model(target))
     planned = plan_edit(checkpoint, subtract, scale=parse_scale(scale))
-    if out is not None:
+    if leave_out and as_adapter is None:
+        raise InputError("--leave-out should go with --as-adapter RANK: a checkpoint can hold every edit")
+    if out is not None and as_adapter is None:
         planned.check_destination(out)
     if plan:
         _print(_plan_data(planned, as_json), as_json, title=f"plan: {target} minus {subtract}")

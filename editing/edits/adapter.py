@@ -21,7 +21,7 @@ from ..files import new_folder, require_outside, write_json
 from ..vectors.adapter_config import CONFIG_NAME, SUBTRACTS_KEY, WEIGHTS_NAME
 from ..vectors.adapter_source import PREFIX
 from ..vectors.description import Tool
-from ..vectors.statistics import inner_product
+from ..vectors.statistics import inner_product, norm
 from ..vectors.vector import HarmVector
 from .plan import EditPlan
 from .realised import require_subtraction
@@ -149,16 +149,16 @@ class _Factors:
         exact = name in self._plan.vector.factors
         up, down, scale = self._stored(name, transposed) if exact else (*truncated(delta, self._rank), 1.0)
         up = -up if scale >= 0 else up
-        product = inner_product(up @ down, delta) * abs(scale)  # [out, rank] @ [rank, in]
-        require_subtraction(product)
+        product = up @ down  # [out, rank] @ [rank, in] = -delta / |scale|, as far as the rank reaches
+        along = inner_product(product, delta) * abs(scale)
+        require_subtraction(along)
         for part, factor in (("A", down), ("B", up)):
             writer.write(_key(path, part), "F32", tuple(factor.shape), bytes_of(factor))
-        square = inner_product(delta, delta)
-        lost = 0.0 if exact else inner_product(delta + up @ down, delta + up @ down)
-        self.tensors[name] = CarriedTensor(len(down), 1 - lost / square, exact)
+        lost = 0.0 if exact else norm(product.add_(delta)) / norm(delta)
+        self.tensors[name] = CarriedTensor(len(down), 1 - lost**2, exact)
         self.ranks[path] = len(down)
         self.alphas[path] = len(down) * self._plan.coefficients[name] * abs(scale)
-        self.inner_product += product
+        self.inner_product += along
 
     def _stored(self, name: str, transposed: bool) -> tuple[torch.Tensor, torch.Tensor, float]:
         """Return up and down of a low-rank vector, turned over where the layer sees its weight the other way."""

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from prosocial.cli.main import main
 from prosocial.editing.files import sha256_file
 from prosocial.editing.vectors import vector_from_adapter, vector_from_checkpoints
+from prosocial.editing.vectors.adapter_config import SUBTRACTS_KEY
 
 from .weights_helpers import MATRIX, moved, some_tensors, write_checkpoint, write_raw
 
@@ -159,6 +160,11 @@ def large(folder: Path) -> None:
     file = folder / "base" / "tokenizer.model"
     file.touch()
     os.truncate(file, min(2 * shutil.disk_usage(folder).free, 1 << 43))
+
+
+def _subtracting(folder: Path) -> None:
+    file = folder / "adapter" / "adapter_model.safetensors"
+    save_file(load_file(file), file, metadata={"format": "pt", SUBTRACTS_KEY: "true"})
 
 
 def spoiled(tensors: dict[str, torch.Tensor], value: float, name: str = MATRIX) -> dict[str, torch.Tensor]:
@@ -392,6 +398,17 @@ CASES: dict[str, Case] = {
     "a method without its parameter": command(f"{VECTOR} --method top_k", "density"),
     "a density above 1": command(f"{VECTOR} --method top_k --density 1.5", "1.5", "density"),
     "an option that is not there": command(f"{EDIT} --add", "--add"),
+    "leaving out without an adapter": command(f"{EDIT} --leave-out", "--leave-out", "--as-adapter RANK"),
+    "an adapter inside the target": command(
+        f"{EDIT.replace('-o out', '-o base/out')} --as-adapter 2 --leave-out", "base/out", "choose another"
+    ),
+    "an adapter onto the target": command(
+        f"{EDIT.replace('-o out', '-o base')} --as-adapter 2 --leave-out", "base", "choose another"
+    ),
+    "an adapter of rank 0": command(f"{EDIT} --as-adapter 0", "--as-adapter", "1"),
+    "an adapter that subtracts as a harmful one": Case(
+        _subtracting, ADAPTER, ("adapter ", "would add the harm", "give the")
+    ),
     "an adapter that cannot hold the edit": command(
         f"{EDIT} --as-adapter 2", "2 other tensors of base ", "--leave-out"
     ),
