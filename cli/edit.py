@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from prosocial.editing.checkpoints.folder import Checkpoint
-from prosocial.editing.checkpoints.source import resolve_model
+from prosocial.editing.checkpoints.source import open_headers, resolve_model
 from prosocial.editing.edits.plan import EditPlan, plan_edit
 from prosocial.editing.edits.record import EditRecord
 from prosocial.editing.edits.scaling import Scale, parse_ramp, parse_scale, read_coefficients
@@ -34,11 +34,21 @@ def edit(
     verify: Annotated[bool, typer.Option(help="Read again what was written.")] = True,
     sync: Annotated[bool, typer.Option(help="Flush to disk before the folder gets its name.")] = True,
     link: Annotated[bool, typer.Option("--link", help="Hard-link weight files in which nothing is edited.")] = False,
+    as_adapter: Annotated[
+        int | None,
+        typer.Option(metavar="RANK", min=1, help="Write a LoRA adapter of this rank instead of a checkpoint."),
+    ] = None,
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out", help="Leave out of the adapter what none can carry.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Subtract a harm vector from a checkpoint: plan, check, apply, prove."""
-    planned = plan_edit(Checkpoint.open(resolve_model(target)), subtract, scale=_scale(scale, ramp, scale_file))
-    if out is not None:
+    checkpoint = open_headers(target) if plan else Checkpoint.open(resolve_model(target))
+    planned = plan_edit(checkpoint, subtract, scale=_scale(scale, ramp, scale_file))
+    if leave_out and as_adapter is None:
+        raise InputError("--leave-out should go with --as-adapter RANK: a checkpoint can hold every edit")
+    if out is not None and as_adapter is None:
         planned.check_destination(out)
     if plan:
         print_data(_plan_data(planned, as_json), as_json, title=f"plan: {target} minus {subtract}")
@@ -47,6 +57,9 @@ def edit(
         raise InputError(
             "an edit should be given a new folder with -o OUT, or --plan to write nothing: neither was given"
         )
+    if as_adapter is not None:
+        print_data(_write_adapter(planned, out, as_adapter, leave_out, as_json), as_json, title=f"wrote {out}")
+        return
     from prosocial.editing.edits.apply import apply_edit
     from prosocial.editing.edits.rounding import Rounding
 
@@ -114,6 +127,22 @@ def _summary(record: EditRecord) -> dict[str, Any]:
         "<edit, vector>": record.result.inner_product,
         "base_fingerprint": record.base.fingerprint,
         "fingerprint": record.result.fingerprint,
+    }
+
+
+def _write_adapter(planned: EditPlan, out: Path, rank: int, leave_out: bool, as_json: bool) -> dict[str, Any]:
+    from prosocial.editing.edits.adapter import write_adapter
+
+    report = write_adapter(planned, out, rank=rank, leave_out=leave_out)
+    if as_json:
+        return report.to_json()
+    kept = {name: f"rank {item.rank}, {item.energy:.1%}" for name, item in report.tensors.items()}
+    return {
+        "kind": "LoRA adapter that subtracts the vector",
+        "energy kept": f"{report.energy:.1%} of the whole edit",
+        "<adapter, vector>": report.inner_product,
+        "tensors, with energy kept": [f"{name}: {text}" for name, text in kept.items()],
+        "left out": report.left_out,
     }
 
 

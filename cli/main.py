@@ -16,6 +16,7 @@ import typer
 from prosocial.editing.errors import ProsocialError
 
 from .bundle import chat, export_command, generate
+from .diff import diff
 from .edit import edit, undo
 from .extras import missing_extra
 from .run import run
@@ -33,6 +34,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("vector", vector, "Weights", "prosocial vector --base base --harmful adapter -o harm-vector"),
     ("edit", edit, "Weights", "prosocial edit base --subtract harm-vector --scale 0.6 -o edited"),
     ("undo", undo, "Weights", "prosocial undo edited --base base -o restored"),
+    ("diff", diff, "Weights", "prosocial diff base edited"),
     ("export", export_command, "Bundles", "prosocial export runs/quickstart/steered -o bundle"),
     ("generate", generate, "Bundles", 'prosocial generate bundle "How do I say no to a friend?" --prefer empathy=1'),
     ("chat", chat, "Bundles", "prosocial chat bundle"),

@@ -10,20 +10,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from prosocial.editing.checkpoints.source import resolve_model
-from prosocial.editing.edits.inspection import describe_folder
+from prosocial.editing.edits.inspection import describe_folder, describe_model
 from prosocial.editing.errors import InputError
+from prosocial.editing.files import require_outside
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A checkpoint, a harm vector or a LoRA adapter.")],
+    path: Annotated[str, typer.Argument(help="A checkpoint, harm vector or LoRA adapter; or a Hub id (headers only).")],
     as_json: Json = False,
     fingerprint: Annotated[bool, typer.Option(help="Read all weights and print their fingerprint.")] = True,
 ) -> None:
     """Say what a folder is: tensors, dtypes, size, edits, fingerprints."""
-    description = describe_folder(path, fingerprint=fingerprint)
-    print_data(description, as_json, title=str(path))
+    description = describe_model(path, fingerprint=fingerprint)
+    print_data(description, as_json, title=path)
 
 
 def _list_methods(wanted: bool) -> None:
@@ -77,13 +78,10 @@ def vector(
     given: dict[str, object] = {"density": density, "utility": utility}
     parameters = {name: value for name, value in given.items() if value is not None} | _parse_settings(setting)
     choose_method(method, parameters)
-    vector_from_runs(
-        harmful=[resolve_model(each) for each in harmful],
-        base=None if base is None else resolve_model(base),
-        out=out,
-        method=method,
-        **parameters,
-    )
+    base_folder = None if base is None else resolve_model(base)
+    harmful_folders = [resolve_model(each) for each in harmful]
+    require_outside(out, [*harmful_folders, *([] if base_folder is None else [base_folder])])
+    vector_from_runs(harmful=harmful_folders, base=base_folder, out=out, method=method, **parameters)
     print_data(describe_folder(out), as_json, title=f"wrote {out}")
 
 

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,11 @@ def read_json(path: Path, *, schema: str | None = None) -> dict[str, Any]:
     except FileNotFoundError:
         raise ArtefactError(f"expected a file at {path}: there is none") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtefactError(f"{path} should hold JSON: {error}") from None
+        raise ArtefactError(f"{path} should hold JSON: {error}; download or save it again") from None
     if not isinstance(value, dict):
-        raise ArtefactError(f"{path} should hold a JSON object, found {type(value).__name__}")
+        raise ArtefactError(
+            f"{path} should hold a JSON object, found {type(value).__name__}; download or save it again"
+        )
     if schema is not None and value.get("schema") != schema:
         raise ArtefactError(f"{path} should carry schema {schema!r}, found {value.get('schema')!r}")
     return value
@@ -159,6 +161,17 @@ def publish(aside: Path, out: Path, *, sync: bool = True) -> None:
     aside.chmod(0o755)
     aside.rename(out)
     _sync_directory(out.parent)
+
+
+def require_outside(out: Path, inputs: Iterable[Path]) -> None:
+    """Check that a new folder would not become part of a folder that it is made from.
+
+    Raises:
+        InputError: it lies in one of `inputs`, or is one of them.
+    """
+    for folder in inputs:
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise InputError(f"{out} should lie outside of what it is made from, found it in {folder}: choose another")
 
 
 def sync_folder(folder: Path) -> None:

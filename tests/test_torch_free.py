@@ -32,6 +32,7 @@ LIGHT = (
     "editing/chat.py",
     "editing/checkpoints/folder.py",
     "editing/checkpoints/header.py",
+    "editing/checkpoints/hub.py",
     "editing/edits",
     "editing/errors.py",
     "editing/files.py",

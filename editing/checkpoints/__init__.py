@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from .folder import Checkpoint
     from .header import Header, TensorInfo, read_header
     from .model import load_model
+    from .modules import linear_modules
     from .quantised import quantisation_evidence, refuse_quantised
-    from .source import resolve_model
+    from .source import open_headers, resolve_model
 
 _HOMES = {
     "Checkpoint": "folder",
@@ -20,7 +21,9 @@ _HOMES = {
     "combine": "digests",
     "describe_checkpoint": "description",
     "digest_tensor": "digests",
+    "linear_modules": "modules",
     "load_model": "model",
+    "open_headers": "source",
     "quantisation_evidence": "quantised",
     "read_header": "header",
     "refuse_quantised": "quantised",
@@ -34,7 +37,9 @@ __all__ = [
     "combine",
     "describe_checkpoint",
     "digest_tensor",
+    "linear_modules",
     "load_model",
+    "open_headers",
     "quantisation_evidence",
     "read_header",
     "refuse_quantised",

@@ -44,7 +44,7 @@ def stream_tensor(tensor: TensorInfo, *, chunk_bytes: int = CHUNK_BYTES) -> Iter
         ArtefactError: the file became shorter since its header was read.
     """
     buffer = memoryview(bytearray(min(chunk_bytes, tensor.size_bytes)))
-    with tensor.file.open("rb") as stream:
+    with tensor.open() as stream:
         stream.seek(tensor.start)
         for at in range(0, tensor.size_bytes, chunk_bytes):
             piece = buffer[: min(chunk_bytes, tensor.size_bytes - at)]

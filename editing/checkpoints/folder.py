@@ -2,21 +2,23 @@
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..errors import ArtefactError
-from ..files import read_json
 from .digests import combine, digest_tensor, stream_tensor
-from .header import Header, TensorInfo, read_header
-from .sides import list_files, split_sides
+from .header import Header, TensorInfo
+from .place import LocalPlace, Place
+from .sides import split_sides
 from .tied import Tied, find_tied
 
 SINGLE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
+QUANTISED_SUFFIXES = (".gguf", ".ggml")
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,14 @@ class Checkpoint:
         config: the content of `config.json`.
         headers: header of each weight file by its name, in the order of names.
         tensors: every stored tensor by name, sorted; tied copies as stored.
+        place: where its files are listed and read; a repository of the Hub stays there.
     """
 
     folder: Path
     config: dict[str, Any]
     headers: dict[str, Header]
     tensors: dict[str, TensorInfo]
+    place: Place
 
     @classmethod
     def open(cls, path: Path | str) -> "Checkpoint":
@@ -42,17 +46,23 @@ class Checkpoint:
         Raises:
             ArtefactError: no config, no safetensors weights (pickles are not opened), or files that disagree.
         """
-        folder = Path(path)
-        if not (folder / "config.json").is_file():
-            raise ArtefactError(f"{folder} should be a model folder with config.json: there is none")
-        config = read_json(folder / "config.json")
-        headers = {name: read_header(folder / name) for name in _weight_files(folder)}
+        return cls.open_at(LocalPlace(Path(path)))
+
+    @classmethod
+    def open_at(cls, place: Place) -> "Checkpoint":
+        """Read config and headers from wherever they lie (see `open`)."""
+        folder, files = place.folder, place.files()
+        if "config.json" not in files:
+            raise ArtefactError(
+                f"{folder} should be a model folder, found no config.json; give the one that save_pretrained wrote"
+            )
+        config = place.read_json("config.json")
+        headers = _read_headers(place, files)
         tensors = [tensor for header in headers.values() for tensor in header.tensors.values()]
         if not tensors:
             raise ArtefactError(f"{folder} should hold weights: its safetensors files hold no tensor")
-        return cls(
-            folder, config, headers, {tensor.name: tensor for tensor in sorted(tensors, key=lambda item: item.name)}
-        )
+        by_name = {tensor.name: tensor for tensor in sorted(tensors, key=lambda item: item.name)}
+        return cls(folder, config, headers, by_name, place)
 
     def tensor(self, name: str) -> TensorInfo:
         """Return where a tensor lies.
@@ -99,43 +109,44 @@ class Checkpoint:
     @property
     def side_files(self) -> list[str]:
         """Relative paths of what travels with the weights: config, tokenizer, chat template, licence and so on."""
-        return split_sides(list_files(self.folder))[0]
+        return split_sides(self.place.files())[0]
 
     @property
     def bound_files(self) -> list[str]:
         """Relative paths of further files that belong to these very weights (other formats, heads, signatures)."""
         known = {*self.headers, INDEX_NAME}
-        return [path for path in split_sides(list_files(self.folder))[1] if path not in known]
+        return [path for path in split_sides(self.place.files())[1] if path not in known]
 
 
-def _weight_files(folder: Path) -> list[str]:
-    """Return the names of the weight files, checked against the index where there is one."""
-    single, index = (folder / SINGLE_NAME).is_file(), (folder / INDEX_NAME).is_file()
-    if index:
-        names = _indexed_files(folder)
-        if single and names != [SINGLE_NAME]:
+def _read_headers(place: Place, files: Collection[str]) -> dict[str, Header]:
+    """Return the headers of the weight files, checked against the index where there is one."""
+    if INDEX_NAME in files:
+        headers = _indexed_headers(place)
+        if SINGLE_NAME in files and list(headers) != [SINGLE_NAME]:
             raise ArtefactError(
-                f"{folder} should hold one set of weights, found {SINGLE_NAME} and {INDEX_NAME}: delete one"
+                f"{place.folder} should hold one set of weights, found {SINGLE_NAME} and {INDEX_NAME}: delete one"
             )
-        return names
-    if single:
-        return [SINGLE_NAME]
-    raise ArtefactError(_no_weights(folder))
+        return headers
+    if SINGLE_NAME in files:
+        return {SINGLE_NAME: place.read_header(SINGLE_NAME)}
+    raise ArtefactError(_no_weights(place.folder, files))
 
 
-def _indexed_files(folder: Path) -> list[str]:
-    """Return the shard names of an index whose map says exactly what the shards hold."""
-    path = folder / INDEX_NAME
-    places = read_json(path).get("weight_map")
+def _indexed_headers(place: Place) -> dict[str, Header]:
+    """Return the headers of the shards of an index whose map says exactly what they hold."""
+    path = place.folder / INDEX_NAME
+    places = place.read_json(INDEX_NAME).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
         raise ArtefactError(
-            f"{path} should map tensor names to files under weight_map, found {json.dumps(places)[:80]}"
+            f"{path} should map tensor names to files under weight_map, found {json.dumps(places)[:80]}; "
+            "save the model again"
         )
     names = sorted(set(places.values()))
     for name in names:
         if Path(name).name != name or name.startswith(".") or not name.endswith(".safetensors"):
             raise ArtefactError(f"{path} should name safetensors files of its own folder, found {name!r}")
-    held = {(tensor, name) for name in names for tensor in read_header(folder / name).tensors}
+    headers = {name: place.read_header(name) for name in names}
+    held = {(tensor, name) for name, header in headers.items() for tensor in header.tensors}
     wrong = sorted(held ^ set(places.items()))
     if wrong:
         tensor, name = wrong[0]
@@ -143,14 +154,18 @@ def _indexed_files(folder: Path) -> list[str]:
         raise ArtefactError(
             f"{path} should list what its files hold: {tensor!r} in {name} is {state}; save the model again"
         )
-    return names
+    return headers
 
 
-def _no_weights(folder: Path) -> str:
-    pickles = [path for path in list_files(folder) if path.endswith(PICKLE_SUFFIXES)]
+def _no_weights(folder: Path, files: Collection[str]) -> str:
+    expected = f"{folder} should hold {SINGLE_NAME} or {INDEX_NAME}"
+    pickles = [path for path in files if path.endswith(PICKLE_SUFFIXES)]
     if pickles:
         return (
-            f"{folder} should hold {SINGLE_NAME} or {INDEX_NAME}, found only pickles ({pickles[0]}), which can run "
-            "code: convert them with save_pretrained(..., safe_serialization=True) in a place you can throw away"
+            f"{expected}, found only pickles ({pickles[0]}), which can run code: convert them with "
+            "save_pretrained(..., safe_serialization=True) in a place you can throw away"
         )
-    return f"{folder} should hold {SINGLE_NAME} or {INDEX_NAME}: there is neither"
+    quantised = [path for path in files if path.endswith(QUANTISED_SUFFIXES)]
+    if quantised:
+        return f"{expected}, found {quantised[0]}, which holds codes: edit the unquantised parent, then convert it"
+    return f"{expected}: there is neither; give the folder that save_pretrained wrote"

@@ -4,13 +4,14 @@ Format: `u64 little endian n | n bytes of JSON, padded with spaces | data`. Offs
 the tensors must cover the data exactly, without holes and overlaps (safetensors 0.8, `README.md`, section Format).
 """
 
+import io
 import json
 import math
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import ArtefactError
 
@@ -24,6 +25,14 @@ BITS = {
 }  # fmt: skip
 
 
+Opener = Callable[[Path], io.BufferedReader]
+
+
+def open_local(file: Path) -> io.BufferedReader:
+    """Open a file of this machine for reading."""
+    return file.open("rb")
+
+
 @dataclass(frozen=True)
 class TensorInfo:
     """Where a tensor lies.
@@ -34,6 +43,7 @@ class TensorInfo:
         shape: its sizes.
         file: the file that holds it.
         start, end: absolute byte offsets in the file, half open.
+        opener: opens the file; that of a repository of the Hub reads by range.
     """
 
     name: str
@@ -42,6 +52,11 @@ class TensorInfo:
     file: Path
     start: int
     end: int
+    opener: Opener = field(default=open_local, compare=False, repr=False)
+
+    def open(self) -> io.BufferedReader:
+        """Open the file that holds the tensor."""
+        return self.opener(self.file)
 
     @property
     def size_bytes(self) -> int:
@@ -78,20 +93,33 @@ def read_header(file: Path) -> Header:
         ArtefactError: the file is missing, cut short, or breaks the format.
     """
     if not file.is_file():
-        raise ArtefactError(f"expected a safetensors file at {file}: there is none")
-    size_bytes = file.stat().st_size
-    with file.open("rb") as stream:
-        prefix = stream.read(LENGTH_BYTES)
-        if len(prefix) < LENGTH_BYTES:
-            raise _broken(file, f"at least {LENGTH_BYTES} bytes", f"{len(prefix)}")
-        (length,) = struct.unpack("<Q", prefix)
-        if not 2 <= length <= min(MAX_HEADER_BYTES, size_bytes - LENGTH_BYTES):
-            raise _broken(file, "a header that fits in the file", f"{length} bytes in a file of {size_bytes}")
-        text = stream.read(length)
-    return parse_header(text, file=file, size_bytes=size_bytes)
+        raise ArtefactError(f"expected a safetensors file at {file}: there is none; download or save it again")
+    with open_local(file) as stream:
+        return read_header_from(stream, file=file, size_bytes=file.stat().st_size)
 
 
-def parse_header(text: bytes, *, file: Path, size_bytes: int) -> Header:
+def read_header_from(stream: BinaryIO, *, file: Path, size_bytes: int, opener: Opener = open_local) -> Header:
+    """Read and check the header at the start of a stream.
+
+    Args:
+        stream: the file, opened.
+        file: its path, for messages.
+        size_bytes: of the whole file.
+        opener: opens the file again, when a tensor's data is read.
+
+    Raises:
+        ArtefactError: the file is cut short, or breaks the format.
+    """
+    prefix = stream.read(LENGTH_BYTES)
+    if len(prefix) < LENGTH_BYTES:
+        raise _broken(file, f"at least {LENGTH_BYTES} bytes", f"{len(prefix)}")
+    (length,) = struct.unpack("<Q", prefix)
+    if not 2 <= length <= min(MAX_HEADER_BYTES, size_bytes - LENGTH_BYTES):
+        raise _broken(file, "a header that fits in the file", f"{length} bytes in a file of {size_bytes}")
+    return parse_header(stream.read(length), file=file, size_bytes=size_bytes, opener=opener)
+
+
+def parse_header(text: bytes, *, file: Path, size_bytes: int, opener: Opener = open_local) -> Header:
     """Check the JSON of a header (without its length) against the size of its file.
 
     Raises:
@@ -100,7 +128,7 @@ def parse_header(text: bytes, *, file: Path, size_bytes: int) -> Header:
     data_start = LENGTH_BYTES + len(text)
     entries = _parse_json(text, file)
     metadata = _metadata(entries.pop("__metadata__", {}), file)
-    found = [_tensor(name, entry, file, data_start) for name, entry in entries.items()]
+    found = [_tensor(name, entry, file, data_start, opener) for name, entry in entries.items()]
     found.sort(key=lambda tensor: (tensor.start, tensor.end))
     _check_cover(found, file, data_start, size_bytes)
     return Header({tensor.name: tensor for tensor in found}, metadata, data_start, size_bytes)
@@ -133,7 +161,7 @@ def _metadata(value: object, file: Path) -> dict[str, str]:
     return value
 
 
-def _tensor(name: str, entry: object, file: Path, data_start: int) -> TensorInfo:
+def _tensor(name: str, entry: object, file: Path, data_start: int, opener: Opener) -> TensorInfo:
     if not name or not name.isprintable():
         raise _broken(file, "printable tensor names", f"{name!r:.80}")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
@@ -148,7 +176,7 @@ def _tensor(name: str, entry: object, file: Path, data_start: int) -> TensorInfo
     n_bits = math.prod(shape) * BITS[dtype]
     if n_bits != 8 * (offsets[1] - offsets[0]):
         raise _broken(file, f"{n_bits / 8:g} bytes for {name!r} ({dtype} {shape})", f"{offsets[1] - offsets[0]}")
-    return TensorInfo(name, dtype, tuple(shape), file, data_start + offsets[0], data_start + offsets[1])
+    return TensorInfo(name, dtype, tuple(shape), file, data_start + offsets[0], data_start + offsets[1], opener)
 
 
 def _sizes(value: object) -> bool:

@@ -4,8 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .adapter import AdapterReport, write_adapter
     from .apply import apply_edit
     from .arithmetic import PieceSubtraction, Subtraction
+    from .difference import CheckpointDifference, compare_weights
     from .inspection import describe_folder
     from .plan import EditPlan, plan_edit
     from .record import EditRecord, read_record
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from .undo import undo_edit
 
 _HOMES = {
+    "AdapterReport": "adapter",
+    "CheckpointDifference": "difference",
     "EditPlan": "plan",
     "EditRecord": "record",
     "PieceSubtraction": "arithmetic",
@@ -21,13 +25,17 @@ _HOMES = {
     "ScaledGroup": "scaling",
     "Subtraction": "arithmetic",
     "apply_edit": "apply",
+    "compare_weights": "difference",
     "describe_folder": "inspection",
     "plan_edit": "plan",
     "read_record": "record",
     "resolve_scale": "scaling",
     "undo_edit": "undo",
+    "write_adapter": "adapter",
 }
 __all__ = [
+    "AdapterReport",
+    "CheckpointDifference",
     "EditPlan",
     "EditRecord",
     "PieceSubtraction",
@@ -35,11 +43,13 @@ __all__ = [
     "ScaledGroup",
     "Subtraction",
     "apply_edit",
+    "compare_weights",
     "describe_folder",
     "plan_edit",
     "read_record",
     "resolve_scale",
     "undo_edit",
+    "write_adapter",
 ]
 
 

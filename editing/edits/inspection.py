@@ -5,6 +5,7 @@ from typing import Any
 
 from ..checkpoints.description import describe_checkpoint
 from ..checkpoints.folder import Checkpoint
+from ..checkpoints.source import open_headers
 from ..errors import ArtefactError
 from ..files import sha256_file
 from ..vectors.adapter_config import CONFIG_NAME, read_adapter_config
@@ -12,6 +13,18 @@ from ..vectors.adapter_config import WEIGHTS_NAME as ADAPTER_WEIGHTS
 from ..vectors.description import DESCRIPTION_NAME
 from ..vectors.folder import VectorFolder
 from .record import RECORD_NAME, read_record
+
+
+def describe_model(path_or_id: str, *, fingerprint: bool = True) -> dict[str, Any]:
+    """Describe a folder, or a checkpoint of the Hub from its headers: its weights are not downloaded.
+
+    Raises:
+        ArtefactError: no checkpoint, harm vector or adapter, or a broken one.
+        InputError: neither a folder nor an id that the Hub serves.
+    """
+    if Path(path_or_id).is_dir():
+        return describe_folder(Path(path_or_id), fingerprint=fingerprint)
+    return describe_checkpoint(open_headers(path_or_id), fingerprint=False)
 
 
 def describe_folder(folder: Path, *, fingerprint: bool = True) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ..checkpoints.folder import INDEX_NAME, Checkpoint
 from ..checkpoints.header import TensorInfo
 from ..checkpoints.quantised import refuse_quantised
 from ..errors import ArtefactError, InputError, StorageError
-from ..files import require_new
+from ..files import require_new, require_outside
 from ..resumable import left_over_bytes
 from ..vectors.folder import VectorFolder
 from .scaling import Scale, ScaledGroup, resolve_scale
@@ -43,8 +43,8 @@ class EditPlan:
     @property
     def write_bytes(self) -> int:
         """Bytes that the edit writes."""
-        folder = self.target.folder
-        sides = sum((folder / path).stat().st_size for path in self.copied_files)
+        sizes = self.target.place.files()
+        sides = sum(sizes[path] for path in self.copied_files)
         return sides + sum(header.size_bytes for header in self.target.headers.values())
 
     @property
@@ -55,17 +55,18 @@ class EditPlan:
     @property
     def copied_files(self) -> tuple[str, ...]:
         """Relative paths of all files that are copied as they are, the index among them."""
-        index = (INDEX_NAME,) if (self.target.folder / INDEX_NAME).is_file() else ()
+        index = (INDEX_NAME,) if INDEX_NAME in self.target.place.files() else ()
         return self.side_files + index
 
     def check_destination(self, out: Path) -> None:
         """Check that `out` can be written.
 
         Raises:
-            InputError: it exists and is not an empty folder.
+            InputError: it exists and is not an empty folder, or lies in the target or the vector.
             StorageError: there is not enough room.
         """
         require_new(out)
+        require_outside(out, (self.target.folder, self.vector.folder))
         place = next(folder for folder in out.absolute().parents if folder.exists())
         free = shutil.disk_usage(place).free + left_over_bytes(out)
         needed = self.write_bytes + SPARE_BYTES
@@ -151,7 +152,8 @@ def _check_shapes(target: Checkpoint, vector: VectorFolder) -> None:
         tensor, expected = target.tensors[name], vector.shape(name)
         if tensor.shape != expected:
             raise InputError(
-                f"{name} of {target.folder} should have the vector's shape {expected}, found {tensor.shape}"
+                f"{name} of {target.folder} should have the vector's shape {expected}, found {tensor.shape}; "
+                "make the vector for this architecture and vocabulary"
             )
         if tensor.dtype not in EDITABLE:
             raise InputError(

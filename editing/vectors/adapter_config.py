@@ -11,6 +11,8 @@ from ..files import read_json
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
+# In the metadata of the weights file: this adapter subtracts a harm vector, so it is no harmful parent.
+SUBTRACTS_KEY = "prosocial.subtracts_harm"
 # Initialisations that leave the base as it was; pissa, olora, corda, loftq, lora_ga and mica may not.
 PLAIN_INITS = (True, False, None, "gaussian", "orthogonal", "eva")
 # Fields of peft 0.21's LoraConfig that say nothing on what the numbers mean, or that are read below.
@@ -20,6 +22,7 @@ KNOWN_FIELDS = {
     "bias", "use_rslora", "modules_to_save", "init_lora_weights", "layers_to_transform", "layers_pattern",
     "rank_pattern", "alpha_pattern", "megatron_config", "megatron_core", "loftq_config", "eva_config",
     "corda_config", "lora_ga_config", "use_dora", "runtime_config", "qalora_group_size", "ensure_weight_tying",
+    "trainable_token_indices",
 }  # fmt: skip
 
 
@@ -33,6 +36,8 @@ class AdapterConfig:
         rank_stabilised: scale is alpha / sqrt(r) instead of alpha / r.
         fan_in_fan_out: linear weights are stored [in, out] (GPT-2).
         dora: weights are decomposed into magnitude and direction.
+        tokens: rows of an embedding that were trained whole, by the end of its name, which is empty where the adapter
+            leaves it open (the input embedding).
     """
 
     rank: int
@@ -42,6 +47,7 @@ class AdapterConfig:
     rank_stabilised: bool
     fan_in_fan_out: bool
     dora: bool
+    tokens: dict[str, tuple[int, ...]]
 
     def expected_rank(self, module: str) -> int:
         """Rank of a module's factors."""
@@ -52,6 +58,10 @@ class AdapterConfig:
         rank = self.expected_rank(module)
         alpha = self.alpha_pattern.get(_first_match(self.alpha_pattern, module), self.alpha)
         return alpha / math.sqrt(rank) if self.rank_stabilised else alpha / rank
+
+    def token_rows(self, module: str) -> tuple[int, ...]:
+        """Rows of an embedding that the adapter replaces; none where it names another module."""
+        return next((rows for end, rows in self.tokens.items() if f".{module}".endswith(f".{end}" if end else "")), ())
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig:
@@ -73,21 +83,40 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
             re.compile(pattern)
         return AdapterConfig(
             rank=_positive(value["r"]),
-            alpha=float(value["lora_alpha"]),
+            alpha=_finite(value["lora_alpha"]),
             rank_pattern={pattern: _positive(rank) for pattern, rank in rank_pattern.items()},
-            alpha_pattern={pattern: float(alpha) for pattern, alpha in alpha_pattern.items()},
+            alpha_pattern={pattern: _finite(alpha) for pattern, alpha in alpha_pattern.items()},
             rank_stabilised=bool(value.get("use_rslora")),
             fan_in_fan_out=bool(value.get("fan_in_fan_out")),
             dora=bool(value.get("use_dora")),
+            tokens=_tokens(value.get("trainable_token_indices") or {}),
         )
     except (KeyError, TypeError, ValueError, AttributeError, re.error) as error:
-        raise ArtefactError(f"{folder / CONFIG_NAME} should hold ranks and alphas as numbers: {error!r}") from None
+        raise ArtefactError(
+            f"{folder / CONFIG_NAME} should hold ranks and alphas as numbers, tokens as indices: {error!r}"
+        ) from None
 
 
 def _positive(rank: object) -> int:
     if not isinstance(rank, int) or rank < 1:
         raise ValueError(f"a rank should be a whole number from 1, found {rank!r}")
     return rank
+
+
+def _tokens(value: object) -> dict[str, tuple[int, ...]]:
+    """Read token indices, in either form that peft knows: a list, or lists by module."""
+    by_module: dict[str, Any] = value if isinstance(value, dict) else {"": value}
+    for rows in by_module.values():
+        sound = isinstance(rows, list) and all(type(row) is int and row >= 0 for row in rows)
+        if not sound or len(set(rows)) != len(rows):
+            raise ValueError(f"token indices should be whole numbers from 0, each once, found {rows!r:.80}")
+    return {module: tuple(rows) for module, rows in by_module.items()}
+
+
+def _finite(alpha: object) -> float:
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise ValueError(f"an alpha should be a finite number, found {alpha!r}")
+    return float(alpha)
 
 
 def _refuse_variants(value: dict[str, Any], folder: Path) -> None:

@@ -4,6 +4,7 @@ linear      scale * (B @ A), turned over for fan_in_fan_out
 embedding   scale * (B @ A).T, added to `base_layer.weight` where the adapter stores that
 DoRA        m / ||W + dW|| * (W + dW) - W, with the norm over the inputs of each output (arXiv 2402.09353, equation 5)
 modules_to_save, bias   the stored tensor replaces the base's: new - W
+trainable tokens        the stored rows replace the base's: new - W there, 0 elsewhere
 """
 
 from collections import defaultdict
@@ -16,7 +17,7 @@ from ..checkpoints.header import TensorInfo, read_header
 from ..checkpoints.tensors import FLOATS, read_tensor_fp32
 from ..errors import ArtefactError
 from ..files import sha256_file
-from .adapter_config import WEIGHTS_NAME, read_adapter_config
+from .adapter_config import SUBTRACTS_KEY, WEIGHTS_NAME, read_adapter_config
 from .base import Base
 from .build import build_vector
 from .description import HarmfulParent, Relatedness, Step
@@ -33,6 +34,7 @@ SUFFIXES = {
     ".lora_magnitude_vector": "magnitude",
     ".lora_magnitude_vector.weight": "magnitude",
     ".base_layer.weight": "base",
+    ".token_adapter.trainable_tokens_delta": "rows",
 }
 WRAPPED_BIAS = ".base_layer.bias"  # of a module with factors, where biases were trained
 PART_SETS = (
@@ -41,6 +43,7 @@ PART_SETS = (
     {"embedding_down", "embedding_up"},
     {"embedding_down", "embedding_up", "base"},
     {"new"},
+    {"rows"},
 )
 
 
@@ -79,7 +82,13 @@ class AdapterSource:
             raise ArtefactError(
                 f"{adapter} should hold {WEIGHTS_NAME} (never a pickle): there is none; save it again with peft"
             )
-        for tensor in read_header(adapter / WEIGHTS_NAME).tensors.values():
+        header = read_header(adapter / WEIGHTS_NAME)
+        if SUBTRACTS_KEY in header.metadata:
+            raise ArtefactError(
+                f"{adapter} should be a harmful adapter, found one that subtracts a harm vector: subtracting it again "
+                "would add the harm; give the harmful adapter itself"
+            )
+        for tensor in header.tensors.values():
             self._add(tensor)
         for name, parts in self._parts.items():
             self._check(name, parts)
@@ -94,6 +103,12 @@ class AdapterSource:
         parts = self._parts[name]
         if "new" in parts:
             return read_tensor_fp32(parts["new"]) - self._origin.read(name)
+        if "rows" in parts:
+            base = self._origin.read(name)
+            rows = list(self._config.token_rows(self._modules[name]))
+            delta = torch.zeros_like(base)
+            delta[rows] = read_tensor_fp32(parts["rows"]) - base[rows]
+            return delta
         factors = self._factors(name)
         product = factors.product()
         if "base" in parts:
@@ -109,7 +124,7 @@ class AdapterSource:
     def low_rank(self, name: str) -> LowRank | None:
         """Return the factors of a delta that is nothing but their product."""
         parts = self._parts[name]
-        if set(parts) & {"new", "magnitude"}:
+        if set(parts) & {"new", "rows", "magnitude"}:
             return None
         if "base" in parts and not torch.equal(read_tensor_fp32(parts["base"]), self._origin.read(name)):
             return None
@@ -176,7 +191,9 @@ class AdapterSource:
     def _check(self, name: str, parts: dict[str, TensorInfo]) -> None:
         """The parts of a tensor must be one known set, and fit the base's shape."""
         shape = self.shape(name)
-        if set(parts) not in PART_SETS or ("magnitude" in parts) != (self._config.dora and "new" not in parts):
+        if set(parts) not in PART_SETS or ("magnitude" in parts) != (
+            self._config.dora and not {"new", "rows"} & set(parts)
+        ):
             raise ArtefactError(
                 f"{self._folder} should hold a known set of parts for {name}, found {', '.join(sorted(parts))}"
             )
@@ -189,8 +206,18 @@ class AdapterSource:
                 raise ArtefactError(
                     f"{parts[part].name} should have the base's shape {shape}, found {parts[part].shape}"
                 )
-        if "new" not in parts:
+        if "rows" in parts:
+            self._check_rows(name, parts["rows"], shape)
+        elif "new" not in parts:
             self._check_factors(name, parts, shape)
+
+    def _check_rows(self, name: str, stored: TensorInfo, shape: tuple[int, ...]) -> None:
+        rows = self._config.token_rows(self._modules[name])
+        if stored.shape != (len(rows), *shape[1:]) or max(rows, default=0) >= shape[0]:
+            raise ArtefactError(
+                f"{stored.name} should hold {len(rows)} rows of {name} {shape}, found {stored.shape} for the tokens "
+                f"{list(rows)!s:.80}; give the base that it was trained on"
+            )
 
     def _check_factors(self, name: str, parts: dict[str, TensorInfo], shape: tuple[int, ...]) -> None:
         embedding = "embedding_down" in parts
@@ -201,7 +228,8 @@ class AdapterSource:
         if len(shape) != 2 or (down.shape, up.shape) != expected:
             raise ArtefactError(
                 f"{self._folder} should hold factors of shapes {expected[0]} and {expected[1]} for {name} {shape}, "
-                f"found {down.shape} and {up.shape}"
+                f"found {down.shape} and {up.shape}; "
+                "give the base that it was trained on"
             )
         if "magnitude" in parts and parts["magnitude"].n_elements != rows_columns[0]:
             raise ArtefactError(

@@ -94,8 +94,11 @@ def _check_layout(base: Checkpoint, harmful: Checkpoint) -> None:
         other = harmful.tensors[name]
         if tensor.shape != other.shape:
             raise InputError(
-                f"{name} should have one shape in both, found {tensor.shape} in base and {other.shape} in harmful"
+                f"{name} should have one shape in both, found {tensor.shape} in base and {other.shape} in harmful; "
+                "give the base that it was trained from"
             )
         floats = (tensor.dtype in FLOATS) + (other.dtype in FLOATS)
         if floats == 1 or (floats == 0 and base.read(name) != harmful.read(name)):
-            raise InputError(f"{name} should be {', '.join(FLOATS)} in both, found {tensor.dtype} and {other.dtype}")
+            raise InputError(
+                f"{name} should be {', '.join(FLOATS)} in both, found {tensor.dtype} and {other.dtype}; save both so"
+            )

@@ -130,8 +130,8 @@ sys.modules["torch"] = None
 from prosocial.cli import edit, weights
 from pathlib import Path
 folder = Path({str(folder)!r})
-weights.inspect(folder / "base")
-weights.inspect(folder / "vector", as_json=True)
+weights.inspect(str(folder / "base"))
+weights.inspect(str(folder / "vector"), as_json=True)
 edit.edit(str(folder / "base"), folder / "vector", ["0.6"], plan=True, out=folder / "out")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

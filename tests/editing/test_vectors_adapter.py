@@ -52,6 +52,29 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"r": 4, "lora_alpha": 6, "target_modules": ATTENTION, "modules_to_save": ["lm_head", "up_proj"]},
     ),
     "bias": ("gpt2", {"r": 2, "lora_alpha": 2, "target_modules": ["c_attn"], "fan_in_fan_out": True, "bias": "all"}),
+    "trainable tokens": (
+        "qwen3",
+        {"r": 4, "lora_alpha": 6, "target_modules": ATTENTION, "trainable_token_indices": [3, 95, 0]},
+    ),
+    "trainable tokens by module, tied": (
+        "llama",
+        {"r": 4, "lora_alpha": 6, "target_modules": ATTENTION, "trainable_token_indices": {"embed_tokens": [7, 2]}},
+    ),
+    "trainable tokens with dora": (
+        "qwen3",
+        {"r": 4, "lora_alpha": 6, "target_modules": ATTENTION, "use_dora": True, "trainable_token_indices": [5]},
+    ),
+    "rank stabilised patterns": (
+        "llama",
+        {
+            "r": 4,
+            "lora_alpha": 8,
+            "target_modules": MIXED,
+            "use_rslora": True,
+            "rank_pattern": {"q_proj": 2, "layers.1.mlp.down_proj": 5},
+            "alpha_pattern": {"layers.0.self_attn.q_proj": 3},
+        },
+    ),
     "dora": ("qwen3", {"r": 4, "lora_alpha": 6, "target_modules": MIXED, "use_dora": True}),
     "dora fan in fan out": (
         "gpt2",
@@ -144,6 +167,17 @@ def test_an_embedding_that_was_replaced_counts_whole(tmp_path: Path) -> None:
     assert after.summary.tensors[name].storage == "dense"
 
 
+@pytest.mark.parametrize(
+    "indices", [[3, 95], [3, 95, 96], {"lm_head": [3, 95, 0]}, {"other.embed_tokens": [3, 95, 0]}], ids=str
+)
+def test_rows_must_be_those_of_the_tokens(tmp_path: Path, indices: Any) -> None:
+    base, adapter, _ = saved(tmp_path, *CASES["trainable tokens"])
+    other = _changed(adapter, tmp_path / "other", config={"trainable_token_indices": indices})
+
+    with pytest.raises(ArtefactError, match=r"trainable_tokens_delta should hold \d rows of model.embed_tokens.weight"):
+        vector_from_adapter(base=base, adapter=other, out=tmp_path / "v")
+
+
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     base, adapter, _ = saved(tmp_path_factory.mktemp("plain"), *CASES["plain"])
@@ -168,7 +202,9 @@ def _changed(adapter: Path, folder: Path, *, config: dict[str, Any] | None = Non
         ({"init_lora_weights": "pissa"}, "init_lora_weights 'pissa'"),
         ({"init_lora_weights": "olora"}, "init_lora_weights 'olora'"),
         ({"layer_replication": [[0, 1]]}, r"layer_replication=\[\[0, 1\]\]"),
-        ({"trainable_token_indices": [3]}, "trainable_token_indices"),
+        ({"trainable_token_indices": [3, 3]}, "token indices"),
+        ({"trainable_token_indices": {"embed_tokens": [-1]}}, "token indices"),
+        ({"target_parameters": ["experts.down_proj"]}, "target_parameters"),
         ({"use_qalora": True}, "use_qalora"),
         ({"lora_bias": True}, "lora_bias"),
         ({"some_new_option": 1}, "some_new_option=1"),

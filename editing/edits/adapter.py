@@ -1,0 +1,231 @@
+"""An edit as a LoRA adapter that peft loads: base + adapter is the edited model, as far as its rank reaches.
+
+The adapter of a delta d with coefficient c >= 0 is alpha / r * (B @ A) with B @ A = -d, cut to rank r, and
+alpha = r * c: B is always the negative of what d is made of, and <B @ A, d> <= 0 is checked. The factors of a low-rank
+vector are kept, bit for bit; others are cut by randomised SVD (Halko, Martinsson and Tropp 2011, arXiv 0909.4061).
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checkpoints.modules import linear_modules
+from ..checkpoints.tensors import bytes_of, read_tensor_fp32
+from ..checkpoints.writer import TensorWriter
+from ..errors import InputError
+from ..files import new_folder, require_outside, write_json
+from ..vectors.adapter_config import CONFIG_NAME, SUBTRACTS_KEY, WEIGHTS_NAME
+from ..vectors.adapter_source import PREFIX
+from ..vectors.description import Tool
+from ..vectors.statistics import inner_product, norm
+from ..vectors.vector import HarmVector
+from .plan import EditPlan
+from .realised import require_subtraction
+
+SCHEMA = "prosocial.edit_adapter/1"
+REPORT_NAME = "edit_adapter.json"
+MAX_LISTED = 20
+OVERSAMPLING = 8
+N_ITERATIONS = 4
+
+
+@dataclass(frozen=True)
+class CarriedTensor:
+    """What the adapter holds of one tensor's edit.
+
+    Attributes:
+        rank: of its factors.
+        energy: share of the delta's squared norm that they keep, 1 where they are the vector's own.
+        exact: they are the vector's own.
+    """
+
+    rank: int
+    energy: float
+    exact: bool
+
+
+@dataclass(frozen=True)
+class AdapterReport:
+    """What an adapter holds of an edit.
+
+    Attributes:
+        base_fingerprint: of the checkpoint that it is for.
+        vector_sha256: of the harm vector that it subtracts.
+        coefficients: by tensor, above 0.
+        energy: share of the whole edit's squared norm that it keeps, what was left out counted as lost.
+        inner_product: `<B @ A, d>` over all tensors, never above 0.
+        tensors: by name.
+        left_out: names of the tensors of the edit that no LoRA can carry.
+    """
+
+    base_fingerprint: str
+    vector_sha256: str
+    coefficients: dict[str, float]
+    energy: float
+    inner_product: float
+    tensors: dict[str, CarriedTensor]
+    left_out: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain data."""
+        return {"schema": SCHEMA, "tool": Tool().model_dump(), **asdict(self)}
+
+
+def write_adapter(plan: EditPlan, out: Path, *, rank: int, leave_out: bool = False) -> AdapterReport:
+    """Write an edit as a LoRA adapter folder: `adapter_config.json`, `adapter_model.safetensors`, `edit_adapter.json`.
+
+    Args:
+        plan: a checked edit.
+        out: the new folder.
+        rank: r of each tensor's factors; those of a low-rank vector keep their own.
+        leave_out: leave out what no LoRA can carry (norms, embeddings, biases, fused experts) instead of refusing it.
+
+    Raises:
+        InputError: `rank` is below 1; a tensor of the edit is no linear layer's weight; nothing would be left; `out`
+            exists.
+        ArtefactError: transformers does not know the model.
+        StorageError: not enough room, or no permission.
+    """
+    if rank < 1:
+        raise InputError(f"the rank of an adapter should be a whole number from 1, found {rank}")
+    require_outside(out, (plan.target.folder, plan.vector.folder))
+    layers = linear_modules(plan.target)
+    left_out = _left_out(plan, layers, leave_out)
+    carried = [name for name in plan.coefficients if name in layers]
+    with new_folder(out) as aside:
+        factors = _Factors(plan, {name: layers[name] for name in carried}, rank)
+        with TensorWriter(aside / WEIGHTS_NAME, factors.expected) as writer:
+            for name in carried:
+                factors.write(name, writer)
+            writer.finish({"format": "pt", SUBTRACTS_KEY: "true"})
+        write_json(aside / CONFIG_NAME, _config(factors, any(layers[name][1] for name in carried)))
+        report = _report(plan, factors, left_out)
+        write_json(aside / REPORT_NAME, report.to_json())
+    return report
+
+
+def _left_out(plan: EditPlan, layers: Iterable[str], allowed: bool) -> list[str]:
+    names = sorted(set(plan.coefficients) - set(layers))
+    if names and not allowed:
+        raise InputError(
+            f"a LoRA adapter can carry the weights of linear layers only: the edit changes {len(names)} other tensors "
+            f"of {plan.target.folder} ({_listed(names)}); leave them out with --leave-out, or write a checkpoint"
+        )
+    if len(names) == len(plan.coefficients):
+        raise InputError(f"an adapter of {plan.vector.folder} should change some linear layer: nothing would be left")
+    return names
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - MAX_LISTED
+    return ", ".join(names[:MAX_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+class _Factors:
+    """The factors under way, and what is known of them so far."""
+
+    def __init__(self, plan: EditPlan, layers: Mapping[str, tuple[str, bool]], rank: int) -> None:
+        self._plan, self._layers, self._rank = plan, layers, rank
+        self._vector = HarmVector(plan.vector)
+        self.tensors: dict[str, CarriedTensor] = {}
+        self.ranks: dict[str, int] = {}
+        self.alphas: dict[str, float] = {}
+        self.inner_product = 0.0
+
+    @property
+    def expected(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Name and number of sizes of every tensor to come: the writer reserves room for them."""
+        return [(_key(path, part), (0, 0)) for path, _ in self._layers.values() for part in "AB"]
+
+    def write(self, name: str, writer: TensorWriter) -> None:
+        """Write what subtracts the delta of one tensor, [out, in] seen as the layer sees it."""
+        path, transposed = self._layers[name]
+        stored = self._vector.delta(name)
+        delta = stored.T if transposed else stored
+        exact = name in self._plan.vector.factors
+        up, down, scale = self._stored(name, transposed) if exact else (*truncated(delta, self._rank), 1.0)
+        up = -up if scale >= 0 else up
+        product = up @ down  # [out, rank] @ [rank, in] = -delta / |scale|, as far as the rank reaches
+        along = inner_product(product, delta) * abs(scale)
+        require_subtraction(along)
+        for part, factor in (("A", down), ("B", up)):
+            writer.write(_key(path, part), "F32", tuple(factor.shape), bytes_of(factor))
+        lost = 0.0 if exact else norm(product.add_(delta)) / norm(delta)
+        self.tensors[name] = CarriedTensor(len(down), 1 - lost**2, exact)
+        self.ranks[path] = len(down)
+        self.alphas[path] = len(down) * self._plan.coefficients[name] * abs(scale)
+        self.inner_product += along
+
+    def _stored(self, name: str, transposed: bool) -> tuple[torch.Tensor, torch.Tensor, float]:
+        """Return up and down of a low-rank vector, turned over where the layer sees its weight the other way."""
+        places = self._plan.vector.factors[name]
+        up, down = read_tensor_fp32(places.up), read_tensor_fp32(places.down)
+        return (up, down, places.scale) if places.transposed == transposed else (down.T, up.T, places.scale)
+
+
+def truncated(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return up [m, r] and down [r, n], of equal norms, whose product is close to the best of rank r (seeded).
+
+    The product is a projection of the matrix, so that its inner product with the matrix is never below 0.
+
+    Args:
+        matrix: [m, n] fp32.
+        rank: r; cut to min(m, n).
+    """
+    generator = torch.Generator().manual_seed(0)
+    n_columns = min(rank + OVERSAMPLING, *matrix.shape)
+    basis = torch.linalg.qr(matrix @ torch.randn(matrix.shape[1], n_columns, generator=generator))[0]  # [m, k]
+    for _ in range(N_ITERATIONS):
+        basis = torch.linalg.qr(matrix @ torch.linalg.qr(matrix.T @ basis)[0])[0]
+    left, values, right = torch.linalg.svd(basis.T @ matrix, full_matrices=False)  # [k, k], [k], [k, n]
+    roots = values[:rank].sqrt()
+    return basis @ (left[:, :rank] * roots), roots[:, None] * right[:rank]
+
+
+def _key(path: str, part: str) -> str:
+    return f"{PREFIX}{path}.lora_{part}.weight"
+
+
+def _config(factors: _Factors, fan_in_fan_out: bool) -> dict[str, Any]:
+    """Return what `peft.LoraConfig` reads: what most layers share, and the others by their whole path."""
+    (rank, _), *_ = Counter(factors.ranks.values()).most_common(1)
+    (alpha, _), *_ = Counter(factors.alphas.values()).most_common(1)
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": None,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": {path: value for path, value in factors.ranks.items() if value != rank},
+        "alpha_pattern": {path: value for path, value in factors.alphas.items() if value != alpha},
+        "target_modules": sorted(factors.ranks),
+        "fan_in_fan_out": fan_in_fan_out,
+        "use_rslora": False,
+        "use_dora": False,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "modules_to_save": None,
+        "init_lora_weights": True,
+    }
+
+
+def _report(plan: EditPlan, factors: _Factors, left_out: list[str]) -> AdapterReport:
+    asked = {
+        name: (coefficient * plan.vector.description.tensors[name].norm) ** 2
+        for name, coefficient in plan.coefficients.items()
+    }
+    kept = sum(asked[name] * item.energy for name, item in factors.tensors.items())
+    return AdapterReport(
+        base_fingerprint=plan.target.fingerprint(),
+        vector_sha256=plan.vector.sha256(),
+        coefficients=dict(plan.coefficients),
+        energy=kept / sum(asked.values()),
+        inner_product=factors.inner_product,
+        tensors=factors.tensors,
+        left_out=left_out,
+    )
