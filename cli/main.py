@@ -18,6 +18,7 @@ from prosocial.editing.errors import ProsocialError
 from .bundle import chat, export_command, generate
 from .extras import missing_extra
 from .run import run
+from .sweep import sweep
 from .verify import compare, verify
 from .weights import edit, inspect, vector
 
@@ -31,6 +32,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("inspect", inspect, "Weights", "prosocial inspect runs/quickstart/edit"),
     ("vector", vector, "Weights", "prosocial vector --base base --harmful adapter -o harm-vector"),
     ("edit", edit, "Weights", "prosocial edit base --subtract harm-vector --scale 0.6 -o edited"),
+    ("sweep", sweep, "Weights", "prosocial sweep base --harmful adapter --probes probes.jsonl -o sweep --pick best"),
     ("export", export_command, "Bundles", "prosocial export runs/quickstart/steered -o bundle"),
     ("generate", generate, "Bundles", 'prosocial generate bundle "How do I say no to a friend?" --prefer empathy=1'),
     ("chat", chat, "Bundles", "prosocial chat bundle"),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .apply import apply_edit
     from .arithmetic import Subtraction
+    from .in_memory import InMemoryEdit
     from .inspection import describe_folder
     from .plan import EditPlan, plan_edit
     from .record import EditRecord, read_record
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "EditPlan": "plan",
     "EditRecord": "record",
+    "InMemoryEdit": "in_memory",
     "ScaledGroup": "scaling",
     "Subtraction": "arithmetic",
     "apply_edit": "apply",
@@ -25,6 +27,7 @@ _HOMES = {
 __all__ = [
     "EditPlan",
     "EditRecord",
+    "InMemoryEdit",
     "ScaledGroup",
     "Subtraction",
     "apply_edit",

@@ -1,0 +1,185 @@
+"""What a sweep may choose: how much, by which method, and how it is spread over the layers (torch-free)."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prosocial.editing.edits.scaling import Scale
+from prosocial.editing.errors import InputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+LAYER = re.compile(r"(?:^|\.)(layers|h|blocks?)\.(\d+)\.")
+SCALE_STEP, TILT_STEP = 0.05, 0.25
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values of one parameter of a method.
+
+    Attributes:
+        low, high: the limits, both drawn at times.
+        log: draw evenly over magnitudes.
+        whole: draw whole numbers.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+    def draw(self, trial: "Trial", name: str) -> float:
+        """Let a trial draw a value of three digits."""
+        if self.whole:
+            return trial.suggest_int(name, int(self.low), int(self.high), log=self.log)
+        drawn = trial.suggest_float(name, self.low, self.high, log=self.log)
+        return min(self.high, max(self.low, float(f"{drawn:.3g}")))
+
+
+DENSITY = Range(0.02, 1.0, log=True)
+# What is searched for each method; one that is not listed has nothing to search. One line per method.
+RANGES: dict[str, dict[str, Range]] = {
+    "breadcrumbs": {"density": Range(0.3, 0.98)},
+    "dare": {"density": Range(0.1, 1.0, log=True)},
+    "della": {"density": Range(0.15, 0.9)},
+    "lines": {"alpha": Range(0.0, 1.0)},
+    "low_rank": {"rank": Range(1, 32, log=True, whole=True)},
+    "null_space": {"threshold": Range(1e-4, 1.0, log=True)},
+    "ties": {"density": DENSITY},
+    "top_k": {"density": DENSITY},
+    "top_k_per_tensor": {"density": DENSITY},
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One point of the space: all that is needed to make the edit again.
+
+    Attributes:
+        method, parameters: how the harm vector is shaped, without the parameters that were given and not searched.
+        scale: the largest coefficient of any layer, at least 0.
+        ramp: factors of the scale in the first and in the last layer, linear between them, in [0, 1].
+    """
+
+    method: str
+    scale: float
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    ramp: tuple[float, float] = (1.0, 1.0)
+
+    def coefficients(self, names: Sequence[str]) -> Scale:
+        """Return the scale of the tensors `names`: one number, or one per layer as a table of regular expressions.
+
+        Tensors outside the layers get the first layer's, as in LiNeS (arXiv 2410.17146).
+
+        Example:
+            >>> names = ["embed.weight", "model.layers.0.mlp.weight", "model.layers.1.mlp.weight"]
+            >>> list(Choice("plain", 2.0, ramp=(0.5, 1.0)).coefficients(names).values())
+            [1.0, 2.0, 1.0]
+        """
+        found = [match for name in names if (match := LAYER.search(name))]
+        if self.ramp == (1.0, 1.0) or not found:
+            return self.scale
+        word, last = found[0][1], max(int(match[2]) for match in found)
+        start, end = self.ramp
+        table = {
+            rf"(?:.*\.)?{word}\.{layer}\..*": self._at(start + (end - start) * layer / max(1, last))
+            for layer in sorted({int(match[2]) for match in found})
+        }
+        outside = [name for name in names if not any(re.fullmatch(pattern, name) for pattern in table)]
+        return table | ({".*": self._at(start)} if outside else {})
+
+    def _at(self, factor: float) -> float:
+        return round(self.scale * factor, 6)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        return {
+            "method": self.method,
+            "parameters": dict(sorted(self.parameters.items())),
+            "scale": self.scale,
+            "ramp": list(self.ramp),
+        }
+
+    def __str__(self) -> str:
+        """The choice on one line, for tables."""
+        shape = "".join(f" {name} {value:g}" for name, value in sorted(self.parameters.items()))
+        ramp = "" if self.ramp == (1.0, 1.0) else f" ramp {self.ramp[0]:g}:{self.ramp[1]:g}"
+        return f"{self.method}{shape} scale {self.scale:g}{ramp}"
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """All points that a sweep may try.
+
+    Attributes:
+        methods: names of methods of harm vectors.
+        scale: lowest and highest scale; finite, at least 0.
+        ramp: whether to search the spread over the layers.
+        given: parameters that are not searched, such as `utility`; handed to every method that has one of that name.
+        needed: by method, the names of its parameters.
+
+    Raises:
+        InputError: no method, limits out of order or below 0, or a parameter that is neither searched nor given.
+    """
+
+    methods: tuple[str, ...]
+    needed: Mapping[str, Sequence[str]]
+    scale: tuple[float, float] = (0.0, 3.0)
+    ramp: bool = True
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.methods:
+            raise InputError("a sweep should be given at least one method: there is none")
+        low, high = self.scale
+        if not 0 <= low < high < float("inf"):
+            raise InputError(f"scales should run from a number, at least 0, to a higher one, found {low} to {high}")
+        for method in self.methods:
+            if method not in self.needed:
+                raise UnknownNameError("method", method, self.needed)
+            missing = [name for name in self.needed[method] if name not in RANGES.get(method, {}) | dict(self.given)]
+            if missing:
+                raise InputError(f"method {method} should be given {', '.join(missing)}: a sweep has no range for it")
+
+    def choose(self, trial: "Trial") -> Choice:
+        """Let a trial choose a point."""
+        method = str(trial.suggest_categorical("method", self.methods))
+        low, high = self.scale
+        steps = int((high - low) / SCALE_STEP + 1e-6)
+        scale = trial.suggest_float("scale", low, low + steps * SCALE_STEP, step=SCALE_STEP) if steps else low
+        tilt = trial.suggest_float("tilt", -1.0, 1.0, step=TILT_STEP) if self.ramp else 0.0
+        parameters: dict[str, float] = {}
+        for name, span in RANGES.get(method, {}).items():
+            if name not in self.given:
+                parameters[name] = span.draw(trial, f"{method}.{name}")
+        return Choice(method, round(scale, 6), parameters, ramp_of(tilt))
+
+    def given_to(self, method: str) -> dict[str, Any]:
+        """Return the given parameters that a method has."""
+        return {name: value for name, value in self.given.items() if name in self.needed[method]}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON; of a path only its last name."""
+        return {
+            "methods": list(self.methods),
+            "scale": list(self.scale),
+            "ramp": self.ramp,
+            "given": {name: Path(str(value)).name for name, value in sorted(self.given.items())},
+            "ranges": {
+                method: {name: [span.low, span.high] for name, span in RANGES.get(method, {}).items()}
+                for method in self.methods
+            },
+        }
+
+
+def ramp_of(tilt: float) -> tuple[float, float]:
+    """Return the factors of the first and of the last layer: 0 is flat, 1 rises from 0 to 1, -1 falls from 1 to 0.
+
+    Example:
+        >>> ramp_of(0.25), ramp_of(-1.0)
+        ((0.75, 1.0), (1.0, 0.0))
+    """
+    return (1.0 - max(0.0, tilt), 1.0 + min(0.0, tilt))

@@ -1,0 +1,63 @@
+"""The harm vectors of a sweep: made as the trials ask for them, on disk, one at a time."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prosocial.editing.errors import InputError
+from prosocial.editing.vectors import HarmVector, vector_from_adapter, vector_from_checkpoints
+from prosocial.editing.vectors.adapter_config import CONFIG_NAME
+
+from .space import Choice
+
+
+def make_vector(
+    base: Path, harmful: Sequence[Path], out: Path, *, method: str, parameters: Mapping[str, Any]
+) -> HarmVector:
+    """Make a harm vector from a base and a harmful adapter or checkpoint, whichever the folder holds.
+
+    Raises:
+        InputError: there is not one harmful model; the parents do not fit; or the method refuses its parameters.
+    """
+    if len(harmful) != 1:
+        raise InputError(f"a sweep should be given one harmful model, found {len(harmful)}")
+    if (harmful[0] / CONFIG_NAME).is_file():
+        return vector_from_adapter(base=base, adapter=harmful[0], out=out, method=method, **parameters)
+    return vector_from_checkpoints(base=base, harmful=harmful[0], out=out, method=method, **parameters)
+
+
+class VectorShelf:
+    """Makes the vector of a choice, and keeps the last one, which the next trial often shares.
+
+    Args:
+        base, harmful: the parents.
+        given: by method, the parameters that are not searched.
+        folder: where vectors lie while they are needed; `clear` deletes it, for they are dual-use.
+    """
+
+    def __init__(
+        self, base: Path, harmful: Sequence[Path], given: Mapping[str, Mapping[str, Any]], folder: Path
+    ) -> None:
+        self._base, self._harmful, self._given, self._folder = base, harmful, given, folder
+        self._kept: tuple[tuple[Any, ...], Path] | None = None
+
+    def vector(self, choice: Choice) -> Path:
+        """Return the folder of a choice's vector, valid until the next one is asked for."""
+        key = (choice.method, *sorted(choice.parameters.items()))
+        if self._kept is None or self._kept[0] != key:
+            folder = self._folder / "vector"
+            self.clear()
+            self.write(choice, folder)
+            self._kept = (key, folder)
+        return self._kept[1]
+
+    def write(self, choice: Choice, out: Path) -> HarmVector:
+        """Make a choice's vector in a folder of its own."""
+        parameters = {**self._given[choice.method], **choice.parameters}
+        return make_vector(self._base, self._harmful, out, method=choice.method, parameters=parameters)
+
+    def clear(self) -> None:
+        """Delete the kept vector."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._kept = None
