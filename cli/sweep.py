@@ -1,4 +1,4 @@
-"""`prosocial sweep`: search the scale, the method and the spread over the layers."""
+"""`prosocial sweep`: search the scale, the method and the spread over the model."""
 
 import json
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ def sweep(
     judge: Annotated[str, typer.Option(help="The judge of the replies.")] = "refusal",
     trials: Annotated[int, typer.Option(min=1, help="How many edits to try.")] = 40,
     methods: Annotated[str, typer.Option(help="Methods of the harm vector, with commas.")] = "plain,top_k",
-    max_scale: Annotated[float, typer.Option(help="Highest scale that is tried.")] = 3.0,
-    ramp: Annotated[bool, typer.Option(help="Search the spread over the layers as well.")] = True,
+    max_scale: Annotated[float, typer.Option(help="Highest scale that is tried.")] = 4.0,
+    spread: Annotated[bool, typer.Option(help="Search the spread over layers, attention and MLP as well.")] = True,
     utility: Annotated[Path | None, typer.Option(help="Vector folder, for the method project.")] = None,
     max_kl: Annotated[float, typer.Option(help="First-token KL, in nats, that stops a trial early.")] = 1.0,
     max_utility_loss: Annotated[float, typer.Option(help="Points of utility that the best trial may lose.")] = 3.0,
@@ -43,7 +43,7 @@ def sweep(
     console, limits = Console(stderr=as_json), Limits(max_kl, max_utility_loss / 100)
     search = Sweep(
         Parents(resolve_model(base), tuple(map(resolve_model, harmful))),
-        space=_space(methods, max_scale, ramp=ramp, utility=utility),
+        space=_space(methods, max_scale, spread=spread, utility=utility),
         probes=_spread(read_probes(probes), probes_per_kind),
         judge=resolve_judge(judge),
         out=out,
@@ -62,14 +62,15 @@ def sweep(
         _write(search, picked(ended, pick, max_utility_loss=limits.max_utility_loss), out, console)
 
 
-def _space(methods: str, max_scale: float, *, ramp: bool, utility: Path | None) -> "SearchSpace":
+def _space(methods: str, max_scale: float, *, spread: bool, utility: Path | None) -> "SearchSpace":
     from prosocial.editing.vectors.methods.registry import METHODS
     from prosocial.verify.sweep import SearchSpace
+    from prosocial.verify.sweep.space import SCALE_STEP
 
     names = tuple(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
     given: dict[str, Any] = {} if utility is None else {"utility": utility}
     needed = {name: method.parameters for name, method in METHODS.items()}
-    return SearchSpace(names, needed, (0.0, max_scale), ramp, given)
+    return SearchSpace(names, needed, (SCALE_STEP, max_scale), spread, given)
 
 
 def _spread(probes: "Sequence[Probe]", most: int) -> "list[Probe]":

@@ -1,4 +1,4 @@
-"""Sweeps: search the scale, the method and the spread over the layers for the edit with the least harm."""
+"""Sweeps: search the scale, the method and the spread over the model for the edit with the least harm."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

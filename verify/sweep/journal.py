@@ -65,9 +65,10 @@ class Journal:
             )
         return self._study.ask()
 
-    def tell(self, asked: optuna.Trial, trial: Trial, violations: Mapping[str, float]) -> None:
-        """End a trial; `violations` are above 0 where it breaks a limit, by name."""
-        asked.set_user_attr("trial", trial.to_json())
+    def tell(self, asked: optuna.Trial, trial: Trial, violations: Mapping[str, float]) -> Trial:
+        """End a trial and return it as it is kept; `violations` are above 0 where it breaks a limit, by name."""
+        row = trial.to_json()
+        asked.set_user_attr("trial", row)
         for name, violation in violations.items():
             asked.set_constraint(name, min(violation, 1e9))
         objectives: Sequence[float] | None = trial.objectives
@@ -75,6 +76,7 @@ class Journal:
             self._study.tell(asked, state=TrialState.PRUNED)
         else:
             self._study.tell(asked, list(objectives))
+        return Trial.from_json(row)
 
     def _ended(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=ENDED)

@@ -1,4 +1,4 @@
-"""What a sweep may choose: how much, by which method, and how it is spread over the layers (torch-free)."""
+"""What a sweep may choose: how much, by which method, and how it is spread over the model (torch-free)."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,13 @@ from prosocial.editing.errors import InputError, UnknownNameError
 if TYPE_CHECKING:
     from optuna import Trial
 
-LAYER = re.compile(r"(?:^|\.)(layers|h|blocks?)\.(\d+)\.")
+LAYER = re.compile(r"(?:^|.*\.)(?P<word>layers|h|blocks?)\.(?P<layer>\d+)\.(?P<rest>.*)")
+# What follows a layer's number, by part; the first that fits counts.
+PARTS = {
+    "attention": r"(?:.*\.)?(?:self_attn|attn|attention|self_attention)\..*",
+    "mlp": r"(?:.*\.)?(?:mlp|feed_forward|ffn|block_sparse_moe)\..*",
+    "other": r".*",
+}
 SCALE_STEP, TILT_STEP = 0.05, 0.25
 
 
@@ -60,39 +66,45 @@ class Choice:
 
     Attributes:
         method, parameters: how the harm vector is shaped, without the parameters that were given and not searched.
-        scale: the largest coefficient of any layer, at least 0.
+        scale: the largest coefficient of any tensor, at least 0.
         ramp: factors of the scale in the first and in the last layer, linear between them, in [0, 1].
+        balance: factors of the scale for attention and for MLP, in [0, 1]; other tensors have 1.
     """
 
     method: str
     scale: float
     parameters: Mapping[str, float] = field(default_factory=dict)
     ramp: tuple[float, float] = (1.0, 1.0)
+    balance: tuple[float, float] = (1.0, 1.0)
 
     def coefficients(self, names: Sequence[str]) -> Scale:
-        """Return the scale of the tensors `names`: one number, or one per layer as a table of regular expressions.
+        """Return the scale of the tensors `names`: one number, or one per layer and part by regular expression.
 
-        Tensors outside the layers get the first layer's, as in LiNeS (arXiv 2410.17146).
+        Tensors outside the layers get the first layer's factor, as in LiNeS (arXiv 2410.17146).
 
         Example:
             >>> names = ["embed.weight", "model.layers.0.mlp.weight", "model.layers.1.mlp.weight"]
             >>> list(Choice("plain", 2.0, ramp=(0.5, 1.0)).coefficients(names).values())
             [1.0, 2.0, 1.0]
         """
-        found = [match for name in names if (match := LAYER.search(name))]
-        if self.ramp == (1.0, 1.0) or not found:
+        found = {name: match for name in names if (match := LAYER.fullmatch(name))}
+        if self.ramp == self.balance == (1.0, 1.0) or not found:
             return self.scale
-        word, last = found[0][1], max(int(match[2]) for match in found)
-        start, end = self.ramp
-        table = {
-            rf"(?:.*\.)?{word}\.{layer}\..*": self._at(start + (end - start) * layer / max(1, last))
-            for layer in sorted({int(match[2]) for match in found})
-        }
-        outside = [name for name in names if not any(re.fullmatch(pattern, name) for pattern in table)]
-        return table | ({".*": self._at(start)} if outside else {})
+        last = max(int(match["layer"]) for match in found.values())
+        table: dict[tuple[int, int], dict[str, float]] = {}
+        for match in found.values():
+            order, part = next((n, part) for n, part in enumerate(PARTS) if re.fullmatch(PARTS[part], match["rest"]))
+            pattern = rf"(?:.*\.)?{match['word']}\.{match['layer']}\.{PARTS[part]}"
+            layer = int(match["layer"])
+            table.setdefault((order, layer), {})[pattern] = self._at(layer / max(1, last), part)
+        patterns = {pattern: number for key in sorted(table) for pattern, number in table[key].items()}
+        return patterns | ({".*": self._at(0.0, "other")} if len(found) < len(names) else {})
 
-    def _at(self, factor: float) -> float:
-        return round(self.scale * factor, 6)
+    def _at(self, depth: float, part: str) -> float:
+        """Return the coefficient of a part at a depth from 0 (first layer) to 1 (last)."""
+        start, end = self.ramp
+        factor = {"attention": self.balance[0], "mlp": self.balance[1]}.get(part, 1.0)
+        return round(self.scale * (start + (end - start) * depth) * factor, 6)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON."""
@@ -101,13 +113,15 @@ class Choice:
             "parameters": dict(sorted(self.parameters.items())),
             "scale": self.scale,
             "ramp": list(self.ramp),
+            "balance": list(self.balance),
         }
 
     def __str__(self) -> str:
         """The choice on one line, for tables."""
         shape = "".join(f" {name} {value:g}" for name, value in sorted(self.parameters.items()))
         ramp = "" if self.ramp == (1.0, 1.0) else f" ramp {self.ramp[0]:g}:{self.ramp[1]:g}"
-        return f"{self.method}{shape} scale {self.scale:g}{ramp}"
+        balance = "" if self.balance == (1.0, 1.0) else f" attention:mlp {self.balance[0]:g}:{self.balance[1]:g}"
+        return f"{self.method}{shape} scale {self.scale:g}{ramp}{balance}"
 
 
 @dataclass(frozen=True)
@@ -117,7 +131,7 @@ class SearchSpace:
     Attributes:
         methods: names of methods of harm vectors.
         scale: lowest and highest scale; finite, at least 0.
-        ramp: whether to search the spread over the layers.
+        spread: whether to search how the edit is spread over layers, and over attention and MLP.
         given: parameters that are not searched, such as `utility`; handed to every method that has one of that name.
         needed: by method, the names of its parameters.
 
@@ -127,8 +141,8 @@ class SearchSpace:
 
     methods: tuple[str, ...]
     needed: Mapping[str, Sequence[str]]
-    scale: tuple[float, float] = (0.0, 3.0)
-    ramp: bool = True
+    scale: tuple[float, float] = (SCALE_STEP, 4.0)
+    spread: bool = True
     given: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -148,14 +162,16 @@ class SearchSpace:
         """Let a trial choose a point."""
         method = str(trial.suggest_categorical("method", self.methods))
         low, high = self.scale
-        steps = int((high - low) / SCALE_STEP + 1e-6)
-        scale = trial.suggest_float("scale", low, low + steps * SCALE_STEP, step=SCALE_STEP) if steps else low
-        tilt = trial.suggest_float("tilt", -1.0, 1.0, step=TILT_STEP) if self.ramp else 0.0
+        scale = low + SCALE_STEP * trial.suggest_int("scale_steps", 0, int((high - low) / SCALE_STEP + 1e-6))
+        ramp, balance = (self._tilt(trial, name) for name in ("ramp", "balance"))
         parameters: dict[str, float] = {}
         for name, span in RANGES.get(method, {}).items():
             if name not in self.given:
                 parameters[name] = span.draw(trial, f"{method}.{name}")
-        return Choice(method, round(scale, 6), parameters, ramp_of(tilt))
+        return Choice(method, round(scale, 6), parameters, ramp, balance)
+
+    def _tilt(self, trial: "Trial", name: str) -> tuple[float, float]:
+        return tilted(trial.suggest_float(name, -1.0, 1.0, step=TILT_STEP)) if self.spread else (1.0, 1.0)
 
     def given_to(self, method: str) -> dict[str, Any]:
         """Return the given parameters that a method has."""
@@ -166,7 +182,7 @@ class SearchSpace:
         return {
             "methods": list(self.methods),
             "scale": list(self.scale),
-            "ramp": self.ramp,
+            "spread": self.spread,
             "given": {name: Path(str(value)).name for name, value in sorted(self.given.items())},
             "ranges": {
                 method: {name: [span.low, span.high] for name, span in RANGES.get(method, {}).items()}
@@ -175,11 +191,11 @@ class SearchSpace:
         }
 
 
-def ramp_of(tilt: float) -> tuple[float, float]:
-    """Return the factors of the first and of the last layer: 0 is flat, 1 rises from 0 to 1, -1 falls from 1 to 0.
+def tilted(tilt: float) -> tuple[float, float]:
+    """Return two factors, the larger of them 1: 0 is even, 1 gives (0, 1), -1 gives (1, 0).
 
     Example:
-        >>> ramp_of(0.25), ramp_of(-1.0)
+        >>> tilted(0.25), tilted(-1.0)
         ((0.75, 1.0), (1.0, 0.0))
     """
     return (1.0 - max(0.0, tilt), 1.0 + min(0.0, tilt))

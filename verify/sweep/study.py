@@ -106,8 +106,8 @@ class Sweep:
                 on_trial(trial)
             while len(trials) < n_trials:
                 asked = journal.ask()
-                trial = self._try(len(trials), self._space.choose(asked))
-                journal.tell(asked, trial, self._limits.violations(trial))
+                measured = self._try(len(trials), self._space.choose(asked))
+                trial = journal.tell(asked, measured, self._limits.violations(measured))
                 trials.append(trial)
                 self._write(trials)
                 on_trial(trial)

@@ -67,7 +67,8 @@ class Trial:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Trial":
         """Read a trial back."""
-        choice = Choice(row["method"], row["scale"], row["parameters"], (row["ramp"][0], row["ramp"][1]))
+        (start, end), (attention, mlp) = row["ramp"], row["balance"]
+        choice = Choice(row["method"], row["scale"], row["parameters"], (start, end), (attention, mlp))
         harm, utility, lost = (interval_of(row[name]) for name in ("harm", "utility", "utility_lost"))
         kl = math.inf if row["kl"] is None else row["kl"]
         return cls(row["number"], choice, row["fingerprint"], row["inner_product"], kl, harm, utility, lost)
