@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prosocial.editing.checkpoints import Checkpoint
+from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.errors import InputError
 from prosocial.editing.files import canonical_json, sha256_file
 from prosocial.editing.protocols import Judge

@@ -10,15 +10,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from prosocial.editing.chat import ChatTokenizer
-from prosocial.editing.checkpoints import Checkpoint, load_model
-from prosocial.editing.edits import EditRecord, InMemoryEdit, apply_edit, plan_edit
+from prosocial.editing.checkpoints.folder import Checkpoint
+from prosocial.editing.edits.plan import plan_edit
+from prosocial.editing.edits.record import EditRecord
 from prosocial.editing.errors import FingerprintError, InputError
 from prosocial.editing.files import storage_errors
 from prosocial.editing.protocols import Judge
-from prosocial.editing.vectors import VectorFolder
-from prosocial.export.torch_engine import PlainEngine
+from prosocial.editing.vectors.folder import VectorFolder
 
 from ..probes import Probe
+from ..statistics.interval import Interval
 from ..systems import System
 from .document import sweep_document, write_sweep
 from .examiner import Answering, Examiner
@@ -72,7 +73,11 @@ class Sweep:
         answering: Answering | None = None,
         seed: int = 0,
     ) -> None:
-        self._parents, self._space, self._out = parents, space, out
+        from prosocial.editing.checkpoints import load_model
+        from prosocial.editing.edits import InMemoryEdit
+        from prosocial.export.torch_engine import PlainEngine
+
+        self._space, self._out = space, out
         self._limits, answering = limits or Limits(), answering or Answering()
         self._target = Checkpoint.open(parents.base)
         given = {method: space.given_to(method) for method in space.methods}
@@ -85,6 +90,11 @@ class Sweep:
             parents.base, parents.harmful, space, probes, judge, self._limits, asdict(answering), seed
         )
         self._seed = seed
+
+    @property
+    def base_harm(self) -> Interval:
+        """Rate of harmful replies of the unedited base."""
+        return self._examiner.base_harm
 
     def run(self, n_trials: int, on_trial: Callable[[Trial], None] = lambda trial: None) -> list[Trial]:
         """Run until `n_trials` have ended, those of earlier calls and of killed processes among them.
@@ -106,7 +116,7 @@ class Sweep:
                 on_trial(trial)
             while len(trials) < n_trials:
                 asked = journal.ask()
-                measured = self._try(len(trials), self._space.choose(asked))
+                measured = self.measure(self._space.choose(asked), len(trials))
                 trial = journal.tell(asked, measured, self._limits.violations(measured))
                 trials.append(trial)
                 self._write(trials)
@@ -121,6 +131,8 @@ class Sweep:
             InputError: `out` exists.
             FingerprintError: the checkpoint is not the model that was measured, bit for bit.
         """
+        from prosocial.editing.edits import apply_edit
+
         vector = out.with_name(f"{out.name}-vector")
         if not vector.is_dir():
             self._vectors.write(trial.choice, vector)
@@ -136,7 +148,7 @@ class Sweep:
         base = {"harm": self._examiner.base_harm, "utility": self._examiner.base_utility}
         return sweep_document(trials, base=base, limits=self._limits, settings=self._settings)
 
-    def _try(self, number: int, choice: Choice) -> Trial:
+    def measure(self, choice: Choice, number: int = 0) -> Trial:
         """Measure one edit; replies are drawn only where the KL leaves hope."""
         vector = self._vectors.vector(choice)
         plan = plan_edit(self._target, vector, scale=choice.coefficients(VectorFolder.open(vector).names))

@@ -3,23 +3,27 @@
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prosocial.editing.errors import InputError
-from prosocial.editing.vectors import HarmVector, vector_from_adapter, vector_from_checkpoints
 from prosocial.editing.vectors.adapter_config import CONFIG_NAME
 
 from .space import Choice
 
+if TYPE_CHECKING:
+    from prosocial.editing.vectors import HarmVector
+
 
 def make_vector(
     base: Path, harmful: Sequence[Path], out: Path, *, method: str, parameters: Mapping[str, Any]
-) -> HarmVector:
+) -> "HarmVector":
     """Make a harm vector from a base and a harmful adapter or checkpoint, whichever the folder holds.
 
     Raises:
         InputError: there is not one harmful model; the parents do not fit; or the method refuses its parameters.
     """
+    from prosocial.editing.vectors import vector_from_adapter, vector_from_checkpoints
+
     if len(harmful) != 1:
         raise InputError(f"a sweep should be given one harmful model, found {len(harmful)}")
     if (harmful[0] / CONFIG_NAME).is_file():
@@ -52,7 +56,7 @@ class VectorShelf:
             self._kept = (key, folder)
         return self._kept[1]
 
-    def write(self, choice: Choice, out: Path) -> HarmVector:
+    def write(self, choice: Choice, out: Path) -> "HarmVector":
         """Make a choice's vector in a folder of its own."""
         parameters = {**self._given[choice.method], **choice.parameters}
         return make_vector(self._base, self._harmful, out, method=choice.method, parameters=parameters)
