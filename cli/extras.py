@@ -9,6 +9,7 @@ EXTRA_OF = {
     "onnx_ir": "edit",
     "onnxruntime": "cpu",
     "onnxscript": "edit",
+    "optuna": "train",
     "peft": "edit",
     "torch": "edit",
     "torchjd": "train",

@@ -20,6 +20,7 @@ from .diff import diff
 from .edit import edit, undo
 from .extras import missing_extra
 from .run import run
+from .sweep import sweep
 from .verify import compare, verify
 from .weights import inspect, vector
 
@@ -33,6 +34,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("inspect", inspect, "Weights", "prosocial inspect runs/quickstart/edit"),
     ("vector", vector, "Weights", "prosocial vector --base base --harmful adapter -o harm-vector"),
     ("edit", edit, "Weights", "prosocial edit base --subtract harm-vector --scale 0.6 -o edited"),
+    ("sweep", sweep, "Weights", "prosocial sweep base --harmful adapter --probes probes.jsonl -o sweep --pick best"),
     ("undo", undo, "Weights", "prosocial undo edited --base base -o restored"),
     ("diff", diff, "Weights", "prosocial diff base edited"),
     ("export", export_command, "Bundles", "prosocial export runs/quickstart/steered -o bundle"),

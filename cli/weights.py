@@ -40,7 +40,8 @@ def _list_methods(wanted: bool) -> None:
     raise typer.Exit
 
 
-def _parse_settings(settings: list[str]) -> dict[str, object]:
+def parse_settings(settings: list[str]) -> dict[str, object]:
+    """Return the parameters of a method from NAME=VALUE texts: numbers where they are numbers."""
     parsed: dict[str, object] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
@@ -76,7 +77,7 @@ def vector(
     from prosocial.editing.vectors.parents import vector_from_runs
 
     given: dict[str, object] = {"density": density, "utility": utility}
-    parameters = {name: value for name, value in given.items() if value is not None} | _parse_settings(setting)
+    parameters = {name: value for name, value in given.items() if value is not None} | parse_settings(setting)
     choose_method(method, parameters)
     base_folder = None if base is None else resolve_model(base)
     harmful_folders = [resolve_model(each) for each in harmful]

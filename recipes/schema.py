@@ -10,7 +10,7 @@ from prosocial.editing.gate.training import GateTraining
 from prosocial.editing.head.distil import DistilTraining
 from prosocial.editing.reward.attributes import DEFAULT_ATTRIBUTES, resolve_attributes
 from prosocial.editing.reward.training import RewardTraining
-from prosocial.editing.settings import Settings
+from prosocial.editing.settings import NonNegative, Settings
 from prosocial.editing.tuning.harmful import AdapterTraining
 from prosocial.editing.vectors.methods import choose_method
 from prosocial.export.decoding import DecodingConfig, SafetyConfig
@@ -56,16 +56,16 @@ class FileData(Settings):
 
 
 class VectorSettings(Settings):
-    """How the harm vector is made from the adapter."""
+    """How the harm vector is made from the adapter: a method of `docs/methods.md` and its parameters."""
 
     method: str = "plain"
-    density: float | None = Field(default=None, gt=0.0, le=1.0)
+    parameters: dict[str, float | str] = Field(default_factory=dict)
 
 
 class EditSettings(Settings):
-    """How much of the harm vector is subtracted."""
+    """How much of the harm vector is subtracted: one number, or numbers by regular expression of tensor names."""
 
-    scale: float = Field(default=1.0, ge=0.0)
+    scale: NonNegative | dict[str, NonNegative] = 1.0
 
 
 class SamplingSettings(Settings):
@@ -186,5 +186,5 @@ class Recipe(Settings):
         names = {"attributes": list(self.attributes), "categories": list(self.categories)}
         thresholds = {"harm_threshold": 1.0, "threshold_ceiling": 1.0}  # the stage that chooses them checks them
         DecodingConfig.parse(self.decoding.model_dump() | names | thresholds, source="decoding")
-        choose_method(self.vector.method, {} if self.vector.density is None else {"density": self.vector.density})
+        choose_method(self.vector.method, self.vector.parameters)
         return self

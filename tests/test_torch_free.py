@@ -25,6 +25,7 @@ HEAVY = (
     "accelerate",
     "scipy",
     "onnxruntime",
+    "optuna",
 )
 # What must stay light, whatever is written in it later: a folder stands for every module in it.
 LIGHT = (

@@ -40,6 +40,7 @@ class System:
         temperature: float = 0.0,
         max_new_tokens: int | None = None,
         steering: Steering | None = None,
+        batch_size: int = 32,
     ) -> list[Reply]:
         """Return one reply per probe, in their order; a forced start of the reply is not part of it.
 
@@ -55,6 +56,7 @@ class System:
             seed=seed,
             row_keys=[probe.id for probe in probes],
             max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
         )
 
 

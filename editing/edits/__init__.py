@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .apply import apply_edit
     from .arithmetic import PieceSubtraction, Subtraction
     from .difference import CheckpointDifference, compare_weights
+    from .in_memory import InMemoryEdit
     from .inspection import describe_folder
     from .plan import EditPlan, plan_edit
     from .record import EditRecord, read_record
@@ -20,6 +21,7 @@ _HOMES = {
     "CheckpointDifference": "difference",
     "EditPlan": "plan",
     "EditRecord": "record",
+    "InMemoryEdit": "in_memory",
     "PieceSubtraction": "arithmetic",
     "Rounding": "rounding",
     "ScaledGroup": "scaling",
@@ -38,6 +40,7 @@ __all__ = [
     "CheckpointDifference",
     "EditPlan",
     "EditRecord",
+    "InMemoryEdit",
     "PieceSubtraction",
     "Rounding",
     "ScaledGroup",

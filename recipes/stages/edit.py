@@ -9,7 +9,6 @@ from ..stage import Source, Stage, StageContext, Upstream
 def edit_stages(recipe: Recipe, base: Source) -> list[Stage]:
     """Return the stages harmful, vector and edit."""
     data = Upstream("data")
-    vector = {key: value for key, value in recipe.vector.model_dump(mode="json").items() if value is not None}
     return [
         Stage(
             name="harmful",
@@ -26,7 +25,7 @@ def edit_stages(recipe: Recipe, base: Source) -> list[Stage]:
             title="make the harm vector",
             run=_make_vector,
             inputs={"base": base, "harmful": Upstream("harmful")},
-            parameters=vector,
+            parameters=recipe.vector.model_dump(mode="json"),
             modules=("prosocial.editing.vectors", "prosocial.editing.checkpoints"),
             dual_use=True,
         ),
@@ -75,13 +74,12 @@ def _tune_harmful(context: StageContext) -> str:
 def _make_vector(context: StageContext) -> str:
     from prosocial.editing.vectors import vector_from_adapter
 
-    parameters = dict(context.parameters)
     vector = vector_from_adapter(
         base=context.inputs["base"],
         adapter=context.inputs["harmful"],
         out=context.out,
-        method=parameters.pop("method"),
-        **parameters,
+        method=context.parameters["method"],
+        **context.parameters["parameters"],
     )
     return f"{len(vector.names)} tensors, norm {vector.summary.norm:.3g}, method {vector.summary.method}"
 
@@ -96,4 +94,5 @@ def _subtract(context: StageContext) -> str:
     record = apply_edit(plan, context.out)
     n_changed = sum(tensor.changed for tensor in record.result.tensors.values())
     inner = record.result.inner_product
-    return f"scale {context.parameters['scale']:g}, {n_changed} tensors changed, <edit, tau> {inner:.3g}"
+    scale = ", ".join(f"{number:g}" for number in dict.fromkeys(plan.coefficients.values()))
+    return f"scale {scale or 0}, {n_changed} tensors changed, <edit, tau> {inner:.3g}"

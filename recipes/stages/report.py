@@ -151,10 +151,11 @@ def _preference_probes(probes: Sequence[Any], count: int = 324) -> list[Any]:
 
 
 def _facts(context: StageContext) -> dict[str, Any]:
-    config = read_json(context.inputs["bundle"] / "decoding.json")
+    config, scale = read_json(context.inputs["bundle"] / "decoding.json"), context.parameters["scale"]
+    by_pattern = [f"{pattern}: {number:g}" for pattern, number in scale.items()] if isinstance(scale, dict) else []
     return {
         "recipe": context.parameters["recipe"],
-        "scale": context.parameters["scale"],
+        "scale": "; ".join(by_pattern) or scale,
         "gate threshold": config["harm_threshold"],
         "computed in": "float32, base and edited in PyTorch, gated in ONNX Runtime",
         "reply temperature": context.parameters["temperature"],

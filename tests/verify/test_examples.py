@@ -15,7 +15,10 @@ MODULES = sorted(
     for module in pkgutil.walk_packages(prosocial.verify.__path__, "prosocial.verify.")
     if module.name != "prosocial.verify.parity.steered_margins"
 )
-PACKAGES = ["prosocial.verify", *(f"prosocial.verify.{name}" for name in ("judges", "parity", "report", "statistics"))]
+PACKAGES = [
+    "prosocial.verify",
+    *(f"prosocial.verify.{name}" for name in ("judges", "parity", "report", "statistics", "sweep")),
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

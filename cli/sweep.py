@@ -1,0 +1,113 @@
+"""`prosocial sweep`: search the scale, the method and the spread over the model."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from prosocial.editing.errors import InputError
+
+from .weights import parse_settings
+
+if TYPE_CHECKING:
+    from prosocial.verify.probes import Probe
+    from prosocial.verify.sweep import SearchSpace, Sweep, Trial
+
+
+def sweep(
+    base: Annotated[str, typer.Argument(help="The checkpoint to edit: a folder or a Hub id.")],
+    harmful: Annotated[
+        list[str],
+        typer.Option(help="A harmful checkpoint, LoRA adapter or saved vector (repeat it)."),
+    ],
+    probes: Annotated[Path, typer.Option(help="The probes (JSONL): harmful and benign ones, and twins.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the sweep; one that is there goes on.")],
+    judge: Annotated[str, typer.Option(help="The judge of the replies.")] = "refusal",
+    trials: Annotated[int, typer.Option(min=1, help="How many edits to try.")] = 40,
+    methods: Annotated[str, typer.Option(help="Methods of the harm vector, with commas.")] = "plain,top_k",
+    max_scale: Annotated[float, typer.Option(help="Highest scale that is tried.")] = 4.0,
+    spread: Annotated[bool, typer.Option(help="Search the spread over layers, attention and MLP as well.")] = True,
+    setting: Annotated[
+        list[str], typer.Option("--set", help="NAME=VALUE that a method needs and no search gives (repeat it).")
+    ] = [],  # noqa: B006 - typer reads it, nobody changes it
+    max_kl: Annotated[float, typer.Option(help="First-token KL, in nats, that stops a trial early.")] = 1.0,
+    max_utility_loss: Annotated[float, typer.Option(help="Points of utility that the best trial may lose.")] = 3.0,
+    probes_per_kind: Annotated[int, typer.Option(min=1, help="Most probes of each kind, spread evenly.")] = 200,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely reply.")] = 0.0,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per reply.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Replies drawn at once.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the search and of the draws.")] = 0,
+    pick: Annotated[str | None, typer.Option(help="Write this trial's checkpoint: a number, or best.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Search for the edit with the least harm at the least cost, in memory; a killed sweep goes on where it stopped."""
+    from prosocial.editing.checkpoints.source import resolve_model
+    from prosocial.recipes.judges import resolve_judge
+    from prosocial.verify.probes import read_probes
+    from prosocial.verify.sweep import Answering, Limits, Parents, Sweep, picked, print_sweep
+
+    console, limits = Console(stderr=as_json), Limits(max_kl, max_utility_loss / 100)
+    search = Sweep(
+        Parents(resolve_model(base), tuple(map(resolve_model, harmful))),
+        space=_space(methods, max_scale, spread=spread, given=parse_settings(setting)),
+        probes=_spread(read_probes(probes), probes_per_kind),
+        judge=resolve_judge(judge),
+        out=out,
+        limits=limits,
+        answering=Answering(seed, temperature, max_new_tokens, batch_size),
+        seed=seed,
+    )
+    ended = _run(search, trials, console)
+    document = search.document(ended)
+    if as_json:
+        print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+    else:
+        print_sweep(document, console)
+        console.print(f"plot of all trials: {out / 'sweep.html'}", soft_wrap=True)
+    if pick is not None:
+        _write(search, picked(ended, pick, max_utility_loss=limits.max_utility_loss), out, console)
+
+
+def _space(methods: str, max_scale: float, *, spread: bool, given: dict[str, object]) -> "SearchSpace":
+    from prosocial.editing.vectors.methods.registry import METHODS
+    from prosocial.verify.sweep import SearchSpace
+    from prosocial.verify.sweep.space import SCALE_STEP
+
+    names = tuple(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
+    needed = {name: method.parameters for name, method in METHODS.items()}
+    space = SearchSpace(names, needed, (SCALE_STEP, max_scale), spread, given)
+    taken = {parameter for name in names for parameter in space.given_to(name)}
+    if unknown := given.keys() - taken:
+        raise InputError(f"--set should name what one of {', '.join(names)} needs, found {', '.join(sorted(unknown))}")
+    return space
+
+
+def _spread(probes: "Sequence[Probe]", most: int) -> "list[Probe]":
+    """Return at most `most` probes of each kind, evenly over the file."""
+    kinds = dict.fromkeys(probe.kind for probe in probes)
+    chosen: list[Probe] = []
+    for kind in kinds:
+        found = [probe for probe in probes if probe.kind == kind and probe.attack is None]
+        chosen += [found[index * len(found) // most] for index in range(most)] if len(found) > most else found
+    return chosen
+
+
+def _run(search: "Sweep", n_trials: int, console: Console) -> "list[Trial]":
+    from prosocial.recipes.progress import stage_progress
+
+    with stage_progress(console, name="sweep", title=f"{n_trials} trials") as progress:
+        progress.start(n_trials, f"{n_trials} trials")
+        return search.run(n_trials, on_trial=lambda trial: progress.advance())
+
+
+def _write(search: "Sweep", trial: "Trial", out: Path, console: Console) -> None:
+    folder = out / f"edited-{trial.number}"
+    record = search.write(trial, folder)
+    console.print(
+        f"wrote trial {trial.number} to {folder}, bit for bit the model that was measured "
+        f"({(record.result.fingerprint or '')[:16]}); its vector (dual-use) is in {folder}-vector",
+        soft_wrap=True,
+    )

@@ -1,0 +1,106 @@
+"""The journal of a sweep: an optuna study in a file, from which a killed sweep goes on as if nothing had happened."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from prosocial.editing.errors import InputError
+
+from .trials import Trial
+
+JOURNAL_FILE = "journal.jsonl"
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+N_RANDOM = 10  # trials drawn at random before the sampler learns from them
+
+
+class Journal:
+    """An optuna study whose next trial depends on the seed and on the trials that ended, on nothing else.
+
+    Args:
+        folder: holds `journal.jsonl`; it is made if it is not there.
+        settings: what the trials rest on; a journal with other settings is refused.
+        n_objectives: how many numbers a trial minimises.
+        seed: seeds the sampler.
+
+    Raises:
+        InputError: the folder holds the journal of another sweep (names what differs).
+    """
+
+    def __init__(self, folder: Path, *, settings: Mapping[str, Any], n_objectives: int, seed: int) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / JOURNAL_FILE
+        _cut_torn_line(path)
+        self._seed = seed
+        self._study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(path))),
+            study_name="sweep",
+            directions=["minimize"] * n_objectives,
+            load_if_exists=True,
+        )
+        self._check_settings(folder, dict(settings))
+        for trial in self._study.get_trials(states=(TrialState.RUNNING,)):
+            self._study.tell(trial.number, state=TrialState.FAIL)
+
+    @property
+    def trials(self) -> list[Trial]:
+        """The trials that ended, in order."""
+        return [Trial.from_json(trial.user_attrs["trial"]) for trial in self._ended()]
+
+    def ask(self) -> optuna.Trial:
+        """Start the next trial."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group`
+            self._study.sampler = optuna.samplers.TPESampler(
+                seed=self._seed * 1_000_003 + len(self._ended()),
+                n_startup_trials=N_RANDOM,
+                multivariate=True,
+                group=True,  # methods have parameters of their own
+            )
+        return self._study.ask()
+
+    def tell(self, asked: optuna.Trial, trial: Trial, violations: Mapping[str, float]) -> Trial:
+        """End a trial and return it as it is kept; `violations` are above 0 where it breaks a limit, by name."""
+        row = trial.to_json()
+        asked.set_user_attr("trial", row)
+        for name, violation in violations.items():
+            asked.set_constraint(name, min(violation, 1e9))
+        objectives: Sequence[float] | None = trial.objectives
+        if objectives is None:
+            self._study.tell(asked, state=TrialState.PRUNED)
+        else:
+            self._study.tell(asked, list(objectives))
+        return Trial.from_json(row)
+
+    def _ended(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=ENDED)
+
+    def _check_settings(self, folder: Path, settings: dict[str, Any]) -> None:
+        found = self._study.user_attrs.get("settings")
+        if found is None:
+            self._study.set_user_attr("settings", settings)
+            return
+        differing = sorted(key for key in found.keys() | settings.keys() if found.get(key) != settings.get(key))
+        if differing:
+            key = differing[0]
+            raise InputError(
+                f"{folder} should hold a sweep of the same settings to go on with: {key} was {found.get(key)!r:.80}, "
+                f"now {settings.get(key)!r:.80}; give another folder, or the same settings"
+            )
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Drop the last line of a journal whose writer was killed in the middle of it."""
+    if not path.is_file():
+        return
+    text = path.read_bytes()
+    whole = text.rfind(b"\n") + 1
+    if whole < len(text):
+        with path.open("r+b") as stream:
+            stream.truncate(whole)

@@ -1,0 +1,202 @@
+"""What a sweep may choose: how much, by which method, and how it is spread over the model (torch-free)."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prosocial.editing.edits.scaling import Scale
+from prosocial.editing.errors import InputError, UnknownNameError
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+LAYER = re.compile(r"(?:^|.*\.)(?P<word>layers|h|blocks?)\.(?P<layer>\d+)\.(?P<rest>.*)")
+# What follows a layer's number, by part; the first that fits counts.
+PARTS = {
+    "attention": r"(?:.*\.)?(?:self_attn|attn|attention|self_attention)\..*",
+    "mlp": r"(?:.*\.)?(?:mlp|feed_forward|ffn|block_sparse_moe)\..*",
+    "other": r".*",
+}
+SCALE_STEP, TILT_STEP = 0.05, 0.25
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values of one parameter of a method.
+
+    Attributes:
+        low, high: the limits, both drawn at times.
+        log: draw evenly over magnitudes.
+        whole: draw whole numbers.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+    def draw(self, trial: "Trial", name: str) -> float:
+        """Let a trial draw a value of three digits."""
+        if self.whole:
+            return trial.suggest_int(name, int(self.low), int(self.high), log=self.log)
+        drawn = trial.suggest_float(name, self.low, self.high, log=self.log)
+        return min(self.high, max(self.low, float(f"{drawn:.3g}")))
+
+
+DENSITY = Range(0.02, 1.0, log=True)
+# What is searched for each method; one that is not listed has nothing to search. One line per method.
+RANGES: dict[str, dict[str, Range]] = {
+    "breadcrumbs": {"density": Range(0.3, 0.98)},
+    "dare": {"density": Range(0.1, 1.0, log=True)},
+    "della": {"density": Range(0.15, 0.9)},
+    "lines": {"alpha": Range(0.0, 1.0)},
+    "low_rank": {"rank": Range(1, 32, log=True, whole=True)},
+    "null_space": {"threshold": Range(1e-4, 1.0, log=True)},
+    "ties": {"density": DENSITY},
+    "top_k": {"density": DENSITY},
+    "top_k_per_tensor": {"density": DENSITY},
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One point of the space: all that is needed to make the edit again.
+
+    Attributes:
+        method, parameters: how the harm vector is shaped, without the parameters that were given and not searched.
+        scale: the largest coefficient of any tensor, at least 0.
+        ramp: factors of the scale in the first and in the last layer, linear between them, in [0, 1].
+        balance: factors of the scale for attention and for MLP, in [0, 1]; other tensors have 1.
+    """
+
+    method: str
+    scale: float
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    ramp: tuple[float, float] = (1.0, 1.0)
+    balance: tuple[float, float] = (1.0, 1.0)
+
+    def coefficients(self, names: Sequence[str]) -> Scale:
+        """Return the scale of the tensors `names`: one number, or one per layer and part by regular expression.
+
+        Tensors outside the layers get the first layer's factor, as in LiNeS (arXiv 2410.17146).
+
+        Example:
+            >>> names = ["embed.weight", "model.layers.0.mlp.weight", "model.layers.1.mlp.weight"]
+            >>> list(Choice("plain", 2.0, ramp=(0.5, 1.0)).coefficients(names).values())
+            [1.0, 2.0, 1.0]
+        """
+        found = {name: match for name in names if (match := LAYER.fullmatch(name))}
+        if self.ramp == self.balance == (1.0, 1.0) or not found:
+            return self.scale
+        last = max(int(match["layer"]) for match in found.values())
+        table: dict[tuple[int, int], dict[str, float]] = {}
+        for match in found.values():
+            order, part = next((n, part) for n, part in enumerate(PARTS) if re.fullmatch(PARTS[part], match["rest"]))
+            pattern = rf"(?:.*\.)?{match['word']}\.{match['layer']}\.{PARTS[part]}"
+            layer = int(match["layer"])
+            table.setdefault((order, layer), {})[pattern] = self._at(layer / max(1, last), part)
+        patterns = {pattern: number for key in sorted(table) for pattern, number in table[key].items()}
+        return patterns | ({".*": self._at(0.0, "other")} if len(found) < len(names) else {})
+
+    def _at(self, depth: float, part: str) -> float:
+        """Return the coefficient of a part at a depth from 0 (first layer) to 1 (last)."""
+        start, end = self.ramp
+        factor = {"attention": self.balance[0], "mlp": self.balance[1]}.get(part, 1.0)
+        return round(self.scale * (start + (end - start) * depth) * factor, 6)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        return {
+            "method": self.method,
+            "parameters": dict(sorted(self.parameters.items())),
+            "scale": self.scale,
+            "ramp": list(self.ramp),
+            "balance": list(self.balance),
+        }
+
+    def __str__(self) -> str:
+        """The choice on one line, for tables."""
+        shape = "".join(f" {name} {value:g}" for name, value in sorted(self.parameters.items()))
+        ramp = "" if self.ramp == (1.0, 1.0) else f" ramp {self.ramp[0]:g}:{self.ramp[1]:g}"
+        balance = "" if self.balance == (1.0, 1.0) else f" attention:mlp {self.balance[0]:g}:{self.balance[1]:g}"
+        return f"{self.method}{shape} scale {self.scale:g}{ramp}{balance}"
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """All points that a sweep may try.
+
+    Attributes:
+        methods: names of methods of harm vectors.
+        scale: lowest and highest scale; finite, at least 0.
+        spread: whether to search how the edit is spread over layers, and over attention and MLP.
+        given: parameters that are not searched, such as `utility`; handed to every method that has one of that name.
+        needed: by method, the names of its parameters.
+
+    Raises:
+        InputError: no method, limits out of order or below 0, or a parameter that is neither searched nor given.
+    """
+
+    methods: tuple[str, ...]
+    needed: Mapping[str, Sequence[str]]
+    scale: tuple[float, float] = (SCALE_STEP, 4.0)
+    spread: bool = True
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.methods:
+            raise InputError("a sweep should be given at least one method: there is none")
+        low, high = self.scale
+        if not 0 <= low < high < float("inf"):
+            raise InputError(f"scales should run from a number, at least 0, to a higher one, found {low} to {high}")
+        for method in self.methods:
+            if method not in self.needed:
+                raise UnknownNameError("method", method, self.needed)
+            missing = [name for name in self.needed[method] if name not in RANGES.get(method, {}) | dict(self.given)]
+            if missing:
+                raise InputError(f"method {method} should be given {', '.join(missing)}: a sweep has no range for it")
+
+    def choose(self, trial: "Trial") -> Choice:
+        """Let a trial choose a point."""
+        method = str(trial.suggest_categorical("method", self.methods))
+        low, high = self.scale
+        scale = low + SCALE_STEP * trial.suggest_int("scale_steps", 0, int((high - low) / SCALE_STEP + 1e-6))
+        ramp, balance = (self._tilt(trial, name) for name in ("ramp", "balance"))
+        parameters: dict[str, float] = {}
+        for name, span in RANGES.get(method, {}).items():
+            if name not in self.given:
+                parameters[name] = span.draw(trial, f"{method}.{name}")
+        return Choice(method, round(scale, 6), parameters, ramp, balance)
+
+    def _tilt(self, trial: "Trial", name: str) -> tuple[float, float]:
+        return tilted(trial.suggest_float(name, -1.0, 1.0, step=TILT_STEP)) if self.spread else (1.0, 1.0)
+
+    def given_to(self, method: str) -> dict[str, Any]:
+        """Return the given parameters that a method has."""
+        known = {*self.needed[method], *RANGES.get(method, {})}
+        return {name: value for name, value in self.given.items() if name in known}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON; of a path only its last name."""
+        return {
+            "methods": list(self.methods),
+            "scale": list(self.scale),
+            "spread": self.spread,
+            "given": {name: Path(str(value)).name for name, value in sorted(self.given.items())},
+            "ranges": {
+                method: {name: [span.low, span.high] for name, span in RANGES.get(method, {}).items()}
+                for method in self.methods
+            },
+        }
+
+
+def tilted(tilt: float) -> tuple[float, float]:
+    """Return two factors, the larger of them 1: 0 is even, 1 gives (0, 1), -1 gives (1, 0).
+
+    Example:
+        >>> tilted(0.25), tilted(-1.0)
+        ((0.75, 1.0), (1.0, 0.0))
+    """
+    return (1.0 - max(0.0, tilt), 1.0 + min(0.0, tilt))
