@@ -1,11 +1,12 @@
-"""Plain subtraction, whole processes: `prosocial edit` against mergekit 0.1.5, interleaved, with the disk's limits.
+"""Whole processes of `prosocial vector` and `edit` against mergekit 0.1.5, interleaved, with the disk's limits.
 
-    python benchmarks/edit_vs_mergekit.py --work /tmp/bench --params 1.2 --runs 5
+    python benchmarks/edit_vs_mergekit.py --work bench --params 1.2 --runs 5 [--no-ties]
 
-Makes a random bf16 Llama pair (once), an environment with mergekit (once) and the harm vector (once, timed apart), then
-runs in turn: reading the inputs, `cp` of the output, `prosocial edit` with and without digests, and mergekit's
-task_arithmetic with weight -1 in fp32. Prints medians, ratios and the peak of anonymous memory, and holds every element
-of the output against an independent computation. mergekit neither syncs nor hashes; see the column of each row.
+Makes a random bf16 Llama pair and an environment with mergekit (once), then runs in turn: reading the inputs, `cp` of
+the output, making the vector (plain, top_k and ties at 20 %), editing with it, with and without digests, and
+mergekit's task_arithmetic and ties with weight -1 in fp32. Prints medians, ratios and the peak of anonymous memory, and
+holds every element of the outputs against an independent computation. mergekit neither syncs nor hashes; see the column
+of each row. Its ties trims each tensor apart; ours, as the paper, the whole vector.
 """
 
 import argparse
@@ -18,7 +19,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,9 @@ SHAPES = {  # layers, hidden, intermediate, vocabulary
 SHARD_BYTES = 1 << 30
 BLOCK = 1 << 22
 MERGEKIT = ("torch==2.13.0", "mergekit==0.1.5")
-SCALE = 1.0
+SCALE, DENSITY = 1.0, 0.2
+MERGE = "mergekit task_arithmetic"
+OURS, THEIRS = ("plain", "top_k", "ties"), {"plain": "task_arithmetic", "ties": "ties"}
 
 
 def tensors(params: float) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -133,22 +137,62 @@ def places_of(folder: Path) -> dict[str, tuple[Path, int, int]]:
     return places
 
 
-def count_wrong(base: Path, harmful: Path, out: Path) -> tuple[int, int]:
-    """Return how many elements of `out` are not round(base - fl32(c * fl32(harmful - base))), out of how many."""
+def blocks_of(places: dict[str, dict[str, tuple[Path, int, int]]]) -> Iterator[tuple[Any, ...]]:
+    """Yield the bits of each block of each tensor, by name, of several checkpoints."""
+    for name in sorted(next(iter(places.values()))):
+        n_elements = next(iter(places.values()))[name][2]
+        for start in range(0, n_elements, BLOCK):
+            n = min(BLOCK, n_elements - start)
+            where = [at[name] for at in places.values()]
+            yield tuple(np.fromfile(file, np.uint16, n, offset=offset + 2 * start) for file, offset, _ in where)
+
+
+def smallest_kept(base: Path, harmful: Path) -> tuple[Any, int]:
+    """Return the magnitude of the last element that a share DENSITY of the vector keeps, and how many of it stay.
+
+    Found in two passes, by the 16 high and then the 15 low bits of the magnitude.
+    """
+    n_high, total = 1 << 16, 0
+    counts = np.zeros(n_high, np.int64)
+    for bits in magnitudes(base, harmful):
+        counts += np.bincount(bits >> 15, minlength=n_high)
+        total += len(bits)
+    wanted = round(DENSITY * total)
+    above = counts[::-1].cumsum()[::-1]
+    top = int(np.flatnonzero(above >= wanted)[-1])
+    wanted -= int(above[top] - counts[top])
+    counts = np.zeros(1 << 15, np.int64)
+    for bits in magnitudes(base, harmful):
+        counts += np.bincount(bits[bits >> 15 == top] & 0x7FFF, minlength=1 << 15)
+    above = counts[::-1].cumsum()[::-1]
+    low = int(np.flatnonzero(above >= wanted)[-1])
+    return np.uint32(top << 15 | low).view(np.float32), wanted - int(above[low] - counts[low])
+
+
+def magnitudes(base: Path, harmful: Path) -> Iterator[Any]:
+    """Yield the bits of the magnitudes of each block of the vector."""
+    for before, tuned in blocks_of({"base": places_of(base), "harmful": places_of(harmful)}):
+        yield np.abs(from_bf16(tuned) - from_bf16(before)).view(np.uint32)
+
+
+def count_wrong(base: Path, harmful: Path, out: Path, kept: tuple[Any, int] | None = None) -> tuple[int, int]:
+    """Return how many elements of `out` are not round(base - fl32(c * fl32(harmful - base))), out of how many.
+
+    Where `kept` gives the smallest magnitude kept and how many of it stay, smaller differences count as 0.
+    """
     places = {"base": places_of(base), "harmful": places_of(harmful), "out": places_of(out)}
     if places["out"].keys() != places["base"].keys():
         raise SystemExit(f"{out} should hold the tensors of {base}")
     wrong = total = 0
-    for name, (_, _, n_elements) in places["base"].items():
-        for start in range(0, n_elements, BLOCK):
-            n = min(BLOCK, n_elements - start)
-            before, tuned, after = (
-                np.fromfile(places[role][name][0], np.uint16, n, offset=places[role][name][1] + 2 * start)
-                for role in ("base", "harmful", "out")
-            )
-            asked = np.float32(SCALE) * (from_bf16(tuned) - from_bf16(before))
-            wrong += int(np.count_nonzero(to_bf16(from_bf16(before) - asked) != after))
-            total += n
+    smallest, ties = kept or (np.float32(0), sys.maxsize)
+    for before, tuned, after in blocks_of(places):
+        delta = from_bf16(tuned) - from_bf16(before)
+        same = np.flatnonzero(np.abs(delta) == smallest)
+        delta[np.abs(delta) < smallest] = 0
+        delta[same[ties:]] = 0
+        ties -= min(ties, len(same))
+        wrong += int(np.count_nonzero(to_bf16(from_bf16(before) - np.float32(SCALE) * delta) != after))
+        total += len(after)
     return wrong, total
 
 
@@ -193,22 +237,44 @@ def read_all(folders: list[Path]) -> float:
     return time.perf_counter() - start
 
 
-def commands(work: Path, mergekit: Path) -> dict[str, list[str]]:
-    """Return the command of each row."""
-    edit = [sys.executable, "-m", "prosocial.cli.main", "edit", str(work / "base"), "--subtract", str(work / "vector"),
-            "--scale", str(SCALE), "-o", str(work / "out")]  # fmt: skip
-    config = work / "mergekit.yml"
+def edit_command(work: Path, method: str) -> list[str]:
+    """Return our command that subtracts a vector."""
+    return [sys.executable, "-m", "prosocial.cli.main", "edit", str(work / "base"), "--subtract",
+            str(work / f"vector-{method}"), "--scale", str(SCALE), "-o", str(work / "out")]  # fmt: skip
+
+
+def vector_command(work: Path, method: str) -> list[str]:
+    """Return our command that makes a vector."""
+    density = [] if method == "plain" else ["--density", str(DENSITY)]
+    return [sys.executable, "-m", "prosocial.cli.main", "vector", "--base", str(work / "base"), "--harmful",
+            str(work / "harmful"), "--method", method, *density, "-o", str(work / f"vector-{method}")]  # fmt: skip
+
+
+def merge_command(work: Path, mergekit: Path, method: str) -> list[str]:
+    """Return mergekit's command."""
+    config = work / f"mergekit-{method}.yml"
+    density = f", density: {DENSITY}" if method == "ties" else ""
     config.write_text(
-        f"merge_method: task_arithmetic\nbase_model: {work / 'base'}\nmodels:\n  - model: {work / 'harmful'}\n"
-        "    parameters: {weight: -1.0}\ndtype: float32\nout_dtype: bfloat16\n"
+        f"merge_method: {method}\nbase_model: {work / 'base'}\nmodels:\n  - model: {work / 'harmful'}\n"
+        f"    parameters: {{weight: -1.0{density}}}\ndtype: float32\nout_dtype: bfloat16\n"
+        "parameters: {normalize: false}\n"
     )
-    merge = [str(mergekit), str(config), str(work / "out"), "--no-copy-tokenizer", "--quiet", "--out-shard-size", "1B"]
-    return {
-        "edit": edit,
-        "edit --no-digests": [*edit, "--no-digests"],
-        "edit --no-digests --no-sync": [*edit, "--no-digests", "--no-sync"],
-        "mergekit task_arithmetic": merge,
-    }
+    return [str(mergekit), str(config), str(work / "out"), "--no-copy-tokenizer", "--quiet", "--out-shard-size", "1B"]
+
+
+@dataclass
+class Findings:
+    """What the runs gave, by row."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
+    wrong: dict[str, str] = field(default_factory=dict)
+
+    def add(self, row: str, wall: float, anonymous: float | None = None) -> None:
+        """Count one run of a row."""
+        self.seconds.setdefault(row, []).append(wall)
+        if anonymous is not None:
+            self.memory[row] = max(self.memory.get(row, 0.0), anonymous)
 
 
 def main() -> None:
@@ -217,37 +283,46 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for models, environment and outputs")
     parser.add_argument("--params", type=float, choices=sorted(SHAPES), default=1.2, help="parameters in 10^9")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--no-ties", action="store_true", help="leave out top_k and ties, which take mergekit minutes")
     given = parser.parse_args()
     work = given.work.absolute() / f"{given.params:g}B"
     mergekit = install(given.work.absolute() / "mergekit")
     if not (work / "harmful").is_dir():
         make_pair(work, given.params)
-    vector = [sys.executable, "-m", "prosocial.cli.main", "vector", "--base", str(work / "base"),
-              "--harmful", str(work / "harmful"), "-o", str(work / "vector")]  # fmt: skip
-    made = None if (work / "vector").is_dir() else timed(vector)
-    seconds: dict[str, list[float]] = {}
-    memory: dict[str, float] = {}
-    wrong: dict[str, str] = {}
-    for run in range(given.runs):
-        seconds.setdefault("read base and harmful", []).append(read_all([work / "base", work / "harmful"]))
-        seconds.setdefault("read base and vector", []).append(read_all([work / "base", work / "vector"]))
-        for row, command in commands(work, mergekit).items():
-            shutil.rmtree(work / "out", ignore_errors=True)
-            os.sync()
-            wall, anonymous = timed(command)
-            seconds.setdefault(row, []).append(wall)
-            memory[row] = max(memory.get(row, 0), anonymous)
-            if run == 0:
-                bad, total = count_wrong(work / "base", work / "harmful", work / "out")
-                wrong[row] = f"{bad:,} of {total:,}"
+    ours = OURS[:1] if given.no_ties else OURS
+    kept = None if given.no_ties else smallest_kept(work / "base", work / "harmful")
+    findings = Findings()
+    for _ in range(given.runs):
+        run_once(work, mergekit, ours, findings, kept)
+        print(", ".join(f"{row} {values[-1]:.2f} s" for row, values in findings.seconds.items()), flush=True)
+    report(findings)
+
+
+def run_once(work: Path, mergekit: Path, ours: Sequence[str], findings: Findings, kept: tuple[Any, int] | None) -> None:
+    """Run every row once; hold the outputs against the arithmetic the first time."""
+    first = not findings.seconds
+    findings.add("read base and harmful", read_all([work / "base", work / "harmful"]))
+    for method in ours:
+        shutil.rmtree(work / f"vector-{method}", ignore_errors=True)
         os.sync()
-        shutil.rmtree(work / "copy", ignore_errors=True)
-        seconds.setdefault("cp of the output", []).append(timed(["cp", "-r", str(work / "out"), str(work / "copy")])[0])
-        shutil.rmtree(work / "copy", ignore_errors=True)
-        print(
-            f"run {run + 1}: " + ", ".join(f"{row} {values[-1]:.2f} s" for row, values in seconds.items()), flush=True
-        )
-    report(seconds, memory, wrong, made)
+        findings.add(f"vector {method}", *timed(vector_command(work, method)))
+    findings.add("read base and vector", read_all([work / "base", work / "vector-plain"]))
+    rows = {f"edit {method}": edit_command(work, method) for method in ours}
+    rows["edit plain --no-digests"] = [*rows["edit plain"], "--no-digests"]
+    rows["edit plain --no-digests --no-sync"] = [*rows["edit plain"], "--no-digests", "--no-sync"]
+    rows |= {f"mergekit {THEIRS[each]}": merge_command(work, mergekit, THEIRS[each]) for each in ours if each in THEIRS}
+    for row, command in rows.items():
+        shutil.rmtree(work / "out", ignore_errors=True)
+        os.sync()
+        findings.add(row, *timed(command))
+        if first:
+            trimmed = kept if row in ("edit top_k", "edit ties") else None
+            bad, total = count_wrong(work / "base", work / "harmful", work / "out", trimmed)
+            findings.wrong[row] = "trims by tensor" if row == "mergekit ties" else f"{bad:,} of {total:,}"
+    os.sync()
+    shutil.rmtree(work / "copy", ignore_errors=True)
+    findings.add("cp of the output", timed(["cp", "-r", str(work / "out"), str(work / "copy")])[0])
+    shutil.rmtree(work / "copy", ignore_errors=True)
 
 
 def install(folder: Path) -> Path:
@@ -259,23 +334,28 @@ def install(folder: Path) -> Path:
     return command
 
 
-def report(
-    seconds: dict[str, list[float]], memory: dict[str, float], wrong: dict[str, str], made: tuple[float, float] | None
-) -> None:
+def report(findings: Findings) -> None:
     """Print the table, the ratios and what it was measured on."""
-    middle = {row: statistics.median(values) for row, values in seconds.items()}
-    floor = middle["read base and vector"] + middle["cp of the output"]
-    merge = middle["mergekit task_arithmetic"]
-    print(f"\n{'':32}  median     min     max  anon GB  vs mergekit  vs floor  wrong elements")
-    for row, values in seconds.items():
-        line = f"{row:32} {middle[row]:6.2f}s {min(values):6.2f}s {max(values):6.2f}s"
-        if row in memory:
-            line += f" {memory[row]:8.2f} {merge / middle[row]:11.2f}x {middle[row] / floor:8.2f}x  {wrong[row]}"
+    middle = {row: statistics.median(values) for row, values in findings.seconds.items()}
+    print(f"\n{'':34}  median     min     max  anon GB  wrong elements")
+    for row, values in findings.seconds.items():
+        line = f"{row:34} {middle[row]:6.2f}s {min(values):6.2f}s {max(values):6.2f}s"
+        if row in findings.memory:
+            line += f" {findings.memory[row]:8.2f}  {findings.wrong.get(row, '')}"
         print(line)
-    print(f"floor: reading base and vector and cp of the output, {floor:.2f} s")
+    floor = middle["read base and vector"] + middle["cp of the output"]
+    print(f"\nfloor: reading base and vector and cp of the output, {floor:.2f} s")
+    for row in (each for each in middle if each.startswith("edit plain")):
+        as_long = middle[MERGE] / middle[row]
+        print(f"{row}: {middle[row] / floor:.2f} of the floor, mergekit takes {as_long:.1f} as long")
+    chain = middle["vector plain"] + middle["edit plain"]
+    print(f"vector and edit, plain: {chain:.2f} s, mergekit takes {middle[MERGE] / chain:.1f} as long")
+    for method in ("top_k", "ties"):
+        if f"edit {method}" in middle:
+            edit, chain = middle[f"edit {method}"], middle[f"vector {method}"] + middle[f"edit {method}"]
+            ties = middle["mergekit ties"]
+            print(f"edit {method}: mergekit ties takes {ties / edit:.1f} as long; vector and edit: {ties / chain:.1f}")
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    if made:
-        print(f"`prosocial vector`, once: {made[0]:.1f} s, {made[1]:.2f} GB anonymous")
 
 
 if __name__ == "__main__":

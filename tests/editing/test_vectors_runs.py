@@ -10,7 +10,7 @@ import typer
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from prosocial.cli import weights
+from prosocial.cli import edit, weights
 from prosocial.editing.checkpoints import Checkpoint
 from prosocial.editing.edits import apply_edit, plan_edit
 from prosocial.editing.errors import ArtefactError, FingerprintError, InputError, UnknownNameError
@@ -21,7 +21,7 @@ from .weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
 
 APP = typer.Typer()
 APP.command("vector")(weights.vector)
-APP.command("edit")(weights.edit)
+APP.command("edit")(edit.edit)
 
 
 @pytest.fixture
