@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,6 +59,8 @@ def edit(
             "an edit should be given a new folder with -o OUT, or --plan to write nothing: neither was given"
         )
     if as_adapter is not None:
+        if patch is not None or rounding != "nearest" or link:
+            raise InputError("--as-adapter should go without --patch, --rounding and --link: factors are not rounded")
         print_data(_write_adapter(planned, out, as_adapter, leave_out, as_json), as_json, title=f"wrote {out}")
         return
     from prosocial.editing.edits.apply import apply_edit
@@ -108,12 +111,17 @@ def _scale(numbers: Sequence[str] | None, ramp: str | None, file: Path | None) -
 
 def _plan_data(planned: EditPlan, as_json: bool) -> dict[str, Any]:
     data = planned.to_json()
-    return data if as_json else {key: value for key, value in data.items() if key != "tensors"}
+    if as_json:
+        return data
+    kinds = Counter(f"{row['action']} {row['dtype']} {tuple(row['shape'])}" for row in data.pop("tensors"))
+    return data | {"shapes": [f"{kind}: {count}" for kind, count in sorted(kinds.items())]}
 
 
 def _summary(record: EditRecord) -> dict[str, Any]:
     tensors = record.result.tensors.values()
+    scales = [item for term in record.terms for item in term.coefficients]
     return {
+        "coefficients": [f"{item.pattern or 'all'}: {item.decimal}, {len(item.tensors)} tensors" for item in scales],
         "n_changed": sum(tensor.changed for tensor in tensors),
         "n_tensors": len(tensors),
         "realised gain, least": min((item.gain for item in tensors if item.gain is not None), default=None),

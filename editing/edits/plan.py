@@ -1,5 +1,6 @@
 """What an edit will do, found from headers alone (torch-free): everything that can fail, fails here."""
 
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ..vectors.folder import VectorFolder
 from .scaling import Scale, ScaledGroup, resolve_scale
 
 EDITABLE = ("F32", "F16", "BF16")
+BUFFER_BYTES, F32_BYTES = 4 << 20, 4
 SPARE_BYTES = 16 << 20  # record, side files' block sizes
 
 
@@ -53,6 +55,15 @@ class EditPlan:
         return self.write_bytes + (self.vector.size_bytes if self.coefficients else 0)
 
     @property
+    def memory_bytes(self) -> int:
+        """Bytes of memory that the edit needs beside the interpreter, per thread.
+
+        Buffers of a fixed size; and, where a delta is not stored dense, the largest such delta and its factors.
+        """
+        made = (self.vector.shape(name) for name in self.coefficients if name not in self.vector.dense)
+        return BUFFER_BYTES + 2 * F32_BYTES * max(map(math.prod, made), default=0)
+
+    @property
     def copied_files(self) -> tuple[str, ...]:
         """Relative paths of all files that are copied as they are, the index among them."""
         index = (INDEX_NAME,) if INDEX_NAME in self.target.place.files() else ()
@@ -81,8 +92,14 @@ class EditPlan:
         return {
             "n_edited": len(self.coefficients),
             "n_copied": len(rows) - len(self.coefficients),
+            "n_matched": len(self.vector.names),
+            "n_missing": 0,  # a plan that misses a tensor of the vector is refused
+            "n_extra": len(rows) - len(self.vector.names),
+            "tied": list(self.target.tied.stored) if self.target.tied.tied else [],
+            "dtypes": self.target.n_by_dtype,
             "read_bytes": self.read_bytes,
             "write_bytes": self.write_bytes,
+            "memory_bytes": self.memory_bytes,
             "coefficients": [
                 {"pattern": group.pattern, "coefficient": group.coefficient, "n_tensors": len(group.names)}
                 for group in self.groups

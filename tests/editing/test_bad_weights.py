@@ -398,6 +398,7 @@ CASES: dict[str, Case] = {
     "a method without its parameter": command(f"{VECTOR} --method top_k", "density"),
     "a density above 1": command(f"{VECTOR} --method top_k --density 1.5", "1.5", "density"),
     "an option that is not there": command(f"{EDIT} --add", "--add"),
+    "an adapter with a rounding": command(f"{EDIT} --as-adapter 2 --rounding stochastic", "--rounding", "without"),
     "leaving out without an adapter": command(f"{EDIT} --leave-out", "--leave-out", "--as-adapter RANK"),
     "an adapter inside the target": command(
         f"{EDIT.replace('-o out', '-o base/out')} --as-adapter 2 --leave-out", "base/out", "choose another"

@@ -41,6 +41,8 @@ def test_every_tensor_is_edited_or_copied(folder: Path) -> None:
     assert json.loads(json.dumps(data)) == data
     assert {row["name"]: row["action"] for row in data["tensors"] if row["action"] == "edited"} == {MATRIX: "edited"}
     assert (data["n_edited"], data["n_copied"]) == (1, 3)
+    assert (data["n_matched"], data["n_extra"], data["dtypes"]) == (4, 0, {"F32": 4})
+    assert data["memory_bytes"] == plan.memory_bytes < 1 << 23
     assert data["side_files"] == ["config.json", "tokenizer.json"]
     on_disk = sum(path.stat().st_size for path in (folder / "base").iterdir())
     assert plan.write_bytes == on_disk
