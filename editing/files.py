@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
 from safetensors import SafetensorError
 
 from .errors import ArtefactError, InputError, StorageError
@@ -20,12 +21,20 @@ CHUNK_BYTES = 1 << 20
 
 
 def sha256_file(path: Path) -> str:
-    """Return the hex SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
+    """Return the hex SHA-256 of a file's bytes, as `sha256sum` and the Hub know it."""
+    return _digest(path, hashlib.sha256())
+
+
+def blake3_file(path: Path) -> str:
+    """Return the hex BLAKE3 of a file's bytes, for weights: several times as fast as SHA-256."""
+    return _digest(path, blake3())
+
+
+def _digest(path: Path, digest: Any) -> str:
     with path.open("rb") as stream:
         while chunk := stream.read(CHUNK_BYTES):
             digest.update(chunk)
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
 def canonical_json(value: object) -> str:

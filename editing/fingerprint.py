@@ -6,7 +6,7 @@ from .checkpoints.folder import Checkpoint
 
 
 def fingerprint(folder: Path | str) -> str:
-    """Return the hex SHA-256 over sorted lines `name dtype shape sha256(raw bytes)`: sharding and order do not enter.
+    """Return the hex BLAKE3 over sorted lines `name dtype shape blake3(raw bytes)`: sharding and order do not enter.
 
     Every weight byte is read once, a megabyte at a time.
 

@@ -1,8 +1,9 @@
 """Digests of tensors, and the fingerprint that they make together."""
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+from blake3 import blake3
 
 from ..errors import ArtefactError
 from ..files import CHUNK_BYTES
@@ -11,28 +12,28 @@ from .header import TensorInfo
 
 @dataclass(frozen=True, order=True)
 class TensorDigest:
-    """A tensor's identity: its name, dtype, shape and the hex SHA-256 of its raw bytes."""
+    """A tensor's identity: its name, dtype, shape and the hex BLAKE3 of its raw bytes."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    sha256: str
+    blake3: str
 
     @property
     def line(self) -> str:
-        """The line that enters the fingerprint: `name dtype [sizes] sha256`."""
-        return f"{self.name} {self.dtype} [{','.join(map(str, self.shape))}] {self.sha256}\n"
+        """The line that enters the fingerprint: `name dtype [sizes] blake3`."""
+        return f"{self.name} {self.dtype} [{','.join(map(str, self.shape))}] {self.blake3}\n"
 
 
 def combine(digests: Iterable[TensorDigest]) -> str:
-    """Return the hex SHA-256 over the sorted lines: it depends neither on order nor on sharding.
+    """Return the hex BLAKE3 over the sorted lines: it depends neither on order nor on sharding.
 
     >>> first, second = TensorDigest("a", "F32", (1,), "00"), TensorDigest("b", "F32", (1,), "01")
     >>> combine([first, second]) == combine([second, first])
     True
     """
     text = "".join(digest.line for digest in sorted(digests))
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return blake3(text.encode("utf-8")).hexdigest()
 
 
 def stream_tensor(tensor: TensorInfo, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[memoryview]:
@@ -55,7 +56,7 @@ def stream_tensor(tensor: TensorInfo, *, chunk_bytes: int = CHUNK_BYTES) -> Iter
 
 def digest_tensor(tensor: TensorInfo) -> TensorDigest:
     """Return the digest of a stored tensor, reading it once."""
-    digest = hashlib.sha256()
+    digest = blake3()
     for piece in stream_tensor(tensor):
         digest.update(piece)
     return TensorDigest(tensor.name, tensor.dtype, tensor.shape, digest.hexdigest())

@@ -83,7 +83,7 @@ class Checkpoint:
         return b"".join(map(bytes, stream_tensor(self.tensor(name))))
 
     def fingerprint(self) -> str:
-        """Return the hex SHA-256 over sorted lines `name dtype shape sha256(raw bytes)`; reads every weight byte."""
+        """Return the hex BLAKE3 over sorted lines `name dtype shape blake3(raw bytes)`; reads every weight byte."""
         return combine(map(digest_tensor, self.tensors.values()))
 
     @property

@@ -54,7 +54,7 @@ class AdapterReport:
 
     Attributes:
         base_fingerprint: of the checkpoint that it is for.
-        vector_sha256: of the harm vector that it subtracts.
+        vector_blake3: of the harm vector that it subtracts.
         coefficients: by tensor, above 0.
         energy: share of the whole edit's squared norm that it keeps, what was left out counted as lost.
         inner_product: `<B @ A, d>` over all tensors, never above 0.
@@ -63,7 +63,7 @@ class AdapterReport:
     """
 
     base_fingerprint: str
-    vector_sha256: str
+    vector_blake3: str
     coefficients: dict[str, float]
     energy: float
     inner_product: float
@@ -222,7 +222,7 @@ def _report(plan: EditPlan, factors: _Factors, left_out: list[str]) -> AdapterRe
     kept = sum(asked[name] * item.energy for name, item in factors.tensors.items())
     return AdapterReport(
         base_fingerprint=plan.target.fingerprint(),
-        vector_sha256=plan.vector.sha256(),
+        vector_blake3=plan.vector.blake3(),
         coefficients=dict(plan.coefficients),
         energy=kept / sum(asked.values()),
         inner_product=factors.inner_product,

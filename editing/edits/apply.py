@@ -49,7 +49,7 @@ def apply_edit(
         progress: called after each tensor with the bytes done and the bytes in all.
         threads: number of workers; None takes one per core.
         rounding: to nearest, or stochastic with a seed.
-        digests: record SHA-256 of every tensor before and after, and of the vector; without, nobody can check or undo
+        digests: record BLAKE3 of every tensor before and after, and of the vector; without, nobody can check or undo
             the edit by its record.
         verify: read again what was written.
         link: hard-link weight files in which nothing is edited, instead of cloning or copying them.
@@ -72,7 +72,7 @@ def apply_edit(
         inner_product = math.fsum(item.realised.inner_product for item in written.values() if item.realised)
         require_subtraction(inner_product)
         sides = _copy_files(plan, aside)
-        record = _record(plan, written, rounding, inner_product, sides, writing.vector_sha256)
+        record = _record(plan, written, rounding, inner_product, sides, writing.vector_blake3)
         if patch is not None:
             write_patch(plan.target, Checkpoint.open(aside), patch, record)
         write_json(aside / RECORD_NAME, record.to_json())
@@ -98,7 +98,7 @@ def _key(plan: EditPlan, rounding: Rounding, digests: bool) -> str:
 def _check_tied(plan: EditPlan, written: Mapping[str, WrittenTensor]) -> None:
     """Tied copies that were equal must have stayed equal."""
     copies = plan.target.tied.copies
-    before = {written[name].before or digest_tensor(plan.target.tensors[name]).sha256 for name in copies}
+    before = {written[name].before or digest_tensor(plan.target.tensors[name]).blake3 for name in copies}
     if len(before) != 1:
         return
     first, second = (written[name].crc32 for name in copies)
@@ -125,7 +125,7 @@ def _record(
     rounding: Rounding,
     inner_product: float,
     sides: dict[str, str],
-    vector_sha256: str | None,
+    vector_blake3: str | None,
 ) -> EditRecord:
     target = plan.target
     previous = target.folder / RECORD_NAME
@@ -135,7 +135,7 @@ def _record(
             dtypes=target.n_by_dtype,
             previous=read_json(previous) if previous.is_file() else None,
         ),
-        terms=[_term(plan, vector_sha256)],
+        terms=[_term(plan, vector_blake3)],
         arithmetic=ARITHMETIC | rounding.to_json(),
         untouched=[name for name in target.tensors if name not in plan.coefficients],
         result=Result(
@@ -147,10 +147,10 @@ def _record(
     )
 
 
-def _term(plan: EditPlan, sha256: str | None) -> Term:
+def _term(plan: EditPlan, blake3: str | None) -> Term:
     made = plan.vector.description
     return Term(
-        sha256=sha256,
+        blake3=blake3,
         storage=made.kind,
         base_fingerprint=made.base_fingerprint,
         harmful_kind=made.harmful_kind,
@@ -184,7 +184,7 @@ def _tensor_result(target: Checkpoint, written: WrittenTensor) -> TensorResult:
     return TensorResult(
         dtype=tensor.dtype,
         shape=tensor.shape,
-        sha256=written.after,
+        blake3=written.after,
         changed=written.changed,
         **{name: _short(getattr(realised, name)) for name in numbers} if realised else {},
     )

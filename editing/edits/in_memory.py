@@ -1,11 +1,11 @@
 """An edit of a loaded model, in place: the same arithmetic as on files, and the file's own numbers put back after."""
 
-import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from blake3 import blake3
 
 from ..checkpoints.digests import TensorDigest, combine, digest_tensor, stream_tensor
 from ..checkpoints.folder import Checkpoint
@@ -92,7 +92,7 @@ class InMemoryEdit:
 
     def _edit(self, tensor: TensorInfo, vector: HarmVector, coefficient: float) -> tuple[TensorDigest, float]:
         """Write one edited tensor into the model; return the digest that its file would have, and `<change, delta>`."""
-        flat, digest, along, at = self._flat(tensor.name), hashlib.sha256(), 0.0, 0
+        flat, digest, along, at = self._flat(tensor.name), blake3(), 0.0, 0
         subtraction, dtype = self._subtractions[tensor.dtype], FLOATS[tensor.dtype]
         raw_pieces = stream_tensor(tensor, chunk_bytes=PIECE_ELEMENTS * dtype.itemsize)
         self._edited.add(tensor.name)
@@ -109,7 +109,7 @@ class InMemoryEdit:
 
     def _check_tied(self, digests: dict[str, TensorDigest]) -> None:
         copies = self._target.tied.copies
-        if copies and digests[copies[0]].sha256 != digests[copies[1]].sha256:
+        if copies and digests[copies[0]].blake3 != digests[copies[1]].blake3:
             raise InputError(f"{copies[0]} and {copies[1]} are tied: the vector should change them alike")
 
     def _check(self, name: str) -> None:

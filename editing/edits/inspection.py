@@ -63,7 +63,7 @@ def _describe_edit(folder: Path, description: dict[str, Any]) -> dict[str, Any]:
         "agrees": description["fingerprint"] == recorded if "fingerprint" in description and recorded else None,
         "n_changed": sum(tensor.changed for tensor in record.result.tensors.values()),
         "terms": [
-            {"sha256": term.sha256, "method": term.method, "coefficients": [item.decimal for item in term.coefficients]}
+            {"blake3": term.blake3, "method": term.method, "coefficients": [item.decimal for item in term.coefficients]}
             for term in record.terms
         ],
     }
@@ -85,7 +85,7 @@ def _describe_vector(vector: VectorFolder, fingerprint: bool) -> dict[str, Any]:
         "harmful_kind": made.harmful_kind,
         "harmful_fingerprint": made.harmful_fingerprint,
         "harmful_parents": [parent.model_dump() for parent in made.harmful_parents],
-    } | ({"sha256": vector.sha256()} if fingerprint else {})
+    } | ({"blake3": vector.blake3()} if fingerprint else {})
 
 
 def _describe_adapter(folder: Path, fingerprint: bool) -> dict[str, Any]:

@@ -193,7 +193,7 @@ def _refuse_harmful(target: Checkpoint, vector: VectorFolder) -> None:
     smallest_first = sorted(vector.names, key=lambda name: target.tensors[name].size_bytes)
     for expected in vector.description.harmful_digests:
         names = (name for name in smallest_first if name in expected)
-        if all(digest_tensor(target.tensors[name]).sha256 == expected[name] for name in names):
+        if all(digest_tensor(target.tensors[name]).blake3 == expected[name] for name in names):
             raise ArtefactError(
                 f"{target.folder} should be a model to make safer, found a harmful parent of the vector "
                 f"{vector.description.harmful_fingerprint[:16]}: give the base or a model made from it"

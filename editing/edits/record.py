@@ -52,14 +52,14 @@ class Term(_Part):
     """A harm vector that was subtracted.
 
     Attributes:
-        sha256: of `vector.safetensors`; None without digests.
+        blake3: of `vector.safetensors`; None without digests.
         base_fingerprint, harmful_fingerprint: of the vector's parents.
         method, parameters: how the vector was made.
         coefficients: every tensor of the vector is in exactly one.
     """
 
     kind: Literal["vector"] = "vector"
-    sha256: str | None
+    blake3: str | None
     storage: Literal["dense", "low_rank", "sparse"]
     base_fingerprint: str
     harmful_kind: Literal["checkpoint", "adapter", "mixed"]
@@ -73,7 +73,7 @@ class TensorResult(_Part):
     """An edited checkpoint's tensor.
 
     Attributes:
-        sha256: of its raw bytes; None without digests.
+        blake3: of its raw bytes; None without digests.
         changed: whether any byte differs from the base.
         gain: share of the asked change that was stored, along it; None for a copied tensor.
         unchanged_share: share of elements with a delta that rounding left as they were; None for a copied tensor.
@@ -84,7 +84,7 @@ class TensorResult(_Part):
 
     dtype: str
     shape: tuple[int, ...]
-    sha256: str | None
+    blake3: str | None
     changed: bool
     gain: float | None = None
     unchanged_share: float | None = None

@@ -1,6 +1,5 @@
 """One tensor under edit: read piece by piece, subtracted, written at its own place, and what is then known of it."""
 
-import hashlib
 import os
 import threading
 import zlib
@@ -8,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from blake3 import blake3
 
 from ..checkpoints.header import TensorInfo
 from ..errors import ArtefactError, InputError, StorageError
@@ -25,7 +25,7 @@ class WrittenTensor:
     Attributes:
         name: of the tensor.
         crc32: of the bytes written, for the pass that reads them again.
-        before, after: SHA-256 of the raw bytes of the target and of the result; None where no digests were asked for.
+        before, after: BLAKE3 of the raw bytes of the target and of the result; None where no digests were asked for.
         changed: whether any byte differs.
         realised: what the edit did; None for a copied tensor.
     """
@@ -53,7 +53,7 @@ class TensorEditor:
 
     Args:
         rounding: of the results.
-        digests: whether to compute SHA-256 before and after.
+        digests: whether to compute BLAKE3 before and after.
     """
 
     def __init__(self, rounding: Rounding, *, digests: bool) -> None:
@@ -119,8 +119,8 @@ class _Sums:
     """Check sums of a tensor's bytes before and after."""
 
     def __init__(self, digests: bool) -> None:
-        self._before = hashlib.sha256() if digests else None
-        self._after = hashlib.sha256() if digests else None
+        self._before = blake3() if digests else None
+        self._after = blake3() if digests else None
         self._crc = 0
 
     def add(self, before: memoryview, after: memoryview | None) -> None:

@@ -1,9 +1,10 @@
 """Undo an edit bit for bit, by its record: from the base, or from the edited checkpoint and a patch (torch-free)."""
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from blake3 import blake3
 
 from ..checkpoints.digests import TensorDigest, combine, stream_tensor
 from ..checkpoints.folder import Checkpoint
@@ -74,7 +75,7 @@ def _restore(edited: Path, file: Path, header: Header, pieces: Pieces) -> Iterat
     with edited.open("rb") as source, file.open("wb") as sink:
         sink.write(source.read(header.data_start))
         for tensor in header.tensors.values():
-            digest = hashlib.sha256()
+            digest = blake3()
             for piece in pieces(tensor):
                 digest.update(piece)
                 sink.write(piece)

@@ -30,7 +30,7 @@ class Writing:
         rounding, digests, verify, link, threads: see `apply_edit`.
 
     Attributes:
-        vector_sha256: of the vector's weights, once `run` is done; None without digests.
+        vector_blake3: of the vector's weights, once `run` is done; None without digests.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Writing:
         self._deltas = Deltas(plan.vector)
         self._journal = _Journal(folder / JOURNAL_NAME)
         self._files: dict[Path, _ShardFiles] = {}
-        self.vector_sha256: str | None = None
+        self.vector_blake3: str | None = None
 
     def run(self, progress: Progress) -> dict[str, WrittenTensor]:
         """Write, and read again; return what is known of every tensor.
@@ -65,13 +65,13 @@ class Writing:
             for name, header in self._plan.target.headers.items():
                 source = self._plan.target.folder / name
                 self._files[source] = self._open(source, self._folder / name, header, files)
-            vector = pool.submit(self._plan.vector.sha256) if self._digests else None
+            vector = pool.submit(self._plan.vector.blake3) if self._digests else None
             futures = [pool.submit(self._write, tensor, known.get(tensor.name)) for tensor in tensors]
             written = self._collect(futures, progress)
             if self._verify:
                 for check in [pool.submit(self._require, tensor, written[tensor.name]) for tensor in tensors]:
                     check.result()
-            self.vector_sha256 = vector.result() if vector else None
+            self.vector_blake3 = vector.result() if vector else None
         return written
 
     def forget(self) -> None:

@@ -134,7 +134,7 @@ class AdapterSource:
         """Relate the base's tensor and the merged one."""
         return self._origin.relation(name, delta)
 
-    def harmful_sha256(self, name: str) -> tuple[None]:
+    def harmful_blake3(self, name: str) -> tuple[None]:
         """An adapter holds no whole tensor."""
         return (None,)
 

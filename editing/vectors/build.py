@@ -113,7 +113,7 @@ class _Writing:
             relatedness=min((each.cosine for each in relations if each.cosine is not None), default=None),
             alignment=alignment,
             n_zeros=n_zeros,
-            harmful_sha256=self.runs.harmful_sha256(name),
+            harmful_blake3=self.runs.harmful_blake3(name),
         )
 
     def _relate(self, name: str, deltas: Sequence[torch.Tensor]) -> list[Relation]:

@@ -65,9 +65,9 @@ class CheckpointPair:
         """A difference of checkpoints has no known factors."""
         return None
 
-    def harmful_sha256(self, name: str) -> tuple[str]:
+    def harmful_blake3(self, name: str) -> tuple[str]:
         """Digest of the harmful checkpoint's tensor."""
-        return (self._harmful.digest(name).sha256,)
+        return (self._harmful.digest(name).blake3,)
 
     def base_fingerprint(self) -> str:
         """Fingerprint of the base."""

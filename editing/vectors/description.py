@@ -40,7 +40,7 @@ class TensorSummary(BaseModel):
         alignment: cosine between the delta and the one it was shaped from, never below 0; None in old vectors.
         n_zeros: number of elements that are exactly zero.
         n_not_finite: number of NaN and infinite elements, always 0: such vectors are refused.
-        harmful_sha256: digest of each harmful parent's tensor, in their order; None for an adapter.
+        harmful_blake3: digest of each harmful parent's tensor, in their order; None for an adapter.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,9 +52,9 @@ class TensorSummary(BaseModel):
     alignment: float | None = None
     n_zeros: int
     n_not_finite: int = 0
-    harmful_sha256: tuple[str | None, ...] = ()
+    harmful_blake3: tuple[str | None, ...] = ()
 
-    @field_validator("harmful_sha256", mode="before")
+    @field_validator("harmful_blake3", mode="before")
     @classmethod
     def _of_one_parent(cls, value: object) -> object:
         """Vectors of one parent used to say one digest or null."""
@@ -105,12 +105,12 @@ class Step(BaseModel):
     """A vector that this one was shaped from.
 
     Attributes:
-        sha256: of its weights file.
+        blake3: of its weights file.
         method, parameters: how it was shaped itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    sha256: str
+    blake3: str
     method: str
     parameters: dict[str, float | str]
 
@@ -157,9 +157,9 @@ class VectorDescription(BaseModel):
         """Digests of the tensors of each harmful parent that is a checkpoint, by name."""
         parents: dict[int, dict[str, str]] = {}
         for name, summary in self.tensors.items():
-            for position, sha256 in enumerate(summary.harmful_sha256):
-                if sha256 is not None:
-                    parents.setdefault(position, {})[name] = sha256
+            for position, blake3 in enumerate(summary.harmful_blake3):
+                if blake3 is not None:
+                    parents.setdefault(position, {})[name] = blake3
         return list(parents.values())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..checkpoints.header import Header, TensorInfo, read_header
 from ..errors import ArtefactError
-from ..files import sha256_file
+from ..files import blake3_file
 from .description import WEIGHTS_NAME, VectorDescription, read_description
 
 # Names of the parts of a low-rank tensor: scale * (B @ A), turned over where the metadata says so.
@@ -112,9 +112,9 @@ class VectorFolder:
         """Bytes of the weights file."""
         return (self.folder / WEIGHTS_NAME).stat().st_size
 
-    def sha256(self) -> str:
+    def blake3(self) -> str:
         """SHA-256 of the weights file, which alone determines every delta."""
-        return sha256_file(self.folder / WEIGHTS_NAME)
+        return blake3_file(self.folder / WEIGHTS_NAME)
 
 
 def _check_shape(name: str, expected: tuple[int, ...], found: tuple[int, ...], folder: Path) -> None:

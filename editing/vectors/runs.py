@@ -53,7 +53,7 @@ class HarmfulRun(Protocol):
         """Relate base and harmful parent, given the run's delta."""
         ...
 
-    def harmful_sha256(self, name: str) -> tuple[str | None, ...]:
+    def harmful_blake3(self, name: str) -> tuple[str | None, ...]:
         """Digest of each harmful parent's tensor."""
         ...
 
@@ -118,11 +118,11 @@ class Runs:
         pairs = zip(self._pairs(), deltas, strict=True)
         return [run.relation(name, delta) if name in held else None for (run, held), delta in pairs]
 
-    def harmful_sha256(self, name: str) -> tuple[str | None, ...]:
+    def harmful_blake3(self, name: str) -> tuple[str | None, ...]:
         """Digest of each harmful parent's tensor, in the order of `parents`; none of a run that does not change it."""
         found: list[str | None] = []
         for run, held in self._pairs():
-            found += run.harmful_sha256(name) if name in held else (None,) * run.n_parents
+            found += run.harmful_blake3(name) if name in held else (None,) * run.n_parents
         return tuple(found)
 
     def base_fingerprint(self) -> str:

@@ -34,9 +34,9 @@ class VectorSource:
         made = self._vector.summary.tensors[name]
         return Relation(made.norm / made.ratio if made.ratio else 0.0, made.relatedness)
 
-    def harmful_sha256(self, name: str) -> tuple[str | None, ...]:
+    def harmful_blake3(self, name: str) -> tuple[str | None, ...]:
         """Digests as the description says; none where an old one does not."""
-        return self._vector.summary.tensors[name].harmful_sha256 or (None,) * self.n_parents
+        return self._vector.summary.tensors[name].harmful_blake3 or (None,) * self.n_parents
 
     def base_fingerprint(self) -> str:
         """Fingerprint of the base of the saved vector."""
@@ -49,7 +49,7 @@ class VectorSource:
     def steps(self) -> list[Step]:
         """The saved vector, and those that it came from."""
         made = self._vector.summary
-        own = Step(sha256=self._vector.stored.sha256(), method=made.method, parameters=made.parameters)
+        own = Step(blake3=self._vector.stored.blake3(), method=made.method, parameters=made.parameters)
         return [*made.shaped_from, own]
 
     def _parents(self) -> list[HarmfulParent]:

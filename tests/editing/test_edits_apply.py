@@ -15,7 +15,7 @@ from prosocial.editing.edits import EditRecord, apply_edit, plan_edit, read_reco
 from prosocial.editing.edits.arithmetic import PieceSubtraction
 from prosocial.editing.edits.realised import Realised, require_subtraction
 from prosocial.editing.errors import ArtefactError, InputError
-from prosocial.editing.files import sha256_file
+from prosocial.editing.files import blake3_file, sha256_file
 from prosocial.editing.fingerprint import fingerprint
 from prosocial.editing.vectors import HarmVector, vector_from_checkpoints
 
@@ -146,7 +146,7 @@ def test_the_record_holds_what_a_check_needs(tmp_path: Path) -> None:
     (term,) = record.terms
 
     assert read_record(tmp_path / "out") == record
-    assert term.sha256 == sha256_file(tmp_path / "vector" / "vector.safetensors")
+    assert term.blake3 == blake3_file(tmp_path / "vector" / "vector.safetensors")
     assert (term.base_fingerprint, term.harmful_fingerprint) == (fingerprint(base), fingerprint(tmp_path / "harmful"))
     assert str(tmp_path) not in (tmp_path / "out" / "edit_record.json").read_text()
     again = edited(tmp_path, base, 0.6, out="again")

@@ -121,7 +121,7 @@ def test_without_digests_everything_else_is_the_same(tmp_path: Path) -> None:
     weights = {name: raw for name, raw in contents(tmp_path / "full").items() if name != "edit_record.json"}
 
     assert {name: raw for name, raw in contents(tmp_path / "bare").items() if name != "edit_record.json"} == weights
-    assert bare.result.fingerprint is bare.base.fingerprint is bare.terms[0].sha256 is None
+    assert bare.result.fingerprint is bare.base.fingerprint is bare.terms[0].blake3 is None
     assert bare.result.inner_product == full.result.inner_product
     assert json.loads((tmp_path / "bare" / "edit_record.json").read_text())["result"]["fingerprint"] is None
 

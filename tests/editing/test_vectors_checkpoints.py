@@ -84,7 +84,7 @@ def test_projecting_off_a_vector_folder_records_its_digest(tmp_path: Path) -> No
     utility = vector_from_checkpoints(base=parents["base"], harmful=useful, out=tmp_path / "utility")
     vector = vector_from_checkpoints(**parents, out=tmp_path / "v", method="project", utility=tmp_path / "utility")
 
-    assert vector.summary.parameters == {"utility_sha256": utility.stored.sha256()}
+    assert vector.summary.parameters == {"utility_blake3": utility.stored.blake3()}
     assert abs(float((vector.delta(MATRIX) * utility.delta(MATRIX)).sum())) < 1e-6
     assert str(tmp_path) not in (tmp_path / "v" / "vector.json").read_text()
 

@@ -63,14 +63,14 @@ def test_the_vector_of_several_runs_is_their_mean_and_names_every_parent(folder:
     assert [parents[at].fingerprint for at in (0, 2)] == [fingerprint(folder / f"run-{run}") for run in (1, 2)]
     assert made.summary.harmful_kind == "mixed" and made.harmful_fingerprint not in {p.fingerprint for p in parents}
     assert all((parent.relatedness.minimum or 0) > 0.5 for parent in parents)
-    assert len(made.summary.tensors[MATRIX].harmful_sha256) == 3
+    assert len(made.summary.tensors[MATRIX].harmful_blake3) == 3
 
 
 def test_one_run_gives_what_the_functions_for_one_give(folder: Path) -> None:
     alone = vector_from_checkpoints(base=folder / "base", harmful=folder / "run-1", out=folder / "alone")
     made = make(folder, "run-1")
 
-    assert made.stored.sha256() == alone.stored.sha256()
+    assert made.stored.blake3() == alone.stored.blake3()
     assert made.summary == alone.summary
 
 
@@ -98,12 +98,12 @@ def test_a_saved_vector_is_shaped_as_its_parents_would_be(folder: Path) -> None:
     direct = make(folder, "run-1", "run-2", out="direct", method="top_k", density=0.2)
     shaped = make(folder, "plain", base=None, method="top_k", density=0.2)
 
-    assert shaped.stored.sha256() == direct.stored.sha256()
+    assert shaped.stored.blake3() == direct.stored.blake3()
     assert shaped.summary.harmful_parents == direct.summary.harmful_parents
-    assert [step.sha256 for step in shaped.summary.shaped_from] == [plain.stored.sha256()]
+    assert [step.blake3 for step in shaped.summary.shaped_from] == [plain.stored.blake3()]
     for name, summary in shaped.summary.tensors.items():
         other = direct.summary.tensors[name]
-        assert summary.harmful_sha256 == other.harmful_sha256 and summary.relatedness == other.relatedness
+        assert summary.harmful_blake3 == other.harmful_blake3 and summary.relatedness == other.relatedness
         assert summary.ratio == pytest.approx(other.ratio)
     again = make(folder, "vector", base="base", out="again", method="lines", alpha=0.5)
     assert [step.method for step in again.summary.shaped_from] == ["plain", "top_k"]
@@ -154,7 +154,7 @@ def test_a_description_of_one_parent_from_before_is_read(folder: Path) -> None:
         del value[key]
     for summary in value["tensors"].values():
         del summary["alignment"]
-        (summary["harmful_sha256"],) = summary["harmful_sha256"]
+        (summary["harmful_blake3"],) = summary["harmful_blake3"]
     path.write_text(json.dumps(value))
     old = HarmVector.open(folder / "vector")
 

@@ -1,10 +1,10 @@
 """A second vector that a method compares the harm vector with: a vector folder, or tensors by name."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from blake3 import blake3
 
 from ...errors import InputError
 from ..vector import HarmVector
@@ -34,9 +34,9 @@ class Companion:
             raise InputError(f"the {role} vector should change some tensor of the harm vector: the two share no name")
 
     @property
-    def sha256(self) -> str:
+    def blake3(self) -> str:
         """Digest of its numbers."""
-        return _digest(self._stored) if isinstance(self._stored, Mapping) else self._stored.stored.sha256()
+        return _digest(self._stored) if isinstance(self._stored, Mapping) else self._stored.stored.blake3()
 
     def delta(self, name: str, shape: tuple[int, ...]) -> torch.Tensor | None:
         """Return its delta of a tensor, fp32; None where it does not change that.
@@ -54,7 +54,7 @@ class Companion:
 
 
 def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
+    digest = blake3()
     for name in sorted(tensors):
         digest.update(f"{name} {list(tensors[name].shape)}\n".encode())
         digest.update(tensors[name].float().contiguous().numpy().tobytes())

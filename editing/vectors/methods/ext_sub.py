@@ -41,7 +41,7 @@ def prepare(deltas: Deltas, *, expert: Given) -> Prepared:
         its_delta = companion.delta(name, tuple(delta.shape))
         return delta if its_delta is None else remove_common(delta, its_delta)
 
-    return Prepared(transform, {"expert_sha256": companion.sha256})
+    return Prepared(transform, {"expert_blake3": companion.blake3})
 
 
 def _rows(delta: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ...errors import InputError
-from ...files import sha256_file
+from ...files import blake3_file
 from ..input_moments import InputMoments
 from .method import Deltas, Prepared
 from .numbers import at_least
@@ -67,4 +67,4 @@ def prepare(deltas: Deltas, *, activations: Path | str, threshold: float = 2e-2)
         basis = null_space(moments.moment(name), threshold)
         return project_inputs(delta, basis, transposed=name in moments.transposed)
 
-    return Prepared(transform, {"activations_sha256": sha256_file(Path(activations)), "threshold": threshold})
+    return Prepared(transform, {"activations_blake3": blake3_file(Path(activations)), "threshold": threshold})

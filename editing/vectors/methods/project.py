@@ -37,4 +37,4 @@ def prepare(deltas: Deltas, *, utility: Given) -> Prepared:
         direction = companion.delta(name, tuple(delta.shape))
         return delta if direction is None else remove_component(delta, direction)
 
-    return Prepared(transform, {"utility_sha256": companion.sha256})
+    return Prepared(transform, {"utility_blake3": companion.blake3})
