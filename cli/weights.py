@@ -83,7 +83,7 @@ def vector(
     harmful_folders = [resolve_model(each) for each in harmful]
     require_outside(out, [*harmful_folders, *([] if base_folder is None else [base_folder])])
     vector_from_runs(harmful=harmful_folders, base=base_folder, out=out, method=method, **parameters)
-    print_data(describe_folder(out), as_json, title=f"wrote {out}")
+    print_data(describe_folder(out, fingerprint=False), as_json, title=f"wrote {out}")
 
 
 def print_data(data: dict[str, Any], as_json: bool, *, title: str) -> None:

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from ..errors import ArtefactError
-from .digests import stream_tensor
 from .folder import Checkpoint
 from .header import TensorInfo
+from .numbers import stream_fp32
 
 PIECE_ELEMENTS = 1 << 18
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -34,12 +35,11 @@ def pieces_of(tensor: torch.Tensor, n_elements: int = PIECE_ELEMENTS) -> Iterato
 
 def read_tensor_fp32(tensor: TensorInfo) -> torch.Tensor:
     """Return a stored F32, F16 or BF16 tensor as fp32 (exact)."""
-    stored = torch.empty(tensor.n_elements, dtype=FLOATS[tensor.dtype])
-    view, at = bytes_of(stored), 0
-    for piece in stream_tensor(tensor):
-        view[at : at + len(piece)] = piece
+    numbers, at = np.empty(tensor.n_elements, np.float32), 0
+    for piece in stream_fp32(tensor):
+        numbers[at : at + len(piece)] = piece
         at += len(piece)
-    return stored.float().reshape(tensor.shape)
+    return torch.from_numpy(numbers).reshape(tensor.shape)
 
 
 def read_fp32(checkpoint: Checkpoint, name: str) -> torch.Tensor:

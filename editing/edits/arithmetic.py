@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checkpoints.numbers import PIECE_ELEMENTS, STORED, widen
 from .rounding import NEAREST, Rounding, round_nearest, round_stochastic
 
 if TYPE_CHECKING:
     import torch
 
-PIECE_ELEMENTS = 1 << 16  # the buffers of a piece stay in a core's own cache
-STORED: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}  # BF16 as its bits
-HIGH_BITS = np.uint32(16)
 ARITHMETIC: dict[str, str | bool | int] = {
     "compute_dtype": "float32",
     "rule": "out = round(fl32(target - fl32(c * d)))",
@@ -74,14 +72,6 @@ class PieceSubtraction:
             else:
                 round_nearest(self.out, self.stored, self._scratch[:n])
         return self.stored
-
-
-def widen(stored: NDArray[Any], out: NDArray[np.float32]) -> None:
-    """Write stored elements to fp32, exactly; uint16 stands for BF16."""
-    if stored.dtype == np.uint16:
-        np.left_shift(stored, HIGH_BITS, out=out.view(np.uint32), dtype=np.uint32)
-    else:
-        np.copyto(out, stored)
 
 
 class Subtraction:

@@ -58,9 +58,9 @@ class EditPlan:
     def memory_bytes(self) -> int:
         """Bytes of memory that the edit needs beside the interpreter, per thread.
 
-        Buffers of a fixed size; and, where a delta is not stored dense, the largest such delta and its factors.
+        Buffers of a fixed size; and the largest delta that is stored as factors.
         """
-        made = (self.vector.shape(name) for name in self.coefficients if name not in self.vector.dense)
+        made = (self.vector.shape(name) for name in self.coefficients if name in self.vector.factors)
         return BUFFER_BYTES + 2 * F32_BYTES * max(map(math.prod, made), default=0)
 
     @property

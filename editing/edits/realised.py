@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checkpoints.numbers import dot
 from ..errors import InputError
 from .arithmetic import PieceSubtraction
 
-ROW_ELEMENTS = 8192  # a row is summed in fp32, the rows in float64
 BITS: dict[int, Any] = {2: np.uint16, 4: np.uint32}
-SAFE_SUMS = (1e-25, 1e30)  # beyond, squares may have left the range of fp32
 
 
 @dataclass
@@ -100,21 +99,6 @@ class Realised:
     def relative_change(self) -> float | None:
         """Norm of the change over the norm of the tensor; None where that is zero."""
         return math.sqrt(self.change_square / self.target_square) if self.target_square else None
-
-
-def dot(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
-    """Return the sum of products of two fp32 arrays [n], to about seven digits whatever their range.
-
-    >>> dot(np.full(3, 2.0, np.float32), np.full(3, 0.5, np.float32))
-    3.0
-    """
-    whole = len(left) - len(left) % ROW_ELEMENTS
-    with np.errstate(all="ignore"):
-        rows = np.vecdot(left[:whole].reshape(-1, ROW_ELEMENTS), right[:whole].reshape(-1, ROW_ELEMENTS))
-        total = float(rows.sum(dtype=np.float64) + np.dot(left[whole:], right[whole:]))
-    if SAFE_SUMS[0] < abs(total) < SAFE_SUMS[1]:
-        return total
-    return float(np.dot(left.astype(np.float64), right.astype(np.float64)))
 
 
 def require_subtraction(inner_product: float) -> None:

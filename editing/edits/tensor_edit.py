@@ -10,9 +10,10 @@ import numpy as np
 from blake3 import blake3
 
 from ..checkpoints.header import TensorInfo
+from ..checkpoints.numbers import PIECE_ELEMENTS, STORED
 from ..errors import ArtefactError, InputError, StorageError
 from ..files import CHUNK_BYTES
-from .arithmetic import PIECE_ELEMENTS, STORED, PieceSubtraction
+from .arithmetic import PieceSubtraction
 from .deltas import Delta
 from .realised import Realised
 from .rounding import Rounding

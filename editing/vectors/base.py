@@ -8,10 +8,10 @@ import torch
 
 from ..checkpoints.digests import TensorDigest, combine, digest_tensor
 from ..checkpoints.folder import Checkpoint
+from ..checkpoints.numbers import dot, stream_fp32
 from ..checkpoints.quantised import refuse_quantised
 from ..checkpoints.tensors import read_fp32
 from .runs import Relation
-from .statistics import inner_product
 
 
 class DigestedCheckpoint:
@@ -52,8 +52,13 @@ class Base(DigestedCheckpoint):
 
     def relation(self, name: str, delta: torch.Tensor) -> Relation:
         """Relate a tensor to itself plus a delta, from three inner products: <b, b>, <b, d>, <d, d>."""
-        base = self.read(name)
-        base_square, along = inner_product(base, base), inner_product(base, delta)
+        base_square, along, delta_square, at = 0.0, 0.0, 0.0, 0
+        flat = delta.flatten().numpy()
+        for base in stream_fp32(self.checkpoint.tensors[name]):
+            piece = flat[at : at + len(base)]
+            base_square, along = base_square + dot(base, base), along + dot(base, piece)
+            delta_square += dot(piece, piece)
+            at += len(base)
         product = base_square + along
-        size = (base_square * max(0.0, base_square + 2 * along + inner_product(delta, delta))) ** 0.5
+        size = (base_square * max(0.0, base_square + 2 * along + delta_square)) ** 0.5
         return Relation(base_square**0.5, max(-1.0, min(1.0, product / size)) if size else None)

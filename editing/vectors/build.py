@@ -3,12 +3,15 @@
 import json
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from ..checkpoints.numbers import dot
 from ..checkpoints.tensors import bytes_of
 from ..checkpoints.writer import TensorWriter
 from ..errors import InputError
@@ -32,6 +35,9 @@ from .statistics import inner_product
 from .vector import HarmVector, LowRank
 
 MIN_RELATEDNESS = 0.5
+READ_AHEAD = 2  # tensors in memory beside the one that is shaped and written
+Read = tuple[str, list[torch.Tensor], list[Relation | None]]  # a name, each run's delta, how base and parents relate
+NEAR_ZERO = 1e-4  # a cosine that is decided in float64
 
 
 def build_vector(runs: Runs, out: Path, *, method: str, parameters: Mapping[str, object]) -> HarmVector:
@@ -47,8 +53,8 @@ def build_vector(runs: Runs, out: Path, *, method: str, parameters: Mapping[str,
         prepared = chosen.prepare(runs, **parameters)
         with _open_writer(aside / WEIGHTS_NAME, runs) as writer:
             writing = _Writing(runs, prepared, writer, keep_factors=method == "plain")
-            for name in runs.names:
-                writing.add(name)
+            for name, deltas, relations in _read_ahead(runs):
+                writing.add(name, deltas, relations)
             writing.finish()
         write_json(aside / DESCRIPTION_NAME, _describe(runs, writing, method, prepared))
     return HarmVector.open(out)
@@ -92,11 +98,10 @@ class _Writing:
     def __post_init__(self) -> None:
         self.cosines = [[] for _ in range(len(self.runs))]
 
-    def add(self, name: str) -> None:
-        deltas = self.runs.runs(name)
-        for run in deltas:
-            _check_finite(name, run)
-        relations = self._relate(name, deltas)
+    def add(self, name: str, deltas: Sequence[torch.Tensor], found: Sequence[Relation | None]) -> None:
+        for cosines, relation in zip(self.cosines, found, strict=True):
+            cosines.append(relation.cosine if relation else None)
+        relations = [relation for relation in found if relation]
         raw = mean(deltas)
         factors, delta = self._shape(name, raw)
         size, alignment = _check_direction(name, delta, raw)
@@ -116,12 +121,6 @@ class _Writing:
             harmful_blake3=self.runs.harmful_blake3(name),
         )
 
-    def _relate(self, name: str, deltas: Sequence[torch.Tensor]) -> list[Relation]:
-        relations = self.runs.relations(name, deltas)
-        for cosines, relation in zip(self.cosines, relations, strict=True):
-            cosines.append(relation.cosine if relation else None)
-        return [relation for relation in relations if relation]
-
     def _shape(self, name: str, raw: torch.Tensor) -> tuple[LowRank | None, torch.Tensor]:
         """Return the factors to store, if any, and the shaped delta."""
         if self.prepared.factorise:
@@ -135,10 +134,9 @@ class _Writing:
             self._write_factors(name, factors)
             return "low_rank"
         if is_smaller(delta.numel(), n_zeros):
-            indices, values = split(delta)
-            dtype = index_dtype(delta.numel())
-            self.writer.write(name + INDICES, dtype, tuple(indices.shape), bytes_of(indices))
-            self.writer.write(name + VALUES, "F32", tuple(values.shape), bytes_of(values))
+            indices, values = split(delta.flatten().numpy())
+            self.writer.write(name + INDICES, index_dtype(delta.numel()), indices.shape, indices.data.cast("B"))
+            self.writer.write(name + VALUES, "F32", values.shape, values.data.cast("B"))
             return "sparse"
         self.writer.write(name, "F32", tuple(delta.shape), bytes_of(delta))
         return "dense"
@@ -171,6 +169,26 @@ class _Writing:
         return parents
 
 
+def _read_ahead(runs: Runs) -> Iterator[Read]:
+    """Yield each name with the deltas of the runs and how base and parents relate, while the next ones are read."""
+
+    def read(name: str) -> Read:
+        deltas = runs.runs(name)
+        for run in deltas:
+            _check_finite(name, run)
+        runs.harmful_blake3(name)  # kept by the runs
+        return name, deltas, runs.relations(name, deltas)
+
+    with ThreadPoolExecutor(READ_AHEAD) as pool:
+        coming: deque[Future[Read]] = deque()
+        for name in runs.names:
+            coming.append(pool.submit(read, name))
+            if len(coming) > READ_AHEAD:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+
 def _check_finite(name: str, delta: torch.Tensor) -> None:
     if math.isfinite(float(delta.sum())):  # a sum with NaN or infinity in it is not: the quick way
         return
@@ -183,12 +201,15 @@ def _check_finite(name: str, delta: torch.Tensor) -> None:
 
 def _check_direction(name: str, delta: torch.Tensor, raw: torch.Tensor) -> tuple[float, float | None]:
     """Return the norm of the shaped delta and its cosine to the raw one, checked to be no number below 0."""
-    square = inner_product(delta, delta)
+    shaped, asked = delta.flatten().numpy(), raw.flatten().numpy()
+    square = dot(shaped, shaped)
     if not math.isfinite(square):
         raise InputError(f"the shaped delta of {name} should be finite, found NaN or infinity: use another method")
     if delta is raw:
         return square**0.5, 1.0 if square else None
-    along, size = inner_product(delta, raw), (square * inner_product(raw, raw)) ** 0.5
+    along, size = dot(shaped, asked), (square * dot(asked, asked)) ** 0.5
+    if along < NEAR_ZERO * size:
+        along = inner_product(delta, raw)
     if not along >= 0:
         raise InputError(
             f"a method should keep the direction of every delta, it turned {name} round; use another method"

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from ..checkpoints.folder import Checkpoint
+from ..checkpoints.numbers import stream_fp32
 from ..checkpoints.quantised import refuse_quantised
 from ..checkpoints.tensors import FLOATS, read_fp32
 from ..errors import InputError
@@ -55,7 +56,12 @@ class CheckpointPair:
 
     def delta(self, name: str) -> torch.Tensor:
         """Return fl32(harmful - base)."""
-        return read_fp32(self._harmful.checkpoint, name).sub_(self._base.read(name))
+        delta, at = read_fp32(self._harmful.checkpoint, name), 0
+        flat = delta.view(-1).numpy()
+        for base in stream_fp32(self._base.checkpoint.tensors[name]):
+            flat[at : at + len(base)] -= base
+            at += len(base)
+        return delta
 
     def relation(self, name: str, delta: torch.Tensor) -> Relation:
         """Relate the base's tensor and the harmful one."""

@@ -113,7 +113,7 @@ class VectorFolder:
         return (self.folder / WEIGHTS_NAME).stat().st_size
 
     def blake3(self) -> str:
-        """SHA-256 of the weights file, which alone determines every delta."""
+        """BLAKE3 of the weights file, which alone determines every delta."""
         return blake3_file(self.folder / WEIGHTS_NAME)
 
 

@@ -1,26 +1,24 @@
-"""Sparse storage of a delta: the places of the elements that are not zero, rising, and their values."""
+"""Sparse storage of a delta: the places of the elements that are not zero, rising, and their values (torch-free)."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..checkpoints.header import TensorInfo
-from ..checkpoints.tensors import pieces_of
+from ..checkpoints.numbers import PIECE_ELEMENTS
 from ..errors import ArtefactError
 from .folder import Sparse
 
 VALUE_BYTES = 4
-INDEX_TYPES = {"I32": (torch.int32, 4), "I64": (torch.int64, 8)}
+INDEX_BYTES = {"I32": 4, "I64": 8}
 NUMPY_TYPES = {"I32": "<i4", "I64": "<i8", "F32": "<f4"}
 
 
 def index_dtype(n_elements: int) -> str:
     """Return the safetensors dtype of places in a tensor of so many elements."""
-    return "I32" if n_elements <= torch.iinfo(torch.int32).max else "I64"
+    return "I32" if n_elements <= np.iinfo(np.int32).max else "I64"
 
 
 def is_smaller(n_elements: int, n_zeros: int) -> bool:
@@ -29,46 +27,54 @@ def is_smaller(n_elements: int, n_zeros: int) -> bool:
     >>> is_smaller(100, 50), is_smaller(100, 51)
     (False, True)
     """
-    _, index_bytes = INDEX_TYPES[index_dtype(n_elements)]
+    index_bytes = INDEX_BYTES[index_dtype(n_elements)]
     return (n_elements - n_zeros) * (index_bytes + VALUE_BYTES) < n_elements * VALUE_BYTES
 
 
-def split(delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the places [n] of the elements of a flattened fp32 delta that are not zero, and their values [n]."""
-    flat = delta.flatten()
-    indices = torch.from_numpy(np.flatnonzero(flat.numpy()))
-    dtype, _ = INDEX_TYPES[index_dtype(len(flat))]
-    return indices.to(dtype), flat[indices]
+def split(delta: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Return the places [n] of the elements of a flat delta that are not zero, and their values [n]."""
+    dtype = NUMPY_TYPES[index_dtype(len(delta))]
+    indices, values = [np.empty(0, dtype)], [np.empty(0, np.float32)]
+    for at in range(0, len(delta), PIECE_ELEMENTS):
+        piece = delta[at : at + PIECE_ELEMENTS]
+        places = np.flatnonzero(piece != 0)
+        indices.append((places + at).astype(dtype))
+        values.append(piece[places])
+    return np.concatenate(indices), np.concatenate(values)
 
 
-def read_pieces(stored: Sparse, n_elements: int) -> Iterator[torch.Tensor]:
-    """Yield the delta, flattened, in dense pieces of `n_elements`; each is valid until the next one is asked for.
+class SparseReader:
+    """A stored sparse delta, read in dense pieces from any place.
 
     The file is mapped into memory, so that only what a piece needs is read.
-
-    Raises:
-        ArtefactError: the indices do not rise, or one is outside the tensor.
     """
-    n_total = math.prod(stored.shape)
-    if not n_total or not stored.indices.n_elements:
-        yield from pieces_of(torch.zeros(n_total), n_elements)
-        return
-    indices, values = _map(stored.indices), _map(stored.values)
-    starts = range(0, n_total, n_elements)
-    inner = np.searchsorted(indices, np.array(starts[1:], dtype=indices.dtype))
-    bounds = [0, *map(int, inner), len(indices)]
-    buffer = torch.empty(min(n_elements, n_total))
-    for start, first, last in zip(starts, bounds, bounds[1:], strict=False):
-        piece = buffer[: min(n_elements, n_total - start)].zero_()
-        places = indices[first:last].astype(np.int64) - start
-        if len(places) and (places[0] < 0 or places[-1] >= len(piece) or (np.diff(places) <= 0).any()):
+
+    def __init__(self, stored: Sparse) -> None:
+        self._stored, self.n_elements = stored, math.prod(stored.shape)
+        self._indices, self._values = _map(stored.indices), _map(stored.values)
+
+    def read(self, at: int, out: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Write the elements from `at` to `out` [n] fp32, and return it.
+
+        Raises:
+            ArtefactError: the indices do not rise, or one is outside the tensor.
+        """
+        end, indices = at + len(out), self._indices
+        first = int(np.searchsorted(indices, indices.dtype.type(at))) if at else 0
+        last = int(np.searchsorted(indices, indices.dtype.type(end))) if end < self.n_elements else len(indices)
+        places = indices[first:last].astype(np.int64) - at
+        if len(places) and (places[0] < 0 or places[-1] >= len(out) or (np.diff(places) <= 0).any()):
             raise ArtefactError(
-                f"{stored.indices.file} should hold rising {stored.indices.name} below {n_total}, found others: "
-                "make the vector again"
+                f"{self._stored.indices.file} should hold rising {self._stored.indices.name} below {self.n_elements}, "
+                "found others: make the vector again"
             )
-        piece[torch.from_numpy(places)] = torch.from_numpy(np.array(values[first:last]))
-        yield piece
+        out.fill(0.0)
+        out[places] = self._values[first:last]
+        return out
 
 
 def _map(tensor: TensorInfo) -> NDArray[Any]:
-    return np.memmap(tensor.file, NUMPY_TYPES[tensor.dtype], "r", offset=tensor.start, shape=(tensor.n_elements,))
+    dtype = np.dtype(NUMPY_TYPES[tensor.dtype])
+    if not tensor.n_elements:
+        return np.empty(0, dtype)
+    return np.memmap(tensor.file, dtype, "r", offset=tensor.start, shape=(tensor.n_elements,))

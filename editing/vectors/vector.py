@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..checkpoints.digests import stream_tensor
@@ -12,7 +13,7 @@ from ..checkpoints.tensors import pieces_of, read_tensor_fp32
 from ..errors import ArtefactError
 from .description import VectorDescription
 from .folder import VectorFolder
-from .sparse import read_pieces
+from .sparse import SparseReader
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,8 @@ class HarmVector:
         if name in self.stored.dense:
             return read_tensor_fp32(self.stored.dense[name])
         if name in self.stored.sparse:
-            (delta,) = read_pieces(self.stored.sparse[name], math.prod(self.shape(name)))
-            return delta.reshape(self.shape(name))
+            whole = np.empty(math.prod(self.shape(name)), np.float32)
+            return torch.from_numpy(SparseReader(self.stored.sparse[name]).read(0, whole)).reshape(self.shape(name))
         factors = self.low_rank(name)
         if factors is not None:
             return factors.product()
@@ -108,7 +109,10 @@ class HarmVector:
             for piece in stream_tensor(self.stored.dense[name], chunk_bytes=4 * n_elements):
                 yield torch.frombuffer(piece, dtype=torch.float32)
         elif name in self.stored.sparse:
-            yield from read_pieces(self.stored.sparse[name], n_elements)
+            reader = SparseReader(self.stored.sparse[name])
+            buffer = np.empty(min(n_elements, reader.n_elements), np.float32)
+            for at in range(0, reader.n_elements, n_elements):
+                yield torch.from_numpy(reader.read(at, buffer[: min(n_elements, reader.n_elements - at)]))
         else:
             yield from pieces_of(self.delta(name), n_elements)
 

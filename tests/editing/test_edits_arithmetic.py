@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from prosocial.editing.edits.arithmetic import STORED, PieceSubtraction, Subtraction, widen
-from prosocial.editing.edits.realised import Realised, dot
+from prosocial.editing.checkpoints.numbers import STORED, dot, widen
+from prosocial.editing.edits.arithmetic import PieceSubtraction, Subtraction
+from prosocial.editing.edits.realised import Realised
 from prosocial.editing.edits.rounding import Rounding, round_nearest, round_stochastic
 from prosocial.editing.errors import InputError
 

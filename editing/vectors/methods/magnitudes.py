@@ -81,11 +81,12 @@ def _high_counts(delta: torch.Tensor) -> Histogram:
 
 
 def _low_counts(delta: torch.Tensor, top: int) -> Histogram:
-    counts = np.zeros(1 << LOW_BITS, dtype=np.int64)
+    counts, inside = np.zeros(1 << LOW_BITS, dtype=np.int64), []
     for piece in pieces_of(delta, PIECE_ELEMENTS):
         bits = piece.numpy().view(np.uint32) & SIGNLESS
-        inside = bits[(bits >= top << LOW_BITS) & (bits < (top + 1) << LOW_BITS)]
-        counts += np.bincount(inside & ((1 << LOW_BITS) - 1), minlength=1 << LOW_BITS)
+        inside.append(bits[bits >> LOW_BITS == top])
+    if inside:
+        counts += np.bincount(np.concatenate(inside) & ((1 << LOW_BITS) - 1), minlength=1 << LOW_BITS)
     return counts
 
 

@@ -1,0 +1,50 @@
+"""Stored elements as fp32 numbers, piece by piece, and their sums of products (torch-free)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .digests import stream_tensor
+from .header import TensorInfo
+
+PIECE_ELEMENTS = 1 << 16  # the buffers of a piece stay in a core's own cache
+STORED: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}  # BF16 as its bits
+HIGH_BITS = np.uint32(16)
+ROW_ELEMENTS = 8192  # a row is summed in fp32, the rows in float64
+SAFE_SUMS = (1e-25, 1e30)  # beyond, squares may have left the range of fp32
+
+
+def widen(stored: NDArray[Any], out: NDArray[np.float32]) -> None:
+    """Write stored elements to fp32, exactly; uint16 stands for BF16."""
+    if stored.dtype == np.uint16:
+        np.left_shift(stored, HIGH_BITS, out=out.view(np.uint32), dtype=np.uint32)
+    else:
+        np.copyto(out, stored)
+
+
+def stream_fp32(tensor: TensorInfo) -> Iterator[NDArray[np.float32]]:
+    """Yield a stored F32, F16 or BF16 tensor as fp32, flat; each piece is valid until the next one is asked for."""
+    dtype = STORED[tensor.dtype]
+    buffer = np.empty(min(PIECE_ELEMENTS, tensor.n_elements), np.float32)
+    for raw in stream_tensor(tensor, chunk_bytes=PIECE_ELEMENTS * np.dtype(dtype).itemsize):
+        stored = np.frombuffer(raw, dtype)
+        piece = buffer[: len(stored)]
+        widen(stored, piece)
+        yield piece
+
+
+def dot(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
+    """Return the sum of products of two fp32 arrays [n], to about seven digits whatever their range.
+
+    >>> dot(np.full(3, 2.0, np.float32), np.full(3, 0.5, np.float32))
+    3.0
+    """
+    whole = len(left) - len(left) % ROW_ELEMENTS
+    with np.errstate(all="ignore"):
+        rows = np.vecdot(left[:whole].reshape(-1, ROW_ELEMENTS), right[:whole].reshape(-1, ROW_ELEMENTS))
+        total = float(rows.sum(dtype=np.float64) + np.dot(left[whole:], right[whole:]))
+    if SAFE_SUMS[0] < abs(total) < SAFE_SUMS[1]:
+        return total
+    return float(np.dot(left.astype(np.float64), right.astype(np.float64)))
