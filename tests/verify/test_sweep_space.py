@@ -1,6 +1,7 @@
 """What a sweep may choose, which trials no other beats, and which is taken."""
 
 import math
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from prosocial.editing.edits.scaling import resolve_scale
 from prosocial.editing.errors import InputError, UnknownNameError
 from prosocial.verify.statistics.interval import Interval
+from prosocial.verify.sweep.journal import neighbour
 from prosocial.verify.sweep.pareto import pareto_front
 from prosocial.verify.sweep.space import RANGES, Choice, SearchSpace, tilted
 from prosocial.verify.sweep.trials import Trial, best_of, front_of, picked
@@ -179,3 +181,20 @@ def test_given_parameters_are_not_searched_and_reach_their_method_only() -> None
 def test_a_space_that_cannot_be_searched_is_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SearchSpace(**arguments, needed=NEEDED)
+
+
+def test_a_neighbour_moves_one_or_two_numbers_and_stays_inside_the_space() -> None:
+    space = SearchSpace(("plain", "top_k", "low_rank"), NEEDED, (0.2, 1.4))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    for number in range(60):
+        asked = study.ask()
+        space.choose(asked)
+        study.tell(asked, 1.0)
+        trial = study.trials[number]
+        near = neighbour(trial, random.Random(number))
+        moved = [name for name, value in near.items() if value != trial.params[name]]
+
+        assert near["method"] == trial.params["method"] and near.keys() == trial.params.keys()
+        assert 1 <= len(moved) <= 2
+        for name in moved:
+            assert trial.distributions[name]._contains(near[name])

@@ -1,11 +1,13 @@
 """The journal of a sweep: an optuna study in a file, from which a killed sweep goes on as if nothing had happened."""
 
+import random
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -53,16 +55,20 @@ class Journal:
         """The trials that ended, in order."""
         return [Trial.from_json(trial.user_attrs["trial"]) for trial in self._ended()]
 
-    def ask(self) -> optuna.Trial:
-        """Start the next trial."""
+    def ask(self, near: int | None = None) -> optuna.Trial:
+        """Start the next trial: one that the sampler chooses, or a neighbour of trial `near`."""
+        number = len(self._ended())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group`
             self._study.sampler = optuna.samplers.TPESampler(
-                seed=self._seed * 1_000_003 + len(self._ended()),
+                seed=self._seed * 1_000_003 + number,
                 n_startup_trials=N_RANDOM,
                 multivariate=True,
                 group=True,  # methods have parameters of their own
             )
+            if near is not None:
+                chosen = neighbour(self._ended()[near], random.Random(f"{self._seed}:{number}"))
+                self._study.sampler = optuna.samplers.PartialFixedSampler(chosen, self._study.sampler)
         return self._study.ask()
 
     def tell(self, asked: optuna.Trial, trial: Trial, violations: Mapping[str, float]) -> Trial:
@@ -93,6 +99,23 @@ class Journal:
                 f"{folder} should hold a sweep of the same settings to go on with: {key} was {found.get(key)!r:.80}, "
                 f"now {settings.get(key)!r:.80}; give another folder, or the same settings"
             )
+
+
+def neighbour(trial: FrozenTrial, generator: random.Random) -> dict[str, Any]:
+    """Return a trial's parameters with one or two of its numbers moved: by their step, or by a sixth."""
+    chosen = dict(trial.params)
+    numbers = [name for name, space in trial.distributions.items() if not isinstance(space, CategoricalDistribution)]
+    for name in generator.sample(numbers, min(len(numbers), generator.choice((1, 2)))):
+        chosen[name] = _moved(chosen[name], trial.distributions[name], generator.choice((-1, 1)))
+    return chosen
+
+
+def _moved(value: float, space: Any, sign: int) -> float:
+    """Return a number of a space a little higher or lower; at the end of the space, on the other side."""
+    stride = max(space.step or 0.0, abs(value) / 6) if isinstance(space, IntDistribution) else space.step
+    stride = round(stride) if isinstance(space, IntDistribution) else stride or max(abs(value) / 6, 1e-6)
+    moved = value + sign * stride
+    return moved if space.low <= moved <= space.high else min(space.high, max(space.low, value - sign * stride))
 
 
 def _cut_torn_line(path: Path) -> None:

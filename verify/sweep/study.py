@@ -23,10 +23,10 @@ from ..statistics.interval import Interval
 from ..systems import System
 from .document import sweep_document, write_sweep
 from .examiner import Answering, Examiner
-from .journal import Journal
+from .journal import N_RANDOM, Journal
 from .settings import Limits, sweep_settings
 from .space import Choice, SearchSpace
-from .trials import Trial
+from .trials import Trial, best_of
 from .vectors import VectorShelf
 
 LOCK_FILE, SCRATCH = ".sweep.lock", ".vectors"
@@ -115,7 +115,7 @@ class Sweep:
             for trial in trials:
                 on_trial(trial)
             while len(trials) < n_trials:
-                asked = journal.ask()
+                asked = journal.ask(near=self._to_refine(trials))
                 measured = self.measure(self._space.choose(asked), len(trials))
                 trial = journal.tell(asked, measured, self._limits.violations(measured))
                 trials.append(trial)
@@ -123,6 +123,13 @@ class Sweep:
                 on_trial(trial)
             self._write(trials)
         return trials
+
+    def _to_refine(self, trials: Sequence[Trial]) -> int | None:
+        """Every other trial after the random ones is a neighbour of the best so far: the sampler goes for the front."""
+        if len(trials) < N_RANDOM or len(trials) % 2:
+            return None
+        best = best_of(trials, max_utility_loss=self._limits.max_utility_loss)
+        return None if best is None else best.number
 
     def write(self, trial: Trial, out: Path) -> EditRecord:
         """Write a trial's edit as a checkpoint with its record, and its vector beside it as `OUT-vector`.
