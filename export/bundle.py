@@ -37,7 +37,7 @@ class Bundle:
     engine: GraphEngine
 
     @classmethod
-    def open(cls, folder: Path, *, provider: Provider = "cpu", threads: int | None = None) -> "Bundle":
+    def open(cls, folder: Path | str, *, provider: Provider = "cpu", threads: int | None = None) -> "Bundle":
         """Check the manifest and the decoding config, and only then load the graph.
 
         Args:
@@ -47,6 +47,7 @@ class Bundle:
             ArtefactError: a file is missing, changed, not listed, or does not hold what it should.
             MissingExtraError: onnxruntime (or its build for that provider) is not installed.
         """
+        folder = Path(folder)
         manifest = check_manifest(folder)
         kind, profile, context = (manifest.get(key) for key in ("kind", "profile", "context_length"))
         if kind not in KINDS or profile not in PROFILES or not isinstance(context, int | None):

@@ -76,7 +76,7 @@ class SteeredModel(nn.Module):
         self.register_buffer("allowed_ceiling", torch.tensor(config.ceiling_mask()), persistent=False)
 
     @classmethod
-    def open(cls, folder: Path) -> "SteeredModel":
+    def open(cls, folder: Path | str) -> "SteeredModel":
         """Read a steered folder (checkpoint, head, gate and `decoding.json`), float32, evaluation mode.
 
         Raises:
@@ -85,6 +85,7 @@ class SteeredModel(nn.Module):
         """
         from prosocial.editing.checkpoints import load_model
 
+        folder = Path(folder)
         config = DecodingConfig.read(folder)
         head, gate = _fitting_parts(folder, folder, folder)
         end_ids = ChatTokenizer(folder).end_ids

@@ -20,7 +20,7 @@ BLOCKED = "import sys\nfor name in {names}: sys.modules[name] = None\n"
 RUN = """
 from pathlib import Path
 from prosocial.export import Bundle, Steering
-bundle = Bundle.open(Path(sys.argv[1]), threads=1)
+bundle = Bundle.open(sys.argv[1], threads=1)
 messages = [{"role": "user", "content": "word5 word9"}]
 reply = bundle.generate([messages], steering=Steering(preference={"empathy": 1.0}), temperature=0.7, seed=3)[0]
 print(list(reply.token_ids))
