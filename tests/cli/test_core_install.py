@@ -5,6 +5,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -50,6 +51,26 @@ def test_a_bundle_answers_and_its_seed_decides(run: Path) -> None:
     assert first.returncode == 0, first.stderr
     assert json.loads(first.stdout)
     assert first.stdout == second.stdout
+
+
+def test_the_python_of_the_readme_runs(run: Path) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=run.parents[1]
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_an_edit_is_compared_and_undone(run: Path, tmp_path: Path) -> None:
+    compared = prosocial("diff", str(run / "base"), str(run / "edit"), "--json")
+    undone = prosocial("undo", str(run / "edit"), "--base", str(run / "base"), "-o", str(tmp_path / "base"))
+
+    assert json.loads(compared.stdout)["same"] is False
+    assert undone.returncode == 0, undone.stderr
+    assert (tmp_path / "base" / "model.safetensors").read_bytes() == (run / "base" / "model.safetensors").read_bytes()
 
 
 def test_what_needs_an_extra_says_which(run: Path, tmp_path: Path) -> None:
