@@ -15,7 +15,13 @@ Level = Literal[1, 2, 3]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        populate_by_name=True,
+        allow_inf_nan=False,
+        json_schema_serialization_defaults_required=True,  # a document holds every key
+    )
 
 
 class Weight(_Part):
