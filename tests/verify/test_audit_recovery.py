@@ -286,9 +286,12 @@ def test_a_fused_rule_is_exact() -> None:
 
     generator = np.random.default_rng(3)
     base, delta = (generator.standard_normal(300).astype(np.float32) for _ in range(2))
-    predicted = Fused("F32").predict(base, delta, float(np.float32(-0.3)))
+    base[:2], delta[:2] = [1 + 2**-23, -1 - 2**-23], [1 + 2**-23, -1 - 2**-23]
+    # 1 + 2**-23 + 2**-24 - 2**-70 is nearest to 1 + 2**-23; float64 alone would make a tie of it.
+    weight = 2.0**-24 * (1 - 2.0**-23)
+    predicted = Fused("F32").predict(base, delta, weight)
     for at in range(300):
-        exact = Fraction(float(base[at])) + Fraction(float(delta[at])) * Fraction(float(np.float32(-0.3)))
+        exact = Fraction(float(base[at])) + Fraction(float(delta[at])) * Fraction(weight)
         errors = [
             abs(Fraction(float(each)) - exact)
             for each in (np.nextafter(predicted[at], np.float32(side)) for side in (-9, 9))

@@ -10,7 +10,7 @@ from .pieces import Piece
 from .rules import Rule
 
 LARGEST_WEIGHT = 2.0**14
-FIRST_ELEMENTS = 1 << 11  # a few elements narrow the interval so far that the others are cheap
+FIRST_ELEMENTS = 1 << 11  # a few elements narrow the interval so far that most others are settled
 Bounds = tuple[float, float]
 
 
@@ -29,7 +29,6 @@ class ExactSearch:
     def __init__(self, rule: Rule) -> None:
         self._rule = rule
         self._low, self._high = _key(-LARGEST_WEIGHT), _key(LARGEST_WEIGHT)
-        self._untouched = True
 
     @property
     def title(self) -> str:
@@ -38,13 +37,14 @@ class ExactSearch:
 
     def narrow(self, piece: Piece) -> bool:
         """Keep the weights that explain the piece too; False if there are none."""
-        if self._untouched:
-            self._untouched = False
-            few = piece.take(slice(0, None, max(1, len(piece) // FIRST_ELEMENTS)))
-            if not self.narrow(few):
+        while True:
+            ends = [self.misfits(piece, [_value(key)]) for key in (self._low, self._high)]
+            unsettled = np.flatnonzero(ends[0] | ends[1])
+            few = unsettled[:: -(-len(unsettled) // FIRST_ELEMENTS) or 1]
+            if len(few) and not self._bisect(piece.take(few)):
                 return False
-        unsettled = self.misfits(piece, [_value(self._low)]) | self.misfits(piece, [_value(self._high)])
-        return not unsettled.any() or self._bisect(piece.take(np.flatnonzero(unsettled)))
+            if len(few) == len(unsettled):
+                return True
 
     def misfits(self, piece: Piece, weights: list[float]) -> NDArray[np.bool_]:
         """Return [n], True where a weight does not give the stored element."""
