@@ -1,9 +1,8 @@
 """The commands that change weights and change them back: edit, undo."""
 
-import contextlib
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ from prosocial.editing.edits.record import EditRecord
 from prosocial.editing.edits.scaling import Scale, parse_ramp, parse_scale, read_coefficients
 from prosocial.editing.errors import InputError
 
+from .progress import byte_progress
 from .weights import Json, print_data
 
 
@@ -67,7 +67,7 @@ def edit(
     from prosocial.editing.edits.rounding import Rounding
 
     chosen = Rounding(rounding, seed)  # type: ignore[arg-type]  # it refuses any other word
-    with _progress(visible=not as_json) as progress:
+    with byte_progress("edit", visible=not as_json) as progress:
         record = apply_edit(
             planned,
             out,
@@ -164,18 +164,3 @@ def _warn_swallowed(record: EditRecord) -> None:
             "saved in float32",
             file=sys.stderr,
         )
-
-
-@contextlib.contextmanager
-def _progress(*, visible: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Show bytes, speed and time left on a terminal, and nothing elsewhere."""
-    if not visible or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress("edit", *columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("edit", total=None)
-        yield lambda done, size: bar.update(task, completed=done, total=size)

@@ -15,6 +15,7 @@ import typer
 
 from prosocial.editing.errors import ProsocialError
 
+from .audit import audit
 from .bundle import chat, export_command, generate
 from .diff import diff
 from .edit import edit, undo
@@ -42,6 +43,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("chat", chat, "Bundles", "prosocial chat bundle"),
     ("verify", verify, "Trust", "prosocial verify bundle --reference runs/quickstart/steered"),
     ("compare", compare, "Trust", "prosocial compare base edited --probes probes.jsonl"),
+    ("audit", audit, "Trust", "prosocial audit edited --base base --vector harm-vector"),
 )
 
 app = typer.Typer(

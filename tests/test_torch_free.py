@@ -66,6 +66,7 @@ LIGHT = (
     "recipes/runner.py",
     "recipes/stage.py",
     "recipes/store.py",
+    "verify/audit",
     "verify/probes.py",
     "verify/statistics",
 )

@@ -1,0 +1,52 @@
+"""The command that holds a checkpoint against the claim of its edit: audit."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from prosocial.editing.checkpoints.source import resolve_model
+
+from .progress import byte_progress
+
+EXIT_CODES = {"confirmed": 0, "confirmed within rounding": 0, "refuted": 1, "cannot say": 3}
+
+
+def audit(
+    model: Annotated[str, typer.Argument(help="The checkpoint to audit: a folder or a Hub id.")],
+    base: Annotated[str | None, typer.Option(help="What it was made from: a folder or a Hub id.")] = None,
+    vector: Annotated[
+        list[Path] | None, typer.Option(help="A harm vector that was subtracted (repeat it, up to four).")
+    ] = None,
+    ignore_record: Annotated[
+        bool, typer.Option("--ignore-record", help="Recover the coefficients although there is an edit record.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="One per core by default.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many tensors the table shows.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object (prosocial.audit/1).")] = False,
+) -> None:
+    """Prove or refute that a checkpoint is its base minus a harm vector.
+
+    By the digests of its edit record; with --base and --vector, by doing the edit again; without a record, by
+    recovering the coefficients from the weights. Exit code: 0 confirmed, 1 refuted, 3 cannot say.
+    """
+    from prosocial.verify.audit.auditing import audit_model
+    from prosocial.verify.audit.terminal import print_audit
+
+    folders = resolve_model(model), None if base is None else resolve_model(base)
+    with byte_progress("audit", visible=not as_json) as progress:
+        report = audit_model(
+            folders[0],
+            base=folders[1],
+            vectors=vector or (),
+            ignore_record=ignore_record,
+            threads=threads,
+            progress=progress,
+        )
+    if as_json:
+        typer.echo(json.dumps(report.to_json(), ensure_ascii=False, allow_nan=False))
+    else:
+        print_audit(report, Console(), top=top)
+    raise typer.Exit(EXIT_CODES[report.verdict])

@@ -1,0 +1,169 @@
+"""An audit: which levels can run on what is given, tensor by tensor on several threads, and the worst of what they say.
+
+Level 1 needs the model and its record; level 2 also the base and the vector; level 3 takes the record's place where
+there is none. A signature over the record will be one more level before the first.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from prosocial.editing.checkpoints.digests import digest_tensor
+from prosocial.editing.checkpoints.folder import Checkpoint
+from prosocial.editing.checkpoints.header import TensorInfo
+from prosocial.editing.edits.record import RECORD_NAME, EditRecord, read_record
+from prosocial.editing.errors import InputError
+
+from . import forensics, integrity, recomputation
+from .claim import Claim, NoClaim, read_claim
+from .document import AuditReport, LevelAudit, SideDifference, TensorAudit
+from .side_files import compare_side_files
+from .vectors import GivenVector, open_vectors
+from .verdicts import Verdict, worst
+from .weights import common_weights
+
+Progress = Callable[[int, int], None]  # bytes of tensors done, bytes in all
+Found = TypeVar("Found")
+
+
+def audit_model(
+    model: Path,
+    *,
+    base: Path | None = None,
+    vectors: Sequence[Path] = (),
+    ignore_record: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> AuditReport:
+    """Check the claim that a checkpoint is its base minus harm vectors.
+
+    Every weight is read in pieces; memory does not depend on the size of the model. Torch is needed for vectors that
+    are not stored dense.
+
+    Args:
+        model: the checkpoint, with or without its edit record.
+        base: what it was made from; without, only digests are checked.
+        vectors: harm vectors, at most four.
+        ignore_record: recover coefficients although there is a record.
+        threads: number of workers; None takes one per core.
+        progress: called after each tensor with the bytes done and the bytes in all.
+
+    Raises:
+        InputError: vectors without a base, more than four, or vectors that are for another architecture.
+        ArtefactError: a folder is no checkpoint or no vector, or a record is broken.
+    """
+    if vectors and base is None:
+        raise InputError("vectors should come with the base that they were subtracted from: give --base")
+    checkpoint = Checkpoint.open(model)
+    parent = None if base is None else Checkpoint.open(base)
+    given = [] if parent is None else open_vectors(vectors, parent)
+    recorded = (model / RECORD_NAME).is_file() and not ignore_record
+    record = read_record(model) if recorded else None
+    work = _Work(checkpoint, threads, progress, n_passes=int(record is not None) + int(parent is not None))
+    levels: list[LevelAudit] = []
+    tensors: list[TensorAudit] = []
+    if record is not None:
+        digests = work.over(checkpoint.tensors, lambda name: digest_tensor(checkpoint.tensors[name]))
+        levels.append(integrity.check_digests(checkpoint, record, digests))
+    if parent is not None:
+        level, tensors = _recompute(work, record, parent, given) if record else _examine(work, parent, given)
+        levels.append(level)
+    sides = None if parent is None else compare_side_files(parent, checkpoint)
+    return AuditReport(
+        model=model.name,
+        base=base.name if base else None,
+        vectors=tuple(vector.name for vector in given),
+        verdict=worst([level.verdict for level in levels] + _side_verdict(sides)),
+        levels=tuple(levels),
+        weights=common_weights(tensor.weights for tensor in tensors if not tensor.n_misfits),
+        tensors=tuple(sorted(tensors, key=lambda tensor: tensor.name)),
+        side_files=sides,
+    )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Tensors of a model on several threads, the largest first, with the bytes done over all passes."""
+
+    checkpoint: Checkpoint
+    threads: int | None
+    progress: Progress | None
+    n_passes: int
+
+    def over(self, names: Iterable[str], look: Callable[[str], Found], *, n_before: int = 0) -> dict[str, Found]:
+        """Return what was found of each tensor; `n_before` passes are done already."""
+        tensors, size = self.checkpoint.tensors, self.checkpoint.size_bytes
+        ordered = sorted(names, key=lambda name: -tensors[name].size_bytes)
+        found, done = {}, n_before * size
+        pool = ThreadPoolExecutor(self.threads or len(os.sched_getaffinity(0)), thread_name_prefix="audit")
+        try:
+            futures = {pool.submit(look, name): name for name in ordered}
+            for future in as_completed(futures):
+                name = futures[future]
+                found[name] = future.result()
+                done += tensors[name].size_bytes
+                if self.progress:
+                    self.progress(done, self.n_passes * size)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        return found
+
+
+def _recompute(
+    work: _Work, record: EditRecord, base: Checkpoint, vectors: Sequence[GivenVector]
+) -> tuple[LevelAudit, list[TensorAudit]]:
+    """Level 2."""
+    pairs, wrong = _pair(base, work.checkpoint, same_dtype=True)
+    try:
+        claim: Claim = read_claim(record, work.checkpoint, vectors)
+    except NoClaim as none:
+        return _level_2(none.verdict, [none.reason, *wrong]), []
+    found = work.over(pairs, lambda name: recomputation.recompute_tensor(claim, *pairs[name]), n_before=1)
+    tensors = [audit for audit, _ in found.values()]
+    if wrong:
+        reasons = [*wrong, *(f"{each.name}: {each.reason}" for each in tensors if each.verdict is Verdict.REFUTED)]
+        return _level_2(Verdict.REFUTED, reasons), tensors
+    return recomputation.conclude(record, tensors, [digest for _, digest in found.values()]), tensors
+
+
+def _level_2(verdict: Verdict, reasons: list[str]) -> LevelAudit:
+    return LevelAudit(level=2, title=recomputation.TITLE, verdict=verdict, reasons=tuple(reasons))
+
+
+def _examine(work: _Work, base: Checkpoint, vectors: Sequence[GivenVector]) -> tuple[LevelAudit, list[TensorAudit]]:
+    """Level 3."""
+    pairs, wrong = _pair(base, work.checkpoint, same_dtype=False)
+    look = partial(_examine_pair, pairs, vectors)
+    tensors = list(work.over(pairs, look).values())
+    return forensics.conclude(sorted(tensors, key=lambda tensor: tensor.name), wrong)
+
+
+def _examine_pair(
+    pairs: dict[str, tuple[TensorInfo, TensorInfo]], vectors: Sequence[GivenVector], name: str
+) -> TensorAudit:
+    return forensics.examine_tensor(*pairs[name], vectors)
+
+
+def _pair(
+    base: Checkpoint, model: Checkpoint, *, same_dtype: bool
+) -> tuple[dict[str, tuple[TensorInfo, TensorInfo]], list[str]]:
+    """Return the tensors that both hold in one shape, and what is wrong with all others."""
+    wrong, pairs = [], {}
+    for name in sorted({*base.tensors, *model.tensors}):
+        left, right = base.tensors.get(name), model.tensors.get(name)
+        if left is None or right is None:
+            wrong.append(f"{name}: in the {'base' if left else 'model'} alone")
+        elif left.shape != right.shape or (same_dtype and left.dtype != right.dtype):
+            wrong.append(f"{name}: {left.dtype} {left.shape} in the base, {right.dtype} {right.shape} in the model")
+        else:
+            pairs[name] = (left, right)
+    return pairs, wrong
+
+
+def _side_verdict(sides: Sequence[SideDifference] | None) -> list[Verdict]:
+    """Other side files leave the claim about the weights as it is; what the model then says is another matter."""
+    return [Verdict.CANNOT_SAY] if sides else []

@@ -1,0 +1,75 @@
+"""Level 1: the bytes of a checkpoint against the digests of its own edit record; no base is needed."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from prosocial.editing.checkpoints.digests import TensorDigest, combine
+from prosocial.editing.checkpoints.folder import Checkpoint
+from prosocial.editing.edits.record import EditRecord
+from prosocial.editing.files import sha256_file
+
+from .document import LevelAudit
+from .verdicts import Verdict
+
+LEVEL: Final = 1
+TITLE = "digests of the edit record"
+
+
+def check_digests(checkpoint: Checkpoint, record: EditRecord, digests: Mapping[str, TensorDigest]) -> LevelAudit:
+    """Hold weights and side files against a record.
+
+    Args:
+        checkpoint: the model.
+        record: its own.
+        digests: of every tensor of the model, by name.
+
+    Returns:
+        Confirmed: every byte is the one that the record speaks of. It says nothing of whether the record is true.
+    """
+    recorded = record.result.tensors
+    if record.result.fingerprint is None or any(tensor.sha256 is None for tensor in recorded.values()):
+        reason = "the record holds no digests: the edit was told to make none"
+        return LevelAudit(level=LEVEL, title=TITLE, verdict=Verdict.CANNOT_SAY, reasons=(reason,))
+    wrong = [*_tensors(record, digests), *_fingerprint(record), *_side_files(checkpoint.folder, record)]
+    if wrong:
+        return LevelAudit(level=LEVEL, title=TITLE, verdict=Verdict.REFUTED, reasons=tuple(wrong))
+    n_files = len(record.result.side_files)
+    reason = (
+        f"{len(digests)} tensors and {n_files} side files as recorded, fingerprint {record.result.fingerprint[:16]}"
+    )
+    return LevelAudit(level=LEVEL, title=TITLE, verdict=Verdict.CONFIRMED, reasons=(reason,))
+
+
+def _tensors(record: EditRecord, digests: Mapping[str, TensorDigest]) -> Iterable[str]:
+    recorded = record.result.tensors
+    for name in sorted({*recorded, *digests}):
+        if name not in digests:
+            yield f"{name}: in the record, not in the model"
+        elif name not in recorded:
+            yield f"{name}: in the model, not in the record"
+        else:
+            found, said = digests[name], recorded[name]
+            if (found.dtype, found.shape) != (said.dtype, said.shape):
+                yield f"{name}: {found.dtype} {found.shape}, the record says {said.dtype} {said.shape}"
+            elif found.sha256 != said.sha256:
+                yield f"{name}: SHA-256 {found.sha256[:16]}, the record says {str(said.sha256)[:16]}"
+
+
+def _fingerprint(record: EditRecord) -> Iterable[str]:
+    """Yield what is wrong with the record in itself."""
+    said = record.result.tensors.items()
+    own = combine(TensorDigest(name, tensor.dtype, tensor.shape, str(tensor.sha256)) for name, tensor in said)
+    if own != record.result.fingerprint:
+        yield f"the record's digests make the fingerprint {own[:16]}, it says {str(record.result.fingerprint)[:16]}"
+
+
+def _side_files(folder: Path, record: EditRecord) -> Iterable[str]:
+    for path, sha256 in record.result.side_files.items():
+        inside = ".." not in Path(path).parts and not Path(path).is_absolute()
+        if not inside:
+            yield f"{path}: the record names a file outside of the model"
+        elif not (folder / path).is_file():
+            yield f"{path}: in the record, not in the model"
+        elif sha256_file(folder / path) != sha256:
+            yield f"{path}: other bytes than the record speaks of"

@@ -1,0 +1,119 @@
+"""What travels with the weights and changes what a model says: chat template, generation config, tokenizer, config."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from prosocial.editing.checkpoints.folder import Checkpoint
+from prosocial.editing.errors import ArtefactError
+
+from .document import SideDifference
+
+ANONYMOUS = frozenset(("_name_or_path", "_from_model_config", "transformers_version"))
+RENAMED = {"torch_dtype": "dtype"}  # transformers 5 writes the second
+TOKENIZER = frozenset(
+    (
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "vocab.txt",
+        "merges.txt",
+        "spiece.model",
+    )
+)
+TEMPLATE_KEY = "chat_template"
+
+
+def compare_side_files(base: Checkpoint, model: Checkpoint) -> tuple[SideDifference, ...]:
+    """Return what differs, sorted by part and file; licences, cards and the like do not count.
+
+    JSON is compared by value, without the keys that only say where a file comes from.
+
+    Raises:
+        ArtefactError: a JSON file of either is broken.
+    """
+    files = [set(each.side_files) for each in (base, model)]
+    found = [*_chat_template(base.folder, model.folder)]
+    for path in sorted(files[0] | files[1]):
+        part = _part(path)
+        if part is None:
+            continue
+        present = [path in each for each in files]
+        if present == [True, True]:
+            found += _file(part, path, base.folder / path, model.folder / path)
+        else:
+            where = "not in the model" if present[0] else "not in the base"
+            found.append(SideDifference(part=part, file=path, difference=where))
+    return tuple(sorted(found, key=lambda each: (each.part, each.file)))
+
+
+def _part(path: str) -> str | None:
+    """Return what a file is part of; None for one that does not change what the model says."""
+    if path == "config.json":
+        return "config"
+    if path == "generation_config.json":
+        return "generation config"
+    if path in TOKENIZER:
+        return "tokenizer"
+    if path.startswith("additional_chat_templates/"):
+        return "chat template"
+    return "code" if path.endswith(".py") else None
+
+
+def _chat_template(base: Path, model: Path) -> Iterator[SideDifference]:
+    """The default template, wherever each folder keeps it."""
+    (_, before), (file, after) = map(_read_template, (base, model))
+    if before != after:
+        changed = {(True, False): "is missing", (False, True): "is not in the base"}
+        yield SideDifference(
+            part="chat template",
+            file=file,
+            difference=changed.get((before is not None, after is not None), "other text"),
+        )
+
+
+def _read_template(folder: Path) -> tuple[str, object]:
+    if (folder / "chat_template.jinja").is_file():
+        return "chat_template.jinja", (folder / "chat_template.jinja").read_text(encoding="utf-8", errors="replace")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            template = _read_json(folder / name).get(TEMPLATE_KEY)
+            if template is not None:
+                return name, template
+    return "tokenizer_config.json", None
+
+
+def _file(part: str, path: str, base: Path, model: Path) -> Iterator[SideDifference]:
+    if base.read_bytes() == model.read_bytes():
+        return
+    if not path.endswith(".json"):
+        yield SideDifference(part=part, file=path, difference="other bytes")
+        return
+    before, after = (
+        {RENAMED.get(key, key): value for key, value in _read_json(each).items()} for each in (base, model)
+    )
+    ignored = ANONYMOUS | {TEMPLATE_KEY}
+    keys = [key for key in sorted({*before, *after} - ignored) if before.get(key) != after.get(key)]
+    if keys:
+        yield SideDifference(part=part, file=path, difference=_tell(keys, before, after))
+
+
+def _tell(keys: list[str], before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    told = [f"{key}: {_short(before.get(key))} -> {_short(after.get(key))}" for key in keys[:3]]
+    return "; ".join(told) + (f"; and {len(keys) - 3} more" if len(keys) > 3 else "")
+
+
+def _short(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)[:40]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtefactError(f"{path} should hold JSON: {error}; download or save it again") from None
+    return value if isinstance(value, dict) else {"": value}
