@@ -53,7 +53,7 @@ def forge(folder: Path, change: Callable[[Record], None]) -> None:
     change(record)
     digests = {name: digest_tensor(tensor) for name, tensor in Checkpoint.open(folder).tensors.items()}
     for name, digest in digests.items():
-        record["result"]["tensors"][name] |= {"sha256": digest.sha256}
+        record["result"]["tensors"][name] |= {"blake3": digest.blake3}
     record["result"]["fingerprint"] = combine(digests.values())
     path.write_text(json.dumps(record))
 
@@ -141,7 +141,7 @@ COEFFICIENT = ("terms", 0, "coefficients", 0)
         (_set("arithmetic", "fused_multiply_add", to=True), Verdict.CANNOT_SAY, "not known here: fused_multiply_add"),
         (_set("arithmetic", "rounding_seed", to=-1), Verdict.CANNOT_SAY, "not known here: rounding_seed"),
         (_set("terms", to=[]), Verdict.CANNOT_SAY, "names 0 vectors"),
-        (_set("terms", 0, "sha256", to="0" * 64), Verdict.CANNOT_SAY, "none of the given vectors"),
+        (_set("terms", 0, "blake3", to="0" * 64), Verdict.CANNOT_SAY, "none of the given vectors"),
         (_set("base", "fingerprint", to="0" * 64), Verdict.CANNOT_SAY, "the base given has fingerprint"),
         (_set("result", "side_files", to={"../x": "0"}), Verdict.REFUTED, "outside of the model"),
         (_set("result", "side_files", to={"absent": "0"}), Verdict.REFUTED, "absent: in the record"),

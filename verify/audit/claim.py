@@ -104,10 +104,10 @@ def _find(term: Term, vectors: Sequence[GivenVector]) -> GivenVector:
     """Return the vector that a term names; one without a digest is taken to be the only one given."""
     if not vectors:
         raise NoClaim(Verdict.CANNOT_SAY, "the record's vector is not given: give it with --vector")
-    if term.sha256 is None and len(vectors) == 1:
+    if term.blake3 is None and len(vectors) == 1:
         return vectors[0]
     for vector in vectors:
-        if term.sha256 is not None and vector.folder.sha256() == term.sha256:
+        if term.blake3 is not None and vector.folder.blake3() == term.blake3:
             return vector
-    said = (term.sha256 or "none")[:16]
+    said = (term.blake3 or "none")[:16]
     raise NoClaim(Verdict.CANNOT_SAY, f"none of the given vectors is the record's (SHA-256 {said})")

@@ -7,7 +7,7 @@ import numpy as np
 
 from prosocial.editing.checkpoints.digests import stream_tensor
 from prosocial.editing.checkpoints.header import TensorInfo
-from prosocial.editing.edits.arithmetic import STORED
+from prosocial.editing.checkpoints.numbers import STORED
 
 from .document import LevelAudit, TensorAudit, Weight
 from .misfits import Misfits, tell_first

@@ -28,7 +28,7 @@ def check_digests(checkpoint: Checkpoint, record: EditRecord, digests: Mapping[s
         Confirmed: every byte is the one that the record speaks of. It says nothing of whether the record is true.
     """
     recorded = record.result.tensors
-    if record.result.fingerprint is None or any(tensor.sha256 is None for tensor in recorded.values()):
+    if record.result.fingerprint is None or any(tensor.blake3 is None for tensor in recorded.values()):
         reason = "the record holds no digests: the edit was told to make none"
         return LevelAudit(level=LEVEL, title=TITLE, verdict=Verdict.CANNOT_SAY, reasons=(reason,))
     wrong = [*_tensors(record, digests), *_fingerprint(record), *_side_files(checkpoint.folder, record)]
@@ -52,14 +52,14 @@ def _tensors(record: EditRecord, digests: Mapping[str, TensorDigest]) -> Iterabl
             found, said = digests[name], recorded[name]
             if (found.dtype, found.shape) != (said.dtype, said.shape):
                 yield f"{name}: {found.dtype} {found.shape}, the record says {said.dtype} {said.shape}"
-            elif found.sha256 != said.sha256:
-                yield f"{name}: SHA-256 {found.sha256[:16]}, the record says {str(said.sha256)[:16]}"
+            elif found.blake3 != said.blake3:
+                yield f"{name}: BLAKE3 {found.blake3[:16]}, the record says {str(said.blake3)[:16]}"
 
 
 def _fingerprint(record: EditRecord) -> Iterable[str]:
     """Yield what is wrong with the record in itself."""
     said = record.result.tensors.items()
-    own = combine(TensorDigest(name, tensor.dtype, tensor.shape, str(tensor.sha256)) for name, tensor in said)
+    own = combine(TensorDigest(name, tensor.dtype, tensor.shape, str(tensor.blake3)) for name, tensor in said)
     if own != record.result.fingerprint:
         yield f"the record's digests make the fingerprint {own[:16]}, it says {str(record.result.fingerprint)[:16]}"
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prosocial.editing.checkpoints.header import TensorInfo
-from prosocial.editing.edits.arithmetic import PIECE_ELEMENTS, STORED, widen
+from prosocial.editing.checkpoints.numbers import PIECE_ELEMENTS, STORED, widen
 from prosocial.editing.edits.deltas import Delta, Deltas
 from prosocial.editing.edits.tensor_edit import read_whole
 

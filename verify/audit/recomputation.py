@@ -1,15 +1,16 @@
 """Level 2: the edit of a record done once more, element by element; every bit must come out again."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from prosocial.editing.checkpoints.digests import TensorDigest, combine, digest_tensor
 from prosocial.editing.checkpoints.header import TensorInfo
-from prosocial.editing.edits.arithmetic import STORED, PieceSubtraction, widen
+from prosocial.editing.checkpoints.numbers import STORED, widen
+from prosocial.editing.edits.arithmetic import PieceSubtraction
 from prosocial.editing.edits.record import EditRecord
 
 from .claim import Claim
@@ -37,7 +38,7 @@ def recompute_tensor(claim: Claim, base: TensorInfo, found: TensorInfo) -> tuple
     coefficient = claim.coefficients.get(found.name)
     if coefficient is None or found.dtype not in STORED or not found.n_elements:
         return _untouched(base, found, claimed=coefficient is not None)
-    digest, misfits = hashlib.sha256(), Misfits()
+    digest, misfits = blake3(), Misfits()
     formula = f"base - {coefficient:.7g} * {claim.vector.name}"
     with open_pieces(base, found, [claim.vector.deltas]) as reader:
         piece = PieceSubtraction(found.dtype, rounding=claim.rounding)
@@ -87,7 +88,7 @@ def _untouched(base: TensorInfo, found: TensorInfo, *, claimed: bool) -> tuple[T
     before, after = digest_tensor(base), digest_tensor(found)
     if claimed and found.n_elements:
         return _found(found, Verdict.REFUTED, f"the record edits a tensor of {found.dtype}"), before
-    if before.sha256 == after.sha256:
+    if before.blake3 == after.blake3:
         return _found(found, Verdict.CONFIRMED, "equal to the base"), before
     return _found(found, Verdict.REFUTED, "the record calls it untouched, and it is not the base's"), before
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from prosocial.editing.edits.arithmetic import PIECE_ELEMENTS
+from prosocial.editing.checkpoints.numbers import PIECE_ELEMENTS
 
 from .exact import Bounds, ExactSearch
 from .intervals import TOLERANCES

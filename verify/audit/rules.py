@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from prosocial.editing.edits.arithmetic import PIECE_ELEMENTS, STORED, PieceSubtraction
+from prosocial.editing.checkpoints.numbers import PIECE_ELEMENTS, STORED
+from prosocial.editing.edits.arithmetic import PieceSubtraction
 from prosocial.editing.edits.rounding import round_nearest
 
 
