@@ -16,6 +16,7 @@ class Backbone(nn.Module):
 
     Attributes:
         model: the whole model. output_weight: [V, H], rows of the output embedding.
+        context_length: most tokens in a row, None if there is no limit.
 
     Raises:
         InputError: the model has no body of its own or no output embedding, or the split does not give its own logits
@@ -37,7 +38,7 @@ class Backbone(nn.Module):
         self.logit_scale: float = float(getattr(text, "logit_scale", None) or 1.0) / float(
             getattr(text, "logits_scaling", None) or 1.0
         )
-        self.context_length: int | None = getattr(text, "max_position_embeddings", None)
+        self.context_length = _context_length(text)
         self._check_split()
 
     @property
@@ -83,6 +84,27 @@ class Backbone(nn.Module):
                 f"{type(self.model).__name__} should give the same logits from its last hidden state as by itself, "
                 f"the largest difference is {difference:.3g}: this architecture is not supported"
             )
+
+
+def rope_parameters(text: Any) -> list[dict[str, Any]]:
+    """Return the rotary parameters of a text config: one set, or one for each kind of layer."""
+    given = getattr(text, "rope_parameters", None) or {}
+    nested = [rope for rope in given.values() if isinstance(rope, dict)]
+    return nested or [given]
+
+
+def _context_length(text: Any) -> int | None:
+    """Return for how many positions the keys in a cache stay right.
+
+    LongRoPE turns the keys of a longer text otherwise from its first token on: they would have to be computed again.
+    """
+    limits = [
+        int(rope["original_max_position_embeddings"])
+        for rope in rope_parameters(text)
+        if rope.get("rope_type") == "longrope"
+    ]
+    longest = getattr(text, "max_position_embeddings", None)
+    return min([*limits, *([] if longest is None else [longest])], default=None)
 
 
 def _output_embedding(model: PreTrainedModel) -> Any:

@@ -22,7 +22,7 @@ from .wrapper import PlainGraph, SteeredGraph
 TOLERANCE = 1e-3
 N_DECODE = 3
 PROMPT_TOKENS = 12
-LONGEST_WINDOW = 1024  # a sliding window up to this size is crossed by the probe
+MOST_LOGITS = 1 << 28  # 1 GiB: a sliding window is crossed by the probe where its logits stay below that
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,14 @@ class Agreement:
     Attributes:
         n_positions: positions compared. max_logit_difference, max_risk_difference: over all of them.
         n_near_ties: tokens admitted by one side only, all of them within the tolerance of a boundary.
+        crosses_window: a prompt went beyond the sliding window; True without one, False where it would not fit.
     """
 
     n_positions: int
     max_logit_difference: float
     max_risk_difference: float
     n_near_ties: int
+    crosses_window: bool
 
     def as_json(self) -> dict[str, object]:
         """Return what `parity.json` holds."""
@@ -48,7 +50,8 @@ class Agreement:
 def check_agreement(path: Path, graph: PlainGraph | SteeredGraph) -> Agreement:
     """Compare `model.onnx` at `path` with the wrapper's own model on random tokens.
 
-    Batches of 1 and 3 rows; a prefill and three decode steps; default controls, and others by row.
+    Batches of 1 and 3 rows, the single one beyond a sliding window; a prefill and three decode steps; default controls,
+    and others by row.
 
     Raises:
         ProsocialError: a logit or risk differs by more than 1e-3, or a decision differs that is no near tie.
@@ -56,9 +59,9 @@ def check_agreement(path: Path, graph: PlainGraph | SteeredGraph) -> Agreement:
     """
     session = GraphSession(path, shares_cache=graph.body.profile == "ort")
     worst, risk, ties, n_positions = 0.0, 0.0, 0, 0
-    for n_rows in (1, 3):
+    for n_rows, n_prompt in ((1, _long_prompt(graph)), (3, _fitting(graph, PROMPT_TOKENS))):
         for controls in _control_choices(graph, n_rows):
-            for actual, expected, near in _passes(session, graph, n_rows, controls):
+            for actual, expected, near in _passes(session, graph, (n_rows, n_prompt), controls):
                 step = _compare(actual, expected, near)
                 worst, risk, ties = max(worst, step[0]), max(risk, step[1]), ties + step[2]
                 n_positions += actual["logits"].shape[0] * actual["logits"].shape[1]
@@ -67,7 +70,7 @@ def check_agreement(path: Path, graph: PlainGraph | SteeredGraph) -> Agreement:
             f"the graph should agree with torch within {TOLERANCE}, the largest difference is {worst:.3g} in logits "
             f"and {risk:.3g} in risk: this model does not export in profile {graph.body.profile!r}, try the other one"
         )
-    return Agreement(n_positions, worst, risk, ties)
+    return Agreement(n_positions, worst, risk, ties, _long_prompt(graph) > _window(graph))
 
 
 def _control_choices(graph: PlainGraph | SteeredGraph, n_rows: int) -> list[ControlArrays | None]:
@@ -92,11 +95,14 @@ Pass = tuple[Outputs, Outputs, Callable[[], NDArray[np.bool_]]]
 
 
 def _passes(
-    session: GraphSession, graph: PlainGraph | SteeredGraph, n_rows: int, controls: ControlArrays | None
+    session: GraphSession,
+    graph: PlainGraph | SteeredGraph,
+    shape: tuple[int, int],
+    controls: ControlArrays | None,
 ) -> Iterator[Pass]:
-    """Yield, for a prefill and some decode steps, both sides' outputs and where torch's decision is a near tie."""
-    backbone = graph.body.backbone
-    n_prompt, size = _prompt_tokens(graph), backbone.output_weight.shape[0]
+    """Yield, for a prefill [B, S] and some decode steps, both sides' outputs and where a decision is a near tie."""
+    backbone, (n_rows, n_prompt) = graph.body.backbone, shape
+    size = backbone.output_weight.shape[0]
     ids = torch.randint(size, (n_rows, n_prompt + N_DECODE), generator=torch.Generator().manual_seed(0))
     buffers, cache, n_past = session.new_cache(n_rows, ids.shape[1]), DynamicCache(), 0
     for n_new in (n_prompt, *[1] * N_DECODE):
@@ -152,9 +158,20 @@ def _compare(actual: Outputs, expected: Outputs, near: Callable[[], NDArray[np.b
     return logits, risk, int(differs.sum())
 
 
-def _prompt_tokens(graph: PlainGraph | SteeredGraph) -> int:
-    """Tokens of the probe's prompt: beyond a sliding window where that is affordable, inside the context."""
+def _long_prompt(graph: PlainGraph | SteeredGraph) -> int:
+    """Tokens of a prompt beyond the sliding window, where that is affordable."""
+    beyond = _window(graph) + 8
+    affordable = beyond * graph.body.backbone.output_weight.shape[0] <= MOST_LOGITS
+    return _fitting(graph, max(PROMPT_TOKENS, beyond if affordable else 0))
+
+
+def _fitting(graph: PlainGraph | SteeredGraph, n_tokens: int) -> int:
+    longest = graph.body.backbone.context_length
+    return n_tokens if longest is None else min(n_tokens, longest - N_DECODE)
+
+
+def _window(graph: PlainGraph | SteeredGraph) -> int:
+    """Return the sliding window, 0 if there is none inside the context."""
     backbone = graph.body.backbone
-    window = getattr(backbone.model.config.get_text_config(), "sliding_window", None) or 0
-    wanted = max(PROMPT_TOKENS, window + 8 if window <= LONGEST_WINDOW else 0)
-    return min(wanted, (backbone.context_length or wanted + N_DECODE) - N_DECODE)
+    window: int = getattr(backbone.model.config.get_text_config(), "sliding_window", None) or 0
+    return 0 if backbone.context_length is not None and window >= backbone.context_length else window

@@ -2,18 +2,20 @@
 
 The operator appends to the key/value cache, is causal by itself and knows sliding windows and soft-caps; rotary
 embeddings and norms stay the model's own. Contract: com.microsoft.GroupQueryAttention in ONNX Runtime's
-ContribOperators.md. No mask function is registered under this name, so that transformers builds no mask.
+ContribOperators.md. The mask function registered beside it builds no mask; it reads the window of each layer.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from prosocial.editing.errors import InputError
+
+from .reach import MaskFunction, Rehearsal
 
 NAME = "prosocial_group_query"
 KNOWN_EXTRAS = {"dropout", "is_causal", "position_ids", "output_attentions", "use_cache", "cache_position", "head_mask"}
@@ -25,18 +27,18 @@ class GraphCache:
     Args:
         past: (key, value) of each layer, [B, kv heads, past, head size].
         attention_mask: [B, past + S], ones where there is a token (right padding only).
+        windows: of each layer, -1: none.
     """
 
     is_compileable = False
     is_sliding: tuple[bool, ...] = ()
     layers: tuple[object, ...] = ()
 
-    def __init__(self, past: list[tuple[Tensor, Tensor]], attention_mask: Tensor) -> None:
-        self.past = past
+    def __init__(self, past: list[tuple[Tensor, Tensor]], attention_mask: Tensor, windows: Mapping[int, int]) -> None:
+        self.past, self.windows = past, windows
         self.present: list[tuple[Tensor, Tensor]] = list(past)
         self.last_index = (attention_mask.sum(1) - 1).to(torch.int32)  # [B]
         self.total = torch.full((), attention_mask.shape[1], dtype=torch.int32)
-        self.seen: set[int] = set()
 
     def update(self, key: Tensor, value: Tensor, layer_index: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """Hand the new keys and values on."""
@@ -54,10 +56,20 @@ class GraphCache:
         """Length and offset of the keys."""
         return self.get_seq_length(layer_index) + query_length, 0
 
+    def mask(self, mask_function: MaskFunction) -> None:
+        """Build no mask."""
+
     def attend(
-        self, layer_index: int, query: Tensor, key: Tensor, value: Tensor, *, scale: float, window: int, soft_cap: float
+        self, layer_index: int, heads: Sequence[Tensor], mask: object, *, scale: float, soft_cap: float
     ) -> Tensor:
-        """Emit the operator for query [B, h, S, d] and new keys and values [B, kv, S, d]; return [B, S, h, d]."""
+        """Emit the operator for query [B, h, S, d] and new keys and values [B, kv, S, d]; return [B, S, h, d].
+
+        Raises:
+            InputError: there is a mask, which the operator would ignore.
+        """
+        if mask is not None:
+            raise InputError("it should attend without a mask while it is traced, found one")
+        query, key, value = heads
         n_rows, n_heads, n_new, head_size = query.shape
         past_key, past_value = self.past[layer_index]
         total = past_key.shape[2] + n_new
@@ -68,7 +80,7 @@ class GraphCache:
                 "num_heads": n_heads,
                 "kv_num_heads": key.shape[1],
                 "scale": scale,
-                "local_window_size": window,
+                "local_window_size": self.windows[layer_index],
                 "softcap": soft_cap,
             },
             dtypes=[query.dtype] * 3,
@@ -80,11 +92,10 @@ class GraphCache:
             version=1,
         )
         self.present[layer_index] = (present[0], present[1])
-        self.seen.add(layer_index)
         return output.view(n_rows, n_new, n_heads, head_size)
 
 
-_tracing: list[GraphCache] = []
+_listening: list[GraphCache | Rehearsal] = []
 
 
 def group_query_attention(
@@ -92,35 +103,33 @@ def group_query_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: object,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     **extras: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as GroupQueryAttention does; only while a graph is traced.
+    """Attend as GroupQueryAttention does; only inside `tracing`. The window is that of the layer's mask.
 
     Raises:
         InputError: the model hands over something that the operator would silently ignore.
     """
     unknown = sorted(name for name, given in extras.items() if given is not None and name not in KNOWN_EXTRAS)
-    if unknown or attention_mask is not None or not _tracing:
-        found = ", ".join(unknown) or ("a mask" if attention_mask is not None else "no trace under way")
-        raise InputError(f"profile 'ort' should get plain causal attention, found {found}: use --profile portable")
+    if unknown or not _listening:
+        raise InputError(f"it should attend plainly, found {', '.join(unknown) or 'no trace under way'}")
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
-    output = _tracing[-1].attend(
-        int(module.layer_idx),  # type: ignore[arg-type]  # transformers sets an int on every attention module
-        query,
-        key,
-        value,
-        scale=scale,
-        window=int(sliding_window or -1),
-        soft_cap=float(softcap or 0.0),
-    )
-    return output, None
+    layer_index = int(module.layer_idx)  # type: ignore[arg-type]  # transformers sets an int on every attention module
+    heads = (query, key, value)
+    return _listening[-1].attend(layer_index, heads, attention_mask, scale=scale, soft_cap=float(softcap or 0.0)), None
+
+
+def group_query_mask(*, mask_function: MaskFunction, **_: object) -> object:
+    """Return what stands in for the mask that transformers asks for."""
+    return _listening[-1].mask(mask_function) if _listening else None
 
 
 AttentionInterface.register(NAME, group_query_attention)
+AttentionMaskInterface.register(NAME, group_query_mask)
 
 
 @contextlib.contextmanager
@@ -131,14 +140,13 @@ def group_query(model: PreTrainedModel) -> Iterator[None]:
         InputError: the architecture does not go through transformers' attention interface, or it has attention sinks.
     """
     before = model.config._attn_implementation
-    if any("sink" in name for name, _ in model.named_parameters()):
-        raise InputError(
-            f"{type(model).__name__} has attention sinks, which profile 'ort' cannot express: use portable"
-        )
+    name = type(model).__name__
+    if any("sink" in parameter for parameter, _ in model.named_parameters()):
+        raise InputError(f"{name} has attention sinks, which profile 'ort' cannot express: use --profile portable")
     with contextlib.suppress(ValueError):
         model.set_attn_implementation(NAME)
     if model.config._attn_implementation != NAME:
-        raise InputError(f"{type(model).__name__} should use transformers' attention interface: use --profile portable")
+        raise InputError(f"{name} should use transformers' attention interface: use --profile portable")
     try:
         yield
     finally:
@@ -146,22 +154,13 @@ def group_query(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def tracing(cache: GraphCache) -> Iterator[None]:
-    """Direct the attention calls inside the block to `cache`.
-
-    Raises:
-        InputError: a layer did not call it.
-    """
-    _tracing.append(cache)
+def tracing(listener: GraphCache | Rehearsal) -> Iterator[None]:
+    """Direct the attention calls inside the block to `listener`."""
+    _listening.append(listener)
     try:
         yield
     finally:
-        _tracing.pop()
-    if len(cache.seen) != len(cache.past):
-        raise InputError(
-            f"every one of {len(cache.past)} layers should attend through transformers' attention interface, "
-            f"{len(cache.seen)} did: use --profile portable"
-        )
+        _listening.pop()
 
 
 def _flat(heads: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from prosocial.editing.errors import InputError
 from ..steered import SteeredModel
 from .attention import group_query
 from .axes import CONTROLS, name_axes
+from .experts import TRANSLATIONS
 from .sharing import share_transposed
 from .wrapper import PlainGraph, Profile, SteeredGraph
 
@@ -67,6 +68,7 @@ def trace_graph(graph: PlainGraph | SteeredGraph, folder: Path) -> TracedGraph:
                 input_names=inputs,
                 output_names=outputs,
                 opset_version=OPSETS[profile],
+                custom_translation_table=TRANSLATIONS,
                 dynamo=True,
                 verbose=False,
             )

@@ -8,26 +8,32 @@ from transformers import DynamicCache
 
 from prosocial.editing.errors import InputError
 
-from ..backbone import Backbone
+from ..backbone import Backbone, rope_parameters
 from ..lexicographic import Controls
 from ..steered import SteeredModel
-from .attention import GraphCache, tracing
+from .attention import GraphCache, group_query, tracing
+from .reach import Rehearsal
 
 Profile = Literal["ort", "portable"]
 Past = list[tuple[Tensor, Tensor]]
+CACHED_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 class CachedBackbone(nn.Module):
     """The backbone with its cache as plain tensors.
 
     Attributes:
-        n_layers, n_kv_heads, head_size: of the cache.
+        n_layers, n_kv_heads, head_size: of the cache. windows: how far back each layer looks (profile `ort` only).
+
+    Raises:
+        InputError: the model caches or attends in a way that the profile cannot express.
     """
 
     def __init__(self, backbone: Backbone, profile: Profile) -> None:
         super().__init__()
         self.backbone, self.profile = backbone, profile
         self.n_layers, self.n_kv_heads, self.head_size = _cache_shape(backbone)
+        self.windows = _windows(backbone, self.n_layers) if profile == "ort" else {}
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, past_key_values: Past
@@ -39,12 +45,14 @@ class CachedBackbone(nn.Module):
                 input_ids, attention_mask=attention_mask, position_ids=position_ids, past_key_values=cache
             )
             return hidden, layers_of(cache)
-        stand_in = GraphCache(past_key_values, attention_mask)
+        stand_in = GraphCache(past_key_values, attention_mask, self.windows)
         with tracing(stand_in):
             hidden = self.backbone.hidden(
                 input_ids, attention_mask=attention_mask, position_ids=position_ids, past_key_values=stand_in
             )
-        return hidden, stand_in.present
+        # The operator counts positions from the left: of a row that is padded there nothing is right.
+        is_padded_left = attention_mask[:, :1, None] == 0
+        return torch.where(is_padded_left, torch.nan, hidden), stand_in.present
 
 
 class PlainGraph(nn.Module):
@@ -97,15 +105,46 @@ class SteeredGraph(nn.Module):
 
 def _cache_shape(backbone: Backbone) -> tuple[int, int, int]:
     """Number of layers, key/value heads and head size, as one pass leaves them in the cache."""
-    cache = DynamicCache()
+    name, cache = type(backbone.model).__name__, DynamicCache()
+    text = backbone.model.config.get_text_config()
+    others = set(getattr(text, "layer_types", None) or ()) - CACHED_LAYERS
+    if others:
+        raise InputError(f"every layer of {name} should cache keys and values, found {sorted(others)}: not supported")
+    if any(rope.get("rope_type") == "dynamic" for rope in rope_parameters(text)):
+        raise InputError(f"{name} should keep its rotary frequencies, found rope_type 'dynamic': not supported")
     with torch.no_grad():
         backbone.hidden(torch.zeros(1, 2, dtype=torch.int64), past_key_values=cache)
     layers = layers_of(cache)
     shapes = {tuple(part.shape) for layer in layers for part in layer}
     if len(shapes) != 1:
-        raise InputError(f"every layer should cache keys and values of one shape, found {sorted(shapes)}")
+        raise InputError(
+            f"every layer of {name} should cache keys and values of one shape, found {sorted(shapes)}: not supported"
+        )
     _, n_heads, _, size = shapes.pop()
     return len(layers), n_heads, size
+
+
+@torch.no_grad()
+def _windows(backbone: Backbone, n_layers: int) -> dict[int, int]:
+    """Window of each layer; -1: none."""
+    name, rehearsal = type(backbone.model).__name__, Rehearsal()
+    with group_query(backbone.model):
+        try:
+            with tracing(rehearsal):
+                ids = torch.zeros(1, 2, dtype=torch.int64)
+                backbone.hidden(ids, attention_mask=torch.ones_like(ids), past_key_values=DynamicCache())
+        except InputError as error:
+            raise InputError(f"{name} does not fit profile 'ort', {error}: use --profile portable") from error
+        except (TypeError, AttributeError) as error:  # what stands in for a mask was taken for a tensor
+            raise InputError(
+                f"{name} does not fit profile 'ort', a layer reads its mask: use --profile portable"
+            ) from error
+    if sorted(rehearsal.windows) != list(range(n_layers)):
+        raise InputError(
+            f"every one of {name}'s {n_layers} layers should attend through transformers' attention interface, "
+            f"{sorted(rehearsal.windows)} did: use --profile portable"
+        )
+    return rehearsal.windows
 
 
 def layers_of(cache: DynamicCache) -> Past:

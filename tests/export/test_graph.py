@@ -7,12 +7,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from transformers import BloomConfig, BloomForCausalLM, GptOssConfig, GptOssForCausalLM
 
 from prosocial.editing.errors import InputError, ProsocialError
 from prosocial.export import Bundle, SteeredModel, Steering, export_bundle
 from prosocial.export.graph import check_agreement
-from prosocial.export.graph.attention import group_query, group_query_attention
+from prosocial.export.graph.attention import group_query
 from prosocial.export.graph.axes import name_axes
 from prosocial.export.graph.wrapper import SteeredGraph
 from prosocial.export.session import GraphSession
@@ -132,28 +131,6 @@ def test_a_gate_that_changed_after_tracing_is_noticed(llama_folder: Path, llama_
         steered.gate.a += 0.5
     with pytest.raises(ProsocialError, match="decisions differ"):
         check_agreement(llama_bundle / "model.onnx", SteeredGraph(steered, "ort"))
-
-
-def test_attention_that_the_operator_does_not_know_is_refused_by_name(tmp_path: Path) -> None:
-    bloom = BloomForCausalLM(BloomConfig(vocab_size=40, hidden_size=16, n_layer=1, n_head=2))
-    with (
-        pytest.raises(InputError, match=r"BloomForCausalLM should use transformers' attention interface"),
-        group_query(bloom),
-    ):
-        pass
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    sinks = GptOssForCausalLM(
-        GptOssConfig(
-            vocab_size=40, num_key_value_heads=1, head_dim=8, num_local_experts=2, num_experts_per_tok=1, **sizes
-        )
-    )
-    with pytest.raises(InputError, match="GptOssForCausalLM has attention sinks"), group_query(sinks):
-        pass
-    heads = torch.zeros(1, 2, 3, 8)
-    with pytest.raises(InputError, match="found s_aux"):
-        group_query_attention(sinks, heads, heads, heads, None, s_aux=torch.zeros(2))
-    with pytest.raises(InputError, match="found a mask"):
-        group_query_attention(sinks, heads, heads, heads, torch.zeros(1, 1, 3, 3))
 
 
 def test_the_model_attends_as_before_after_tracing(pico: Any) -> None:
