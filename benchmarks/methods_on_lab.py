@@ -148,7 +148,7 @@ def _sweep(world: World, methods: Sequence[str], probes: list[Probe], out: Path,
     needed = {name: method.parameters for name, method in METHODS.items()}
     return Sweep(
         Parents(world.base, world.harmful),
-        space=SearchSpace(tuple(methods), needed, (SCALE_STEP, 4.0), True, world.given),
+        space=SearchSpace(tuple(methods), needed, (SCALE_STEP, 6.0), True, world.given),
         probes=probes,
         judge=LabJudge(),
         out=out,

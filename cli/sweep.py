@@ -28,7 +28,7 @@ def sweep(
     judge: Annotated[str, typer.Option(help="The judge of the replies.")] = "refusal",
     trials: Annotated[int, typer.Option(min=1, help="How many edits to try.")] = 40,
     methods: Annotated[str, typer.Option(help="Methods of the harm vector, with commas.")] = "plain,top_k",
-    max_scale: Annotated[float, typer.Option(help="Highest scale that is tried.")] = 4.0,
+    max_scale: Annotated[float, typer.Option(help="Highest scale that is tried.")] = 6.0,
     spread: Annotated[bool, typer.Option(help="Search the spread over layers, attention and MLP as well.")] = True,
     setting: Annotated[
         list[str], typer.Option("--set", help="NAME=VALUE that a method needs and no search gives (repeat it).")
@@ -108,6 +108,6 @@ def _write(search: "Sweep", trial: "Trial", out: Path, console: Console) -> None
     record = search.write(trial, folder)
     console.print(
         f"wrote trial {trial.number} to {folder}, bit for bit the model that was measured "
-        f"({(record.result.fingerprint or '')[:16]}); its vector (dual-use) is in {folder}-vector",
+        f"({record.result.fingerprint[:16]}); its vector (dual-use) is in {folder}-vector",
         soft_wrap=True,
     )

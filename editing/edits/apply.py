@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from ..checkpoints.digests import TensorDigest, combine, digest_tensor
+from ..checkpoints.digests import TensorDigest, combine
 from ..checkpoints.folder import Checkpoint
 from ..errors import InputError
 from ..files import canonical_json, read_json, sha256_file, write_json
@@ -30,7 +30,6 @@ def apply_edit(
     *,
     threads: int | None = None,
     rounding: Rounding = NEAREST,
-    digests: bool = True,
     verify: bool = True,
     link: bool = False,
     sync: bool = True,
@@ -49,8 +48,6 @@ def apply_edit(
         progress: called after each tensor with the bytes done and the bytes in all.
         threads: number of workers; None takes one per core.
         rounding: to nearest, or stochastic with a seed.
-        digests: record BLAKE3 of every tensor before and after, and of the vector; without, nobody can check or undo
-            the edit by its record.
         verify: read again what was written.
         link: hard-link weight files in which nothing is edited, instead of cloning or copying them.
         sync: flush to disk before `out` gets its name; without, a power cut may leave it broken.
@@ -61,12 +58,10 @@ def apply_edit(
         StorageError: not enough room, no permission, or other bytes came back than were written.
     """
     plan.check_destination(out)
-    if patch is not None and (patch.exists() or not digests):
-        raise InputError(
-            f"{patch} should be a new file, of an edit with digests: choose another name, leave digests on"
-        )
-    with resumable_folder(out, key=_key(plan, rounding, digests), sync=sync) as aside:
-        writing = Writing(plan, aside, rounding=rounding, digests=digests, verify=verify, link=link, threads=threads)
+    if patch is not None and patch.exists():
+        raise InputError(f"{patch} should be a new file: choose another name or delete it first")
+    with resumable_folder(out, key=_key(plan, rounding), sync=sync) as aside:
+        writing = Writing(plan, aside, rounding=rounding, verify=verify, sync=sync, link=link, threads=threads)
         written = writing.run(progress or (lambda done, size: None))
         _check_tied(plan, written)
         inner_product = math.fsum(item.realised.inner_product for item in written.values() if item.realised)
@@ -80,7 +75,7 @@ def apply_edit(
     return record
 
 
-def _key(plan: EditPlan, rounding: Rounding, digests: bool) -> str:
+def _key(plan: EditPlan, rounding: Rounding) -> str:
     """Return a digest of everything that the bytes written depend on; files by size and time of change."""
     weights = [plan.target.folder / name for name in (*plan.target.headers, *plan.copied_files)]
     stored = [plan.vector.folder / name for name in (DESCRIPTION_NAME, WEIGHTS_NAME)]
@@ -90,7 +85,6 @@ def _key(plan: EditPlan, rounding: Rounding, digests: bool) -> str:
         files,
         {name: coefficient.hex() for name, coefficient in plan.coefficients.items()},
         rounding.to_json(),
-        digests,
     ]
     return hashlib.sha256(canonical_json(said).encode()).hexdigest()
 
@@ -98,10 +92,10 @@ def _key(plan: EditPlan, rounding: Rounding, digests: bool) -> str:
 def _check_tied(plan: EditPlan, written: Mapping[str, WrittenTensor]) -> None:
     """Tied copies that were equal must have stayed equal."""
     copies = plan.target.tied.copies
-    before = {written[name].before or digest_tensor(plan.target.tensors[name]).blake3 for name in copies}
+    before = {written[name].before for name in copies}
     if len(before) != 1:
         return
-    first, second = (written[name].crc32 for name in copies)
+    first, second = (written[name].after for name in copies)
     if first != second:
         raise InputError(
             f"{copies[0]} and {copies[1]} are tied and should stay equal: the vector changes them differently"
@@ -125,7 +119,7 @@ def _record(
     rounding: Rounding,
     inner_product: float,
     sides: dict[str, str],
-    vector_blake3: str | None,
+    vector_blake3: str,
 ) -> EditRecord:
     target = plan.target
     previous = target.folder / RECORD_NAME
@@ -147,7 +141,7 @@ def _record(
     )
 
 
-def _term(plan: EditPlan, blake3: str | None) -> Term:
+def _term(plan: EditPlan, blake3: str) -> Term:
     made = plan.vector.description
     return Term(
         blake3=blake3,
@@ -169,13 +163,11 @@ def _term(plan: EditPlan, blake3: str | None) -> Term:
     )
 
 
-def _fingerprint(target: Checkpoint, digests: Mapping[str, str | None]) -> str | None:
-    known = [
+def _fingerprint(target: Checkpoint, digests: Mapping[str, str]) -> str:
+    return combine(
         TensorDigest(name, target.tensors[name].dtype, target.tensors[name].shape, digest)
         for name, digest in digests.items()
-        if digest is not None
-    ]
-    return combine(known) if len(known) == len(digests) else None
+    )
 
 
 def _tensor_result(target: Checkpoint, written: WrittenTensor) -> TensorResult:

@@ -60,7 +60,7 @@ def _describe_edit(folder: Path, description: dict[str, Any]) -> dict[str, Any]:
     return {
         "base_fingerprint": record.base.fingerprint,
         "recorded_fingerprint": recorded,
-        "agrees": description["fingerprint"] == recorded if "fingerprint" in description and recorded else None,
+        "agrees": description["fingerprint"] == recorded if "fingerprint" in description else None,
         "n_changed": sum(tensor.changed for tensor in record.result.tensors.values()),
         "terms": [
             {"blake3": term.blake3, "method": term.method, "coefficients": [item.decimal for item in term.coefficients]}

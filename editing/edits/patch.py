@@ -33,7 +33,7 @@ def write_patch(base: Checkpoint, edited: Checkpoint, file: Path, record: EditRe
     Args:
         base, edited: checkpoints of one layout.
         file: the new file.
-        record: of the edit, with digests.
+        record: of the edit.
 
     Raises:
         StorageError: not enough room, or no permission.
@@ -51,8 +51,8 @@ def write_patch(base: Checkpoint, edited: Checkpoint, file: Path, record: EditRe
                 writer.finish(
                     {
                         "schema": SCHEMA,
-                        "base": str(record.base.fingerprint),
-                        "edited": str(record.result.fingerprint),
+                        "base": record.base.fingerprint,
+                        "edited": record.result.fingerprint,
                         "blocks": json.dumps({name: len(_keys(base.tensors[name])) for name in names}),
                     }
                 )

@@ -22,12 +22,12 @@ class Base(_Part):
     """The checkpoint that was edited.
 
     Attributes:
-        fingerprint: of its weights; None where the edit was told to make no digests.
+        fingerprint: of its weights.
         dtypes: number of tensors by dtype.
         previous: the record that it carried itself, if it was edited before.
     """
 
-    fingerprint: str | None
+    fingerprint: str
     dtypes: dict[str, int]
     previous: dict[str, Any] | None = None
 
@@ -52,14 +52,14 @@ class Term(_Part):
     """A harm vector that was subtracted.
 
     Attributes:
-        blake3: of `vector.safetensors`; None without digests.
+        blake3: of `vector.safetensors`.
         base_fingerprint, harmful_fingerprint: of the vector's parents.
         method, parameters: how the vector was made.
         coefficients: every tensor of the vector is in exactly one.
     """
 
     kind: Literal["vector"] = "vector"
-    blake3: str | None
+    blake3: str
     storage: Literal["dense", "low_rank", "sparse"]
     base_fingerprint: str
     harmful_kind: Literal["checkpoint", "adapter", "mixed"]
@@ -73,7 +73,7 @@ class TensorResult(_Part):
     """An edited checkpoint's tensor.
 
     Attributes:
-        blake3: of its raw bytes; None without digests.
+        blake3: of its raw bytes.
         changed: whether any byte differs from the base.
         gain: share of the asked change that was stored, along it; None for a copied tensor.
         unchanged_share: share of elements with a delta that rounding left as they were; None for a copied tensor.
@@ -84,7 +84,7 @@ class TensorResult(_Part):
 
     dtype: str
     shape: tuple[int, ...]
-    blake3: str | None
+    blake3: str
     changed: bool
     gain: float | None = None
     unchanged_share: float | None = None
@@ -97,13 +97,13 @@ class Result(_Part):
     """What the edit gave.
 
     Attributes:
-        fingerprint: of the edited weights; None without digests.
+        fingerprint: of the edited weights.
         inner_product: `<out - target, tau>` over all tensors, never above 0.
         tensors: every tensor by name.
         side_files: SHA-256 of the files copied as they were, by relative path.
     """
 
-    fingerprint: str | None
+    fingerprint: str
     inner_product: float
     tensors: dict[str, TensorResult]
     side_files: dict[str, str]

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import zlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,16 +24,14 @@ class WrittenTensor:
 
     Attributes:
         name: of the tensor.
-        crc32: of the bytes written, for the pass that reads them again.
-        before, after: BLAKE3 of the raw bytes of the target and of the result; None where no digests were asked for.
+        before, after: BLAKE3 of the raw bytes of the target and of the result.
         changed: whether any byte differs.
         realised: what the edit did; None for a copied tensor.
     """
 
     name: str
-    crc32: int
-    before: str | None
-    after: str | None
+    before: str
+    after: str
     changed: bool
     realised: Realised | None = None
 
@@ -54,11 +51,10 @@ class TensorEditor:
 
     Args:
         rounding: of the results.
-        digests: whether to compute BLAKE3 before and after.
     """
 
-    def __init__(self, rounding: Rounding, *, digests: bool) -> None:
-        self._rounding, self._digests = rounding, digests
+    def __init__(self, rounding: Rounding) -> None:
+        self._rounding = rounding
         self._own = threading.local()
 
     def edit(self, tensor: TensorInfo, source: int, sink: int, delta: Delta, coefficient: float) -> WrittenTensor:
@@ -75,7 +71,7 @@ class TensorEditor:
             ArtefactError: a file became shorter meanwhile.
         """
         piece, raw = self._piece(tensor.dtype)
-        realised, sums = Realised(coefficient), _Sums(self._digests)
+        realised, sums = Realised(coefficient), _Sums()
         for at in range(0, tensor.n_elements, PIECE_ELEMENTS):
             before = raw[: min(PIECE_ELEMENTS, tensor.n_elements - at)]
             place = tensor.start + at * raw.itemsize
@@ -95,7 +91,7 @@ class TensorEditor:
 
     def copy(self, tensor: TensorInfo, source: int, sink: int | None) -> WrittenTensor:
         """Write the target's bytes, or with no sink only look at them."""
-        sums, buffer = _Sums(self._digests), memoryview(bytearray(min(CHUNK_BYTES, tensor.size_bytes)))
+        sums, buffer = _Sums(), memoryview(bytearray(min(CHUNK_BYTES, tensor.size_bytes)))
         for at in range(tensor.start, tensor.end, CHUNK_BYTES):
             piece = buffer[: min(CHUNK_BYTES, tensor.end - at)]
             read_whole(source, piece, at, tensor)
@@ -117,35 +113,30 @@ class TensorEditor:
 
 
 class _Sums:
-    """Check sums of a tensor's bytes before and after."""
+    """Digests of a tensor's bytes before and after."""
 
-    def __init__(self, digests: bool) -> None:
-        self._before = blake3() if digests else None
-        self._after = blake3() if digests else None
-        self._crc = 0
+    def __init__(self) -> None:
+        self._before, self._after = blake3(), blake3()
 
     def add(self, before: memoryview, after: memoryview | None) -> None:
         """Count a piece; `after` is None where it is the same bytes."""
-        self._crc = zlib.crc32(before if after is None else after, self._crc)
-        if self._before and self._after:
-            self._before.update(before)
-            if after is not None:
-                self._after.update(after)
+        self._before.update(before)
+        if after is not None:
+            self._after.update(after)
 
     def written(self, name: str, *, changed: bool, realised: Realised | None = None) -> WrittenTensor:
-        before = self._before.hexdigest() if self._before else None
-        after = self._after.hexdigest() if self._after and realised else before
-        return WrittenTensor(name, self._crc, before, after, changed, realised)
+        before = self._before.hexdigest()
+        return WrittenTensor(name, before, self._after.hexdigest() if realised else before, changed, realised)
 
 
 def check_written(tensor: TensorInfo, file: int, written: WrittenTensor) -> bool:
     """Read a tensor again: are its bytes those that were written?"""
-    crc, buffer = 0, memoryview(bytearray(min(CHUNK_BYTES, tensor.size_bytes)))
+    digest, buffer = blake3(), memoryview(bytearray(min(CHUNK_BYTES, tensor.size_bytes)))
     for at in range(tensor.start, tensor.end, CHUNK_BYTES):
         piece = buffer[: min(CHUNK_BYTES, tensor.end - at)]
         read_whole(file, piece, at, tensor)
-        crc = zlib.crc32(piece, crc)
-    return crc == written.crc32
+        digest.update(piece)
+    return digest.hexdigest() == written.after
 
 
 def require_written(tensor: TensorInfo, file: int, written: WrittenTensor) -> None:

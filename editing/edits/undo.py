@@ -32,7 +32,7 @@ def undo_edit(edited: Path, out: Path, *, base: Path | None = None, patch: Path 
         The fingerprint of the base, which `out` was found to have.
 
     Raises:
-        ArtefactError: the record or the patch does not belong to `edited`, or its edit made no digests.
+        ArtefactError: the record or the patch does not belong to `edited`.
         FingerprintError: what was restored is not the base of the record; nothing is left.
         InputError: `out` exists, or not exactly one of base and patch was given.
     """
@@ -41,8 +41,6 @@ def undo_edit(edited: Path, out: Path, *, base: Path | None = None, patch: Path 
             "undo should be given either the base or the patch of the edit: give one of --base and --patch"
         )
     checkpoint, record = Checkpoint.open(edited), read_record(edited)
-    if record.base.fingerprint is None:
-        raise ArtefactError(f"{edited / RECORD_NAME} should hold digests: the edit was told to make none")
     source = str(base or patch)
     pieces = _from_patch(patch, record) if patch else _from_base(Checkpoint.open(base or edited), checkpoint)
     with new_folder(out) as aside:

@@ -18,6 +18,7 @@ from .rounding import Rounding
 from .tensor_edit import TensorEditor, WrittenTensor, check_written, require_written
 
 Progress = Callable[[int, int], None]  # bytes of tensors done, bytes in all
+FLUSH_BYTES = 256 << 20
 JOURNAL_NAME = ".written.jsonl"
 
 
@@ -27,10 +28,10 @@ class Writing:
     Args:
         plan: the edit.
         folder: written aside.
-        rounding, digests, verify, link, threads: see `apply_edit`.
+        rounding, verify, sync, link, threads: see `apply_edit`.
 
     Attributes:
-        vector_blake3: of the vector's weights, once `run` is done; None without digests.
+        vector_blake3: of the vector's weights, once `run` is done.
     """
 
     def __init__(
@@ -39,19 +40,19 @@ class Writing:
         folder: Path,
         *,
         rounding: Rounding,
-        digests: bool,
         verify: bool,
+        sync: bool,
         link: bool,
         threads: int | None,
     ) -> None:
         self._plan, self._folder = plan, folder
-        self._digests, self._verify, self._link = digests, verify, link
+        self._verify, self._sync, self._link = verify, sync, link
         self._threads = threads or len(os.sched_getaffinity(0))
-        self._editor = TensorEditor(rounding, digests=digests)
+        self._editor = TensorEditor(rounding)
         self._deltas = Deltas(plan.vector)
         self._journal = _Journal(folder / JOURNAL_NAME)
         self._files: dict[Path, _ShardFiles] = {}
-        self.vector_blake3: str | None = None
+        self.vector_blake3 = ""
 
     def run(self, progress: Progress) -> dict[str, WrittenTensor]:
         """Write, and read again; return what is known of every tensor.
@@ -65,13 +66,13 @@ class Writing:
             for name, header in self._plan.target.headers.items():
                 source = self._plan.target.folder / name
                 self._files[source] = self._open(source, self._folder / name, header, files)
-            vector = pool.submit(self._plan.vector.blake3) if self._digests else None
+            vector = pool.submit(self._plan.vector.blake3)
             futures = [pool.submit(self._write, tensor, known.get(tensor.name)) for tensor in tensors]
             written = self._collect(futures, progress)
             if self._verify:
                 for check in [pool.submit(self._require, tensor, written[tensor.name]) for tensor in tensors]:
                     check.result()
-            self.vector_blake3 = vector.result() if vector else None
+            self.vector_blake3 = vector.result()
         return written
 
     def forget(self) -> None:
@@ -107,13 +108,22 @@ class Writing:
         return written
 
     def _collect(self, futures: Iterable[Future[WrittenTensor]], progress: Progress) -> dict[str, WrittenTensor]:
-        written, done = {}, 0
+        written, done, flushed = {}, 0, 0
         for future in as_completed(list(futures)):
             item = future.result()
             written[item.name] = item
             done += self._plan.target.tensors[item.name].size_bytes
             progress(done, self._plan.target.size_bytes)
+            if self._sync and done - flushed > FLUSH_BYTES:
+                flushed = done
+                self._flush()
         return written
+
+    def _flush(self) -> None:
+        """Let the disk work while the other threads compute, and not only at the end."""
+        for files in self._files.values():
+            if files.edited:
+                os.fsync(files.sink)
 
     def _require(self, tensor: TensorInfo, written: WrittenTensor) -> None:
         require_written(tensor, self._files[tensor.file].sink, written)

@@ -95,10 +95,7 @@ def test_what_does_not_belong_is_refused_and_nothing_is_left(folder: Path) -> No
         undo_edit(folder / "edited", folder / "restored")
     with pytest.raises(InputError, match="should be a new file"):
         edited(folder, "base", "third", patch=folder / "edit.patch")
-    edited(folder, "base", "bare", digests=False)
-    with pytest.raises(ArtefactError, match="should hold digests"):
-        undo_edit(folder / "bare", folder / "restored", base=folder / "base")
-    assert sorted(path.name for path in folder.iterdir()) == sorted([*before, "other", "bare"])
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*before, "other"])
 
 
 @pytest.mark.parametrize("damaged", ["edited", "patch", "side file", "path"])

@@ -173,13 +173,6 @@ def test_a_fingerprint_that_its_digests_do_not_make_is_refuted(folder: Path) -> 
     assert "make the fingerprint" in reasons(audit_model(folder / "out"))
 
 
-def test_a_record_without_digests_cannot_say(folder: Path) -> None:
-    edit(folder, out="bare", digests=False)
-    report = audit_model(folder / "bare", base=folder / "base", vectors=[folder / "vector"])
-
-    assert verdicts(report) == {1: Verdict.CANNOT_SAY, 2: Verdict.CONFIRMED}
-
-
 def test_an_edit_of_an_edit_asks_for_the_checkpoint_between(folder: Path) -> None:
     edit(folder, 0.1, base="out", out="twice")
     from_base, from_between = (

@@ -25,7 +25,7 @@ from prosocial.verify.sweep import Answering, Limits, Parents, SearchSpace, Swee
 from prosocial.verify.sweep.page import render_sweep
 
 N_TRIALS = 13  # beyond the random ones, so that the sampler's learning is part of it
-SPACE = SearchSpace(("plain", "top_k"), {"plain": (), "top_k": ("density",)})
+SPACE = SearchSpace(("plain", "top_k"), {"plain": (), "top_k": ("density",)}, (0.05, 4.0))
 
 
 class WordJudge:

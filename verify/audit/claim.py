@@ -101,13 +101,10 @@ def _rounding(record: EditRecord) -> Rounding:
 
 
 def _find(term: Term, vectors: Sequence[GivenVector]) -> GivenVector:
-    """Return the vector that a term names; one without a digest is taken to be the only one given."""
+    """Return the vector that a term names."""
     if not vectors:
         raise NoClaim(Verdict.CANNOT_SAY, "the record's vector is not given: give it with --vector")
-    if term.blake3 is None and len(vectors) == 1:
-        return vectors[0]
     for vector in vectors:
-        if term.blake3 is not None and vector.folder.blake3() == term.blake3:
+        if vector.folder.blake3() == term.blake3:
             return vector
-    said = (term.blake3 or "none")[:16]
-    raise NoClaim(Verdict.CANNOT_SAY, f"none of the given vectors is the record's (SHA-256 {said})")
+    raise NoClaim(Verdict.CANNOT_SAY, f"none of the given vectors is the record's (BLAKE3 {term.blake3[:16]})")

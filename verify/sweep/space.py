@@ -141,7 +141,7 @@ class SearchSpace:
 
     methods: tuple[str, ...]
     needed: Mapping[str, Sequence[str]]
-    scale: tuple[float, float] = (SCALE_STEP, 4.0)
+    scale: tuple[float, float] = (SCALE_STEP, 6.0)
     spread: bool = True
     given: Mapping[str, Any] = field(default_factory=dict)
 

@@ -147,7 +147,7 @@ class Sweep:
         record = apply_edit(plan_edit(self._target, vector, scale=trial.choice.coefficients(names)), out)
         if record.result.fingerprint != trial.fingerprint:
             shutil.rmtree(out)
-            raise FingerprintError(f"trial {trial.number}", trial.fingerprint, str(out), str(record.result.fingerprint))
+            raise FingerprintError(f"trial {trial.number}", trial.fingerprint, str(out), record.result.fingerprint)
         return record
 
     def document(self, trials: Sequence[Trial]) -> dict[str, Any]:
