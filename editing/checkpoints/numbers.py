@@ -12,7 +12,6 @@ from .header import TensorInfo
 PIECE_ELEMENTS = 1 << 16  # the buffers of a piece stay in a core's own cache
 STORED: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}  # BF16 as its bits
 HIGH_BITS = np.uint32(16)
-ROW_ELEMENTS = 8192  # a row is summed in fp32, the rows in float64
 SAFE_SUMS = (1e-25, 1e30)  # beyond, squares may have left the range of fp32
 
 
@@ -41,10 +40,9 @@ def dot(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
     >>> dot(np.full(3, 2.0, np.float32), np.full(3, 0.5, np.float32))
     3.0
     """
-    whole = len(left) - len(left) % ROW_ELEMENTS
+    starts = range(0, len(left), PIECE_ELEMENTS)  # a piece is summed in fp32, the pieces in float64
     with np.errstate(all="ignore"):
-        rows = np.vecdot(left[:whole].reshape(-1, ROW_ELEMENTS), right[:whole].reshape(-1, ROW_ELEMENTS))
-        total = float(rows.sum(dtype=np.float64) + np.dot(left[whole:], right[whole:]))
+        total = sum(float(np.dot(left[at : at + PIECE_ELEMENTS], right[at : at + PIECE_ELEMENTS])) for at in starts)
     if SAFE_SUMS[0] < abs(total) < SAFE_SUMS[1]:
         return total
     return float(np.dot(left.astype(np.float64), right.astype(np.float64)))
