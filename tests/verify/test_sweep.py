@@ -22,6 +22,7 @@ from prosocial.editing.errors import FingerprintError, InputError
 from prosocial.editing.protocols import Judgement, Message
 from prosocial.verify.probes import read_probes
 from prosocial.verify.sweep import Answering, Limits, Parents, SearchSpace, Sweep, Trial
+from prosocial.verify.sweep.journal import N_RANDOM
 from prosocial.verify.sweep.page import render_sweep
 
 N_TRIALS = 13  # beyond the random ones, so that the sampler's learning is part of it
@@ -110,6 +111,14 @@ def test_the_same_seed_gives_the_same_trials(
 
     assert again == finished[1]
     assert other != again[:3]
+
+
+def test_neighbours_of_the_best_are_new(finished: tuple[Sweep, list[Trial], Path]) -> None:
+    choices = [trial.choice for trial in finished[1]]
+    neighbours = range(N_RANDOM, len(choices), 2)
+
+    assert neighbours
+    assert all(choices[number] not in choices[:number] for number in neighbours)
 
 
 class Killed(BaseException):

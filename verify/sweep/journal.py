@@ -18,6 +18,7 @@ from .trials import Trial
 
 JOURNAL_FILE = "journal.jsonl"
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+N_DRAWS = 50
 N_RANDOM = 10  # trials drawn at random before the sampler learns from them
 
 
@@ -67,7 +68,7 @@ class Journal:
                 group=True,  # methods have parameters of their own
             )
             if near is not None:
-                chosen = neighbour(self._ended()[near], random.Random(f"{self._seed}:{number}"))
+                chosen = self._new_neighbour(near, random.Random(f"{self._seed}:{number}"))
                 self._study.sampler = optuna.samplers.PartialFixedSampler(chosen, self._study.sampler)
         return self._study.ask()
 
@@ -83,6 +84,13 @@ class Journal:
         else:
             self._study.tell(asked, list(objectives))
         return Trial.from_json(row)
+
+    def _new_neighbour(self, near: int, generator: random.Random) -> dict[str, Any]:
+        """Return a neighbour that was not tried yet, if a few draws find one."""
+        ended = self._ended()
+        tried = [trial.params for trial in ended]
+        drawn = (neighbour(ended[near], generator) for _ in range(N_DRAWS))
+        return next((chosen for chosen in drawn if chosen not in tried), neighbour(ended[near], generator))
 
     def _ended(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False, states=ENDED)

@@ -19,7 +19,7 @@ PARTS = {
     "mlp": r"(?:.*\.)?(?:mlp|feed_forward|ffn|block_sparse_moe)\..*",
     "other": r".*",
 }
-SCALE_STEP, TILT_STEP = 0.05, 0.25
+SCALE_STEP, TILT_STEP = 0.05, 0.125
 
 
 @dataclass(frozen=True)
