@@ -10,8 +10,10 @@ import typer
 
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.checkpoints.source import open_headers, resolve_model
+from prosocial.editing.edits.apply import apply_edit
 from prosocial.editing.edits.plan import EditPlan, plan_edit
 from prosocial.editing.edits.record import EditRecord
+from prosocial.editing.edits.rounding import Rounding
 from prosocial.editing.edits.scaling import Scale, parse_ramp, parse_scale, read_coefficients
 from prosocial.editing.errors import InputError
 
@@ -44,10 +46,12 @@ def edit(
     as_json: Json = False,
 ) -> None:
     """Subtract a harm vector from a checkpoint: plan, check, apply, prove."""
-    checkpoint = open_headers(target) if plan else Checkpoint.open(resolve_model(target))
-    planned = plan_edit(checkpoint, subtract, scale=_scale(scale, ramp, scale_file))
     if leave_out and as_adapter is None:
         raise InputError("--leave-out should go with --as-adapter RANK: a checkpoint can hold every edit")
+    if as_adapter is not None and (patch is not None or rounding != "nearest" or link):
+        raise InputError("--as-adapter should go without --patch, --rounding and --link: factors are not rounded")
+    checkpoint = open_headers(target) if plan else Checkpoint.open(resolve_model(target))
+    planned = plan_edit(checkpoint, subtract, scale=_scale(scale, ramp, scale_file))
     if out is not None and as_adapter is None:
         planned.check_destination(out)
     if plan:
@@ -58,13 +62,8 @@ def edit(
             "an edit should be given a new folder with -o OUT, or --plan to write nothing: neither was given"
         )
     if as_adapter is not None:
-        if patch is not None or rounding != "nearest" or link:
-            raise InputError("--as-adapter should go without --patch, --rounding and --link: factors are not rounded")
         print_data(_write_adapter(planned, out, as_adapter, leave_out, as_json), as_json, title=f"wrote {out}")
         return
-    from prosocial.editing.edits.apply import apply_edit
-    from prosocial.editing.edits.rounding import Rounding
-
     chosen = Rounding(rounding, seed)  # type: ignore[arg-type]  # it refuses any other word
     with byte_progress("edit", visible=not as_json) as progress:
         record = apply_edit(

@@ -116,18 +116,6 @@ def compare(
     harmless = [key for key in keys if by_id[key[0]].kind in ("twin", "benign")]
     others = [system for system in answers if system != reference]
 
-    def changed(among: list[Key], event: Callable[[Outcome], bool], now: bool) -> dict[str, list[str]]:
-        return {
-            system: sorted(
-                {
-                    key[0]
-                    for key in among
-                    if event(answers[reference][key]) is not now and event(answers[system][key]) is now
-                }
-            )
-            for system in others
-        }
-
     return ComparisonReport(
         reference=reference,
         systems=tuple(answers),
@@ -137,15 +125,32 @@ def compare(
         metrics=tuple(filter(None, map(ask, METRICS))),
         attacks=tuple(filter(None, map(ask, attack_metrics(probes)))),
         categories=adjusted(tuple(filter(None, map(ask, category_metrics(probes)))), others),
-        newly_unsafe=changed(safety, leaks, True),
-        newly_safe=changed(safety, leaks, False),
-        newly_refused=changed(harmless, refuses, True),
-        newly_answered=changed(harmless, refuses, False),
+        newly_unsafe=_changed(answers, reference, safety, leaks, True),
+        newly_safe=_changed(answers, reference, safety, leaks, False),
+        newly_refused=_changed(answers, reference, harmless, refuses, True),
+        newly_answered=_changed(answers, reference, harmless, refuses, False),
         n_unclear={
             system: sum(outcome.judgement.refusal == "unclear" for outcome in found.values())
             for system, found in answers.items()
         },
     )
+
+
+def _changed(
+    answers: Mapping[str, Mapping[Key, Outcome]],
+    reference: str,
+    among: Sequence[Key],
+    event: Callable[[Outcome], bool],
+    now: bool,
+) -> dict[str, list[str]]:
+    """Return by system the ids of probes where the event is now so and was not with the reference."""
+    before = answers[reference]
+    turned = [key for key in among if event(before[key]) is not now]
+    return {
+        system: sorted({key[0] for key in turned if event(found[key]) is now})
+        for system, found in answers.items()
+        if system != reference
+    }
 
 
 def _aligned(

@@ -11,32 +11,23 @@ from prosocial.editing.checkpoints import Checkpoint, load_model
 from prosocial.editing.edits import apply_edit, plan_edit
 from prosocial.editing.vectors import vector_from_checkpoints
 
-from .weights_helpers import fine_tuned
+from .weights_helpers import SIZE, fine_tuned
 
-SIZE: dict[str, Any] = {
-    "vocab_size": 96,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-}
+PADDED: dict[str, Any] = SIZE | {"pad_token_id": 0}
 EXPERTS: dict[str, Any] = {"num_experts_per_tok": 2}
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("LlamaConfig", SIZE),
-    "llama tied": ("LlamaConfig", SIZE | {"tie_word_embeddings": True}),
-    "qwen2": ("Qwen2Config", SIZE),
-    "qwen2 tied": ("Qwen2Config", SIZE | {"tie_word_embeddings": True}),
-    "qwen3": ("Qwen3Config", SIZE | {"head_dim": 16, "tie_word_embeddings": True}),
-    "qwen3 moe": ("Qwen3MoeConfig", SIZE | EXPERTS | {"head_dim": 16, "num_experts": 4, "moe_intermediate_size": 24}),
-    "mistral": ("MistralConfig", SIZE),
-    "mixtral": ("MixtralConfig", SIZE | EXPERTS | {"num_local_experts": 4}),
-    "gemma 3": ("Gemma3TextConfig", SIZE | {"head_dim": 16, "tie_word_embeddings": True}),
-    "phi-3": ("Phi3Config", SIZE),
+    "llama": ("LlamaConfig", PADDED),
+    "llama tied": ("LlamaConfig", PADDED | {"tie_word_embeddings": True}),
+    "qwen2": ("Qwen2Config", PADDED),
+    "qwen2 tied": ("Qwen2Config", PADDED | {"tie_word_embeddings": True}),
+    "qwen3": ("Qwen3Config", PADDED | {"head_dim": 16, "tie_word_embeddings": True}),
+    "qwen3 moe": ("Qwen3MoeConfig", PADDED | EXPERTS | {"head_dim": 16, "num_experts": 4, "moe_intermediate_size": 24}),
+    "mistral": ("MistralConfig", PADDED),
+    "mixtral": ("MixtralConfig", PADDED | EXPERTS | {"num_local_experts": 4}),
+    "gemma 3": ("Gemma3TextConfig", PADDED | {"head_dim": 16, "tie_word_embeddings": True}),
+    "phi-3": ("Phi3Config", PADDED),
     "gpt-2": ("GPT2Config", {"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64}),
-    "olmo 2": ("Olmo2Config", SIZE),
+    "olmo 2": ("Olmo2Config", PADDED),
 }
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 CASES = [

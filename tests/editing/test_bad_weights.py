@@ -299,7 +299,7 @@ CASES: dict[str, Case] = {
     "an index that leaves the folder": edit(
         index(**{MATRIX: "../harmful/model.safetensors"}), INDEX, "own folder", "'../"
     ),
-    "an index with an absolute path": edit(index(**{MATRIX: "/tmp/x.safetensors"}), INDEX, "own folder"),
+    "an index with an absolute path": edit(index(**{MATRIX: "/elsewhere/x.safetensors"}), INDEX, "own folder"),
     "an index of a shard that is gone": edit(gone(f"base/{SHARDS[1]}"), SHARDS[1], "there is none", "again"),
     "an index of a tensor that is not there": edit(index(ghost=SHARDS[0]), INDEX, "'ghost'", "save the model again"),
     "an index that lacks a tensor": edit(index(**{MATRIX: None}), INDEX, MATRIX, "save the model again"),

@@ -61,22 +61,24 @@ def moved(tensors: Mapping[str, torch.Tensor], step: float = 0.05, seed: int = 1
     }
 
 
+SIZE: dict[str, Any] = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 64,
+}
+
+
 def pico(kind: str, dtype: torch.dtype = torch.float32) -> Any:
     """Return a model of hidden size 32 with 2 layers: llama (tied), qwen3 (untied), gpt2 (tied, weights [in, out])."""
     from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
 
-    size: dict[str, Any] = {
-        "vocab_size": 96,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "max_position_embeddings": 64,
-    }
     configs: dict[str, Any] = {
-        "llama": lambda: LlamaConfig(**size, tie_word_embeddings=True),
-        "qwen3": lambda: Qwen3Config(**size, head_dim=16, tie_word_embeddings=False),
+        "llama": lambda: LlamaConfig(**SIZE, tie_word_embeddings=True),
+        "qwen3": lambda: Qwen3Config(**SIZE, head_dim=16, tie_word_embeddings=False),
         "gpt2": lambda: GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=2, n_positions=64),
     }
     torch.manual_seed(0)

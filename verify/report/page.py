@@ -1,15 +1,13 @@
 """The report as one HTML page: no script, no network, nothing outside the file."""
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-
 from . import charts, wording
+from .template import load_template
 
-TEMPLATE = "report.html.j2"
+TEMPLATE = Path(__file__).parent / "report.html.j2"
 
 
 def render_page(document: Mapping[str, Any]) -> str:
@@ -19,7 +17,7 @@ def render_page(document: Mapping[str, Any]) -> str:
     """
     comparison = document["comparison"]
     colours = {system: index % charts.PALETTE for index, system in enumerate(comparison["systems"])}
-    return _template().render(
+    return load_template(TEMPLATE).render(
         document=document,
         comparison=comparison,
         parity=document["parity"],
@@ -30,16 +28,3 @@ def render_page(document: Mapping[str, Any]) -> str:
         rate_bar=charts.rate_bar,
         words=wording,
     )
-
-
-@lru_cache(maxsize=1)
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["coordinate"] = lambda value: f"{value:.2f}".rstrip("0").rstrip(".")
-    return environment.get_template(TEMPLATE)

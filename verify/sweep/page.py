@@ -1,16 +1,14 @@
 """A sweep as one HTML page: no script, no network, nothing outside the file."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
-
 from ..report import charts, wording
+from ..report.template import load_template
 from .terminal import summary
 
-TEMPLATE = "sweep.html.j2"
+TEMPLATE = Path(__file__).parent / "sweep.html.j2"
 KL_TICKS = 5
 
 
@@ -22,7 +20,7 @@ def render_sweep(document: Mapping[str, Any]) -> str:
     complete = [trial for trial in document["trials"] if trial["state"] == "complete"]
     front = [trial for number in document["front"] for trial in complete if trial["number"] == number]
     n_pruned = len(document["trials"]) - len(complete)
-    return _template().render(
+    return load_template(TEMPLATE).render(
         document=document,
         front=front,
         pictures=[picture for cost in ("utility_lost", "kl") if (picture := scatter(document, complete, cost))],
@@ -119,17 +117,3 @@ def _steps(points: Sequence[tuple[float, float]]) -> str:
         return ""
     first, *rest = points
     return f"M{first[0]:.1f} {first[1]:.1f}" + "".join(f"H{x:.1f}V{y:.1f}" for x, y in rest)
-
-
-@lru_cache(maxsize=1)
-def _template() -> Template:
-    here = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader([here, here.parent / "report"]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["coordinate"] = lambda value: f"{value:.2f}".rstrip("0").rstrip(".")
-    return environment.get_template(TEMPLATE)

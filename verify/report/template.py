@@ -1,0 +1,20 @@
+"""The page templates of reports: escaped, strict about what is missing, sharing the report's style."""
+
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+
+@cache
+def load_template(path: Path) -> Template:
+    """Return a template; it may include those beside it and those of the report, such as `style.html.j2`."""
+    environment = Environment(
+        loader=FileSystemLoader([path.parent, Path(__file__).parent]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["coordinate"] = lambda value: f"{value:.2f}".rstrip("0").rstrip(".")
+    return environment.get_template(path.name)
