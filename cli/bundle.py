@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -45,7 +46,9 @@ class ProviderName(StrEnum):
 
 
 BundlePath = Annotated[Path, typer.Argument(help="The bundle folder.")]
-Prefer = Annotated[str, typer.Option(help="Weights by attribute, such as empathy=0.6,helpfulness=0.4.")]
+Prefer = Annotated[
+    list[str] | None, typer.Option(help="Weights by attribute, such as empathy=0.6,helpfulness=0.4 (or repeat it).")
+]
 SafetyConfigName = Annotated[str, typer.Option("--safety-config", help="Name of a safety config of the bundle.")]
 Temperature = Annotated[float, typer.Option(help="0 takes the most likely token; above 0 the reply is drawn.")]
 Seed = Annotated[int, typer.Option(help="Seed of the draw.")]
@@ -84,7 +87,7 @@ def export_command(
 def generate(
     bundle: BundlePath,
     prompt: Annotated[str, typer.Argument(help="What the user says; - reads it from standard input.")],
-    prefer: Prefer = "",
+    prefer: Prefer = None,
     safety_config: SafetyConfigName = "",
     temperature: Temperature = 0.0,
     seed: Seed = 0,
@@ -112,7 +115,7 @@ def generate(
 
 def chat(
     bundle: BundlePath,
-    prefer: Prefer = "",
+    prefer: Prefer = None,
     safety_config: SafetyConfigName = "",
     temperature: Temperature = 0.0,
     seed: Seed = 0,
@@ -169,7 +172,7 @@ def _open(folder: Path, provider: ProviderName, threads: int | None) -> "Bundle"
     return Bundle.open(folder, provider=provider.value, threads=threads)
 
 
-def _steering(bundle: "Bundle", prefer: str, safety_config: str) -> "Steering":
+def _steering(bundle: "Bundle", prefer: Sequence[str] | None, safety_config: str) -> "Steering":
     from prosocial.export.steering import Steering, control_arrays
 
     known = bundle.config.safety_configs if bundle.config else {}
@@ -178,7 +181,7 @@ def _steering(bundle: "Bundle", prefer: str, safety_config: str) -> "Steering":
             f"--safety-config should name a config of this bundle ({', '.join(sorted(known)) or 'it has none'}): "
             f"{safety_config} is a file, and files are refused until they can be signed"
         )
-    steering = Steering(preference=parse_preference(prefer), safety_config=safety_config or None)
+    steering = Steering(preference=parse_preference(",".join(prefer or ())), safety_config=safety_config or None)
     if bundle.config is None and steering != Steering():
         raise InputError("a plain bundle cannot be steered: leave --prefer and --safety-config out")
     if bundle.config is not None:

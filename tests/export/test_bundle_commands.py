@@ -91,6 +91,15 @@ def test_a_preference_is_read(text: str, expected: dict[str, float] | None) -> N
     assert parse_preference(text) == expected
 
 
+def test_preferences_given_one_by_one_count_together(llama_bundle: Path) -> None:
+    words = ("generate", str(llama_bundle), "word5", "--max-new-tokens", "2", "--json")
+    together, _ = call(*words, "--prefer", "empathy=.5,helpfulness=.5")
+    one_by_one, _ = call(*words, "--prefer", "empathy=.5", "--prefer", "helpfulness=.5")
+
+    assert json.loads(one_by_one) == json.loads(together)
+    assert json.loads(together)["enforced"]["preference"] == {"empathy": 0.5, "helpfulness": 0.5}
+
+
 @pytest.mark.parametrize("text", ["empathy=much", "empathy=1,empathy=2", "=", "empathy"])
 def test_a_preference_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="preference"):
