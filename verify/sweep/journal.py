@@ -19,7 +19,7 @@ from .trials import Trial
 JOURNAL_FILE = "journal.jsonl"
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 N_DRAWS = 50
-N_RANDOM = 10  # trials drawn at random before the sampler learns from them
+N_RANDOM = 10  # trials given or drawn at random before the sampler learns from them
 
 
 class Journal:
@@ -56,8 +56,11 @@ class Journal:
         """The trials that ended, in order."""
         return [Trial.from_json(trial.user_attrs["trial"]) for trial in self._ended()]
 
-    def ask(self, near: int | None = None) -> optuna.Trial:
-        """Start the next trial: one that the sampler chooses, or a neighbour of trial `near`."""
+    def ask(self, *, start: Mapping[str, Any] | None = None, near: int | None = None) -> optuna.Trial:
+        """Start the next trial: with the parameters `start`, as a neighbour of trial `near`, or as the sampler chooses.
+
+        What `start` leaves out the sampler chooses.
+        """
         number = len(self._ended())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group`
@@ -67,8 +70,10 @@ class Journal:
                 multivariate=True,
                 group=True,  # methods have parameters of their own
             )
+            chosen = dict(start or {})
             if near is not None:
                 chosen = self._new_neighbour(near, random.Random(f"{self._seed}:{number}"))
+            if chosen:
                 self._study.sampler = optuna.samplers.PartialFixedSampler(chosen, self._study.sampler)
         return self._study.ask()
 

@@ -20,6 +20,9 @@ PARTS = {
     "other": r".*",
 }
 SCALE_STEP, TILT_STEP = 0.05, 0.125
+# Where a sweep that spreads the edit begins: scale, tilt over the layers, tilt between attention and MLP. The early layers
+# are spared more and more, as LiNeS does (arXiv 2410.17146), then the MLP too.
+STARTS = ((1.0, 0.0, 0.0), (2.0, 0.5, 0.0), (3.0, 1.0, 0.0), (3.0, 0.75, -0.5))
 
 
 @dataclass(frozen=True)
@@ -161,14 +164,33 @@ class SearchSpace:
     def choose(self, trial: "Trial") -> Choice:
         """Let a trial choose a point."""
         method = str(trial.suggest_categorical("method", self.methods))
-        low, high = self.scale
-        scale = low + SCALE_STEP * trial.suggest_int("scale_steps", 0, int((high - low) / SCALE_STEP + 1e-6))
+        scale = self.scale[0] + SCALE_STEP * trial.suggest_int("scale_steps", 0, self._n_steps)
         ramp, balance = (self._tilt(trial, name) for name in ("ramp", "balance"))
         parameters: dict[str, float] = {}
         for name, span in RANGES.get(method, {}).items():
             if name not in self.given:
                 parameters[name] = span.draw(trial, f"{method}.{name}")
         return Choice(method, round(scale, 6), parameters, ramp, balance)
+
+    def starts(self) -> list[dict[str, Any]]:
+        """Return the parameters of the trials that a sweep begins with; what they leave out is drawn."""
+        if not self.spread:
+            return []
+        return [
+            {
+                "method": self.methods[number % len(self.methods)],
+                "scale_steps": min(self._n_steps, max(0, round((scale - self.scale[0]) / SCALE_STEP))),
+                "ramp": ramp,
+                "balance": balance,
+            }
+            for number, (scale, ramp, balance) in enumerate(STARTS)
+        ]
+
+    @property
+    def _n_steps(self) -> int:
+        """How many steps lead from the lowest scale to the highest."""
+        low, high = self.scale
+        return int((high - low) / SCALE_STEP + 1e-6)
 
     def _tilt(self, trial: "Trial", name: str) -> tuple[float, float]:
         return tilted(trial.suggest_float(name, -1.0, 1.0, step=TILT_STEP)) if self.spread else (1.0, 1.0)

@@ -111,11 +111,12 @@ class Sweep:
         with self._alone():
             n_objectives = 2 if self._examiner.base_utility is None else 3
             journal = Journal(self._out, settings=self._settings, n_objectives=n_objectives, seed=self._seed)
-            trials = journal.trials
+            trials, starts = journal.trials, self._space.starts()
             for trial in trials:
                 on_trial(trial)
             while len(trials) < n_trials:
-                asked = journal.ask(near=self._to_refine(trials))
+                start = starts[len(trials)] if len(trials) < len(starts) else None
+                asked = journal.ask(start=start, near=self._to_refine(trials))
                 measured = self.measure(self._space.choose(asked), len(trials))
                 trial = journal.tell(asked, measured, self._limits.violations(measured))
                 trials.append(trial)
