@@ -1,12 +1,22 @@
 """Maps the root folders to one import name; the package list is computed, so that no folder can be forgotten."""
 
+import sys
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 
 ROOTS = ("editing", "export", "verify", "recipes", "cli")
 folders = sorted(init.parent for root in ROOTS for init in Path(root).rglob("__init__.py"))
+native = Extension(
+    "prosocial.editing.kernels.native",
+    ["editing/kernels/native.c"],
+    extra_compile_args=["-O3", "-ffp-contract=off", "-Wno-psabi"],  # no fused multiply-add: numpy's bits
+    py_limited_api=True,
+    optional=True,  # without a compiler numpy does the same, more slowly
+)
 setup(
     packages=["prosocial." + ".".join(folder.parts) for folder in folders],
     package_dir={f"prosocial.{root}": root for root in ROOTS},
+    ext_modules=[] if sys.platform == "win32" else [native],  # it is written in the vector types of gcc and clang
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

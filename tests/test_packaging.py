@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("editing", "export", "verify", "recipes", "cli")
-DATA_SUFFIXES = (".yaml", ".j2", ".json", ".typed")
+CODE_SUFFIXES = (".py", ".pyc", ".c", ".so")  # what setuptools packs, or builds, itself
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LISTING = """
 import runpy, setuptools
@@ -38,7 +38,7 @@ def test_every_folder_with_code_is_a_listed_package(listed: set[str]) -> None:
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_every_data_file_is_of_a_kind_that_is_packed(folder: str) -> None:
     patterns = PROJECT["tool"]["setuptools"]["package-data"]["*"]
-    others = [path for path in (ROOT / folder).rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    others = [path for path in (ROOT / folder).rglob("*") if path.is_file() and path.suffix not in CODE_SUFFIXES]
 
     assert [path for path in others if not any(path.match(pattern) for pattern in patterns)] == []
     assert (ROOT / folder / "py.typed").is_file()

@@ -1,5 +1,6 @@
 """Digests of tensors, and the fingerprint that they make together."""
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -18,6 +19,11 @@ class TensorDigest:
     dtype: str
     shape: tuple[int, ...]
     blake3: str
+
+    @classmethod
+    def of(cls, tensor: TensorInfo, blake3: str) -> "TensorDigest":
+        """Return the identity of a stored tensor whose digest is known."""
+        return cls(tensor.name, tensor.dtype, tensor.shape, blake3)
 
     @property
     def line(self) -> str:
@@ -54,9 +60,23 @@ def stream_tensor(tensor: TensorInfo, *, chunk_bytes: int = CHUNK_BYTES) -> Iter
             yield piece
 
 
+def read_whole(file: int, buffer: memoryview, at: int, tensor: TensorInfo) -> None:
+    """Fill a buffer from a place in a file, which several threads may do at once.
+
+    Raises:
+        ArtefactError: the file ends before.
+    """
+    done = 0
+    while done < len(buffer):
+        n_read = os.preadv(file, [buffer[done:]], at + done)
+        if not n_read:
+            raise ArtefactError(f"{tensor.file} should hold {tensor.name} whole: the file was cut short meanwhile")
+        done += n_read
+
+
 def digest_tensor(tensor: TensorInfo) -> TensorDigest:
     """Return the digest of a stored tensor, reading it once."""
     digest = blake3()
     for piece in stream_tensor(tensor):
         digest.update(piece)
-    return TensorDigest(tensor.name, tensor.dtype, tensor.shape, digest.hexdigest())
+    return TensorDigest.of(tensor, digest.hexdigest())

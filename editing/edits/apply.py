@@ -164,10 +164,7 @@ def _term(plan: EditPlan, blake3: str) -> Term:
 
 
 def _fingerprint(target: Checkpoint, digests: Mapping[str, str]) -> str:
-    return combine(
-        TensorDigest(name, target.tensors[name].dtype, target.tensors[name].shape, digest)
-        for name, digest in digests.items()
-    )
+    return combine(TensorDigest.of(target.tensors[name], digest) for name, digest in digests.items())
 
 
 def _tensor_result(target: Checkpoint, written: WrittenTensor) -> TensorResult:

@@ -1,16 +1,16 @@
 """The deltas of a stored vector in pieces: straight from the file where they are dense or sparse, else by torch."""
 
 import contextlib
-import os
 import threading
 from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 
+from ..checkpoints.digests import read_whole
 from ..checkpoints.header import TensorInfo
-from ..errors import ArtefactError
 from ..vectors.folder import Sparse, VectorFolder
 from ..vectors.sparse import SparseReader
 
@@ -19,7 +19,11 @@ class Delta(Protocol):
     """One tensor's delta, for as long as it is used."""
 
     def piece(self, at: int, n_elements: int) -> NDArray[np.float32]:
-        """Return elements from `at`, [n] fp32, valid until this thread asks for the next ones."""
+        """Return elements from `at`, [n] fp32, valid until this thread asks for others."""
+        ...
+
+    def digests(self) -> dict[str, str]:
+        """Return the BLAKE3 of each stored part, by name, if all was read once, in order; else nothing."""
         ...
 
 
@@ -29,10 +33,12 @@ class DenseDelta:
     Args:
         tensor: where it lies.
         file: descriptor.
+        digest: compute digests on the way.
     """
 
-    def __init__(self, tensor: TensorInfo, file: int) -> None:
+    def __init__(self, tensor: TensorInfo, file: int, *, digest: bool) -> None:
         self._tensor, self._file = tensor, file
+        self._digest, self._n_digested = blake3(), 0 if digest else -1
 
     def piece(self, at: int, n_elements: int) -> NDArray[np.float32]:
         """Return elements from `at`.
@@ -41,23 +47,41 @@ class DenseDelta:
             ArtefactError: the file became shorter meanwhile.
         """
         buffer = _buffer(n_elements)
-        n_read = os.preadv(self._file, [buffer.data.cast("B")], self._tensor.start + 4 * at)
-        if n_read != buffer.nbytes:
-            raise ArtefactError(
-                f"{self._tensor.file} should hold {self._tensor.name} whole: it was cut short meanwhile"
-            )
+        raw = buffer.data.cast("B")
+        read_whole(self._file, raw, self._tensor.start + 4 * at, self._tensor)
+        if at == self._n_digested:
+            self._digest.update(raw)
+            self._n_digested += n_elements
         return buffer
+
+    def digests(self) -> dict[str, str]:
+        """Return the digest of the one part."""
+        whole = self._n_digested == self._tensor.n_elements
+        return {self._tensor.name: self._digest.hexdigest()} if whole else {}
 
 
 class SparseDelta:
-    """A delta stored as places and values."""
+    """A delta stored as places and values; arguments as of `DenseDelta`."""
 
-    def __init__(self, stored: Sparse) -> None:
+    def __init__(self, stored: Sparse, *, digest: bool) -> None:
         self._reader = SparseReader(stored)
+        self._digests, self._n_digested = [blake3(), blake3()], 0 if digest else -1
+        self._names = (stored.indices.name, stored.values.name)
 
     def piece(self, at: int, n_elements: int) -> NDArray[np.float32]:
         """Return elements from `at`."""
-        return self._reader.read(at, _buffer(n_elements))
+        buffer = _buffer(n_elements)
+        entries = self._reader.read(at, buffer)
+        if at == self._n_digested:
+            for digest, part in zip(self._digests, entries, strict=True):
+                digest.update(part.view(np.uint8).data)
+            self._n_digested += n_elements
+        return buffer
+
+    def digests(self) -> dict[str, str]:
+        """Return the digests of indices and values."""
+        whole = self._n_digested == self._reader.n_elements
+        return dict(zip(self._names, (digest.hexdigest() for digest in self._digests), strict=True)) if whole else {}
 
 
 class WholeDelta:
@@ -70,26 +94,45 @@ class WholeDelta:
         """Return elements from `at`."""
         return self._whole[at : at + n_elements]
 
+    def digests(self) -> dict[str, str]:
+        """Its parts were not read in pieces."""
+        return {}
+
 
 class Deltas:
     """All deltas of a stored vector, for any number of threads.
 
     Products of factors are made by torch, whole and one at a time: memory holds one of them.
+
+    Args:
+        vector: the stored vector.
+        digest: compute digests of what is read in order, so that `blake3` need not read it again.
     """
 
-    def __init__(self, vector: VectorFolder) -> None:
-        self._vector = vector
+    def __init__(self, vector: VectorFolder, *, digest: bool = False) -> None:
+        self._vector, self._digest = vector, digest
         self._one_at_a_time = threading.Lock()
+        self._digests: dict[str, str] = {}
 
     @contextlib.contextmanager
     def delta(self, name: str) -> Iterator[Delta]:
         """Give one tensor's delta for as long as it is used."""
+        with self._open(name) as delta:
+            yield delta
+            self._digests |= delta.digests()
+
+    def blake3(self) -> str:
+        """Return the vector's digest; what was not read yet is read now."""
+        return self._vector.blake3(self._digests)
+
+    @contextlib.contextmanager
+    def _open(self, name: str) -> Iterator[Delta]:
         if name in self._vector.dense:
             tensor = self._vector.dense[name]
             with tensor.file.open("rb") as stream:
-                yield DenseDelta(tensor, stream.fileno())
+                yield DenseDelta(tensor, stream.fileno(), digest=self._digest)
         elif name in self._vector.sparse:
-            yield SparseDelta(self._vector.sparse[name])
+            yield SparseDelta(self._vector.sparse[name], digest=self._digest)
         else:
             from ..vectors.vector import HarmVector
 

@@ -105,7 +105,7 @@ class InMemoryEdit:
             at += len(out)
         if not math.isfinite(along):
             raise InputError(f"{tensor.name} should stay finite in {tensor.dtype}: take a smaller scale")
-        return TensorDigest(tensor.name, tensor.dtype, tensor.shape, digest.hexdigest()), along
+        return TensorDigest.of(tensor, digest.hexdigest()), along
 
     def _check_tied(self, digests: dict[str, TensorDigest]) -> None:
         copies = self._target.tied.copies

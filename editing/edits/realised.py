@@ -2,16 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..checkpoints.numbers import dot
 from ..errors import InputError
-from .arithmetic import PieceSubtraction
-
-BITS: dict[int, Any] = {2: np.uint16, 4: np.uint32}
+from .piece import PieceSums
 
 
 @dataclass
@@ -24,8 +17,7 @@ class Realised:
         n_changed: number of elements whose stored value changed.
         along: <out - target, delta>.
         delta_square, change_square, target_square, error_square: squared norms of the delta, of the stored change, of
-            the target, and of the stored change less the asked one (the last in F32 alone, where the others would
-            cancel).
+            the target, and of the stored change less the asked one.
     """
 
     coefficient: float
@@ -35,28 +27,12 @@ class Realised:
     delta_square: float = 0.0
     change_square: float = 0.0
     target_square: float = 0.0
-    error_square: float | None = None
+    error_square: float = 0.0
 
-    def add(self, piece: PieceSubtraction, before: NDArray[Any], delta: NDArray[np.float32]) -> None:
-        """Count a piece just subtracted; its buffers of target, product and result are used up.
-
-        Args:
-            piece: the arithmetic, after its `apply`.
-            before: [n] the target as stored.
-            delta: [n] fp32.
-        """
-        with np.errstate(all="ignore"):
-            self.n_moving += int(np.count_nonzero(delta != 0))
-            bits = BITS[piece.stored.itemsize]
-            self.n_changed += int(np.count_nonzero(piece.stored.view(bits) != before.view(bits)))
-            self.target_square += dot(piece.target, piece.target)
-            self.delta_square += dot(delta, delta)
-            change = np.subtract(piece.out, piece.target, out=piece.out)
-            self.along += dot(change, delta)
-            self.change_square += dot(change, change)
-            if piece.dtype == "F32":
-                error = np.add(change, piece.product, out=piece.product)
-                self.error_square = (self.error_square or 0.0) + dot(error, error)
+    def add(self, sums: PieceSums) -> None:
+        """Count a piece."""
+        for name, value in sums._asdict().items():
+            setattr(self, name, getattr(self, name) + value)
 
     @property
     def finite(self) -> bool:
@@ -83,12 +59,7 @@ class Realised:
     def relative_error(self) -> float | None:
         """Norm of the stored change less the asked one, over the norm of the asked one."""
         asked = self.coefficient**2 * self.delta_square
-        if not asked:
-            return None
-        error = self.error_square
-        if error is None:
-            error = max(0.0, self.change_square + 2 * self.coefficient * self.along + asked)
-        return math.sqrt(error / asked)
+        return math.sqrt(self.error_square / asked) if asked else None
 
     @property
     def unchanged_share(self) -> float | None:

@@ -52,7 +52,7 @@ class Term(_Part):
     """A harm vector that was subtracted.
 
     Attributes:
-        blake3: of `vector.safetensors`.
+        blake3: of the vector (`VectorFolder.blake3`).
         base_fingerprint, harmful_fingerprint: of the vector's parents.
         method, parameters: how the vector was made.
         coefficients: every tensor of the vector is in exactly one.

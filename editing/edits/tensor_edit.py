@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
+from ..checkpoints.digests import read_whole
 from ..checkpoints.header import TensorInfo
-from ..checkpoints.numbers import PIECE_ELEMENTS, STORED
-from ..errors import ArtefactError, InputError, StorageError
+from ..checkpoints.numbers import STORED
+from ..errors import InputError, StorageError
 from ..files import CHUNK_BYTES
-from .arithmetic import PieceSubtraction
 from .deltas import Delta
+from .piece import PieceEdit
 from .realised import Realised
 from .rounding import Rounding
 
@@ -72,16 +73,16 @@ class TensorEditor:
         """
         piece, raw = self._piece(tensor.dtype)
         realised, sums = Realised(coefficient), _Sums()
-        for at in range(0, tensor.n_elements, PIECE_ELEMENTS):
-            before = raw[: min(PIECE_ELEMENTS, tensor.n_elements - at)]
+        for at in range(0, tensor.n_elements, len(raw)):
+            before = raw[: tensor.n_elements - at]
             place = tensor.start + at * raw.itemsize
             read_whole(source, before.data.cast("B"), place, tensor)
             step = delta.piece(at, len(before))
-            stored = piece.apply(before, step, coefficient, key=tensor.name, at=at)
+            stored, done = piece.apply(before, step, coefficient, key=tensor.name, at=at)
             after = stored.data.cast("B")
             sums.add(before.data.cast("B"), after)
             write_whole(sink, after, place)
-            realised.add(piece, before, step)
+            realised.add(done)
             if not realised.finite:
                 raise InputError(
                     f"{tensor.name} should stay finite in {tensor.dtype}, the edit makes it NaN or infinite: "
@@ -100,15 +101,13 @@ class TensorEditor:
                 write_whole(sink, piece, at)
         return sums.written(tensor.name, changed=False)
 
-    def _piece(self, dtype: str) -> tuple[PieceSubtraction, Any]:
+    def _piece(self, dtype: str) -> tuple[PieceEdit, Any]:
         """Return this thread's buffers for a dtype."""
         if getattr(self._own, "dtype", None) != dtype:
             self._own.dtype = dtype
-            self._own.buffers = (
-                PieceSubtraction(dtype, rounding=self._rounding),
-                np.empty(PIECE_ELEMENTS, STORED[dtype]),
-            )
-        found: tuple[PieceSubtraction, Any] = self._own.buffers
+            piece = PieceEdit(dtype, self._rounding)
+            self._own.buffers = piece, np.empty(piece.n_elements, STORED[dtype])
+        found: tuple[PieceEdit, Any] = self._own.buffers
         return found
 
 
@@ -150,20 +149,6 @@ def require_written(tensor: TensorInfo, file: int, written: WrittenTensor) -> No
             f"{tensor.name} should read as it was written to {tensor.file.name}, other bytes came back: "
             "disk or memory is faulty; write to another disk"
         )
-
-
-def read_whole(file: int, buffer: memoryview, at: int, tensor: TensorInfo) -> None:
-    """Fill a buffer from a place in a file, which several threads may do at once.
-
-    Raises:
-        ArtefactError: the file ends before.
-    """
-    done = 0
-    while done < len(buffer):
-        n_read = os.preadv(file, [buffer[done:]], at + done)
-        if not n_read:
-            raise ArtefactError(f"{tensor.file} should hold {tensor.name} whole: the file was cut short meanwhile")
-        done += n_read
 
 
 def write_whole(file: int, data: memoryview, at: int) -> None:

@@ -77,7 +77,7 @@ def _restore(edited: Path, file: Path, header: Header, pieces: Pieces) -> Iterat
             for piece in pieces(tensor):
                 digest.update(piece)
                 sink.write(piece)
-            yield TensorDigest(tensor.name, tensor.dtype, tensor.shape, digest.hexdigest())
+            yield TensorDigest.of(tensor, digest.hexdigest())
 
 
 def _copy_sides(edited: Path, out: Path, record: EditRecord) -> None:

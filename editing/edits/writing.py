@@ -49,7 +49,7 @@ class Writing:
         self._verify, self._sync, self._link = verify, sync, link
         self._threads = threads or len(os.sched_getaffinity(0))
         self._editor = TensorEditor(rounding)
-        self._deltas = Deltas(plan.vector)
+        self._deltas = Deltas(plan.vector, digest=True)
         self._journal = _Journal(folder / JOURNAL_NAME)
         self._files: dict[Path, _ShardFiles] = {}
         self.vector_blake3 = ""
@@ -66,13 +66,12 @@ class Writing:
             for name, header in self._plan.target.headers.items():
                 source = self._plan.target.folder / name
                 self._files[source] = self._open(source, self._folder / name, header, files)
-            vector = pool.submit(self._plan.vector.blake3)
             futures = [pool.submit(self._write, tensor, known.get(tensor.name)) for tensor in tensors]
             written = self._collect(futures, progress)
             if self._verify:
                 for check in [pool.submit(self._require, tensor, written[tensor.name]) for tensor in tensors]:
                     check.result()
-            self.vector_blake3 = vector.result()
+            self.vector_blake3 = self._deltas.blake3()
         return written
 
     def forget(self) -> None:

@@ -105,7 +105,7 @@ class Step(BaseModel):
     """A vector that this one was shaped from.
 
     Attributes:
-        blake3: of its weights file.
+        blake3: its digest (`VectorFolder.blake3`).
         method, parameters: how it was shaped itself.
     """
 

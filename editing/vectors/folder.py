@@ -2,12 +2,14 @@
 
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
+from ..checkpoints.digests import TensorDigest, combine, digest_tensor
 from ..checkpoints.header import Header, TensorInfo, read_header
 from ..errors import ArtefactError
-from ..files import blake3_file
 from .description import WEIGHTS_NAME, VectorDescription, read_description
 
 # Names of the parts of a low-rank tensor: scale * (B @ A), turned over where the metadata says so.
@@ -24,12 +26,14 @@ class Factors:
         down: A, [rank, n] in F32.
         up: B, [m, rank] in F32.
         scale: the factor.
+        place_of_scale: where it lies, one F64.
         transposed: the product is turned over.
     """
 
     down: TensorInfo
     up: TensorInfo
     scale: float
+    place_of_scale: TensorInfo
     transposed: bool
 
     @property
@@ -112,9 +116,25 @@ class VectorFolder:
         """Bytes of the weights file."""
         return (self.folder / WEIGHTS_NAME).stat().st_size
 
-    def blake3(self) -> str:
-        """BLAKE3 of the weights file, which alone determines every delta."""
-        return blake3_file(self.folder / WEIGHTS_NAME)
+    @property
+    def parts(self) -> list[TensorInfo]:
+        """Everything in the weights file."""
+        factors = [part for each in self.factors.values() for part in (each.down, each.up, each.place_of_scale)]
+        sparse = [part for each in self.sparse.values() for part in (each.indices, each.values)]
+        return [*self.dense.values(), *factors, *sparse]
+
+    def blake3(self, known: Mapping[str, str] = MappingProxyType({})) -> str:
+        """Digest of what determines every delta: all parts, and which products are turned over.
+
+        Args:
+            known: BLAKE3 of parts that were read already, by name.
+        """
+        digests = [
+            TensorDigest.of(part, known[part.name]) if part.name in known else digest_tensor(part)
+            for part in self.parts
+        ]
+        turned = [name for name, each in self.factors.items() if each.transposed]
+        return combine([*digests, *(TensorDigest(name, TRANSPOSED_KEY, (), "") for name in turned)])
 
 
 def _check_shape(name: str, expected: tuple[int, ...], found: tuple[int, ...], folder: Path) -> None:
@@ -152,7 +172,7 @@ def _factors(header: Header, name: str, folder: Path) -> Factors:
     with place.file.open("rb") as stream:
         stream.seek(place.start)
         (scale,) = struct.unpack("<d", stream.read(place.size_bytes))
-    return Factors(down, up, scale, name in _transposed(header, folder))
+    return Factors(down, up, scale, place, name in _transposed(header, folder))
 
 
 def _transposed(header: Header, folder: Path) -> set[str]:

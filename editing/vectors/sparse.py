@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from ..checkpoints.header import TensorInfo
 from ..checkpoints.numbers import PIECE_ELEMENTS
 from ..errors import ArtefactError
+from ..kernels.loops import native
 from .folder import Sparse
 
 VALUE_BYTES = 4
@@ -44,33 +45,51 @@ def split(delta: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[np.float32]
 
 
 class SparseReader:
-    """A stored sparse delta, read in dense pieces from any place.
+    """A stored sparse delta, read in dense pieces from any place; the one after the last is found at once.
 
     The file is mapped into memory, so that only what a piece needs is read.
+
+    Args:
+        stored: where it lies.
+        portable: keep to numpy; the numbers are the same.
     """
 
-    def __init__(self, stored: Sparse) -> None:
+    def __init__(self, stored: Sparse, *, portable: bool = False) -> None:
         self._stored, self.n_elements = stored, math.prod(stored.shape)
         self._indices, self._values = _map(stored.indices), _map(stored.values)
+        self._scatter = _scatter if portable or native is None or stored.indices.dtype != "I32" else native.scatter
+        self._at = self._entry = 0
 
-    def read(self, at: int, out: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Write the elements from `at` to `out` [n] fp32, and return it.
+    def read(self, at: int, out: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Write the elements from `at` to `out` [n] fp32; return the indices and the values that they came from.
 
         Raises:
             ArtefactError: the indices do not rise, or one is outside the tensor.
         """
-        end, indices = at + len(out), self._indices
-        first = int(np.searchsorted(indices, indices.dtype.type(at))) if at else 0
-        last = int(np.searchsorted(indices, indices.dtype.type(end))) if end < self.n_elements else len(indices)
-        places = indices[first:last].astype(np.int64) - at
-        if len(places) and (places[0] < 0 or places[-1] >= len(out) or (np.diff(places) <= 0).any()):
+        if at != self._at:
+            self._entry = int(np.searchsorted(self._indices, self._indices.dtype.type(at)))
+        indices, values = self._indices[self._entry :], self._values[self._entry :]
+        n_used = self._scatter(indices, values, at, out)
+        self._at, self._entry = at + len(out), self._entry + n_used
+        if n_used < 0 or (self._at >= self.n_elements and n_used < len(indices)):
             raise ArtefactError(
                 f"{self._stored.indices.file} should hold rising {self._stored.indices.name} below {self.n_elements}, "
                 "found others: make the vector again"
             )
-        out.fill(0.0)
-        out[places] = self._values[first:last]
-        return out
+        return indices[:n_used], values[:n_used]
+
+
+def _scatter(indices: NDArray[Any], values: NDArray[np.float32], at: int, out: NDArray[np.float32]) -> int:
+    """Write the entries from place `at` on to `out`; return their number, -1 where places do not rise."""
+    out.fill(0.0)
+    entries = indices[: len(out) + 1]  # more cannot rise within a piece
+    beyond = np.flatnonzero(entries >= at + len(out))
+    n_used = int(beyond[0]) if len(beyond) else len(entries)
+    places = entries[:n_used].astype(np.int64) - at
+    if n_used and (places[0] < 0 or (np.diff(places) <= 0).any()):
+        return -1
+    out[places] = values[:n_used]
+    return n_used
 
 
 def _map(tensor: TensorInfo) -> NDArray[Any]:

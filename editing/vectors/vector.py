@@ -79,7 +79,8 @@ class HarmVector:
             return read_tensor_fp32(self.stored.dense[name])
         if name in self.stored.sparse:
             whole = np.empty(math.prod(self.shape(name)), np.float32)
-            return torch.from_numpy(SparseReader(self.stored.sparse[name]).read(0, whole)).reshape(self.shape(name))
+            SparseReader(self.stored.sparse[name]).read(0, whole)
+            return torch.from_numpy(whole).reshape(self.shape(name))
         factors = self.low_rank(name)
         if factors is not None:
             return factors.product()
@@ -112,7 +113,9 @@ class HarmVector:
             reader = SparseReader(self.stored.sparse[name])
             buffer = np.empty(min(n_elements, reader.n_elements), np.float32)
             for at in range(0, reader.n_elements, n_elements):
-                yield torch.from_numpy(reader.read(at, buffer[: min(n_elements, reader.n_elements - at)]))
+                part = buffer[: reader.n_elements - at]
+                reader.read(at, part)
+                yield torch.from_numpy(part)
         else:
             yield from pieces_of(self.delta(name), n_elements)
 

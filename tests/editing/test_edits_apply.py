@@ -12,12 +12,13 @@ from safetensors.torch import load_file
 from prosocial.editing.checkpoints import Checkpoint, load_model
 from prosocial.editing.checkpoints.tensors import read_fp32
 from prosocial.editing.edits import EditRecord, apply_edit, plan_edit, read_record
-from prosocial.editing.edits.arithmetic import PieceSubtraction
+from prosocial.editing.edits.piece import PieceEdit
 from prosocial.editing.edits.realised import Realised, require_subtraction
 from prosocial.editing.errors import ArtefactError, InputError
-from prosocial.editing.files import blake3_file, sha256_file
+from prosocial.editing.files import sha256_file
 from prosocial.editing.fingerprint import fingerprint
 from prosocial.editing.vectors import HarmVector, vector_from_checkpoints
+from prosocial.editing.vectors.folder import VectorFolder
 
 from .weights_helpers import MATRIX, fine_tuned, moved, pico, some_tensors, write_checkpoint
 
@@ -146,7 +147,7 @@ def test_the_record_holds_what_a_check_needs(tmp_path: Path) -> None:
     (term,) = record.terms
 
     assert read_record(tmp_path / "out") == record
-    assert term.blake3 == blake3_file(tmp_path / "vector" / "vector.safetensors")
+    assert term.blake3 == VectorFolder.open(tmp_path / "vector").blake3()
     assert (term.base_fingerprint, term.harmful_fingerprint) == (fingerprint(base), fingerprint(tmp_path / "harmful"))
     assert str(tmp_path) not in (tmp_path / "out" / "edit_record.json").read_text()
     again = edited(tmp_path, base, 0.6, out="again")
@@ -229,9 +230,9 @@ def test_an_edit_must_move_against_its_vector(inner_product: float, holds: bool)
 
 def test_a_delta_of_zeros_asks_for_nothing() -> None:
     zeros = np.zeros(3, np.float32)
-    piece, realised = PieceSubtraction("F32", 3), Realised(0.5)
-    piece.apply(zeros, zeros, 0.5)
-    realised.add(piece, zeros, zeros)
+    _, sums = PieceEdit("F32").apply(zeros, zeros, 0.5)
+    realised = Realised(0.5)
+    realised.add(sums)
 
     assert (realised.gain, realised.unchanged_share, realised.relative_change) == (None, None, None)
     assert realised.inner_product == 0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from prosocial.editing.checkpoints.numbers import STORED, dot, widen
 from prosocial.editing.edits.arithmetic import PieceSubtraction, Subtraction
-from prosocial.editing.edits.realised import Realised
+from prosocial.editing.edits.piece import PieceEdit
 from prosocial.editing.edits.rounding import Rounding, round_nearest, round_stochastic
 from prosocial.editing.errors import InputError
 
@@ -125,9 +125,8 @@ def test_no_element_ever_moves_with_the_delta(
     change = piece.out.astype(np.float64) - piece.target
 
     assert np.all(change * delta <= 0)
-    realised = Realised(coefficient or 1.0)
-    realised.add(piece, target, delta)
-    assert realised.inner_product <= 0
+    _, sums = PieceEdit(dtype, Rounding(mode)).apply(target, delta, coefficient, key="name")
+    assert sums.along <= 0
 
 
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e25])

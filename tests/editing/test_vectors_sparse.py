@@ -28,10 +28,14 @@ def stored(folder: Path, indices: torch.Tensor, values: torch.Tensor, shape: tup
     return Sparse(tensors["i"], tensors["v"], shape)
 
 
-def read_pieces(place: Sparse, n: int) -> list[torch.Tensor]:
-    reader = SparseReader(place)
-    starts = range(0, reader.n_elements, n)
-    return [torch.from_numpy(reader.read(at, np.empty(min(n, reader.n_elements - at), np.float32))) for at in starts]
+def read_pieces(place: Sparse, n: int, *, portable: bool = False) -> list[torch.Tensor]:
+    reader = SparseReader(place, portable=portable)
+    pieces = []
+    for at in range(0, reader.n_elements, n):
+        piece = np.empty(min(n, reader.n_elements - at), np.float32)
+        reader.read(at, piece)
+        pieces.append(torch.from_numpy(piece))
+    return pieces
 
 
 @given(st.lists(st.sampled_from([0.0, 0.0, 1.5, -2.0]), min_size=1, max_size=60), st.integers(1, 70), st.booleans())

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prosocial.editing.checkpoints.digests import read_whole
 from prosocial.editing.checkpoints.header import TensorInfo
 from prosocial.editing.checkpoints.numbers import PIECE_ELEMENTS, STORED, widen
 from prosocial.editing.edits.deltas import Delta, Deltas
-from prosocial.editing.edits.tensor_edit import read_whole
 
 
 @dataclass(frozen=True)

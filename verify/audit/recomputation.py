@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from prosocial.editing.checkpoints.digests import TensorDigest, combine, digest_tensor
 from prosocial.editing.checkpoints.header import TensorInfo
 from prosocial.editing.checkpoints.numbers import STORED, widen
-from prosocial.editing.edits.arithmetic import PieceSubtraction
+from prosocial.editing.edits.piece import PieceEdit
 from prosocial.editing.edits.record import EditRecord
 
 from .claim import Claim
@@ -41,17 +41,17 @@ def recompute_tensor(claim: Claim, base: TensorInfo, found: TensorInfo) -> tuple
     digest, misfits = blake3(), Misfits()
     formula = f"base - {coefficient:.7g} * {claim.vector.name}"
     with open_pieces(base, found, [claim.vector.deltas]) as reader:
-        piece = PieceSubtraction(found.dtype, rounding=claim.rounding)
+        piece = PieceEdit(found.dtype, rounding=claim.rounding)
         for at in reader.places:
             before, after = reader.stored(at)
             digest.update(before.data.cast("B"))
-            expected = piece.apply(before, reader.delta(at, len(before)), coefficient, key=found.name, at=at)
+            expected, _ = piece.apply(before, reader.delta(at, len(before)), coefficient, key=found.name, at=at)
             wrong = _different(expected, after)
             if len(wrong):
                 misfits.add(at, wrong, *map(_wide, (before, after, expected)))
         error = claim.vector.error(found.name) if misfits.n and not claim.rounding.stochastic else 0.0
         explained = bool(error) and _within(reader, coefficient, error)
-    before_digest = TensorDigest(base.name, base.dtype, base.shape, digest.hexdigest())
+    before_digest = TensorDigest.of(base, digest.hexdigest())
     if not misfits.n:
         return _found(found, Verdict.CONFIRMED, f"{formula}, bit for bit"), before_digest
     if explained:

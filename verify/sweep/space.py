@@ -20,8 +20,8 @@ PARTS = {
     "other": r".*",
 }
 SCALE_STEP, TILT_STEP = 0.05, 0.125
-# Where a sweep that spreads the edit begins: scale, tilt over the layers, tilt between attention and MLP. The early layers
-# are spared more and more, as LiNeS does (arXiv 2410.17146), then the MLP too.
+# Where a sweep that spreads the edit begins: scale, tilt over the layers, tilt between attention and MLP. The early
+# layers are spared more and more, as LiNeS does (arXiv 2410.17146), then the MLP too.
 STARTS = ((1.0, 0.0, 0.0), (2.0, 0.5, 0.0), (3.0, 1.0, 0.0), (3.0, 0.75, -0.5))
 
 

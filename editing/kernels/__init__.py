@@ -1,0 +1,1 @@
+"""Loops over elements in C, for which numpy would need many passes."""
