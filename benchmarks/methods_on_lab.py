@@ -108,7 +108,7 @@ def _seed_findings(seed: int, arguments: argparse.Namespace, console: Console) -
         narrow = [probe for probe in world.search if probe.kind != "harmful"]
         narrow += _of_kind(world.search, "harmful", 1)  # bisection looks at utility alone
         bisection = _sweep(world, arguments.methods, narrow, folder / "bisection", seed)
-        held_out = _sweep(world, arguments.methods, world.held_out, folder / "held-out", seed)
+        held_out = _sweep(world, sorted({*arguments.methods, "plain"}), world.held_out, folder / "held-out", seed)
         for name in (*arguments.methods, SWEEP):
             if name in found:
                 continue
