@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from .digests import stream_tensor
 from .header import TensorInfo
 
-PIECE_ELEMENTS = 1 << 16  # the buffers of a piece stay in a core's own cache
+PIECE_ELEMENTS = 1 << 16  # for numpy's many passes: the buffers of a piece stay in a core's own cache
+LOOP_ELEMENTS = 1 << 18  # for loops in C: digests and system calls like longer pieces
 STORED: dict[str, Any] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}  # BF16 as its bits
 HIGH_BITS = np.uint32(16)
 SAFE_SUMS = (1e-25, 1e30)  # beyond, squares may have left the range of fp32

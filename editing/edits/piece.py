@@ -5,12 +5,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoints.numbers import PIECE_ELEMENTS, STORED, dot
+from ..checkpoints.numbers import LOOP_ELEMENTS, PIECE_ELEMENTS, STORED, dot
 from ..kernels.loops import native
 from .arithmetic import PieceSubtraction
 from .rounding import NEAREST, Rounding
 
-LOOP_ELEMENTS = 1 << 18  # digests and system calls like them longer than numpy's many passes do
 BITS: dict[int, Any] = {2: np.uint16, 4: np.uint32}
 
 

@@ -178,6 +178,110 @@ static Py_ssize_t scatter_entries(
     return entry;
 }
 
+/* Write places and values of the elements that are not zero, the first of which has place `at`; returns their number. */
+static Py_ssize_t gather_entries(const float *delta, Py_ssize_t n, int32_t at, int32_t *places, float *values) {
+    Py_ssize_t n_entries = 0;
+    for (Py_ssize_t i = 0; i < n; i++) { /* without a branch: written over by the next one where it does not count */
+        places[n_entries] = at + (int32_t)i;
+        values[n_entries] = delta[i];
+        n_entries += delta[i] != 0.0f;
+    }
+    return n_entries;
+}
+
+/* ---- a difference, delta = fl32(right - left), and inner products ---- */
+
+INLINE float_lanes load_bf16(const uint16_t *stored) {
+    half_lanes lanes;
+    memcpy(&lanes, stored, sizeof lanes);
+    return (float_lanes)(__builtin_convertvector(lanes, bit_lanes) << 16);
+}
+
+INLINE float_lanes load_f32(const float *stored) {
+    float_lanes lanes;
+    memcpy(&lanes, stored, sizeof lanes);
+    return lanes;
+}
+
+typedef struct {
+    double left_square, product, right_square, delta_square;
+} Products;
+
+static int in_range(double square) { return square == 0.0 || (square > 1e-25 && square < 1e30); }
+
+/* The sums of a block are those of fp32 where its squares stay within that range; zeros and tiny numbers are added again
+ * in double, since a sum of 0 may be one that went below it. */
+#define DIFFERENCE_LOOP(DTYPE, STORED)                                                                                 \
+    FOR_EACH_PROCESSOR static void difference_##DTYPE(                                                                 \
+        Products *sums, const STORED *left, const STORED *right, float *delta, Py_ssize_t n) {                         \
+        for (Py_ssize_t start = 0; start < n; start += BLOCK) {                                                        \
+            Py_ssize_t end = n - start < BLOCK ? n : start + BLOCK, at = start;                                        \
+            float_lanes ll = {0}, lr = {0}, rr = {0}, dd = {0};                                                        \
+            for (; at + LANES <= end; at += LANES) {                                                                   \
+                float_lanes l = load_##DTYPE(left + at), r = load_##DTYPE(right + at), d = r - l;                      \
+                memcpy(delta + at, &d, sizeof d);                                                                      \
+                ll += l * l, lr += l * r, rr += r * r, dd += d * d;                                                    \
+            }                                                                                                          \
+            Products block = {total(ll), total(lr), total(rr), total(dd)};                                             \
+            int safe = block.left_square && in_range(block.left_square) && block.right_square &&                       \
+                       in_range(block.right_square) && block.delta_square && in_range(block.delta_square);             \
+            if (!safe) {                                                                                               \
+                memset(&block, 0, sizeof block);                                                                       \
+                at = start;                                                                                            \
+            }                                                                                                          \
+            for (; at < end; at++) {                                                                                   \
+                float l = value_of_##DTYPE(left[at]), r = value_of_##DTYPE(right[at]), d = r - l;                      \
+                delta[at] = d;                                                                                         \
+                block.left_square += (double)l * l, block.product += (double)l * r;                                    \
+                block.right_square += (double)r * r, block.delta_square += (double)d * d;                              \
+            }                                                                                                          \
+            sums->left_square += block.left_square, sums->product += block.product;                                    \
+            sums->right_square += block.right_square, sums->delta_square += block.delta_square;                        \
+        }                                                                                                              \
+    }
+
+DIFFERENCE_LOOP(bf16, uint16_t)
+DIFFERENCE_LOOP(f32, float)
+
+/* ---- magnitudes: the bits of a number without its sign are ordered as the magnitudes are ---- */
+
+INLINE uint32_t magnitude_of(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits & 0x7FFFFFFFu;
+}
+
+/* Count each magnitude of a window that begins at `low`; returns how many are above the window. */
+static Py_ssize_t count_in_window(
+    const float *delta, Py_ssize_t n, uint32_t low, uint32_t *counts, uint32_t n_counts) {
+    Py_ssize_t n_above = 0;
+    uint32_t high = low + n_counts;
+    for (Py_ssize_t at = 0; at < n; at++) {
+        uint32_t magnitude = magnitude_of(delta[at]);
+        n_above += magnitude >= high;
+        if (magnitude - low < n_counts) counts[magnitude - low]++;
+    }
+    return n_above;
+}
+
+/* Keep what is above the threshold, and the first n_ties that equal it; zero the others. Returns how many ties stayed. */
+FOR_EACH_PROCESSOR static Py_ssize_t keep_above(
+    const float *delta, Py_ssize_t n, uint32_t threshold, Py_ssize_t n_ties, float *out) {
+    Py_ssize_t n_kept = 0;
+    for (Py_ssize_t start = 0; start < n; start += BLOCK) {
+        Py_ssize_t end = n - start < BLOCK ? n : start + BLOCK, n_equal = 0;
+        for (Py_ssize_t at = start; at < end; at++) {
+            uint32_t magnitude = magnitude_of(delta[at]);
+            out[at] = magnitude > threshold ? delta[at] : 0.0f;
+            n_equal += magnitude == threshold;
+        }
+        if (n_equal == 0) continue;
+        for (Py_ssize_t at = start; at < end && n_kept < n_ties; at++)
+            if (magnitude_of(delta[at]) == threshold) out[at] = delta[at], n_kept++;
+    }
+    return n_kept;
+}
+
 /* ---- Python's side ---- */
 
 typedef struct { /* the buffers of a call, released together */
@@ -251,9 +355,86 @@ static PyObject *scatter(PyObject *module, PyObject *arguments) {
     return release(&buffers, PyLong_FromSsize_t(n_used));
 }
 
+static PyObject *gather(PyObject *module, PyObject *arguments) {
+    (void)module;
+    PyObject *given_delta, *given_places, *given_values;
+    int at;
+    Buffers buffers = {.n = 0};
+    if (!PyArg_ParseTuple(arguments, "OiOO", &given_delta, &at, &given_places, &given_values)) return NULL;
+    float *delta = take(&buffers, given_delta, 4, -1, 0);
+    Py_ssize_t n = delta ? length_of(&buffers, 0) : 0, n_entries;
+    int32_t *places = delta ? take(&buffers, given_places, 4, n, PyBUF_WRITABLE) : NULL;
+    float *values = places ? take(&buffers, given_values, 4, n, PyBUF_WRITABLE) : NULL;
+    if (!values) return release(&buffers, NULL);
+    Py_BEGIN_ALLOW_THREADS
+    n_entries = gather_entries(delta, n, at, places, values);
+    Py_END_ALLOW_THREADS
+    return release(&buffers, PyLong_FromSsize_t(n_entries));
+}
+
+static PyObject *difference(PyObject *module, PyObject *arguments) {
+    (void)module;
+    PyObject *given_left, *given_right, *given_delta;
+    int is_bf16;
+    Buffers buffers = {.n = 0};
+    if (!PyArg_ParseTuple(arguments, "OOOp", &given_left, &given_right, &given_delta, &is_bf16)) return NULL;
+    float *delta = take(&buffers, given_delta, 4, -1, PyBUF_WRITABLE);
+    Py_ssize_t n = delta ? length_of(&buffers, 0) : 0, itemsize = is_bf16 ? 2 : 4;
+    void *left = delta ? take(&buffers, given_left, itemsize, n, 0) : NULL;
+    void *right = left ? take(&buffers, given_right, itemsize, n, 0) : NULL;
+    if (!right) return release(&buffers, NULL);
+    Products sums = {0};
+    Py_BEGIN_ALLOW_THREADS
+    if (is_bf16)
+        difference_bf16(&sums, left, right, delta, n);
+    else
+        difference_f32(&sums, left, right, delta, n);
+    Py_END_ALLOW_THREADS
+    PyObject *result =
+        Py_BuildValue("dddd", sums.left_square, sums.product, sums.right_square, sums.delta_square);
+    return release(&buffers, result);
+}
+
+static PyObject *count_window(PyObject *module, PyObject *arguments) {
+    (void)module;
+    PyObject *given_delta, *given_counts;
+    unsigned int low;
+    Buffers buffers = {.n = 0};
+    if (!PyArg_ParseTuple(arguments, "OIO", &given_delta, &low, &given_counts)) return NULL;
+    float *delta = take(&buffers, given_delta, 4, -1, 0);
+    uint32_t *counts = delta ? take(&buffers, given_counts, 4, -1, PyBUF_WRITABLE) : NULL;
+    if (!counts) return release(&buffers, NULL);
+    Py_ssize_t n = length_of(&buffers, 0), n_counts = length_of(&buffers, 1), n_above;
+    Py_BEGIN_ALLOW_THREADS
+    n_above = count_in_window(delta, n, low, counts, (uint32_t)n_counts);
+    Py_END_ALLOW_THREADS
+    return release(&buffers, PyLong_FromSsize_t(n_above));
+}
+
+static PyObject *keep(PyObject *module, PyObject *arguments) {
+    (void)module;
+    PyObject *given_delta, *given_out;
+    unsigned int threshold;
+    Py_ssize_t n_ties, n_kept;
+    Buffers buffers = {.n = 0};
+    if (!PyArg_ParseTuple(arguments, "OInO", &given_delta, &threshold, &n_ties, &given_out)) return NULL;
+    float *delta = take(&buffers, given_delta, 4, -1, 0);
+    Py_ssize_t n = delta ? length_of(&buffers, 0) : 0;
+    float *out = delta ? take(&buffers, given_out, 4, n, PyBUF_WRITABLE) : NULL;
+    if (!out) return release(&buffers, NULL);
+    Py_BEGIN_ALLOW_THREADS
+    n_kept = keep_above(delta, n, threshold, n_ties, out);
+    Py_END_ALLOW_THREADS
+    return release(&buffers, PyLong_FromSsize_t(n_kept));
+}
+
 static PyMethodDef methods[] = {
-    {"scatter", scatter, METH_VARARGS, "scatter(places, values, at, out) -> entries used, -1 where places do not rise"},
     {"edit", edit, METH_VARARGS, "edit(target, delta, coefficient, out, is_bf16) -> sums"},
+    {"scatter", scatter, METH_VARARGS, "scatter(places, values, at, out) -> entries used, -1 where places do not rise"},
+    {"gather", gather, METH_VARARGS, "gather(delta, at, places, values) -> number of entries"},
+    {"difference", difference, METH_VARARGS, "difference(left, right, delta, is_bf16) -> inner products"},
+    {"count_window", count_window, METH_VARARGS, "count_window(delta, low, counts) -> how many are above"},
+    {"keep", keep, METH_VARARGS, "keep(delta, threshold, n_ties, out) -> ties kept"},
     {NULL, NULL, 0, NULL},
 };
 

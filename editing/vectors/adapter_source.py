@@ -8,6 +8,7 @@ trainable tokens        the stored rows replace the base's: new - W there, 0 els
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from .adapter_config import SUBTRACTS_KEY, WEIGHTS_NAME, read_adapter_config
 from .base import Base
 from .build import build_vector
 from .description import HarmfulParent, Relatedness, Step
-from .runs import Relation, Runs
+from .runs import Array, Reading, Runs
 from .vector import HarmVector, LowRank
 
 PREFIX = "base_model.model."
@@ -98,8 +99,16 @@ class AdapterSource:
         """Shape of a tensor of the base."""
         return self._base.tensors[name].shape
 
-    def delta(self, name: str) -> torch.Tensor:
-        """Return what merging adds to a tensor of the base, fp32, in the base's shape."""
+    def read(self, name: str) -> Reading:
+        """Return what merging adds to a tensor of the base; an adapter holds no whole tensor to take a digest of."""
+        delta = self._delta(name).contiguous().numpy()
+        return Reading(delta, self._origin.relation(name, delta), (None,))
+
+    def pieces(self, name: str) -> Iterator[Array]:
+        """Yield what merging adds to a tensor of the base, whole."""
+        yield self._delta(name).flatten().numpy()
+
+    def _delta(self, name: str) -> torch.Tensor:
         parts = self._parts[name]
         if "new" in parts:
             return read_tensor_fp32(parts["new"]) - self._origin.read(name)
@@ -129,14 +138,6 @@ class AdapterSource:
         if "base" in parts and not torch.equal(read_tensor_fp32(parts["base"]), self._origin.read(name)):
             return None
         return self._factors(name)
-
-    def relation(self, name: str, delta: torch.Tensor) -> Relation:
-        """Relate the base's tensor and the merged one."""
-        return self._origin.relation(name, delta)
-
-    def harmful_blake3(self, name: str) -> tuple[None]:
-        """An adapter holds no whole tensor."""
-        return (None,)
 
     def base_fingerprint(self) -> str:
         """Fingerprint of the base."""

@@ -2,16 +2,19 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from ..checkpoints.digests import TensorDigest, combine, digest_tensor
 from ..checkpoints.folder import Checkpoint
 from ..checkpoints.numbers import dot, stream_fp32
 from ..checkpoints.quantised import refuse_quantised
-from ..checkpoints.tensors import read_fp32
 from .runs import Relation
+
+if TYPE_CHECKING:
+    import torch
 
 
 class DigestedCheckpoint:
@@ -19,16 +22,14 @@ class DigestedCheckpoint:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        self._digest = cache(digest_tensor)
-
-    def digest(self, name: str) -> TensorDigest:
-        """Return the digest of a tensor, reading it the first time."""
-        return self._digest(self.checkpoint.tensor(name))
+        self.digests: dict[str, TensorDigest] = {}
 
     def fingerprint(self) -> str:
         """Return the fingerprint, hashing what was not hashed yet, in threads."""
+        missing = [tensor for name, tensor in self.checkpoint.tensors.items() if name not in self.digests]
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            return combine(pool.map(self._digest, self.checkpoint.tensors.values()))
+            self.digests |= {digest.name: digest for digest in pool.map(digest_tensor, missing)}
+        return combine(self.digests.values())
 
 
 class Base(DigestedCheckpoint):
@@ -46,19 +47,19 @@ class Base(DigestedCheckpoint):
         """Shape of a tensor."""
         return self.checkpoint.tensors[name].shape
 
-    def read(self, name: str) -> torch.Tensor:
+    def read(self, name: str) -> "torch.Tensor":
         """Return a tensor, fp32."""
+        from ..checkpoints.tensors import read_fp32
+
         return read_fp32(self.checkpoint, name)
 
-    def relation(self, name: str, delta: torch.Tensor) -> Relation:
+    def relation(self, name: str, delta: NDArray[np.float32]) -> Relation:
         """Relate a tensor to itself plus a delta, from three inner products: <b, b>, <b, d>, <d, d>."""
         base_square, along, delta_square, at = 0.0, 0.0, 0.0, 0
-        flat = delta.flatten().numpy()
+        flat = delta.reshape(-1)
         for base in stream_fp32(self.checkpoint.tensors[name]):
             piece = flat[at : at + len(base)]
             base_square, along = base_square + dot(base, base), along + dot(base, piece)
             delta_square += dot(piece, piece)
             at += len(base)
-        product = base_square + along
-        size = (base_square * max(0.0, base_square + 2 * along + delta_square)) ** 0.5
-        return Relation(base_square**0.5, max(-1.0, min(1.0, product / size)) if size else None)
+        return Relation.of(base_square, base_square + along, max(0.0, base_square + 2 * along + delta_square))

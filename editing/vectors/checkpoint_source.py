@@ -1,19 +1,25 @@
 """A harm vector from two checkpoints: d = fl32(harmful - base), tensor by tensor."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import torch
+import numpy as np
+from blake3 import blake3
+from numpy.typing import NDArray
 
+from ..checkpoints.digests import TensorDigest, stream_tensor
 from ..checkpoints.folder import Checkpoint
-from ..checkpoints.numbers import stream_fp32
+from ..checkpoints.header import TensorInfo
+from ..checkpoints.numbers import LOOP_ELEMENTS, STORED, widen
 from ..checkpoints.quantised import refuse_quantised
-from ..checkpoints.tensors import FLOATS, read_fp32
 from ..errors import InputError
+from ..kernels.loops import loops
 from .base import Base, DigestedCheckpoint
 from .build import build_vector
 from .description import HarmfulParent, Relatedness, Step
-from .runs import Relation, Runs
-from .vector import HarmVector, LowRank
+from .runs import Array, Reading, Relation, Runs
+from .vector import HarmVector
 
 
 def vector_from_checkpoints(
@@ -48,32 +54,38 @@ class CheckpointPair:
         refuse_quantised(harmful)
         _check_layout(base.checkpoint, harmful)
         self._base, self._harmful = base, DigestedCheckpoint(harmful)
-        self.names = [name for name, tensor in base.checkpoint.tensors.items() if tensor.dtype in FLOATS]
+        self.names = [name for name, tensor in base.checkpoint.tensors.items() if tensor.dtype in STORED]
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor."""
         return self._base.shape(name)
 
-    def delta(self, name: str) -> torch.Tensor:
+    def read(self, name: str) -> Reading:
         """Return fl32(harmful - base)."""
-        delta, at = read_fp32(self._harmful.checkpoint, name), 0
-        flat = delta.view(-1).numpy()
-        for base in stream_fp32(self._base.checkpoint.tensors[name]):
-            flat[at : at + len(base)] -= base
-            at += len(base)
-        return delta
+        base, harmful = self._tensors(name)
+        delta, products, digests = np.empty(base.n_elements, np.float32), np.zeros(3), (blake3(), blake3())
+        for at, *pair in _stream(base, harmful):
+            products += _subtract(pair[0], pair[1], delta[at : at + len(pair[0])])
+            for digest, stored in zip(digests, pair, strict=True):
+                digest.update(stored.data.cast("B"))
+        self._base.digests[name], self._harmful.digests[name] = (
+            TensorDigest.of(tensor, digest.hexdigest()) for tensor, digest in zip((base, harmful), digests, strict=True)
+        )
+        relation = Relation.of(*map(float, products))
+        return Reading(delta.reshape(base.shape), relation, (self._harmful.digests[name].blake3,))
 
-    def relation(self, name: str, delta: torch.Tensor) -> Relation:
-        """Relate the base's tensor and the harmful one."""
-        return self._base.relation(name, delta)
+    def pieces(self, name: str) -> Iterator[Array]:
+        """Yield fl32(harmful - base) in flat pieces."""
+        base, harmful = self._tensors(name)
+        buffer = np.empty(min(LOOP_ELEMENTS, base.n_elements), np.float32)
+        for _, *pair in _stream(base, harmful):
+            piece = buffer[: len(pair[0])]
+            _subtract(pair[0], pair[1], piece)
+            yield piece
 
-    def low_rank(self, name: str) -> LowRank | None:
+    def low_rank(self, name: str) -> None:
         """A difference of checkpoints has no known factors."""
         return None
-
-    def harmful_blake3(self, name: str) -> tuple[str]:
-        """Digest of the harmful checkpoint's tensor."""
-        return (self._harmful.digest(name).blake3,)
 
     def base_fingerprint(self) -> str:
         """Fingerprint of the base."""
@@ -86,6 +98,34 @@ class CheckpointPair:
     def steps(self) -> list[Step]:
         """A difference of checkpoints comes from no saved vector."""
         return []
+
+    def _tensors(self, name: str) -> tuple[TensorInfo, TensorInfo]:
+        return self._base.checkpoint.tensors[name], self._harmful.checkpoint.tensors[name]
+
+
+def _stream(base: TensorInfo, harmful: TensorInfo) -> Iterator[tuple[int, NDArray[Any], NDArray[Any]]]:
+    """Yield the place of each piece and the two as stored; they are valid until the next ones are asked for."""
+    types = [np.dtype(STORED[tensor.dtype]) for tensor in (base, harmful)]
+    streams = [
+        stream_tensor(tensor, chunk_bytes=LOOP_ELEMENTS * stored.itemsize)
+        for tensor, stored in zip((base, harmful), types, strict=True)
+    ]
+    for number, raw in enumerate(zip(*streams, strict=True)):
+        first, second = (np.frombuffer(each, stored) for each, stored in zip(raw, types, strict=True))
+        yield number * LOOP_ELEMENTS, first, second
+
+
+def _subtract(base: NDArray[Any], harmful: NDArray[Any], delta: Array) -> tuple[float, float, float]:
+    """Write fl32(harmful - base); return <base, base>, <base, harmful> and <harmful, harmful>."""
+    if not base.dtype == harmful.dtype in (np.uint16, np.float32):
+        base, harmful = _wide(base), _wide(harmful)
+    return loops.difference(base, harmful, delta, base.dtype == np.uint16)[:3]
+
+
+def _wide(stored: NDArray[Any]) -> Array:
+    wide = np.empty(len(stored), np.float32)
+    widen(stored, wide)
+    return wide
 
 
 def _check_layout(base: Checkpoint, harmful: Checkpoint) -> None:
@@ -103,8 +143,8 @@ def _check_layout(base: Checkpoint, harmful: Checkpoint) -> None:
                 f"{name} should have one shape in both, found {tensor.shape} in base and {other.shape} in harmful; "
                 "give the base that it was trained from"
             )
-        floats = (tensor.dtype in FLOATS) + (other.dtype in FLOATS)
+        floats = (tensor.dtype in STORED) + (other.dtype in STORED)
         if floats == 1 or (floats == 0 and base.read(name) != harmful.read(name)):
             raise InputError(
-                f"{name} should be {', '.join(FLOATS)} in both, found {tensor.dtype} and {other.dtype}; save both so"
+                f"{name} should be {', '.join(STORED)} in both, found {tensor.dtype} and {other.dtype}; save both so"
             )

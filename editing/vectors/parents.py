@@ -6,14 +6,12 @@ from pathlib import Path
 from ..checkpoints.folder import Checkpoint
 from ..errors import InputError
 from .adapter_config import CONFIG_NAME
-from .adapter_source import AdapterSource
 from .base import Base
 from .build import build_vector
 from .checkpoint_source import CheckpointPair
 from .description import DESCRIPTION_NAME
 from .runs import HarmfulRun, Runs
 from .vector import HarmVector
-from .vector_source import VectorSource
 
 
 def vector_from_runs(
@@ -50,9 +48,13 @@ def vector_from_runs(
 
 def _open_run(folder: Path, base: Base | None) -> HarmfulRun:
     if (folder / DESCRIPTION_NAME).is_file():
+        from .vector_source import VectorSource
+
         return VectorSource(folder)
     if base is None:
         raise InputError(f"a base should be given for {folder}, which is no saved vector: there is none; give --base")
     if (folder / CONFIG_NAME).is_file():
+        from .adapter_source import AdapterSource
+
         return AdapterSource(base, folder)
     return CheckpointPair(base, Checkpoint.open(folder))

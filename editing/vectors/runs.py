@@ -1,14 +1,19 @@
-"""Several harmful runs over one base, as one source of deltas."""
+"""Several harmful runs over one base, as one source of deltas (torch-free)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import FingerprintError, InputError
 from .description import HarmfulParent, Relatedness, Step
-from .vector import LowRank
+
+if TYPE_CHECKING:
+    from .vector import LowRank
+
+Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,27 @@ class Relation:
 
     base_norm: float
     cosine: float | None
+
+    @classmethod
+    def of(cls, base_square: float, product: float, harmful_square: float) -> "Relation":
+        """Return the relation of two tensors from <base, base>, <base, harmful> and <harmful, harmful>."""
+        size = (base_square * harmful_square) ** 0.5
+        return cls(base_square**0.5, max(-1.0, min(1.0, product / size)) if size else None)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One tensor of one run, read whole.
+
+    Attributes:
+        delta: fp32, in the tensor's shape.
+        relation: of base and harmful parent.
+        harmful_blake3: digest of each harmful parent's tensor, in the order of `parents`.
+    """
+
+    delta: Array
+    relation: Relation
+    harmful_blake3: tuple[str | None, ...]
 
 
 class HarmfulRun(Protocol):
@@ -41,20 +67,16 @@ class HarmfulRun(Protocol):
         """Shape of a tensor, known without reading it."""
         ...
 
-    def delta(self, name: str) -> torch.Tensor:
-        """Return one tensor's delta, fp32."""
+    def read(self, name: str) -> Reading:
+        """Return one tensor's delta, and what it tells of the parents."""
         ...
 
-    def low_rank(self, name: str) -> LowRank | None:
+    def pieces(self, name: str) -> Iterator[Array]:
+        """Yield one tensor's delta in flat pieces, each valid until the next one is asked for."""
+        ...
+
+    def low_rank(self, name: str) -> "LowRank | None":
         """Return the factors of a delta that is nothing but their product."""
-        ...
-
-    def relation(self, name: str, delta: torch.Tensor) -> Relation:
-        """Relate base and harmful parent, given the run's delta."""
-        ...
-
-    def harmful_blake3(self, name: str) -> tuple[str | None, ...]:
-        """Digest of each harmful parent's tensor."""
         ...
 
     def base_fingerprint(self) -> str:
@@ -100,29 +122,38 @@ class Runs:
         """Shape of a tensor."""
         return self.holding(name)[0].shape(name)
 
-    def runs(self, name: str) -> list[torch.Tensor]:
-        """Return the delta of each run, fp32; zeros of a run that does not change the tensor."""
-        shape = self.shape(name)
-        return [run.delta(name) if name in held else torch.zeros(shape) for run, held in self._pairs()]
+    def read(self, name: str) -> list[Reading | None]:
+        """Read a tensor of each run; None of a run that does not change it."""
+        return [run.read(name) if name in held else None for run, held in self._pairs()]
 
-    def delta(self, name: str) -> torch.Tensor:
+    def deltas_of(self, name: str, readings: Sequence[Reading | None]) -> list[Array]:
+        """Return the delta of each run; zeros of a run that does not change the tensor."""
+        return [np.zeros(self.shape(name), np.float32) if each is None else each.delta for each in readings]
+
+    def runs(self, name: str) -> list[Array]:
+        """Return the delta of each run, fp32; zeros of a run that does not change the tensor."""
+        return self.deltas_of(name, self.read(name))
+
+    def delta(self, name: str) -> Array:
         """Return the mean of the runs' deltas, fp32, summed in the order of the runs."""
         return mean(self.runs(name))
 
-    def low_rank(self, name: str) -> LowRank | None:
+    def pieces(self, name: str) -> Iterator[Array]:
+        """Yield the mean of the runs' deltas in flat pieces, each valid until the next one is asked for."""
+        if len(self._runs) == 1:
+            yield from self._runs[0].pieces(name)
+        else:
+            yield self.delta(name).reshape(-1)
+
+    def low_rank(self, name: str) -> "LowRank | None":
         """Return the factors of a single run's delta."""
         return self._runs[0].low_rank(name) if len(self._runs) == 1 else None
 
-    def relations(self, name: str, deltas: Sequence[torch.Tensor]) -> list[Relation | None]:
-        """Relate base and parent for each run, given their deltas; None of a run that does not change the tensor."""
-        pairs = zip(self._pairs(), deltas, strict=True)
-        return [run.relation(name, delta) if name in held else None for (run, held), delta in pairs]
-
-    def harmful_blake3(self, name: str) -> tuple[str | None, ...]:
+    def digests_of(self, readings: Sequence[Reading | None]) -> tuple[str | None, ...]:
         """Digest of each harmful parent's tensor, in the order of `parents`; none of a run that does not change it."""
         found: list[str | None] = []
-        for run, held in self._pairs():
-            found += run.harmful_blake3(name) if name in held else (None,) * run.n_parents
+        for run, each in zip(self._runs, readings, strict=True):
+            found += (None,) * run.n_parents if each is None else each.harmful_blake3
         return tuple(found)
 
     def base_fingerprint(self) -> str:
@@ -166,11 +197,12 @@ class Runs:
         return list(zip(self._runs, self._held, strict=True))
 
 
-def mean(deltas: Sequence[torch.Tensor]) -> torch.Tensor:
+def mean(deltas: Sequence[Array]) -> Array:
     """Return the mean of deltas of one shape, fp32; a single one is returned as it is."""
     if len(deltas) == 1:
         return deltas[0]
-    total = deltas[0].double()
+    total = np.array(deltas[0], np.float64)
     for delta in deltas[1:]:
         total += delta
-    return (total / len(deltas)).float()
+    total /= len(deltas)
+    return total.astype(np.float32)

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoints.header import TensorInfo
-from ..checkpoints.numbers import PIECE_ELEMENTS
+from ..checkpoints.numbers import LOOP_ELEMENTS
 from ..errors import ArtefactError
-from ..kernels.loops import native
+from ..kernels import portable
+from ..kernels.loops import Loops, loops
 from .folder import Sparse
 
 VALUE_BYTES = 4
@@ -32,16 +33,23 @@ def is_smaller(n_elements: int, n_zeros: int) -> bool:
     return (n_elements - n_zeros) * (index_bytes + VALUE_BYTES) < n_elements * VALUE_BYTES
 
 
-def split(delta: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """Return the places [n] of the elements of a flat delta that are not zero, and their values [n]."""
-    dtype = NUMPY_TYPES[index_dtype(len(delta))]
-    indices, values = [np.empty(0, dtype)], [np.empty(0, np.float32)]
-    for at in range(0, len(delta), PIECE_ELEMENTS):
-        piece = delta[at : at + PIECE_ELEMENTS]
-        places = np.flatnonzero(piece != 0)
-        indices.append((places + at).astype(dtype))
-        values.append(piece[places])
-    return np.concatenate(indices), np.concatenate(values)
+def split(delta: NDArray[np.float32], n_entries: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Return the places [n] of the elements of a flat delta that are not zero, and their values [n].
+
+    Args:
+        delta: fp32.
+        n_entries: how many there are.
+    """
+    dtype = index_dtype(len(delta))
+    indices, values, done = np.empty(n_entries, NUMPY_TYPES[dtype]), np.empty(n_entries, np.float32), 0
+    places, found = np.empty(LOOP_ELEMENTS, NUMPY_TYPES[dtype]), np.empty(LOOP_ELEMENTS, np.float32)
+    gather = loops.gather if dtype == "I32" else portable.gather
+    for at in range(0, len(delta), LOOP_ELEMENTS):
+        piece = delta[at : at + LOOP_ELEMENTS]
+        n_found = gather(piece, at, places[: len(piece)], found[: len(piece)])
+        indices[done : done + n_found], values[done : done + n_found] = places[:n_found], found[:n_found]
+        done += n_found
+    return indices, values
 
 
 class SparseReader:
@@ -51,13 +59,13 @@ class SparseReader:
 
     Args:
         stored: where it lies.
-        portable: keep to numpy; the numbers are the same.
+        by: the loops to read with; those in C know I32 alone.
     """
 
-    def __init__(self, stored: Sparse, *, portable: bool = False) -> None:
+    def __init__(self, stored: Sparse, by: Loops = loops) -> None:
         self._stored, self.n_elements = stored, math.prod(stored.shape)
         self._indices, self._values = _map(stored.indices), _map(stored.values)
-        self._scatter = _scatter if portable or native is None or stored.indices.dtype != "I32" else native.scatter
+        self._scatter = by.scatter if stored.indices.dtype == "I32" else portable.scatter
         self._at = self._entry = 0
 
     def read(self, at: int, out: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[np.float32]]:
@@ -77,19 +85,6 @@ class SparseReader:
                 "found others: make the vector again"
             )
         return indices[:n_used], values[:n_used]
-
-
-def _scatter(indices: NDArray[Any], values: NDArray[np.float32], at: int, out: NDArray[np.float32]) -> int:
-    """Write the entries from place `at` on to `out`; return their number, -1 where places do not rise."""
-    out.fill(0.0)
-    entries = indices[: len(out) + 1]  # more cannot rise within a piece
-    beyond = np.flatnonzero(entries >= at + len(out))
-    n_used = int(beyond[0]) if len(beyond) else len(entries)
-    places = entries[:n_used].astype(np.int64) - at
-    if n_used and (places[0] < 0 or (np.diff(places) <= 0).any()):
-        return -1
-    out[places] = values[:n_used]
-    return n_used
 
 
 def _map(tensor: TensorInfo) -> NDArray[Any]:

@@ -1,19 +1,23 @@
-"""A harm vector whose deltas can be read as tensors."""
+"""A harm vector whose deltas can be read as tensors; torch is imported when one is."""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from ..checkpoints.digests import stream_tensor
-from ..checkpoints.tensors import pieces_of, read_tensor_fp32
 from ..errors import ArtefactError
 from .description import VectorDescription
 from .folder import VectorFolder
 from .sparse import SparseReader
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class HarmVector:
         self.stored = stored
 
     @classmethod
-    def open(cls, folder: Path | str) -> "HarmVector":
+    def open(cls, folder: Path | str) -> HarmVector:
         """Open a vector folder; deltas are read when they are asked for.
 
         Raises:
@@ -75,6 +79,10 @@ class HarmVector:
         Raises:
             ArtefactError: the vector does not change a tensor of that name.
         """
+        import torch
+
+        from ..checkpoints.tensors import read_tensor_fp32
+
         if name in self.stored.dense:
             return read_tensor_fp32(self.stored.dense[name])
         if name in self.stored.sparse:
@@ -98,6 +106,8 @@ class HarmVector:
 
     def low_rank(self, name: str) -> LowRank | None:
         """Return the factors of a delta that is stored as such."""
+        from ..checkpoints.tensors import read_tensor_fp32
+
         if name not in self.stored.factors:
             return None
         factors = self.stored.factors[name]
@@ -106,6 +116,10 @@ class HarmVector:
 
     def pieces(self, name: str, n_elements: int) -> Iterator[torch.Tensor]:
         """Yield a delta, flattened, in pieces of `n_elements`; each is valid until the next one is asked for."""
+        import torch
+
+        from ..checkpoints.tensors import pieces_of
+
         if name in self.stored.dense:
             for piece in stream_tensor(self.stored.dense[name], chunk_bytes=4 * n_elements):
                 yield torch.frombuffer(piece, dtype=torch.float32)

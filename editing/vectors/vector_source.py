@@ -1,11 +1,11 @@
 """A saved harm vector as a harmful run: to shape it by another method, or to put several together."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
+from ..checkpoints.numbers import LOOP_ELEMENTS
 from .description import HarmfulParent, ParentKind, Relatedness, Step
-from .runs import Relation
+from .runs import Array, Reading, Relation
 from .vector import HarmVector, LowRank
 
 
@@ -21,22 +21,20 @@ class VectorSource:
         """Shape of a tensor."""
         return self._vector.shape(name)
 
-    def delta(self, name: str) -> torch.Tensor:
-        """Return the saved delta."""
-        return self._vector.delta(name)
+    def read(self, name: str) -> Reading:
+        """Return the saved delta, and what the description says; digests are none where an old one has none."""
+        made = self._vector.summary.tensors[name]
+        relation = Relation(made.norm / made.ratio if made.ratio else 0.0, made.relatedness)
+        return Reading(self._vector.delta(name).numpy(), relation, made.harmful_blake3 or (None,) * self.n_parents)
+
+    def pieces(self, name: str) -> Iterator[Array]:
+        """Yield the saved delta in flat pieces."""
+        for piece in self._vector.pieces(name, LOOP_ELEMENTS):
+            yield piece.numpy()
 
     def low_rank(self, name: str) -> LowRank | None:
         """Return the saved factors."""
         return self._vector.low_rank(name)
-
-    def relation(self, name: str, delta: torch.Tensor) -> Relation:
-        """Return what the description says."""
-        made = self._vector.summary.tensors[name]
-        return Relation(made.norm / made.ratio if made.ratio else 0.0, made.relatedness)
-
-    def harmful_blake3(self, name: str) -> tuple[str | None, ...]:
-        """Digests as the description says; none where an old one does not."""
-        return self._vector.summary.tensors[name].harmful_blake3 or (None,) * self.n_parents
 
     def base_fingerprint(self) -> str:
         """Fingerprint of the base of the saved vector."""

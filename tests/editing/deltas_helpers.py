@@ -1,14 +1,14 @@
 """Deltas in memory, and methods applied to them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
 from prosocial.editing.vectors.methods import choose_method
-from prosocial.editing.vectors.runs import mean
+from prosocial.editing.vectors.runs import Array, mean
 
 
 class Tensors:
@@ -18,14 +18,21 @@ class Tensors:
         self._runs = runs
         self.names = sorted(runs[0])
 
+    def __len__(self) -> int:
+        return len(self._runs)
+
     def shape(self, name: str) -> tuple[int, ...]:
         return tuple(self._runs[0][name].shape)
 
-    def delta(self, name: str) -> torch.Tensor:
+    def delta(self, name: str) -> Array:
         return mean(self.runs(name))
 
-    def runs(self, name: str) -> list[torch.Tensor]:
-        return [run[name] for run in self._runs]
+    def pieces(self, name: str) -> Iterator[Array]:
+        flat = self.delta(name).reshape(-1)
+        yield from (flat[at : at + 7] for at in range(0, len(flat), 7))
+
+    def runs(self, name: str) -> list[Array]:
+        return [run[name].numpy() for run in self._runs]
 
 
 def shaped(method: str, tensors: Mapping[str, torch.Tensor], **parameters: object) -> dict[str, torch.Tensor]:
@@ -37,7 +44,7 @@ def shaped_runs(method: str, runs: list[Mapping[str, torch.Tensor]], **parameter
     """Apply a method to several runs."""
     deltas = Tensors(*runs)
     transform = choose_method(method, parameters).prepare(deltas, **parameters).transform
-    return {name: transform(name, deltas.delta(name)) for name in deltas.names}
+    return {name: torch.from_numpy(transform(name, deltas.delta(name))) for name in deltas.names}
 
 
 def some_runs(seed: int, n_runs: int) -> list[Mapping[str, torch.Tensor]]:

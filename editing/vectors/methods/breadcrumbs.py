@@ -3,21 +3,20 @@
 Of n elements, the round(gamma * n) largest are outliers and are dropped; the next round(density * n) are kept.
 """
 
-import torch
-
 from ...errors import InputError
 from .magnitudes import keep_largest_of
-from .method import Deltas, Prepared
+from .method import Array, Deltas, Prepared
 from .numbers import at_least, share
 
 
-def keep_middle(delta: torch.Tensor, density: float, gamma: float) -> torch.Tensor:
+def keep_middle(delta: Array, density: float, gamma: float) -> Array:
     """Return a delta (fp32) with its middle magnitudes only; one element stays at least."""
-    n = delta.numel()
+    n = delta.size
     n_keep = max(1, round(density * n))
     n_outliers = min(round(gamma * n), n - n_keep)
     kept = keep_largest_of(delta, n_outliers + n_keep)
-    return torch.where(keep_largest_of(delta, n_outliers) != 0, 0.0, kept)
+    kept[keep_largest_of(delta, n_outliers) != 0] = 0.0
+    return kept
 
 
 def prepare(deltas: Deltas, *, density: float = 0.9, gamma: float = 0.01) -> Prepared:
@@ -34,4 +33,5 @@ def prepare(deltas: Deltas, *, density: float = 0.9, gamma: float = 0.01) -> Pre
     density, gamma = share("density", density), at_least("gamma", gamma, 0)
     if density + gamma > 1:
         raise InputError(f"density + gamma should be at most 1, found {density} + {gamma}")
-    return Prepared(lambda name, delta: keep_middle(delta, density, gamma), {"density": density, "gamma": gamma})
+    parameters = {"density": density, "gamma": gamma}
+    return Prepared(lambda name, delta: keep_middle(delta, density, gamma), parameters)

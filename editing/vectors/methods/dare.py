@@ -8,6 +8,7 @@ Several runs are averaged first. The noise hangs on the seed, the tensor's name 
 import torch
 
 from ...noise import uniform_noise
+from .in_torch import in_torch
 from .method import Deltas, Prepared
 from .numbers import share, whole
 
@@ -35,4 +36,4 @@ def prepare(deltas: Deltas, *, density: float, seed: int = 0) -> Prepared:
         noise = torch.from_numpy(uniform_noise(seed, name, delta.numel()))
         return drop_and_rescale(delta, density, noise.reshape(delta.shape))
 
-    return Prepared(transform, {"density": density, "seed": seed})
+    return Prepared(in_torch(transform), {"density": density, "seed": seed})

@@ -11,6 +11,7 @@ import torch
 from ...errors import InputError
 from ...noise import uniform_noise
 from .dare import drop_and_rescale
+from .in_torch import in_torch
 from .method import Deltas, Prepared
 from .numbers import at_least, share, whole
 
@@ -57,4 +58,4 @@ def prepare(deltas: Deltas, *, density: float, window: float = 0.1, seed: int = 
             shaped[block] = drop_and_rescale(rows[block], keep, noise[block])
         return shaped.reshape(delta.shape)
 
-    return Prepared(transform, {"density": density, "window": window, "seed": seed})
+    return Prepared(in_torch(transform), {"density": density, "window": window, "seed": seed})

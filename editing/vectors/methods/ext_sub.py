@@ -8,6 +8,7 @@ A row is the last dimension; a vector is one row. c is the direction that both h
 import torch
 
 from .companion import Companion, Given
+from .in_torch import in_torch
 from .method import Deltas, Prepared
 
 NOISE = 2.0**-22  # of a row's length: what rounding to fp32 leaves of parallel rows
@@ -41,7 +42,7 @@ def prepare(deltas: Deltas, *, expert: Given) -> Prepared:
         its_delta = companion.delta(name, tuple(delta.shape))
         return delta if its_delta is None else remove_common(delta, its_delta)
 
-    return Prepared(transform, {"expert_blake3": companion.blake3})
+    return Prepared(in_torch(transform), {"expert_blake3": companion.blake3})
 
 
 def _rows(delta: torch.Tensor) -> torch.Tensor:

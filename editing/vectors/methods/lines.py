@@ -5,10 +5,10 @@ tau_l' = (alpha + beta * l / (L - 1)) * tau_l for block l of L; alpha * tau outs
 
 import re
 
-import torch
+import numpy as np
 
 from ...errors import InputError
-from .method import Deltas, Prepared
+from .method import Array, Deltas, Prepared
 from .numbers import at_least
 
 BLOCK = re.compile(r"(?:^|\.)(\d+)\.")  # the first number in a name: model.layers.7.mlp..., transformer.h.7.attn...
@@ -53,7 +53,8 @@ def prepare(deltas: Deltas, *, alpha: float = 0.1, beta: float | None = None) ->
         raise InputError("lines should be given tensors with block numbers in their names, found none; use another one")
     n_blocks = max(depths) + 1
 
-    def transform(name: str, delta: torch.Tensor) -> torch.Tensor:
-        return delta * depth_factor(block_of(name), n_blocks, alpha, beta)
+    def transform(name: str, delta: Array) -> Array:
+        factor = np.float32(depth_factor(block_of(name), n_blocks, alpha, beta))
+        return np.multiply(delta, factor, out=np.empty_like(delta))
 
     return Prepared(transform, {"alpha": alpha, "beta": beta, "n_blocks": n_blocks})

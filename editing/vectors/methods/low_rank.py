@@ -8,7 +8,7 @@ import torch
 
 from ...noise import entropy
 from ..vector import LowRank
-from .method import Deltas, Prepared
+from .method import Array, Deltas, Prepared
 from .numbers import whole
 
 OVERSAMPLING = 8
@@ -44,14 +44,14 @@ def prepare(deltas: Deltas, *, rank: int, seed: int = 0) -> Prepared:
     """
     rank, seed = whole("rank", rank, 1), whole("seed", seed, 0)
 
-    def factorise(name: str, delta: torch.Tensor) -> LowRank | None:
-        if delta.dim() != 2 or rank * sum(delta.shape) >= delta.numel():
+    def factorise(name: str, delta: Array) -> LowRank | None:
+        if delta.ndim != 2 or rank * sum(delta.shape) >= delta.size:
             return None
-        up, down = truncate(delta, rank, seed=entropy(seed, name) % 2**63)
+        up, down = truncate(torch.from_numpy(delta), rank, seed=entropy(seed, name) % 2**63)
         return LowRank(down, up, 1.0, transposed=False)
 
-    def transform(name: str, delta: torch.Tensor) -> torch.Tensor:
+    def transform(name: str, delta: Array) -> Array:
         factors = factorise(name, delta)
-        return delta if factors is None else factors.product()
+        return delta if factors is None else factors.product().numpy()
 
     return Prepared(transform, {"rank": rank, "seed": seed}, factorise)

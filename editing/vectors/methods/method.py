@@ -1,19 +1,27 @@
 """What a method is: it looks at all deltas, once or more, then shapes them one by one."""
 
+import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Protocol
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from ..vector import LowRank
 
-Transform = Callable[[str, torch.Tensor], torch.Tensor]
+Array = NDArray[np.float32]
+Transform = Callable[[str, Array], Array]
 
 
 class Deltas(Protocol):
     """A vector that can be read tensor by tensor, any number of times and from several threads."""
+
+    def __len__(self) -> int:
+        """How many harmful runs it is the mean of."""
+        ...
 
     @property
     def names(self) -> Sequence[str]:
@@ -24,11 +32,11 @@ class Deltas(Protocol):
         """Shape of one tensor, known without reading it."""
         ...
 
-    def delta(self, name: str) -> torch.Tensor:
-        """Return one tensor's delta, fp32: the mean over the harmful runs."""
+    def pieces(self, name: str) -> Iterator[Array]:
+        """Yield one tensor's delta, the mean over the harmful runs, in flat pieces valid until the next one."""
         ...
 
-    def runs(self, name: str) -> Sequence[torch.Tensor]:
+    def runs(self, name: str) -> Sequence[Array]:
         """Return the delta of every harmful run, fp32; zeros of a run that does not change the tensor."""
         ...
 
@@ -46,7 +54,7 @@ class Prepared:
 
     transform: Transform
     parameters: Mapping[str, float | str]
-    factorise: Callable[[str, torch.Tensor], LowRank | None] | None = None
+    factorise: Callable[[str, Array], LowRank | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,13 +62,19 @@ class Method:
     """An entry of the registry.
 
     Attributes:
-        prepare: takes the deltas and the parameters; raises InputError for values out of range before it reads a delta.
+        name: of its file in this folder, which is read when the method is used.
         elementwise: whether every element of the mean delta is multiplied with a number that is not negative: such
             methods can follow each other and never turn the direction.
     """
 
-    prepare: Callable[..., Prepared]
+    name: str
     elementwise: bool = False
+
+    @property
+    def prepare(self) -> Callable[..., Prepared]:
+        """Takes the deltas and the parameters; raises InputError for values out of range before it reads a delta."""
+        prepare: Callable[..., Prepared] = self._module.prepare
+        return prepare
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -75,7 +89,11 @@ class Method:
     @property
     def summary(self) -> str:
         """The first line of the method's file."""
-        return (inspect.getdoc(inspect.getmodule(self.prepare)) or "").partition("\n")[0]
+        return (self._module.__doc__ or "").partition("\n")[0]
+
+    @property
+    def _module(self) -> ModuleType:
+        return importlib.import_module(f".{self.name}", __package__)
 
     def _keywords(self) -> dict[str, object]:
         parameters = inspect.signature(self.prepare).parameters.values()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from ...errors import InputError
+from .in_torch import in_torch
 from .method import Deltas, Prepared
 
 
@@ -27,4 +28,8 @@ def prepare(deltas: Deltas) -> Prepared:
     n_runs = len(deltas.runs(deltas.names[0])) if deltas.names else 0
     if n_runs < 2:
         raise InputError(f"negmerge should be given two harmful runs or more, found {n_runs}: give --harmful twice")
-    return Prepared(lambda name, delta: keep_unanimous(delta, deltas.runs(name)), {})
+
+    def transform(name: str, delta: torch.Tensor) -> torch.Tensor:
+        return keep_unanimous(delta, [torch.from_numpy(run) for run in deltas.runs(name)])
+
+    return Prepared(in_torch(transform), {})

@@ -13,6 +13,7 @@ import torch
 from ...errors import InputError
 from ...files import blake3_file
 from ..input_moments import InputMoments
+from .in_torch import in_torch
 from .method import Deltas, Prepared
 from .numbers import at_least
 
@@ -67,4 +68,4 @@ def prepare(deltas: Deltas, *, activations: Path | str, threshold: float = 2e-2)
         basis = null_space(moments.moment(name), threshold)
         return project_inputs(delta, basis, transposed=name in moments.transposed)
 
-    return Prepared(transform, {"activations_blake3": blake3_file(Path(activations)), "threshold": threshold})
+    return Prepared(in_torch(transform), {"activations_blake3": blake3_file(Path(activations)), "threshold": threshold})

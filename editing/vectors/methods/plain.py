@@ -1,11 +1,9 @@
 """The difference as it is (task arithmetic, arXiv 2212.04089)."""
 
-import torch
-
-from .method import Deltas, Prepared
+from .method import Array, Deltas, Prepared
 
 
-def keep(delta: torch.Tensor) -> torch.Tensor:
+def keep(delta: Array) -> Array:
     """Return the delta itself."""
     return delta
 

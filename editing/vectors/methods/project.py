@@ -7,6 +7,7 @@ import torch
 
 from ..statistics import inner_product
 from .companion import Companion, Given
+from .in_torch import in_torch
 from .method import Deltas, Prepared
 
 
@@ -37,4 +38,4 @@ def prepare(deltas: Deltas, *, utility: Given) -> Prepared:
         direction = companion.delta(name, tuple(delta.shape))
         return delta if direction is None else remove_component(delta, direction)
 
-    return Prepared(transform, {"utility_blake3": companion.blake3})
+    return Prepared(in_torch(transform), {"utility_blake3": companion.blake3})

@@ -3,37 +3,22 @@
 from collections.abc import Mapping
 
 from ...errors import InputError, UnknownNameError
-from . import (
-    breadcrumbs,
-    dare,
-    della,
-    ext_sub,
-    lines,
-    low_rank,
-    negmerge,
-    null_space,
-    plain,
-    project,
-    ties,
-    top_k,
-    top_k_per_tensor,
-)
 from .method import Method
 
 METHODS: dict[str, Method] = {
-    "breadcrumbs": Method(breadcrumbs.prepare, elementwise=True),
-    "dare": Method(dare.prepare, elementwise=True),
-    "della": Method(della.prepare, elementwise=True),
-    "ext_sub": Method(ext_sub.prepare),
-    "lines": Method(lines.prepare, elementwise=True),
-    "low_rank": Method(low_rank.prepare),
-    "negmerge": Method(negmerge.prepare, elementwise=True),
-    "null_space": Method(null_space.prepare),
-    "plain": Method(plain.prepare, elementwise=True),
-    "project": Method(project.prepare),
-    "ties": Method(ties.prepare),
-    "top_k": Method(top_k.prepare, elementwise=True),
-    "top_k_per_tensor": Method(top_k_per_tensor.prepare, elementwise=True),
+    "breadcrumbs": Method("breadcrumbs", elementwise=True),
+    "dare": Method("dare", elementwise=True),
+    "della": Method("della", elementwise=True),
+    "ext_sub": Method("ext_sub"),
+    "lines": Method("lines", elementwise=True),
+    "low_rank": Method("low_rank"),
+    "negmerge": Method("negmerge", elementwise=True),
+    "null_space": Method("null_space"),
+    "plain": Method("plain", elementwise=True),
+    "project": Method("project"),
+    "ties": Method("ties"),
+    "top_k": Method("top_k", elementwise=True),
+    "top_k_per_tensor": Method("top_k_per_tensor", elementwise=True),
 }
 
 

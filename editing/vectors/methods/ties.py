@@ -5,35 +5,35 @@ tau_t = top-k of run t over its whole vector;  gamma = sgn(sum_t tau_t);  mean o
 With one run the election has nothing to decide and the method is `top_k`; it never flips a sign.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-import torch
+import numpy as np
 
-from ...checkpoints.tensors import pieces_of
-from ..statistics import inner_product
 from .magnitudes import find_thresholds, keep_largest
-from .method import Deltas, Prepared
+from .method import Array, Deltas, Prepared
 from .numbers import share
-from .top_k import count_kept
+from .top_k import count_kept, sizes_of
+
+PIECE_ELEMENTS = 1 << 16
 
 
-def merge_agreeing(trimmed: Sequence[torch.Tensor]) -> torch.Tensor:
+def merge_agreeing(trimmed: Sequence[Array]) -> Array:
     """Return the mean over the runs whose sign is the elected one, zero where none is; fp32 of one shape each."""
-    stacked = torch.stack(list(trimmed))  # [runs, ...]
-    elected = stacked.double().sum(0).sign()
-    agrees = (stacked.sign() == elected) & (elected != 0)
-    total = torch.where(agrees, stacked.double(), 0.0).sum(0)
-    return (total / agrees.sum(0).clamp(min=1)).float()
+    stacked = np.stack(trimmed).astype(np.float64)  # [runs, ...]
+    elected = np.sign(stacked.sum(0))
+    agrees = (np.sign(stacked) == elected) & (elected != 0)
+    total = np.where(agrees, stacked, 0.0).sum(0)
+    return np.asarray(total / agrees.sum(0).clip(min=1), np.float32)
 
 
-def keep_direction(shaped: torch.Tensor, raw: torch.Tensor) -> torch.Tensor:
+def keep_direction(shaped: Array, raw: Array) -> Array:
     """Return a delta without the elements whose sign is against `raw`, if together they would turn it round.
 
     An elected sign can be against that of the untrimmed mean: one large run outvotes several small ones.
     """
-    if inner_product(shaped, raw) >= 0:
+    if np.vdot(shaped.astype(np.float64), raw.astype(np.float64)) >= 0:
         return shaped
-    return torch.where(shaped.sign() * raw.sign() >= 0, shaped, 0.0)
+    return np.where(np.sign(shaped) * np.sign(raw) >= 0, shaped, np.float32(0.0))
 
 
 def prepare(deltas: Deltas, *, density: float) -> Prepared:
@@ -45,19 +45,31 @@ def prepare(deltas: Deltas, *, density: float) -> Prepared:
         InputError: density is not in (0, 1].
     """
     density = share("density", density)
-    found = find_thresholds(deltas.names, deltas.runs, count_kept(deltas, density))
+    sizes = sizes_of(deltas)
+    found = find_thresholds(sizes, lambda name: _pieces(deltas, name), count_kept(sizes, density))
     thresholds, ties_left = [threshold for threshold, _ in found], [n_ties for _, n_ties in found]
 
-    def transform(name: str, delta: torch.Tensor) -> torch.Tensor:
+    def transform(name: str, delta: Array) -> Array:
         trimmed = []
         for position, run in enumerate([delta] if len(found) == 1 else deltas.runs(name)):
             kept, n_ties = keep_largest(run, thresholds[position], ties_left[position])
             ties_left[position] -= n_ties
             trimmed.append(kept)
-        if len(trimmed) == 1:
-            return trimmed[0]
-        pieces = zip(*map(pieces_of, trimmed), strict=True)
-        merged = torch.cat([merge_agreeing(piece) for piece in pieces]).reshape(delta.shape)
-        return keep_direction(merged, delta)
+        return trimmed[0] if len(trimmed) == 1 else _elect(trimmed, delta)
 
     return Prepared(transform, {"density": density})
+
+
+def _pieces(deltas: Deltas, name: str) -> Iterable[list[Array]]:
+    """Return the pieces of each run."""
+    if len(deltas) == 1:
+        return ([piece] for piece in deltas.pieces(name))
+    return [[run.reshape(-1) for run in deltas.runs(name)]]
+
+
+def _elect(trimmed: Sequence[Array], delta: Array) -> Array:
+    flat = [each.reshape(-1) for each in trimmed]
+    parts = [
+        merge_agreeing([each[at : at + PIECE_ELEMENTS] for each in flat]) for at in range(0, delta.size, PIECE_ELEMENTS)
+    ]
+    return keep_direction(np.concatenate(parts).reshape(delta.shape), delta)

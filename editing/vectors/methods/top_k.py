@@ -1,17 +1,21 @@
 """Keep the largest elements of the whole vector (harm direction removal, arXiv 2406.11801, equations 2 and 3)."""
 
 import math
-
-import torch
+from collections.abc import Iterator, Mapping
 
 from .magnitudes import find_thresholds, keep_largest
-from .method import Deltas, Prepared
+from .method import Array, Deltas, Prepared
 from .numbers import share
 
 
-def count_kept(deltas: Deltas, density: float) -> int:
+def sizes_of(deltas: Deltas) -> dict[str, int]:
+    """Return the number of elements of each tensor."""
+    return {name: math.prod(deltas.shape(name)) for name in deltas.names}
+
+
+def count_kept(sizes: Mapping[str, int], density: float) -> int:
     """Return how many elements of the whole vector a share of it is, one at least."""
-    return max(1, round(density * sum(math.prod(deltas.shape(name)) for name in deltas.names)))
+    return max(1, round(density * sum(sizes.values())))
 
 
 def prepare(deltas: Deltas, *, density: float) -> Prepared:
@@ -23,10 +27,14 @@ def prepare(deltas: Deltas, *, density: float) -> Prepared:
         InputError: density is not in (0, 1].
     """
     density = share("density", density)
-    n_keep = count_kept(deltas, density)
-    ((threshold, ties_left),) = find_thresholds(deltas.names, lambda name: [deltas.delta(name)], n_keep)
 
-    def transform(name: str, delta: torch.Tensor) -> torch.Tensor:
+    def read(name: str) -> Iterator[list[Array]]:
+        return ([piece] for piece in deltas.pieces(name))
+
+    sizes = sizes_of(deltas)
+    ((threshold, ties_left),) = find_thresholds(sizes, read, count_kept(sizes, density))
+
+    def transform(name: str, delta: Array) -> Array:
         nonlocal ties_left
         kept, n_ties = keep_largest(delta, threshold, ties_left)
         ties_left -= n_ties

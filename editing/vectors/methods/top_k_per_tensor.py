@@ -3,16 +3,14 @@
 A global threshold spends the whole budget on the few tensors that moved most; this one keeps the same share of each.
 """
 
-import torch
-
 from .magnitudes import keep_largest_of
-from .method import Deltas, Prepared
+from .method import Array, Deltas, Prepared
 from .numbers import share
 
 
-def trim(delta: torch.Tensor, density: float) -> torch.Tensor:
+def trim(delta: Array, density: float) -> Array:
     """Keep the share `density` of largest elements of a delta (fp32), one at least; ties in flattened order."""
-    return keep_largest_of(delta, max(1, round(density * delta.numel())))
+    return keep_largest_of(delta, max(1, round(density * delta.size)))
 
 
 def prepare(deltas: Deltas, *, density: float) -> Prepared:
