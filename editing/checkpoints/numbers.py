@@ -1,5 +1,6 @@
 """Stored elements as fp32 numbers, piece by piece, and their sums of products (torch-free)."""
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -47,3 +48,15 @@ def dot(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:
     if SAFE_SUMS[0] < abs(total) < SAFE_SUMS[1]:
         return total
     return float(np.dot(left.astype(np.float64), right.astype(np.float64)))
+
+
+_own = threading.local()
+
+
+def buffer(n_elements: int) -> NDArray[np.float32]:
+    """Return this thread's buffer [n] fp32, the same one each time."""
+    held = getattr(_own, "buffer", None)
+    if held is None or len(held) < n_elements:
+        held = _own.buffer = np.empty(n_elements, np.float32)
+    part: NDArray[np.float32] = held[:n_elements]
+    return part

@@ -35,9 +35,9 @@ class TensorWriter:
         self._stream.seek(LENGTH_BYTES + self._header_bytes)
         self._at = 0
 
-    def write(self, name: str, dtype: str, shape: tuple[int, ...], data: bytes | memoryview) -> None:
-        """Append one tensor's raw bytes (little endian)."""
-        n_bytes = self._stream.write(data)
+    def write(self, name: str, dtype: str, shape: tuple[int, ...], *data: bytes | memoryview) -> None:
+        """Append one tensor's raw bytes (little endian), in one part or several."""
+        n_bytes = sum(self._stream.write(part) for part in data)
         self._entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [self._at, self._at + n_bytes]}
         self._at += n_bytes
 

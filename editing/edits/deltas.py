@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..checkpoints.digests import read_whole
 from ..checkpoints.header import TensorInfo
+from ..checkpoints.numbers import buffer
 from ..vectors.folder import Sparse, VectorFolder
 from ..vectors.sparse import SparseReader
 
@@ -46,13 +47,13 @@ class DenseDelta:
         Raises:
             ArtefactError: the file became shorter meanwhile.
         """
-        buffer = _buffer(n_elements)
-        raw = buffer.data.cast("B")
+        numbers = buffer(n_elements)
+        raw = numbers.data.cast("B")
         read_whole(self._file, raw, self._tensor.start + 4 * at, self._tensor)
         if at == self._n_digested:
             self._digest.update(raw)
             self._n_digested += n_elements
-        return buffer
+        return numbers
 
     def digests(self) -> dict[str, str]:
         """Return the digest of the one part."""
@@ -70,13 +71,13 @@ class SparseDelta:
 
     def piece(self, at: int, n_elements: int) -> NDArray[np.float32]:
         """Return elements from `at`."""
-        buffer = _buffer(n_elements)
-        entries = self._reader.read(at, buffer)
+        numbers = buffer(n_elements)
+        entries = self._reader.read(at, numbers)
         if at == self._n_digested:
             for digest, part in zip(self._digests, entries, strict=True):
                 digest.update(part.view(np.uint8).data)
             self._n_digested += n_elements
-        return buffer
+        return numbers
 
     def digests(self) -> dict[str, str]:
         """Return the digests of indices and values."""
@@ -138,15 +139,3 @@ class Deltas:
 
             with self._one_at_a_time:
                 yield WholeDelta(HarmVector(self._vector).delta(name).flatten().numpy())
-
-
-_own = threading.local()
-
-
-def _buffer(n_elements: int) -> NDArray[np.float32]:
-    """Return this thread's buffer, re-used."""
-    held = getattr(_own, "buffer", None)
-    if held is None or len(held) < n_elements:
-        held = _own.buffer = np.empty(n_elements, np.float32)
-    part: NDArray[np.float32] = held[:n_elements]
-    return part

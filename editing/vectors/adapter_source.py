@@ -8,7 +8,7 @@ trainable tokens        the stored rows replace the base's: new - W there, 0 els
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from .adapter_config import SUBTRACTS_KEY, WEIGHTS_NAME, read_adapter_config
 from .base import Base
 from .build import build_vector
 from .description import HarmfulParent, Relatedness, Step
-from .runs import Array, Reading, Runs
+from .runs import Array, Origin, Reading, Runs
 from .vector import HarmVector, LowRank
 
 PREFIX = "base_model.model."
@@ -102,11 +102,17 @@ class AdapterSource:
     def read(self, name: str) -> Reading:
         """Return what merging adds to a tensor of the base; an adapter holds no whole tensor to take a digest of."""
         delta = self._delta(name).contiguous().numpy()
-        return Reading(delta, self._origin.relation(name, delta), (None,))
+        return Reading(delta, Origin(self._origin.relation(name, delta), (None,)))
 
     def pieces(self, name: str) -> Iterator[Array]:
         """Yield what merging adds to a tensor of the base, whole."""
         yield self._delta(name).flatten().numpy()
+
+    def feed(self, name: str, take: Callable[[Array], None]) -> Origin:
+        """Give what merging adds to a tensor of the base, whole."""
+        reading = self.read(name)
+        take(reading.delta.reshape(-1))
+        return reading.origin
 
     def _delta(self, name: str) -> torch.Tensor:
         parts = self._parts[name]

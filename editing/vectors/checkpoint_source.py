@@ -1,6 +1,6 @@
 """A harm vector from two checkpoints: d = fl32(harmful - base), tensor by tensor."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..kernels.loops import loops
 from .base import Base, DigestedCheckpoint
 from .build import build_vector
 from .description import HarmfulParent, Relatedness, Step
-from .runs import Array, Reading, Relation, Runs
+from .runs import Array, Origin, Reading, Relation, Runs
 from .vector import HarmVector
 
 
@@ -62,17 +62,12 @@ class CheckpointPair:
 
     def read(self, name: str) -> Reading:
         """Return fl32(harmful - base)."""
-        base, harmful = self._tensors(name)
-        delta, products, digests = np.empty(base.n_elements, np.float32), np.zeros(3), (blake3(), blake3())
-        for at, *pair in _stream(base, harmful):
-            products += _subtract(pair[0], pair[1], delta[at : at + len(pair[0])])
-            for digest, stored in zip(digests, pair, strict=True):
-                digest.update(stored.data.cast("B"))
-        self._base.digests[name], self._harmful.digests[name] = (
-            TensorDigest.of(tensor, digest.hexdigest()) for tensor, digest in zip((base, harmful), digests, strict=True)
-        )
-        relation = Relation.of(*map(float, products))
-        return Reading(delta.reshape(base.shape), relation, (self._harmful.digests[name].blake3,))
+        delta = np.empty(self.shape(name), np.float32)
+        return Reading(delta, self._walk(name, delta.reshape(-1)))
+
+    def feed(self, name: str, take: Callable[[Array], None]) -> Origin:
+        """Give fl32(harmful - base) in pieces."""
+        return self._walk(name, None, take)
 
     def pieces(self, name: str) -> Iterator[Array]:
         """Yield fl32(harmful - base) in flat pieces."""
@@ -82,6 +77,22 @@ class CheckpointPair:
             piece = buffer[: len(pair[0])]
             _subtract(pair[0], pair[1], piece)
             yield piece
+
+    def _walk(self, name: str, whole: Array | None, take: Callable[[Array], None] = lambda piece: None) -> Origin:
+        """Write the difference to `whole`, or to a buffer, piece by piece; hash and relate the two tensors."""
+        base, harmful = self._tensors(name)
+        buffer = np.empty(min(LOOP_ELEMENTS, base.n_elements), np.float32) if whole is None else whole
+        products, digests = np.zeros(3), (blake3(), blake3())
+        for at, *pair in _stream(base, harmful):
+            start = 0 if whole is None else at
+            piece = buffer[start : start + len(pair[0])]
+            products += _subtract(pair[0], pair[1], piece)
+            for digest, stored in zip(digests, pair, strict=True):
+                digest.update(stored.data.cast("B"))
+            take(piece)
+        self._base.digests[name] = TensorDigest.of(base, digests[0].hexdigest())
+        self._harmful.digests[name] = TensorDigest.of(harmful, digests[1].hexdigest())
+        return Origin(Relation.of(*map(float, products)), (self._harmful.digests[name].blake3,))
 
     def low_rank(self, name: str) -> None:
         """A difference of checkpoints has no known factors."""

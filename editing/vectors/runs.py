@@ -1,6 +1,6 @@
 """Several harmful runs over one base, as one source of deltas (torch-free)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -36,18 +36,24 @@ class Relation:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One tensor of one run, read whole.
+class Origin:
+    """What reading a tensor of one run tells of the parents.
 
     Attributes:
-        delta: fp32, in the tensor's shape.
         relation: of base and harmful parent.
         harmful_blake3: digest of each harmful parent's tensor, in the order of `parents`.
     """
 
-    delta: Array
     relation: Relation
     harmful_blake3: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One tensor of one run, read whole: its delta, fp32, in the tensor's shape."""
+
+    delta: Array
+    origin: Origin
 
 
 class HarmfulRun(Protocol):
@@ -73,6 +79,10 @@ class HarmfulRun(Protocol):
 
     def pieces(self, name: str) -> Iterator[Array]:
         """Yield one tensor's delta in flat pieces, each valid until the next one is asked for."""
+        ...
+
+    def feed(self, name: str, take: Callable[[Array], None]) -> Origin:
+        """Give one tensor's delta to `take` in flat pieces, each valid until it returns."""
         ...
 
     def low_rank(self, name: str) -> "LowRank | None":
@@ -126,6 +136,11 @@ class Runs:
         """Read a tensor of each run; None of a run that does not change it."""
         return [run.read(name) if name in held else None for run, held in self._pairs()]
 
+    @property
+    def single(self) -> HarmfulRun | None:
+        """The run, if there is one only."""
+        return self._runs[0] if len(self._runs) == 1 else None
+
     def deltas_of(self, name: str, readings: Sequence[Reading | None]) -> list[Array]:
         """Return the delta of each run; zeros of a run that does not change the tensor."""
         return [np.zeros(self.shape(name), np.float32) if each is None else each.delta for each in readings]
@@ -140,19 +155,19 @@ class Runs:
 
     def pieces(self, name: str) -> Iterator[Array]:
         """Yield the mean of the runs' deltas in flat pieces, each valid until the next one is asked for."""
-        if len(self._runs) == 1:
-            yield from self._runs[0].pieces(name)
+        if self.single:
+            yield from self.single.pieces(name)
         else:
             yield self.delta(name).reshape(-1)
 
     def low_rank(self, name: str) -> "LowRank | None":
         """Return the factors of a single run's delta."""
-        return self._runs[0].low_rank(name) if len(self._runs) == 1 else None
+        return self.single.low_rank(name) if self.single else None
 
-    def digests_of(self, readings: Sequence[Reading | None]) -> tuple[str | None, ...]:
+    def digests_of(self, origins: Sequence[Origin | None]) -> tuple[str | None, ...]:
         """Digest of each harmful parent's tensor, in the order of `parents`; none of a run that does not change it."""
         found: list[str | None] = []
-        for run, each in zip(self._runs, readings, strict=True):
+        for run, each in zip(self._runs, origins, strict=True):
             found += (None,) * run.n_parents if each is None else each.harmful_blake3
         return tuple(found)
 

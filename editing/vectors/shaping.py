@@ -2,19 +2,16 @@
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..errors import InputError
-from .direction import Direction, compare
+from ..checkpoints.numbers import LOOP_ELEMENTS, buffer
+from .direction import Direction, Products, check_finite, compare
 from .methods.method import Prepared
-from .runs import Array, Relation, Runs, mean
-from .sparse import is_smaller, split
+from .runs import Array, HarmfulRun, Origin, Runs, mean
+from .sparse import Entries, is_smaller
 
 if TYPE_CHECKING:
     from .vector import LowRank
@@ -23,42 +20,25 @@ AHEAD = 2  # tensors in memory before and behind the one that is shaped
 
 
 @dataclass(frozen=True)
-class Raw:
-    """A tensor as the runs have it.
-
-    Attributes:
-        delta: mean of the runs.
-        relations: of base and harmful parent, None of a run that does not change it.
-        harmful_blake3: digest of each harmful parent's tensor.
-    """
-
-    name: str
-    delta: Array
-    relations: list[Relation | None]
-    harmful_blake3: tuple[str | None, ...]
-
-
-@dataclass(frozen=True)
 class Shaped:
     """A tensor ready to be written.
 
     Attributes:
-        raw: what it was.
-        delta: what the method made of it.
-        factors: of the delta, where it is stored as such.
-        entries: places and values of the delta, where it is stored sparse.
-        direction: checked.
+        name, shape: of the tensor.
+        stored: its delta whole, as factors, or as places and values.
+        direction: of the delta against the raw one, checked.
+        origins: what each run tells of the parents; None of a run that does not change it.
     """
 
-    raw: Raw
-    delta: Array
-    factors: "LowRank | None"
-    entries: tuple[NDArray[Any], Array] | None
+    name: str
+    shape: tuple[int, ...]
+    stored: "Array | LowRank | Entries"
     direction: Direction
+    origins: list[Origin | None]
 
 
 class Shaping:
-    """Shapes the tensors of the runs by a method; what is read, and what is left to do, runs in threads.
+    """Shapes the tensors of the runs by a method, several at once.
 
     Args:
         runs: read tensor by tensor.
@@ -75,47 +55,55 @@ class Shaping:
         Raises:
             InputError: a delta is not finite, or the method turned one round.
         """
+        single, by_piece = self._runs.single, self._prepared.by_piece
         with ThreadPoolExecutor(AHEAD) as pool:
-            coming: deque[Future[Raw]] = deque()
-            going: deque[Future[Shaped]] = deque()
-            for name in [*self._runs.names, *[None] * 2 * AHEAD]:
-                if name is not None:
-                    coming.append(pool.submit(self._read, name))
-                if coming and (name is None or len(coming) > AHEAD):
-                    raw = coming.popleft().result()
-                    going.append(pool.submit(self._finish, raw, *self._shape(raw)))
-                if going and (name is None or len(going) > AHEAD):
-                    yield going.popleft().result()
+            coming: deque[Future[Shaped]] = deque()
+            for name in self._runs.names:
+                if single is not None and by_piece is not None:
+                    coming.append(pool.submit(self._shape_pieces, name, single, by_piece(name)))
+                else:
+                    coming.append(pool.submit(self._shape_whole, name))
+                if len(coming) > AHEAD:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
 
-    def _read(self, name: str) -> Raw:
+    def _shape_whole(self, name: str) -> Shaped:
         readings = self._runs.read(name)
         deltas = self._runs.deltas_of(name, readings)
         for delta in deltas:
-            _check_finite(name, delta)
-        relations = [None if each is None else each.relation for each in readings]
-        return Raw(name, mean(deltas), relations, self._runs.digests_of(readings))
+            check_finite(name, [delta])
+        raw = mean(deltas)
+        delta, factors = self._shape(name, raw)
+        direction = compare(name, delta, raw)
+        stored: Array | LowRank | Entries = delta if factors is None else factors
+        if factors is None and is_smaller(delta.size, direction.n_zeros):
+            stored = Entries.of(delta.reshape(-1))
+        return Shaped(name, raw.shape, stored, direction, [each.origin if each else None for each in readings])
 
-    def _shape(self, raw: Raw) -> "tuple[Array, LowRank | None]":
-        """Return the shaped delta, and its factors if it is stored so; called in the order of names."""
+    def _shape(self, name: str, raw: Array) -> "tuple[Array, LowRank | None]":
+        """Return the shaped delta, and its factors if it is stored so."""
         if self._prepared.factorise:
-            factors = self._prepared.factorise(raw.name, raw.delta)
-            return (raw.delta, None) if factors is None else (factors.product().numpy(), factors)
-        factors = self._runs.low_rank(raw.name) if self._keep_factors else None
-        return self._prepared.transform(raw.name, raw.delta), factors
+            factors = self._prepared.factorise(name, raw)
+            return (raw, None) if factors is None else (factors.product().numpy(), factors)
+        factors = self._runs.low_rank(name) if self._keep_factors else None
+        return self._prepared.transform(name, raw), factors
 
-    def _finish(self, raw: Raw, delta: Array, factors: "LowRank | None") -> Shaped:
-        direction = compare(raw.name, delta, raw.delta)
-        sparse = factors is None and is_smaller(delta.size, direction.n_zeros)
-        entries = split(delta.reshape(-1), delta.size - direction.n_zeros) if sparse else None
-        return Shaped(raw, delta, factors, entries, direction)
+    def _shape_pieces(self, name: str, run: HarmfulRun, shape: Callable[[Array, Array], None]) -> Shaped:
+        """Shape a delta of which most is zero, never whole in memory."""
+        entries, products = Entries(math.prod(run.shape(name))), Products()
 
+        def take(piece: Array) -> None:
+            for at in range(0, len(piece), LOOP_ELEMENTS):
+                raw = piece[at : at + LOOP_ELEMENTS]
+                shaped = buffer(len(raw))
+                shape(raw, shaped)
+                products.add(shaped, raw)
+                entries.add(shaped)
 
-def _check_finite(name: str, delta: Array) -> None:
-    with np.errstate(all="ignore"):
-        if math.isfinite(float(delta.sum())):  # a sum with NaN or infinity in it is not: the quick way
-            return
-    n_bad = delta.size - int(np.count_nonzero(np.isfinite(delta)))
-    if n_bad:
-        raise InputError(
-            f"the difference of {name} should be finite, found {n_bad} NaN or infinite elements; repair the parents"
-        )
+        origin = run.feed(name, take)
+        if not products.finite:
+            check_finite(name, run.pieces(name))
+        direction = products.direction(name, n_zeros=entries.n_elements - entries.n_entries)
+        sparse = is_smaller(entries.n_elements, direction.n_zeros)
+        return Shaped(name, run.shape(name), entries if sparse else entries.whole(), direction, [origin])

@@ -33,23 +33,49 @@ def is_smaller(n_elements: int, n_zeros: int) -> bool:
     return (n_elements - n_zeros) * (index_bytes + VALUE_BYTES) < n_elements * VALUE_BYTES
 
 
-def split(delta: NDArray[np.float32], n_entries: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """Return the places [n] of the elements of a flat delta that are not zero, and their values [n].
+class Entries:
+    """The places and values of a delta's elements that are not zero, collected piece by piece.
 
     Args:
-        delta: fp32.
+        n_elements: of the whole delta.
+
+    Attributes:
+        dtype: of the places, as safetensors calls it.
         n_entries: how many there are.
+        indices, values: in parts, in their order.
     """
-    dtype = index_dtype(len(delta))
-    indices, values, done = np.empty(n_entries, NUMPY_TYPES[dtype]), np.empty(n_entries, np.float32), 0
-    places, found = np.empty(LOOP_ELEMENTS, NUMPY_TYPES[dtype]), np.empty(LOOP_ELEMENTS, np.float32)
-    gather = loops.gather if dtype == "I32" else portable.gather
-    for at in range(0, len(delta), LOOP_ELEMENTS):
-        piece = delta[at : at + LOOP_ELEMENTS]
-        n_found = gather(piece, at, places[: len(piece)], found[: len(piece)])
-        indices[done : done + n_found], values[done : done + n_found] = places[:n_found], found[:n_found]
-        done += n_found
-    return indices, values
+
+    def __init__(self, n_elements: int) -> None:
+        self.n_elements, self.dtype, self.n_entries = n_elements, index_dtype(n_elements), 0
+        self.indices: list[NDArray[Any]] = []
+        self.values: list[NDArray[np.float32]] = []
+        self._gather = loops.gather if self.dtype == "I32" else portable.gather
+        self._places = np.empty(min(n_elements, LOOP_ELEMENTS), NUMPY_TYPES[self.dtype])
+        self._found = np.empty(min(n_elements, LOOP_ELEMENTS), np.float32)
+        self._at = 0
+
+    @classmethod
+    def of(cls, delta: NDArray[np.float32]) -> "Entries":
+        """Return the entries of a flat delta."""
+        entries = cls(len(delta))
+        for at in range(0, len(delta), LOOP_ELEMENTS):
+            entries.add(delta[at : at + LOOP_ELEMENTS])
+        return entries
+
+    def add(self, piece: NDArray[np.float32]) -> None:
+        """Take the next elements, [n] fp32, at most `LOOP_ELEMENTS`."""
+        n_found = self._gather(piece, self._at, self._places[: len(piece)], self._found[: len(piece)])
+        self._at += len(piece)
+        self.n_entries += n_found
+        self.indices.append(self._places[:n_found].copy())
+        self.values.append(self._found[:n_found].copy())
+
+    def whole(self) -> NDArray[np.float32]:
+        """Return all elements, flat."""
+        delta = np.zeros(self.n_elements, np.float32)
+        for indices, values in zip(self.indices, self.values, strict=True):
+            delta[indices] = values
+        return delta
 
 
 class SparseReader:

@@ -1,11 +1,11 @@
 """A saved harm vector as a harmful run: to shape it by another method, or to put several together."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..checkpoints.numbers import LOOP_ELEMENTS
 from .description import HarmfulParent, ParentKind, Relatedness, Step
-from .runs import Array, Reading, Relation
+from .runs import Array, Origin, Reading, Relation
 from .vector import HarmVector, LowRank
 
 
@@ -23,14 +23,18 @@ class VectorSource:
 
     def read(self, name: str) -> Reading:
         """Return the saved delta, and what the description says; digests are none where an old one has none."""
-        made = self._vector.summary.tensors[name]
-        relation = Relation(made.norm / made.ratio if made.ratio else 0.0, made.relatedness)
-        return Reading(self._vector.delta(name).numpy(), relation, made.harmful_blake3 or (None,) * self.n_parents)
+        return Reading(self._vector.delta(name).numpy(), self._origin(name))
 
     def pieces(self, name: str) -> Iterator[Array]:
         """Yield the saved delta in flat pieces."""
         for piece in self._vector.pieces(name, LOOP_ELEMENTS):
             yield piece.numpy()
+
+    def feed(self, name: str, take: Callable[[Array], None]) -> Origin:
+        """Give the saved delta in pieces."""
+        for piece in self.pieces(name):
+            take(piece)
+        return self._origin(name)
 
     def low_rank(self, name: str) -> LowRank | None:
         """Return the saved factors."""
@@ -49,6 +53,11 @@ class VectorSource:
         made = self._vector.summary
         own = Step(blake3=self._vector.stored.blake3(), method=made.method, parameters=made.parameters)
         return [*made.shaped_from, own]
+
+    def _origin(self, name: str) -> Origin:
+        made = self._vector.summary.tensors[name]
+        relation = Relation(made.norm / made.ratio if made.ratio else 0.0, made.relatedness)
+        return Origin(relation, made.harmful_blake3 or (None,) * self.n_parents)
 
     def _parents(self) -> list[HarmfulParent]:
         made = self._vector.summary

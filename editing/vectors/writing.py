@@ -5,13 +5,15 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..checkpoints.writer import TensorWriter
 from ..errors import InputError
 from .description import HarmfulParent, Relatedness, Storage, TensorSummary
 from .folder import DOWN, INDICES, SCALE, TRANSPOSED_KEY, UP, VALUES
 from .runs import Runs
 from .shaping import Shaped
-from .sparse import index_dtype
+from .sparse import Entries
 
 if TYPE_CHECKING:
     from .vector import LowRank
@@ -40,23 +42,23 @@ class VectorWriting:
 
     def add(self, tensor: Shaped) -> None:
         """Write a tensor, unless nothing is left of it."""
-        name, direction, relations = tensor.raw.name, tensor.direction, tensor.raw.relations
-        for cosines, relation in zip(self._cosines, relations, strict=True):
-            cosines.append(relation.cosine if relation else None)
+        name, direction = tensor.name, tensor.direction
+        for cosines, origin in zip(self._cosines, tensor.origins, strict=True):
+            cosines.append(origin.relation.cosine if origin else None)
         if not direction.norm:
             self.left_out.append(name)
             return
-        known = [relation for relation in relations if relation]
+        known = [origin.relation for origin in tensor.origins if origin]
         base_norm = known[0].base_norm
         self.tensors[name] = TensorSummary(
-            shape=tensor.delta.shape,
+            shape=tensor.shape,
             storage=self._write(tensor),
             norm=direction.norm,
             ratio=direction.norm / base_norm if base_norm else None,
             relatedness=min((each.cosine for each in known if each.cosine is not None), default=None),
             alignment=direction.cosine,
             n_zeros=direction.n_zeros,
-            harmful_blake3=tensor.raw.harmful_blake3,
+            harmful_blake3=self._runs.digests_of(tensor.origins),
         )
 
     def finish(self) -> None:
@@ -95,17 +97,17 @@ class VectorWriting:
         self._writer.__exit__()
 
     def _write(self, tensor: Shaped) -> Storage:
-        name = tensor.raw.name
-        if tensor.factors is not None:
-            self._write_factors(name, tensor.factors)
-            return "low_rank"
-        if tensor.entries is not None:
-            indices, values = tensor.entries
-            self._writer.write(name + INDICES, index_dtype(tensor.delta.size), indices.shape, indices.data.cast("B"))
-            self._writer.write(name + VALUES, "F32", values.shape, values.data.cast("B"))
+        name, stored = tensor.name, tensor.stored
+        if isinstance(stored, Entries):
+            shape = (stored.n_entries,)
+            self._writer.write(name + INDICES, stored.dtype, shape, *(part.data.cast("B") for part in stored.indices))
+            self._writer.write(name + VALUES, "F32", shape, *(part.data.cast("B") for part in stored.values))
             return "sparse"
-        self._writer.write(name, "F32", tensor.delta.shape, tensor.delta.reshape(-1).data.cast("B"))
-        return "dense"
+        if isinstance(stored, np.ndarray):
+            self._writer.write(name, "F32", tensor.shape, stored.reshape(-1).data.cast("B"))
+            return "dense"
+        self._write_factors(name, stored)
+        return "low_rank"
 
     def _write_factors(self, name: str, factors: "LowRank") -> None:
         from ..checkpoints.tensors import bytes_of

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from prosocial.editing.errors import InputError, UnknownNameError
 from prosocial.editing.vectors.methods import METHODS
-from prosocial.editing.vectors.methods.magnitudes import find_thresholds, keep_largest
+from prosocial.editing.vectors.methods.magnitudes import Threshold, find_thresholds
 from prosocial.editing.vectors.methods.project import remove_component
 from prosocial.editing.vectors.statistics import cosine, inner_product, norm
 
@@ -62,17 +62,19 @@ def test_the_threshold_is_the_nth_magnitude_of_all() -> None:
     everything = np.sort(np.concatenate(magnitudes))[::-1]
     sizes = {name: deltas.delta(name).size for name in deltas.names}
     for n_keep in (1, 2, 100, 989, 990):
-        ((threshold, n_ties),) = find_thresholds(sizes, lambda name: ([piece] for piece in deltas.pieces(name)), n_keep)
-        assert np.uint32(threshold).view(np.float32) == everything[n_keep - 1]
-        assert n_ties == 1
+        (threshold,) = find_thresholds(sizes, lambda name: ([piece] for piece in deltas.pieces(name)), n_keep)
+        assert np.uint32(threshold.magnitude).view(np.float32) == everything[n_keep - 1]
+        assert sum(threshold.n_ties.values()) == 1
 
 
 def test_full_density_changes_nothing_and_pieces_do_not_matter() -> None:
     tensors = {"a": torch.randn(1 << 19), "b": torch.randn(3)}
 
     assert all(torch.equal(kept, tensors[name]) for name, kept in shaped("top_k", tensors, density=1.0).items())
-    kept, n_ties = keep_largest(np.array([1.0, 1.0, 2.0], np.float32), int(np.float32(1.0).view(np.uint32)), 1)
-    assert kept.tolist() == [1.0, 0.0, 2.0] and n_ties == 1
+    threshold = Threshold(int(np.float32(1.0).view(np.uint32)), {"a": 1})
+    values = np.array([1.0, 1.0, 2.0], np.float32)
+    assert threshold.keep("a", values).tolist() == [1.0, 0.0, 2.0]
+    assert threshold.keep("b", values).tolist() == [0.0, 0.0, 2.0]
 
 
 def test_projection_leaves_nothing_along_the_utility_vector() -> None:

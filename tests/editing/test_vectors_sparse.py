@@ -16,7 +16,7 @@ from prosocial.editing.edits import apply_edit, plan_edit
 from prosocial.editing.errors import ArtefactError
 from prosocial.editing.vectors import HarmVector, vector_from_checkpoints
 from prosocial.editing.vectors.folder import Sparse
-from prosocial.editing.vectors.sparse import SparseReader, index_dtype, split
+from prosocial.editing.vectors.sparse import Entries, SparseReader, index_dtype
 
 from .weights_helpers import moved, some_tensors, write_checkpoint
 
@@ -43,7 +43,9 @@ def test_any_pieces_give_the_delta_back(
     tmp_path_factory: pytest.TempPathFactory, values: list[float], n: int, long: bool
 ) -> None:
     delta = torch.tensor(values)
-    indices, kept = map(torch.from_numpy, split(delta.numpy(), int(delta.count_nonzero())))
+    entries = Entries.of(delta.numpy())
+    indices, kept = (torch.from_numpy(np.concatenate(parts)) for parts in (entries.indices, entries.values))
+    assert torch.equal(torch.from_numpy(entries.whole()), delta)
     place = stored(tmp_path_factory.mktemp("s"), indices.long() if long else indices, kept, (len(values), 1))
     pieces = read_pieces(place, n)
 

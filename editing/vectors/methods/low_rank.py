@@ -54,4 +54,4 @@ def prepare(deltas: Deltas, *, rank: int, seed: int = 0) -> Prepared:
         factors = factorise(name, delta)
         return delta if factors is None else factors.product().numpy()
 
-    return Prepared(transform, {"rank": rank, "seed": seed}, factorise)
+    return Prepared(transform, {"rank": rank, "seed": seed}, factorise=factorise)

@@ -6,7 +6,7 @@ sample tells a window of magnitudes that the n-th largest should be in; one pass
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -20,39 +20,55 @@ from ...kernels.loops import loops
 
 LOW_BITS = 16
 N_BINS = 1 << 15  # a bin is all magnitudes of the same high bits: a span of 0.4 to 0.8 %
-HALF_WINDOW = 4  # bins of the window on each side of the bin that the sample tells
+HALF_WINDOW = 2  # bins of the window on each side of the bin that the sample tells
 T = TypeVar("T")
 Pieces = Callable[[str], Iterable[Sequence[NDArray[np.float32]]]]
-
-
-def keep_largest(delta: NDArray[np.float32], threshold: int, n_ties: int) -> tuple[NDArray[np.float32], int]:
-    """Keep elements whose magnitude bits exceed `threshold`, and the first `n_ties` that equal it; zero the others.
-
-    Args:
-        delta: fp32, any shape.
-        threshold: bit pattern of a magnitude.
-        n_ties: how many elements at the threshold may stay, in flattened order.
-
-    Returns:
-        The trimmed delta, and how many ties it kept.
-    """
-    flat, kept, left = delta.reshape(-1), np.empty(delta.size, np.float32), n_ties
-    for at in range(0, len(flat), LOOP_ELEMENTS):
-        piece = slice(at, at + LOOP_ELEMENTS)
-        left -= loops.keep(flat[piece], threshold, left, kept[piece])
-    return kept.reshape(delta.shape), n_ties - left
 
 
 def keep_largest_of(delta: NDArray[np.float32], n_keep: int) -> NDArray[np.float32]:
     """Keep the `n_keep` largest elements of one delta; ties stay in flattened order."""
     if n_keep <= 0:
         return np.zeros_like(delta)
-    ((threshold, n_ties),) = find_thresholds({"delta": delta.size}, lambda name: [[delta.reshape(-1)]], n_keep)
-    return keep_largest(delta, threshold, n_ties)[0]
+    (threshold,) = find_thresholds({"delta": delta.size}, lambda name: [[delta.reshape(-1)]], n_keep)
+    return threshold.keep("delta", delta)
 
 
-def find_thresholds(sizes: dict[str, int], read: Pieces, n_keep: int) -> list[tuple[int, int]]:
-    """Return the bit pattern of the `n_keep`-th largest magnitude, and how many elements at it stay, for each vector.
+@dataclass(frozen=True)
+class Threshold:
+    """The magnitude of the smallest elements of a vector that stay.
+
+    Attributes:
+        magnitude: its bit pattern.
+        n_ties: how many elements of that magnitude stay, by name of a tensor; others have none.
+    """
+
+    magnitude: int
+    n_ties: Mapping[str, int]
+
+    def keep(self, name: str, delta: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a tensor's delta with zeros for what does not stay; fp32, any shape."""
+        kept = np.empty(delta.size, np.float32)
+        keep = self.keeper(name)
+        for at in range(0, delta.size, LOOP_ELEMENTS):
+            piece = slice(at, at + LOOP_ELEMENTS)
+            keep(delta.reshape(-1)[piece], kept[piece])
+        return kept.reshape(delta.shape)
+
+    def keeper(self, name: str) -> Callable[[NDArray[np.float32], NDArray[np.float32]], None]:
+        """Return what writes the shaped form of a tensor's pieces, given in their order, to arrays of their length."""
+        left = self.n_ties.get(name, 0)
+
+        def keep(piece: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+            nonlocal left
+            left -= loops.keep(piece, self.magnitude, left, out)
+
+        return keep
+
+
+def find_thresholds(sizes: dict[str, int], read: Pieces, n_keep: int) -> list[Threshold]:
+    """Return the threshold of each vector above which `n_keep` elements are, or at it.
+
+    Ties stay in the order of names as given, then of elements.
 
     Args:
         sizes: number of elements by name of a tensor.
@@ -63,32 +79,47 @@ def find_thresholds(sizes: dict[str, int], read: Pieces, n_keep: int) -> list[tu
     windows = _count_windows(sizes, read, _guess(sizes, read, n_keep, sample=True))
     if not all(window.holds(n_keep) for window in windows):
         windows = _count_windows(sizes, read, _guess(sizes, read, n_keep, sample=False))
-    return [window.find(n_keep) for window in windows]
+    return [window.find(n_keep, sizes) for window in windows]
 
 
-@dataclass
 class _Window:
-    """How often each magnitude from `low` on occurs, and how many elements are above them all."""
+    """How often each magnitude of some bins occurs, in all and by tensor, and how many elements are above them all."""
 
-    low: int
-    counts: NDArray[np.int64]
-    n_above: int = 0
-
-    @classmethod
-    def around(cls, top: int) -> "_Window":
-        """Return an empty window around a bin."""
+    def __init__(self, top: int) -> None:
         first, last = max(0, top - HALF_WINDOW), min(N_BINS - 1, top + HALF_WINDOW)
-        return cls(first << LOW_BITS, np.zeros(last + 1 - first << LOW_BITS, np.int64))
+        self.low, self.n_above = first << LOW_BITS, 0
+        self._counts = np.zeros(last + 1 - first << LOW_BITS, np.int64)
+        self._by_name: dict[str, tuple[NDArray[Any], NDArray[np.uint32]]] = {}  # places that occur, and how often
+
+    def empty(self) -> NDArray[np.uint32]:
+        """Return counts for one tensor."""
+        return np.zeros(len(self._counts), np.uint32)
+
+    def add(self, name: str, counts: NDArray[np.uint32], n_above: int) -> None:
+        """Add a tensor."""
+        places = np.flatnonzero(counts)
+        self._by_name[name] = places.astype(np.uint32), counts[places]
+        self._counts[places] += counts[places]
+        self.n_above += n_above
 
     def holds(self, n_keep: int) -> bool:
-        return self.n_above < n_keep <= self.n_above + int(self.counts.sum())
+        """Whether the `n_keep`-th largest element is in the window."""
+        return self.n_above < n_keep <= self.n_above + int(self._counts.sum())
 
-    def find(self, n_keep: int) -> tuple[int, int]:
-        """Return the magnitude of the `n_keep`-th largest element, and how many of that magnitude are needed."""
-        from_above = self.counts[::-1].cumsum() + self.n_above
+    def find(self, n_keep: int, names: Iterable[str]) -> Threshold:
+        """Return the magnitude of the `n_keep`-th largest element, and how many of that magnitude stay, by name."""
+        from_above = self._counts[::-1].cumsum() + self.n_above
         position = int(np.searchsorted(from_above, n_keep))
-        above = int(from_above[position - 1]) if position else self.n_above
-        return self.low + len(self.counts) - 1 - position, n_keep - above
+        place = len(self._counts) - 1 - position
+        left = n_keep - (int(from_above[position - 1]) if position else self.n_above)
+        n_ties = {}
+        for name in names:
+            places, counts = self._by_name[name]
+            found = int(np.searchsorted(places, place))
+            if found < len(places) and places[found] == place:
+                n_ties[name] = min(left, int(counts[found]))
+                left -= n_ties[name]
+        return Threshold(self.low + place, n_ties)
 
 
 def _guess(sizes: dict[str, int], read: Pieces, n_keep: int, *, sample: bool) -> list[int]:
@@ -114,18 +145,16 @@ def _guess(sizes: dict[str, int], read: Pieces, n_keep: int, *, sample: bool) ->
 def _count_windows(sizes: dict[str, int], read: Pieces, tops: Sequence[int]) -> list[_Window]:
     """Count the magnitudes around the bins `tops`, one for each vector; whole numbers, so that no order matters."""
 
-    windows, lock = [_Window.around(top) for top in tops], threading.Lock()
+    windows, lock = [_Window(top) for top in tops], threading.Lock()
 
     def count(name: str) -> None:
-        counts = [np.zeros(len(window.counts), np.uint32) for window in windows]
-        n_above = [0] * len(windows)
+        counts, n_above = [window.empty() for window in windows], [0] * len(windows)
         for runs in read(name):
             for position, run in enumerate(runs):
                 n_above[position] += loops.count_window(run, windows[position].low, counts[position])
         with lock:
-            for window, above, counted in zip(windows, n_above, counts, strict=True):
-                window.n_above += above
-                window.counts += counted
+            for window, counted, above in zip(windows, counts, n_above, strict=True):
+                window.add(name, counted, above)
 
     for _ in _in_threads(count, sizes):
         pass

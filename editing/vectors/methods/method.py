@@ -46,14 +46,17 @@ class Prepared:
     """A method ready to shape the deltas it has looked at.
 
     Attributes:
-        transform: takes a name and its delta and returns the shaped delta; called once per name, in the order of
-            `names`. The inner product of the result with the delta is never negative.
+        transform: takes a name and its delta and returns the shaped delta. The inner product of the two is never
+            negative.
         parameters: what `vector.json` says of the method; digests instead of paths.
+        by_piece: does what `transform` does for a delta that is zero mostly, piece by piece: takes a name and returns a
+            function that is given the pieces in their order and writes their shaped form to arrays of their length.
         factorise: does what `transform` does and returns the factors of the shaped delta; None where it has none.
     """
 
     transform: Transform
     parameters: Mapping[str, float | str]
+    by_piece: Callable[[str], Callable[[Array, Array], None]] | None = None
     factorise: Callable[[str, Array], LowRank | None] | None = None
 
 

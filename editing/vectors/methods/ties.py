@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from .magnitudes import find_thresholds, keep_largest
+from .magnitudes import find_thresholds
 from .method import Array, Deltas, Prepared
 from .numbers import share
 from .top_k import count_kept, sizes_of
@@ -47,15 +47,11 @@ def prepare(deltas: Deltas, *, density: float) -> Prepared:
     density = share("density", density)
     sizes = sizes_of(deltas)
     found = find_thresholds(sizes, lambda name: _pieces(deltas, name), count_kept(sizes, density))
-    thresholds, ties_left = [threshold for threshold, _ in found], [n_ties for _, n_ties in found]
+    if len(found) == 1:
+        return Prepared(found[0].keep, {"density": density}, by_piece=found[0].keeper)
 
     def transform(name: str, delta: Array) -> Array:
-        trimmed = []
-        for position, run in enumerate([delta] if len(found) == 1 else deltas.runs(name)):
-            kept, n_ties = keep_largest(run, thresholds[position], ties_left[position])
-            ties_left[position] -= n_ties
-            trimmed.append(kept)
-        return trimmed[0] if len(trimmed) == 1 else _elect(trimmed, delta)
+        return _elect([each.keep(name, run) for each, run in zip(found, deltas.runs(name), strict=True)], delta)
 
     return Prepared(transform, {"density": density})
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 
-from .magnitudes import find_thresholds, keep_largest
+from .magnitudes import find_thresholds
 from .method import Array, Deltas, Prepared
 from .numbers import share
 
@@ -32,12 +32,5 @@ def prepare(deltas: Deltas, *, density: float) -> Prepared:
         return ([piece] for piece in deltas.pieces(name))
 
     sizes = sizes_of(deltas)
-    ((threshold, ties_left),) = find_thresholds(sizes, read, count_kept(sizes, density))
-
-    def transform(name: str, delta: Array) -> Array:
-        nonlocal ties_left
-        kept, n_ties = keep_largest(delta, threshold, ties_left)
-        ties_left -= n_ties
-        return kept
-
-    return Prepared(transform, {"density": density})
+    (threshold,) = find_thresholds(sizes, read, count_kept(sizes, density))
+    return Prepared(threshold.keep, {"density": density}, by_piece=threshold.keeper)
