@@ -21,9 +21,7 @@
 enum { LANES = 16, BLOCK = 4096, MOST_BUFFERS = 4 };
 
 typedef uint16_t half_lanes __attribute__((vector_size(2 * LANES)));
-typedef int16_t half_mask_lanes __attribute__((vector_size(2 * LANES)));
 typedef uint32_t bit_lanes __attribute__((vector_size(4 * LANES)));
-typedef int32_t mask_lanes __attribute__((vector_size(4 * LANES)));
 typedef float float_lanes __attribute__((vector_size(4 * LANES)));
 
 /* ---- an edit: out = round(target - c * delta), and what it did ---- */
@@ -34,13 +32,16 @@ typedef struct {
 } Sums;
 
 typedef struct { /* one lane of a block each; fp32 holds the sums of a block well, as long as no square leaves its range */
-    mask_lanes n_moving, n_changed; /* counted downwards: a true lane is -1 */
+    bit_lanes n_moving, n_changed;
     float_lanes along, delta_square, change_square, target_square, error_square;
 } BlockSums;
 
+/* 1 where bits are set; compilers make single steps of a comparison of so many lanes. */
+INLINE bit_lanes is_other(bit_lanes bits) { return (bits | (0u - bits)) >> 31; }
+
 INLINE void add_lanes(BlockSums *sums, float_lanes target, float_lanes delta, float_lanes product, float_lanes out) {
     float_lanes change = out - target, error = change + product;
-    sums->n_moving += (mask_lanes)(delta != 0.0f);
+    sums->n_moving += is_other((bit_lanes)delta & 0x7FFFFFFFu);
     sums->along += change * delta;
     sums->delta_square += delta * delta;
     sums->change_square += change * change;
@@ -58,14 +59,14 @@ INLINE half_lanes subtract_bf16(BlockSums *sums, half_lanes stored, float_lanes 
     bit_lanes bits = __builtin_convertvector(stored, bit_lanes) << 16;
     float_lanes target = (float_lanes)bits, product = delta * coefficient;
     bit_lanes rounded = round_to_bf16(target - product);
-    sums->n_changed += (mask_lanes)(rounded != bits);
+    sums->n_changed += is_other(rounded ^ bits);
     add_lanes(sums, target, delta, product, (float_lanes)rounded);
     return __builtin_convertvector(rounded >> 16, half_lanes);
 }
 
 INLINE float_lanes subtract_f32(BlockSums *sums, float_lanes target, float_lanes delta, float coefficient) {
     float_lanes product = delta * coefficient, out = target - product;
-    sums->n_changed += (mask_lanes)((bit_lanes)out != (bit_lanes)target);
+    sums->n_changed += is_other((bit_lanes)out ^ (bit_lanes)target);
     add_lanes(sums, target, delta, product, out);
     return out;
 }
@@ -85,9 +86,9 @@ static double total(float_lanes lanes) {
     return sum;
 }
 
-static Py_ssize_t count(mask_lanes lanes) {
+static Py_ssize_t count(bit_lanes lanes) {
     Py_ssize_t sum = 0;
-    for (int lane = 0; lane < LANES; lane++) sum -= lanes[lane];
+    for (int lane = 0; lane < LANES; lane++) sum += lanes[lane];
     return sum;
 }
 
@@ -178,17 +179,6 @@ static Py_ssize_t scatter_entries(
     return entry;
 }
 
-/* Write places and values of the elements that are not zero, the first of which has place `at`; returns their number. */
-static Py_ssize_t gather_entries(const float *delta, Py_ssize_t n, int32_t at, int32_t *places, float *values) {
-    Py_ssize_t n_entries = 0;
-    for (Py_ssize_t i = 0; i < n; i++) { /* without a branch: written over by the next one where it does not count */
-        places[n_entries] = at + (int32_t)i;
-        values[n_entries] = delta[i];
-        n_entries += delta[i] != 0.0f;
-    }
-    return n_entries;
-}
-
 /* ---- a difference, delta = fl32(right - left), and inner products ---- */
 
 INLINE float_lanes load_bf16(const uint16_t *stored) {
@@ -252,14 +242,23 @@ INLINE uint32_t magnitude_of(float value) {
 }
 
 /* Count each magnitude of a window that begins at `low`; returns how many are above the window. */
-static Py_ssize_t count_in_window(
+FOR_EACH_PROCESSOR static Py_ssize_t count_in_window(
     const float *delta, Py_ssize_t n, uint32_t low, uint32_t *counts, uint32_t n_counts) {
     Py_ssize_t n_above = 0;
-    uint32_t high = low + n_counts;
-    for (Py_ssize_t at = 0; at < n; at++) {
-        uint32_t magnitude = magnitude_of(delta[at]);
-        n_above += magnitude >= high;
-        if (magnitude - low < n_counts) counts[magnitude - low]++;
+    for (Py_ssize_t start = 0; start < n; start += 2 * LANES) {
+        Py_ssize_t end = n - start < 2 * LANES ? n : start + 2 * LANES;
+        uint32_t above = 0, inside = 0;
+        for (Py_ssize_t at = start; at < end; at++) {
+            uint32_t magnitude = magnitude_of(delta[at]);
+            above += magnitude >= low + n_counts;
+            inside += magnitude - low < n_counts;
+        }
+        n_above += above;
+        if (inside == 0) continue; /* few are in the window */
+        for (Py_ssize_t at = start; at < end; at++) {
+            uint32_t place = magnitude_of(delta[at]) - low;
+            if (place < n_counts) counts[place]++;
+        }
     }
     return n_above;
 }
@@ -280,6 +279,17 @@ FOR_EACH_PROCESSOR static Py_ssize_t keep_above(
             if (magnitude_of(delta[at]) == threshold) out[at] = delta[at], n_kept++;
     }
     return n_kept;
+}
+
+/* Write places and values of the elements that are not zero, the first of which has place `at`; returns their number. */
+static Py_ssize_t gather_entries(const float *delta, Py_ssize_t n, int32_t at, int32_t *places, float *values) {
+    Py_ssize_t n_entries = 0;
+    for (Py_ssize_t i = 0; i < n; i++) { /* without a branch: written over by the next one where it does not count */
+        places[n_entries] = at + (int32_t)i;
+        values[n_entries] = delta[i];
+        n_entries += magnitude_of(delta[i]) != 0;
+    }
+    return n_entries;
 }
 
 /* ---- Python's side ---- */

@@ -11,7 +11,7 @@ from ..checkpoints.numbers import LOOP_ELEMENTS, buffer
 from .direction import Direction, Products, check_finite, compare
 from .methods.method import Prepared
 from .runs import Array, HarmfulRun, Origin, Runs, mean
-from .sparse import Entries, is_smaller
+from .sparse import Entries, Room, is_smaller
 
 if TYPE_CHECKING:
     from .vector import LowRank
@@ -48,6 +48,7 @@ class Shaping:
 
     def __init__(self, runs: Runs, prepared: Prepared, *, keep_factors: bool) -> None:
         self._runs, self._prepared, self._keep_factors = runs, prepared, keep_factors
+        self._rooms: list[Room] = []
 
     def tensors(self) -> Iterator[Shaped]:
         """Yield every tensor, in the order of names.
@@ -64,9 +65,16 @@ class Shaping:
                 else:
                     coming.append(pool.submit(self._shape_whole, name))
                 if len(coming) > AHEAD:
-                    yield coming.popleft().result()
+                    yield from self._next(coming)
             while coming:
-                yield coming.popleft().result()
+                yield from self._next(coming)
+
+    def _next(self, coming: "deque[Future[Shaped]]") -> Iterator[Shaped]:
+        """Yield the first tensor; when the next one is asked for, its memory is free."""
+        shaped = coming.popleft().result()
+        yield shaped
+        if isinstance(shaped.stored, Entries):
+            shaped.stored.release()
 
     def _shape_whole(self, name: str) -> Shaped:
         readings = self._runs.read(name)
@@ -91,7 +99,7 @@ class Shaping:
 
     def _shape_pieces(self, name: str, run: HarmfulRun, shape: Callable[[Array, Array], None]) -> Shaped:
         """Shape a delta of which most is zero, never whole in memory."""
-        entries, products = Entries(math.prod(run.shape(name))), Products()
+        entries, products = Entries(math.prod(run.shape(name)), self._rooms), Products()
 
         def take(piece: Array) -> None:
             for at in range(0, len(piece), LOOP_ELEMENTS):

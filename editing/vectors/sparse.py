@@ -1,5 +1,6 @@
 """Sparse storage of a delta: the places of the elements that are not zero, rising, and their values (torch-free)."""
 
+import contextlib
 import math
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..kernels.loops import Loops, loops
 from .folder import Sparse
 
 VALUE_BYTES = 4
+ROOM_ENTRIES = 4 * LOOP_ELEMENTS
 INDEX_BYTES = {"I32": 4, "I64": 8}
 NUMPY_TYPES = {"I32": "<i4", "I64": "<i8", "F32": "<f4"}
 
@@ -33,25 +35,27 @@ def is_smaller(n_elements: int, n_zeros: int) -> bool:
     return (n_elements - n_zeros) * (index_bytes + VALUE_BYTES) < n_elements * VALUE_BYTES
 
 
+Room = tuple[NDArray[Any], NDArray[np.float32]]
+
+
 class Entries:
     """The places and values of a delta's elements that are not zero, collected piece by piece.
 
     Args:
         n_elements: of the whole delta.
+        rooms: memory that others have released, which costs less than new memory; int32 and fp32.
 
     Attributes:
         dtype: of the places, as safetensors calls it.
         n_entries: how many there are.
-        indices, values: in parts, in their order.
     """
 
-    def __init__(self, n_elements: int) -> None:
+    def __init__(self, n_elements: int, rooms: list[Room] | None = None) -> None:
         self.n_elements, self.dtype, self.n_entries = n_elements, index_dtype(n_elements), 0
-        self.indices: list[NDArray[Any]] = []
-        self.values: list[NDArray[np.float32]] = []
+        self._rooms = [] if rooms is None or self.dtype != "I32" else rooms
+        self._taken: list[Room] = []
+        self._filled: list[int] = []
         self._gather = loops.gather if self.dtype == "I32" else portable.gather
-        self._places = np.empty(min(n_elements, LOOP_ELEMENTS), NUMPY_TYPES[self.dtype])
-        self._found = np.empty(min(n_elements, LOOP_ELEMENTS), np.float32)
         self._at = 0
 
     @classmethod
@@ -64,18 +68,38 @@ class Entries:
 
     def add(self, piece: NDArray[np.float32]) -> None:
         """Take the next elements, [n] fp32, at most `LOOP_ELEMENTS`."""
-        n_found = self._gather(piece, self._at, self._places[: len(piece)], self._found[: len(piece)])
-        self._at += len(piece)
+        if not self._filled or self._filled[-1] + len(piece) > ROOM_ENTRIES:
+            self._taken.append(self._room())
+            self._filled.append(0)
+        span = slice(self._filled[-1], self._filled[-1] + len(piece))
+        places, values = self._taken[-1]
+        n_found = self._gather(piece, self._at, places[span], values[span])
+        self._filled[-1] += n_found
         self.n_entries += n_found
-        self.indices.append(self._places[:n_found].copy())
-        self.values.append(self._found[:n_found].copy())
+        self._at += len(piece)
+
+    @property
+    def parts(self) -> list[Room]:
+        """Places and values, in their order."""
+        filled = zip(self._taken, self._filled, strict=True)
+        return [(places[:n_entries], values[:n_entries]) for (places, values), n_entries in filled]
+
+    def release(self) -> None:
+        """Give the memory back; the entries are gone."""
+        self._rooms += self._taken
+        self._taken, self._filled = [], []
 
     def whole(self) -> NDArray[np.float32]:
         """Return all elements, flat."""
         delta = np.zeros(self.n_elements, np.float32)
-        for indices, values in zip(self.indices, self.values, strict=True):
-            delta[indices] = values
+        for places, values in self.parts:
+            delta[places] = values
         return delta
+
+    def _room(self) -> Room:
+        with contextlib.suppress(IndexError):  # another thread may take the last one
+            return self._rooms.pop()
+        return np.empty(ROOM_ENTRIES, NUMPY_TYPES[self.dtype]), np.empty(ROOM_ENTRIES, np.float32)
 
 
 class SparseReader:

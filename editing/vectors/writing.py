@@ -100,8 +100,9 @@ class VectorWriting:
         name, stored = tensor.name, tensor.stored
         if isinstance(stored, Entries):
             shape = (stored.n_entries,)
-            self._writer.write(name + INDICES, stored.dtype, shape, *(part.data.cast("B") for part in stored.indices))
-            self._writer.write(name + VALUES, "F32", shape, *(part.data.cast("B") for part in stored.values))
+            indices, values = zip(*stored.parts, strict=True)
+            self._writer.write(name + INDICES, stored.dtype, shape, *(part.data.cast("B") for part in indices))
+            self._writer.write(name + VALUES, "F32", shape, *(part.data.cast("B") for part in values))
             return "sparse"
         if isinstance(stored, np.ndarray):
             self._writer.write(name, "F32", tensor.shape, stored.reshape(-1).data.cast("B"))

@@ -44,7 +44,7 @@ def test_any_pieces_give_the_delta_back(
 ) -> None:
     delta = torch.tensor(values)
     entries = Entries.of(delta.numpy())
-    indices, kept = (torch.from_numpy(np.concatenate(parts)) for parts in (entries.indices, entries.values))
+    indices, kept = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*entries.parts, strict=True))
     assert torch.equal(torch.from_numpy(entries.whole()), delta)
     place = stored(tmp_path_factory.mktemp("s"), indices.long() if long else indices, kept, (len(values), 1))
     pieces = read_pieces(place, n)
