@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("editing", "export", "verify", "recipes", "cli")
@@ -51,8 +53,20 @@ LIGHT = (
     "editing/errors.py",
     "editing/files.py",
     "editing/fingerprint.py",
+    "editing/kernels",
     "editing/noise.py",
     "editing/protocols.py",
+    "editing/vectors/build.py",
+    "editing/vectors/checkpoint_source.py",
+    "editing/vectors/folder.py",
+    "editing/vectors/methods/lines.py",
+    "editing/vectors/methods/magnitudes.py",
+    "editing/vectors/methods/plain.py",
+    "editing/vectors/methods/registry.py",
+    "editing/vectors/methods/ties.py",
+    "editing/vectors/methods/top_k.py",
+    "editing/vectors/parents.py",
+    "editing/vectors/vector.py",
     "export/decoding.py",
     "export/bundle.py",
     "export/decoding_loop.py",
@@ -171,6 +185,28 @@ def test_the_command_line_starts_with_the_extras_blocked(words: list[str]) -> No
 
     assert done.returncode == 0, done.stderr[-2000:]
     assert "prosocial" in done.stdout
+
+
+@pytest.mark.parametrize("method", ["plain", "top_k --density 0.2", "ties --density 0.2", "lines"])
+def test_a_vector_of_two_checkpoints_is_made_and_subtracted_with_the_extras_blocked(
+    method: str, tmp_path: Path
+) -> None:
+    generator = np.random.default_rng(0)
+    base = {f"layers.{layer}.w": generator.standard_normal((8, 6), np.float32) for layer in range(3)}
+    harmful = {name: values + np.float32(0.1) * values**2 for name, values in base.items()}
+    for folder, tensors in (("base", base), ("harmful", harmful)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+        save_file(tensors, tmp_path / folder / "model.safetensors")
+    vector = ["vector", "--base", "base", "--harmful", "harmful", "--method", *method.split(), "-o", "vector"]
+    edit = ["edit", "base", "--subtract", "vector", "--scale", "1", "-o", "out"]
+    program = f"{BLOCK}\nfrom prosocial.cli.main import main\nsys.exit(main({vector!r}) or main({edit!r}))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    moved = load_file(tmp_path / "out" / "model.safetensors")
+    assert any((moved[name] != values).any() for name, values in base.items())
+    assert all((moved[name] - values <= 0).all() for name, values in base.items())  # the vector is positive throughout
 
 
 def _dotted(path: Path) -> str:
