@@ -188,7 +188,7 @@ def test_the_command_line_starts_with_the_extras_blocked(words: list[str]) -> No
 
 
 @pytest.mark.parametrize("method", ["plain", "top_k --density 0.2", "ties --density 0.2", "lines"])
-def test_a_vector_of_two_checkpoints_is_made_and_subtracted_with_the_extras_blocked(
+def test_a_vector_of_checkpoints_is_made_and_subtracted_with_the_extras_blocked(
     method: str, tmp_path: Path
 ) -> None:
     generator = np.random.default_rng(0)
