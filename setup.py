@@ -10,6 +10,7 @@ folders = sorted(init.parent for root in ROOTS for init in Path(root).rglob("__i
 native = Extension(
     "prosocial.editing.kernels.native",
     ["editing/kernels/native.c"],
+    depends=["editing/kernels/lanes.h", "editing/kernels/edits.h", "editing/kernels/vectors.h"],
     extra_compile_args=["-O3", "-ffp-contract=off", "-Wno-psabi"],  # no fused multiply-add: numpy's bits
     py_limited_api=True,
     optional=True,  # without a compiler numpy does the same, more slowly

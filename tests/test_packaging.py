@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("editing", "export", "verify", "recipes", "cli")
-CODE_SUFFIXES = (".py", ".pyc", ".c", ".so")  # what setuptools packs, or builds, itself
+CODE_SUFFIXES = (".py", ".pyc", ".c", ".h", ".so")  # what setuptools packs, or builds, itself
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LISTING = """
 import runpy, setuptools

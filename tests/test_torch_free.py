@@ -188,9 +188,7 @@ def test_the_command_line_starts_with_the_extras_blocked(words: list[str]) -> No
 
 
 @pytest.mark.parametrize("method", ["plain", "top_k --density 0.2", "ties --density 0.2", "lines"])
-def test_a_vector_of_checkpoints_is_made_and_subtracted_with_the_extras_blocked(
-    method: str, tmp_path: Path
-) -> None:
+def test_a_vector_of_checkpoints_is_made_and_subtracted_with_the_extras_blocked(method: str, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     base = {f"layers.{layer}.w": generator.standard_normal((8, 6), np.float32) for layer in range(3)}
     harmful = {name: values + np.float32(0.1) * values**2 for name, values in base.items()}

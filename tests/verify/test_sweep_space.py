@@ -198,3 +198,22 @@ def test_a_neighbour_moves_one_or_two_numbers_and_stays_inside_the_space() -> No
         assert 1 <= len(moved) <= 2
         for name in moved:
             assert trial.distributions[name]._contains(near[name])
+
+
+@pytest.mark.parametrize("scale", [(0.05, 6.0), (0.2, 1.4), (2.5, 2.9)])
+def test_a_sweep_begins_with_shapes_that_spare_the_early_layers(scale: tuple[float, float]) -> None:
+    space = SearchSpace(("plain", "top_k"), NEEDED, scale)
+    choices, random_sampler = [], optuna.samplers.RandomSampler(seed=0)
+    for start in space.starts():
+        study = optuna.create_study(sampler=optuna.samplers.PartialFixedSampler(start, random_sampler))
+        choices.append(space.choose(study.ask()))
+
+    assert [choice.method for choice in choices] == ["plain", "top_k", "plain", "top_k"]
+    assert all(scale[0] <= choice.scale <= scale[1] for choice in choices)
+    assert [choice.ramp[0] for choice in choices] == [1.0, 0.5, 0.0, 0.25]  # of the first layer; the last has 1
+    assert all(choice.ramp[1] == 1.0 for choice in choices)
+    assert choices[0].balance == (1.0, 1.0)
+
+
+def test_a_sweep_that_spreads_nothing_has_no_starts() -> None:
+    assert SearchSpace(("plain",), NEEDED, spread=False).starts() == []
