@@ -201,6 +201,7 @@ def test_a_neighbour_moves_one_or_two_numbers_and_stays_inside_the_space() -> No
 
 
 @pytest.mark.parametrize("scale", [(0.05, 6.0), (0.2, 1.4), (2.5, 2.9)])
+@pytest.mark.filterwarnings("ignore:PartialFixedSampler is experimental")
 def test_a_sweep_begins_with_shapes_that_spare_the_early_layers(scale: tuple[float, float]) -> None:
     space = SearchSpace(("plain", "top_k"), NEEDED, scale)
     choices, random_sampler = [], optuna.samplers.RandomSampler(seed=0)
