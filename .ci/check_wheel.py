@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 
 FOLDERS = ("editing", "export", "verify", "recipes", "cli")
-SUFFIXES = (".py", ".pyi", ".yaml", ".j2", ".json", ".typed")
+SUFFIXES = (".py", ".yaml", ".j2", ".json", ".typed")
 NATIVE = "prosocial/editing/kernels/native."  # built where there is a compiler
 
 
@@ -14,7 +14,7 @@ def main(wheel: Path) -> int:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     information = {name for name in names if name.split("/")[0].endswith(".dist-info")}
-    built = {name for name in names if name.startswith(NATIVE) and not name.endswith(".pyi")}
+    built = {name for name in names if name.startswith(NATIVE)}
     actual = names - information - built
     expected = {
         f"prosocial/{path.as_posix()}"
