@@ -5,9 +5,10 @@
 For each seed it trains a base, harmful adapters and a benign one; what is finished is kept and found again.
 The topics that no model was trained on are halved: on one half scales are chosen, on the other the choice is measured.
 Each method gets one scale for the whole model: the largest that bisection finds to lose at most --limit points of
-utility (benign requests and twins together), by default 2: the best of many looks better than it is. Then a sweep searches scale, layer ramp and balance of attention and MLP of the
-plain vector. The table says whether half the base's harm is reached at no more than 3 points of utility lost on the
-topics that the choice was not made on. Intervals: 95 %, over seeds; with one seed over topics.
+utility (benign requests and twins together). Then a sweep searches scale, layer ramp and balance of attention and MLP
+of the plain vector. The table says whether half the base's harm is reached at no more than 3 points of utility lost on
+the topics that the choice was not made on; the limit is lower by default, since the best of many looks better than it
+is. Intervals: 95 %, over seeds; with one seed over topics.
 """
 
 import argparse
