@@ -1,7 +1,8 @@
 /* Python's side of the loops over elements for which numpy would need many passes: `edits.h` and `vectors.h`. Without
  * this module the package does the same in numpy (`portable.py`), to the same bits.
  *
- * Types and lengths of buffers are checked here, everything else by the callers (`loops.py` says what each one needs).
+ * Lengths of buffers and sizes of their elements are checked here, everything else by the callers (`loops.py` says what
+ * each one needs).
  */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000

@@ -16,7 +16,7 @@ from .sparse import Entries, Room, is_smaller
 if TYPE_CHECKING:
     from .vector import LowRank
 
-AHEAD = 2  # tensors in memory before and behind the one that is shaped
+AHEAD = 2  # tensors that are worked on, beside the one that is written
 
 
 @dataclass(frozen=True)
