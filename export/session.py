@@ -15,6 +15,7 @@ from .steering import ControlArrays
 
 Provider = Literal["cpu", "cuda", "dml"]
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "dml": "DmlExecutionProvider"}
+LOGITS_TO_KEEP = "logits_to_keep"  # input: how many of the last positions get logits; 0, the default: all
 ALLOWED_OPTIONS = ("intra_op_num_threads", "inter_op_num_threads", "log_severity_level")
 ERRORS_ONLY = 3
 
@@ -87,11 +88,13 @@ class GraphSession:
         self._result_shapes = {
             name: (outputs[name][2:], np.int64 if name == "safe_set_size" else np.float32) for name in self.result_names
         }
-        self.control_names = {value.name for value in self.session.get_overridable_initializers()}
+        self.control_names = {value.name for value in self.session.get_overridable_initializers()} - {LOGITS_TO_KEEP}
         if not self.past_names or len(self.past_names) != len(self.present_names) or "logits" not in outputs:
             raise ArtefactError(
                 f"{path} should have past and present keys and values and logits, found {sorted(outputs)}"
             )
+        if LOGITS_TO_KEEP not in {value.name for value in self.session.get_overridable_initializers()}:
+            raise ArtefactError(f"{path} should have the input {LOGITS_TO_KEEP}: export it again")
         _, self.n_kv_heads, _, self.head_size = shapes[self.past_names[0]]
 
     def new_cache(self, n_rows: int, capacity: int) -> list[Any]:
@@ -103,17 +106,25 @@ class GraphSession:
         return [self._on_device(np.ascontiguousarray(value.numpy()[rows])) for value in cache]
 
     def run(
-        self, ids: NDArray[np.int64], n_past: int, cache: list[Any], controls: ControlArrays | None
+        self, ids: NDArray[np.int64], n_past: int, cache: list[Any], controls: ControlArrays | None, n_kept: int = 0
     ) -> tuple[dict[str, NDArray[Any]], list[Any]]:
-        """Run new tokens [B, S] after `n_past` cached ones; return outputs by name (all positions) and the cache."""
+        """Run new tokens [B, S] after `n_past` cached ones.
+
+        Returns:
+            Outputs by name at the last `n_kept` positions (0: at all of them), and the cache.
+        """
         n_rows, n_new = ids.shape
+        n_results = min(n_kept, n_new) or n_new
         feed: dict[str, NDArray[Any]] = {
             "input_ids": np.ascontiguousarray(ids),
             "attention_mask": np.ones((n_rows, n_past + n_new), np.int64),
             "position_ids": np.ascontiguousarray(np.broadcast_to(np.arange(n_past, n_past + n_new), ids.shape)),
+            LOGITS_TO_KEEP: np.array([n_kept]),
             **(controls.as_inputs() if controls is not None and self.control_names else {}),
         }
-        results = {name: np.empty((n_rows, n_new, *tail), dtype) for name, (tail, dtype) in self._result_shapes.items()}
+        results = {
+            name: np.empty((n_rows, n_results, *tail), dtype) for name, (tail, dtype) in self._result_shapes.items()
+        }
         present = cache if self.shares_cache else self._empty(n_rows, n_past + n_new)
         names = [*feed, *self.past_names], [*results, *self.present_names]
         feeds = [*map(self.runtime.OrtValue.ortvalue_from_numpy, feed.values()), *cache]
@@ -176,7 +187,7 @@ class GraphStream:
         self._controls = self._controls.rows(rows) if self._controls else None
 
     def _decide(self, ids: NDArray[np.int64]) -> Decision:
-        results, self._cache = self._session.run(ids, self._length, self._cache, self._controls)
+        results, self._cache = self._session.run(ids, self._length, self._cache, self._controls, 1)
         self._length += ids.shape[1]
         logits = results["logits"][:, -1]
         if "risk" not in results:

@@ -1,8 +1,9 @@
 """Attention as ONNX Runtime's GroupQueryAttention, put in place through transformers' AttentionInterface.
 
-The operator appends to the key/value cache, is causal by itself and knows sliding windows and soft-caps; rotary
-embeddings and norms stay the model's own. Contract: com.microsoft.GroupQueryAttention in ONNX Runtime's
-ContribOperators.md. The mask function registered beside it builds no mask; it reads the window of each layer.
+The operator appends to the key/value cache, is causal by itself and knows sliding windows, soft-caps and, where
+`rotary` found it to turn heads as the model does, rotary embeddings; norms stay the model's own. Contract:
+com.microsoft.GroupQueryAttention in ONNX Runtime's ContribOperators.md. The mask function registered beside it builds
+no mask; it reads the window of each layer.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from prosocial.editing.errors import InputError
 
 from .reach import MaskFunction, Rehearsal
+from .rotary import RotaryTables
 
 NAME = "prosocial_group_query"
 KNOWN_EXTRAS = {"dropout", "is_causal", "position_ids", "output_attentions", "use_cache", "cache_position", "head_mask"}
@@ -28,14 +30,21 @@ class GraphCache:
         past: (key, value) of each layer, [B, kv heads, past, head size].
         attention_mask: [B, past + S], ones where there is a token (right padding only).
         windows: of each layer, -1: none.
+        rotary: turns the heads; None: the model has turned them.
     """
 
     is_compileable = False
     is_sliding: tuple[bool, ...] = ()
     layers: tuple[object, ...] = ()
 
-    def __init__(self, past: list[tuple[Tensor, Tensor]], attention_mask: Tensor, windows: Mapping[int, int]) -> None:
-        self.past, self.windows = past, windows
+    def __init__(
+        self,
+        past: list[tuple[Tensor, Tensor]],
+        attention_mask: Tensor,
+        windows: Mapping[int, int],
+        rotary: RotaryTables | None,
+    ) -> None:
+        self.past, self.windows, self.rotary = past, windows, rotary
         self.present: list[tuple[Tensor, Tensor]] = list(past)
         self.last_index = (attention_mask.sum(1) - 1).to(torch.int32)  # [B]
         self.total = torch.full((), attention_mask.shape[1], dtype=torch.int32)
@@ -73,10 +82,12 @@ class GraphCache:
         n_rows, n_heads, n_new, head_size = query.shape
         past_key, past_value = self.past[layer_index]
         total = past_key.shape[2] + n_new
+        tables = self.rotary.take() if self.rotary is not None else None
         output, *present = torch.onnx.ops.symbolic_multi_out(
             "com.microsoft::GroupQueryAttention",
-            [_flat(query), _flat(key), _flat(value), past_key, past_value, self.last_index, self.total],
+            [*map(_flat, heads), past_key, past_value, self.last_index, self.total, *(tables or ())],
             {
+                "do_rotary": int(tables is not None),
                 "num_heads": n_heads,
                 "kv_num_heads": key.shape[1],
                 "scale": scale,

@@ -4,7 +4,11 @@ import onnx_ir as ir
 
 from prosocial.editing.errors import InputError
 
+from ..session import LOGITS_TO_KEEP
+
 BATCH, NEW, PAST, TOTAL = "batch_size", "sequence_length", "past_sequence_length", "total_sequence_length"
+KEPT = "logits_length"  # positions that get logits
+RESULTS = ("logits", "risk", "safe_set_size")
 CONTROL_BATCH = "batch_size_or_1"
 CONTROLS = ("preference", "allowed", "harm_threshold", "reward_scale")
 
@@ -16,6 +20,8 @@ def name_axes(graph: ir.Graph) -> None:
         InputError: an axis that should be dynamic has a fixed size.
     """
     for value in (*graph.inputs, *graph.outputs):
+        if value.name == LOGITS_TO_KEEP:
+            continue
         if value.name in CONTROLS:
             value.shape = ir.Shape([CONTROL_BATCH, *list(value.shape or ())[1:]])
             continue
@@ -39,4 +45,4 @@ def _axes(name: str) -> dict[int, str]:
         return {0: BATCH, 2: PAST}
     if name.startswith("present."):
         return {0: BATCH, 2: TOTAL}
-    return {0: BATCH, 1: NEW}
+    return {0: BATCH, 1: KEPT if name in RESULTS else NEW}

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from prosocial.editing.errors import InputError
 
+from .rotary import Heads, RotaryTables, Tables
+
 FAR = 1 << 20  # a position beyond any sliding window
 EVERYTHING = -1
 MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -29,11 +31,15 @@ class Rehearsal:
     """Takes the attention calls of one pass and keeps what each layer may look at; attends to nothing.
 
     Attributes:
-        windows: of each layer that attended, by its index.
+        windows: of each layer that attended, by its index. heads: what it was handed.
+        tables: by what `rotary`, if given, would have its heads turned.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rotary: RotaryTables | None = None) -> None:
+        self._rotary = rotary
+        self.tables: dict[int, Tables | None] = {}
         self.windows: dict[int, int] = {}
+        self.heads: dict[int, Heads] = {}
 
     def mask(self, mask_function: MaskFunction) -> Reach:
         """Return what stands in for the mask of a group of layers."""
@@ -48,6 +54,8 @@ class Rehearsal:
         if not isinstance(mask, Reach):
             raise InputError(f"its masks should come from transformers' masking functions, found {type(mask).__name__}")
         self.windows[layer_index] = mask.window
+        self.heads[layer_index] = (heads[0], heads[1])
+        self.tables[layer_index] = self._rotary.take() if self._rotary is not None else None
         return torch.zeros_like(heads[0]).transpose(1, 2)
 
 

@@ -19,6 +19,8 @@ from ..steered import SteeredModel
 from .attention import group_query
 from .axes import CONTROLS, name_axes
 from .experts import TRANSLATIONS
+from .fusing import fuse
+from .kept import POSITIONS, count_from_the_end
 from .sharing import share_transposed
 from .wrapper import PlainGraph, Profile, SteeredGraph
 
@@ -48,15 +50,15 @@ class TracedGraph:
 def trace_graph(graph: PlainGraph | SteeredGraph, folder: Path) -> TracedGraph:
     """Trace a wrapper and write `model.onnx` and `model.onnx.data` into `folder`.
 
-    Batch, sequence and past are dynamic. The controls of a steered graph are inputs with a default: each is an
-    initializer of the same name, which a caller may override.
+    Batch, sequence and past are dynamic. `logits_to_keep` and the controls of a steered graph are inputs with a
+    default: each is an initializer of the same name, which a caller may override.
 
     Raises:
         InputError: the model cannot be traced in this profile, or a dynamic axis became a constant.
     """
     profile: Profile = graph.body.profile
     arguments, dynamic = _example(graph)
-    inputs, outputs = _input_names(graph), [*graph.outputs, *_cache_names(graph, "present")]
+    names, outputs = _input_names(graph), [*graph.outputs, *_cache_names(graph, "present")]
     model = graph.body.backbone.model
     with _quiet(), torch.no_grad(), group_query(model) if profile == "ort" else contextlib.nullcontext():
         try:
@@ -65,7 +67,7 @@ def trace_graph(graph: PlainGraph | SteeredGraph, folder: Path) -> TracedGraph:
                 (),
                 kwargs=arguments,
                 dynamic_shapes=dynamic,
-                input_names=inputs,
+                input_names=names,
                 output_names=outputs,
                 opset_version=OPSETS[profile],
                 custom_translation_table=TRANSLATIONS,
@@ -79,8 +81,12 @@ def trace_graph(graph: PlainGraph | SteeredGraph, folder: Path) -> TracedGraph:
             f"{type(model).__name__} should be traceable in profile {profile!r}: the exporter gave nothing"
         )
     traced: ir.Model = program.model
+    if profile == "ort":
+        with _quiet():
+            fuse(traced)
     if isinstance(graph, SteeredGraph):
         _add_defaults(traced.graph, graph.steered)
+    count_from_the_end(traced.graph)
     name_axes(traced.graph)
     _forget_origins(traced.graph)
     shared = share_transposed(traced.graph)
@@ -88,8 +94,9 @@ def trace_graph(graph: PlainGraph | SteeredGraph, folder: Path) -> TracedGraph:
     counts: dict[str, int] = {}
     for node in traced.graph:
         counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    inputs = tuple(str(value.name) for value in traced.graph.inputs)
     return TracedGraph(
-        folder / GRAPH_FILE, tuple(inputs), tuple(outputs), OPSETS[profile], dict(sorted(counts.items())), tuple(shared)
+        folder / GRAPH_FILE, inputs, tuple(outputs), OPSETS[profile], dict(sorted(counts.items())), tuple(shared)
     )
 
 
@@ -106,6 +113,7 @@ def _example(graph: PlainGraph | SteeredGraph) -> tuple[dict[str, Any], dict[str
     }
     dynamic: dict[str, Any] = {name: {0: free, 1: free} for name in ("input_ids", "attention_mask", "position_ids")}
     dynamic["past_key_values"] = [({0: free, 2: free}, {0: free, 2: free})] * body.n_layers
+    arguments[POSITIONS], dynamic[POSITIONS] = torch.arange(7) % n_new, {0: free}
     if isinstance(graph, SteeredGraph):
         # Traced with a leading axis of 1: were it dynamic, torch would take it for the batch and read sizes from it.
         for name, value in graph.steered.default_controls()._asdict().items():
@@ -115,7 +123,7 @@ def _example(graph: PlainGraph | SteeredGraph) -> tuple[dict[str, Any], dict[str
 
 def _input_names(graph: PlainGraph | SteeredGraph) -> list[str]:
     names = ["input_ids", "attention_mask", "position_ids", *_cache_names(graph, "past_key_values")]
-    return [*names, *(CONTROLS if isinstance(graph, SteeredGraph) else ())]
+    return [*names, POSITIONS, *(CONTROLS if isinstance(graph, SteeredGraph) else ())]
 
 
 def _cache_names(graph: PlainGraph | SteeredGraph, kind: str) -> list[str]:

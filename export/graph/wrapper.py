@@ -1,5 +1,6 @@
 """The modules that are traced: flat tensors in, flat tensors out, around a backbone and, if steered, the rule."""
 
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -13,9 +14,11 @@ from ..lexicographic import Controls
 from ..steered import SteeredModel
 from .attention import GraphCache, group_query, tracing
 from .reach import Rehearsal
+from .rotary import RotaryTables, turns_alike
 
 Profile = Literal["ort", "portable"]
 Past = list[tuple[Tensor, Tensor]]
+N_REHEARSED = 5  # tokens of the pass that asks each layer for its window and its rotation
 CACHED_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
@@ -24,6 +27,7 @@ class CachedBackbone(nn.Module):
 
     Attributes:
         n_layers, n_kv_heads, head_size: of the cache. windows: how far back each layer looks (profile `ort` only).
+        rotary: tables for the operator to turn heads by; None: the model turns them itself.
 
     Raises:
         InputError: the model caches or attends in a way that the profile cannot express.
@@ -33,7 +37,11 @@ class CachedBackbone(nn.Module):
         super().__init__()
         self.backbone, self.profile = backbone, profile
         self.n_layers, self.n_kv_heads, self.head_size = _cache_shape(backbone)
-        self.windows = _windows(backbone, self.n_layers) if profile == "ort" else {}
+        self.windows: dict[int, int] = {}
+        self.rotary: RotaryTables | None = None
+        if profile == "ort":
+            rehearsal = _rehearse(backbone, self.n_layers)
+            self.windows, self.rotary = rehearsal.windows, _rotary_tables(backbone, rehearsal)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, past_key_values: Past
@@ -45,8 +53,8 @@ class CachedBackbone(nn.Module):
                 input_ids, attention_mask=attention_mask, position_ids=position_ids, past_key_values=cache
             )
             return hidden, layers_of(cache)
-        stand_in = GraphCache(past_key_values, attention_mask, self.windows)
-        with tracing(stand_in):
+        stand_in = GraphCache(past_key_values, attention_mask, self.windows, self.rotary)
+        with tracing(stand_in), self.rotary.held_back() if self.rotary is not None else nullcontext():
             hidden = self.backbone.hidden(
                 input_ids, attention_mask=attention_mask, position_ids=position_ids, past_key_values=stand_in
             )
@@ -65,11 +73,16 @@ class PlainGraph(nn.Module):
         self.body = CachedBackbone(backbone, profile)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, past_key_values: Past
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        past_key_values: Past,
+        kept_positions: Tensor,
     ) -> tuple[Tensor, Past]:
-        """Return the model's own logits [B, S, V] and the grown cache."""
+        """Return the model's own logits [B, P, V] at `kept_positions` [P] and the grown cache."""
         hidden, present = self.body(input_ids, attention_mask, position_ids, past_key_values)
-        return self.body.backbone.logits(hidden), present
+        return self.body.backbone.logits(hidden.index_select(1, kept_positions)), present
 
 
 class SteeredGraph(nn.Module):
@@ -88,13 +101,15 @@ class SteeredGraph(nn.Module):
         attention_mask: Tensor,
         position_ids: Tensor,
         past_key_values: Past,
+        kept_positions: Tensor,
         preference: Tensor,
         allowed: Tensor,
         harm_threshold: Tensor,
         reward_scale: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Past]:
-        """Return logits [B, S, V], risk [B, S, C], safe_set_size [B, S] and the grown cache."""
+        """Return logits [B, P, V], risk [B, P, C], safe_set_size [B, P] at `kept_positions` and the grown cache."""
         hidden, present = self.body(input_ids, attention_mask, position_ids, past_key_values)
+        hidden = hidden.index_select(1, kept_positions)
         # Adding a column of zeros [B] brings a control with a leading axis of 1 to the batch at run time.
         zeros = torch.zeros_like(input_ids[:, 0], dtype=hidden.dtype)
         controls = Controls(
@@ -124,15 +139,12 @@ def _cache_shape(backbone: Backbone) -> tuple[int, int, int]:
     return len(layers), n_heads, size
 
 
-@torch.no_grad()
-def _windows(backbone: Backbone, n_layers: int) -> dict[int, int]:
-    """Window of each layer; -1: none."""
-    name, rehearsal = type(backbone.model).__name__, Rehearsal()
+def _rehearse(backbone: Backbone, n_layers: int) -> Rehearsal:
+    """Return windows and heads of every layer."""
+    name = type(backbone.model).__name__
     with group_query(backbone.model):
         try:
-            with tracing(rehearsal):
-                ids = torch.zeros(1, 2, dtype=torch.int64)
-                backbone.hidden(ids, attention_mask=torch.ones_like(ids), past_key_values=DynamicCache())
+            rehearsal = _short_pass(backbone)
         except InputError as error:
             raise InputError(f"{name} does not fit profile 'ort', {error}: use --profile portable") from error
         except (TypeError, AttributeError) as error:  # what stands in for a mask was taken for a tensor
@@ -144,7 +156,29 @@ def _windows(backbone: Backbone, n_layers: int) -> dict[int, int]:
             f"every one of {name}'s {n_layers} layers should attend through transformers' attention interface, "
             f"{sorted(rehearsal.windows)} did: use --profile portable"
         )
-    return rehearsal.windows
+    return rehearsal
+
+
+@torch.no_grad()
+def _short_pass(backbone: Backbone, rotary: RotaryTables | None = None) -> Rehearsal:
+    rehearsal = Rehearsal(rotary)
+    with tracing(rehearsal):
+        ids = torch.arange(N_REHEARSED, device=backbone.output_weight.device)[None]
+        backbone.hidden(ids, attention_mask=torch.ones_like(ids), past_key_values=DynamicCache())
+    return rehearsal
+
+
+def _rotary_tables(backbone: Backbone, rehearsal: Rehearsal) -> RotaryTables | None:
+    """Return the tables by which the operator turns heads as the model does; None: it would not, or has no limit."""
+    if backbone.context_length is None:
+        return None
+    tables = RotaryTables(backbone.model.base_model, backbone.context_length)
+    try:
+        with group_query(backbone.model), tables.held_back():
+            raw = _short_pass(backbone, tables)
+    except (TypeError, AttributeError, ValueError, IndexError, RuntimeError):  # a stand-in was taken for a tensor
+        return None
+    return tables if turns_alike(rehearsal.heads, raw.heads, raw.tables) else None
 
 
 def layers_of(cache: DynamicCache) -> Past:

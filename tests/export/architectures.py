@@ -10,8 +10,8 @@ VOCABULARY = 200
 WINDOW = 8
 SIZE: dict[str, Any] = {
     "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
+    "hidden_size": 64,
+    "intermediate_size": 96,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
@@ -21,7 +21,7 @@ SIZE: dict[str, Any] = {
     "pad_token_id": 1,
 }
 WINDOWED = SIZE | {"sliding_window": WINDOW}
-HEADS = {"head_dim": 16}  # other than hidden size by heads, as Qwen 3 and Gemma have it
+HEADS = {"head_dim": 32}  # other than hidden size by heads, as Qwen 3 and Gemma have it
 ONE_OF_EACH = {"layer_types": ["sliding_attention", "full_attention"]}
 EXPERTS = {"num_experts_per_tok": 2}
 LLAMA3 = {
@@ -35,8 +35,8 @@ LLAMA3 = {
 LONG = {
     "rope_type": "longrope",
     "rope_theta": 10000.0,
-    "short_factor": [1.0, 1.1, 1.2, 1.3],
-    "long_factor": [1.5, 2.0, 3.0, 4.0],
+    "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7],
+    "long_factor": [1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0],
     "factor": 4.0,
     "original_max_position_embeddings": 32,
 }
@@ -59,7 +59,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "mixtral": ("MixtralConfig", SIZE | EXPERTS | {"num_local_experts": 4}),
     "phi-3 long": ("Phi3Config", SIZE | {"original_max_position_embeddings": 32, "rope_parameters": LONG}),
     "gpt-oss": ("GptOssConfig", WINDOWED | HEADS | EXPERTS | {"num_local_experts": 4, "rope_parameters": LLAMA3}),
-    "bloom": ("BloomConfig", {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 2, "n_head": 4}),
+    "bloom": ("BloomConfig", {"vocab_size": VOCABULARY, "hidden_size": 64, "n_layer": 2, "n_head": 4}),
     "llama dynamic": ("LlamaConfig", SIZE | {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0}}),
     "deepseek 3": (
         "DeepseekV3Config",
@@ -68,7 +68,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         | {"num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "v_head_dim": 8}
         | {"qk_nope_head_dim": 8, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "moe_intermediate_size": 16},
     ),
-    "mamba": ("MambaConfig", {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}),
+    "mamba": ("MambaConfig", {"vocab_size": VOCABULARY, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 4}),
 }
 
 

@@ -1,0 +1,214 @@
+"""Speed and memory of decoding: our bundles against onnxruntime-genai on its own builder's graph, and transformers.
+
+    python benchmarks/decode.py --work bench --models llama,qwen3 --prompts 32,512 --batches 1,8 --runs 5
+
+Makes random models of about 90 M parameters, their plain and steered bundles, and an environment with
+onnxruntime-genai whose builder writes its graphs (all once). Every system is a process of its own with the same
+number of threads; requests go round, and only one system works at a time. Prints medians of tokens per second (the
+time of the prompt counted), of the time until the first token, ratios of the medians, peaks of memory, and whether
+greedy tokens agree.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+VOCABULARY, CONTEXT, END = 16384, 2048, 1
+SIZES = {
+    "hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "num_key_value_heads": 4, "head_dim": 64, "vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT,
+    "bos_token_id": 0, "eos_token_id": END, "pad_token_id": END, "tie_word_embeddings": False,
+}  # fmt: skip
+CLASSES = {"llama": ("LlamaConfig", "LlamaForCausalLM"), "qwen3": ("Qwen3Config", "Qwen3ForCausalLM")}
+GENAI = ("torch==2.13.0", "transformers", "onnx", "onnxscript", "onnxruntime", "onnxruntime-genai==0.18.0")
+PLAIN, STEERED, BUILDER = "ours, plain", "ours, steered", "genai, its builder"
+OUR_GRAPH, TORCH, GUIDED = "genai, our plain graph", "transformers", "transformers, guided"
+
+
+def make_model(folder: Path, kind: str) -> None:
+    """Write a random model whose end token is never likely, with a word tokenizer."""
+    import torch
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    torch.manual_seed(0)
+    config, model_class = (getattr(transformers, name) for name in CLASSES[kind])
+    model = model_class(config(**SIZES))
+    with torch.no_grad():
+        model.lm_head.weight[END] = 0.0
+    model.save_pretrained(folder)
+    words = ["<s>", "</s>", *(f"w{index}" for index in range(VOCABULARY - 2))]
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"bos_token": "<s>", "eos_token": "</s>", "tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
+
+
+def make_bundles(work: Path) -> None:
+    """Export the plain and the steered bundle of a model; head and gate are random, the gate leaves most tokens."""
+    import torch
+
+    from prosocial.editing.checkpoints import Checkpoint
+    from prosocial.editing.gate import HarmGate
+    from prosocial.editing.head import CompactHead
+    from prosocial.export import DecodingConfig, assemble_steered, export_bundle
+
+    checkpoint, attributes, categories = work / "model", ["empathy", "helpfulness"], ["violence", "other"]
+    torch.manual_seed(1)
+    hidden = SIZES["hidden_size"]
+    head, gate = CompactHead(attributes, hidden, 8), HarmGate(categories, VOCABULARY, hidden, 16)
+    with torch.no_grad():
+        head.B.normal_(0.0, 0.01)
+        gate.a.fill_(-4.0)
+    for part in (head, gate):
+        part.save(work / "parts", checkpoint_fingerprint=Checkpoint.open(checkpoint).fingerprint())
+    config = DecodingConfig.model_validate({"attributes": attributes, "categories": categories})
+    parts = work / "parts"
+    assemble_steered(checkpoint=checkpoint, head=parts, gate=parts, config=config, out=work / "steered-model")
+    export_bundle(work / "steered-model", work / "steered")
+    export_bundle(checkpoint, work / "plain", plain=True)
+
+
+def install(folder: Path) -> Path:
+    """Make an environment with onnxruntime-genai unless there is one; return its Python."""
+    python = folder / "bin" / "python"
+    if not python.is_file():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "-c", "constraints.txt"]
+        subprocess.run([*pip, GENAI[0]], check=True)
+        subprocess.run([*pip, *GENAI[1:]], check=True)
+    return python
+
+
+def build(python: Path, work: Path) -> None:
+    """Let onnxruntime-genai's builder write its graph of a model."""
+    command = [str(python), "-m", "onnxruntime_genai.models.builder", "-i", str(work / "model"), "-o"]
+    command += [str(work / "builder"), "-p", "fp32", "-e", "cpu", "-c", str(work / "cache")]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+@dataclass
+class Worker:
+    """A system in a process of its own, and what it answered by request."""
+
+    name: str
+    process: "subprocess.Popen[str]"
+    seconds: dict[tuple[int, int], list[tuple[float, float]]] = field(default_factory=dict)
+    tokens: dict[tuple[int, int], list[list[int]]] = field(default_factory=dict)
+    peak_bytes: int = 0
+
+    @classmethod
+    def start(cls, name: str, python: Path | str, system: str, folder: Path, threads: int) -> "Worker":
+        """Start it and wait until its model is loaded."""
+        script = Path(__file__).with_name("decode_systems.py")
+        command = [str(python), str(script), system, str(folder), str(threads)]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        pipe = subprocess.PIPE
+        worker = cls(name, subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment))
+        worker._answer()
+        return worker
+
+    def ask(self, cell: tuple[int, int], prompts: list[list[int]], n_new: int, *, warming: bool) -> None:
+        """Run one request and keep its times, unless it only warms the system."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"prompts": prompts, "n_new": n_new}) + "\n")
+        self.process.stdin.flush()
+        answer = self._answer()
+        self.tokens[cell] = answer["tokens"]
+        self.peak_bytes = max(self.peak_bytes, answer["peak_bytes"])
+        if not warming:
+            self.seconds.setdefault(cell, []).append(tuple(answer["seconds"]))
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                return dict(json.loads(line))
+        raise SystemExit(f"{self.name} ended with code {self.process.wait()}")
+
+    def stop(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def start_all(work: Path, python: Path, threads: int, chosen: Sequence[str]) -> list[Worker]:
+    """Start every chosen system."""
+    rows = {
+        PLAIN: (sys.executable, "ours", work / "plain"),
+        STEERED: (sys.executable, "ours", work / "steered"),
+        BUILDER: (python, "genai", work / "builder"),
+        OUR_GRAPH: (python, "genai", work / "plain"),
+        TORCH: (sys.executable, "transformers", work / "model"),
+        GUIDED: (sys.executable, "guided", work / "model"),
+    }
+    return [Worker.start(name, *rows[name], threads) for name in rows if name in chosen]
+
+
+def report(kind: str, workers: Sequence[Worker], n_new: int) -> None:
+    """Print the tables of one model."""
+    print(f"\n{kind}: tokens per second (median), against the builder's; milliseconds to the first token; same tokens")
+    by_name = {worker.name: worker for worker in workers}
+    reference = by_name.get(BUILDER, workers[0])
+    for cell in workers[0].seconds:
+        print(f"  prompt {cell[0]}, batch {cell[1]}")
+        base = statistics.median(total for _, total in reference.seconds[cell])
+        for worker in workers:
+            first, total = (statistics.median(times) for times in zip(*worker.seconds[cell], strict=True))
+            pairs = zip(worker.tokens[cell], reference.tokens[cell], strict=True)
+            n_same = sum(ours == theirs for ours, theirs in pairs)
+            same = "" if worker.name in (STEERED, GUIDED) else f"{n_same} of {cell[1]}"
+            speed = n_new * cell[1] / total
+            print(f"    {worker.name:24} {speed:8.1f}  {base / total:5.2f}  {1000 * first:8.1f} ms  {same}")
+    print("  peak memory of the process, MB (all requests)")
+    for worker in workers:
+        ratio = worker.peak_bytes / reference.peak_bytes
+        print(f"    {worker.name:24} {worker.peak_bytes / 1e6:8.0f}  {ratio:5.2f}")
+
+
+def main() -> None:
+    """Run the benchmark and print its tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for models, environment and bundles")
+    parser.add_argument("--models", default="llama,qwen3")
+    parser.add_argument("--prompts", default="32,512", help="lengths in tokens")
+    parser.add_argument("--batches", default="1,8")
+    parser.add_argument("--new", type=int, default=128, help="new tokens")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--systems", default=";".join((PLAIN, STEERED, BUILDER, OUR_GRAPH, TORCH, GUIDED)))
+    given = parser.parse_args()
+    python = install(given.work.absolute() / "genai")
+    cells = [(int(prompt), int(batch)) for prompt in given.prompts.split(",") for batch in given.batches.split(",")]
+    for kind in given.models.split(","):
+        work = given.work.absolute() / kind
+        if not (work / "builder" / "genai_config.json").is_file():
+            make_model(work / "model", kind)
+            make_bundles(work)
+            build(python, work)
+        workers = start_all(work, python, given.threads, given.systems.split(";"))
+        numbers = np.random.default_rng(0)
+        requests = {cell: numbers.integers(2, VOCABULARY, cell[::-1]).tolist() for cell in cells}
+        for turn in range(given.runs + 1):
+            for cell, prompts in requests.items():
+                for worker in workers:
+                    worker.ask(cell, prompts, given.new, warming=turn == 0)
+        report(kind, workers, given.new)
+        for worker in workers:
+            worker.stop()
+
+
+if __name__ == "__main__":
+    main()
