@@ -16,6 +16,7 @@ from prosocial.editing.protocols import Message
 if TYPE_CHECKING:
     from prosocial.export.bundle import Bundle
     from prosocial.export.reply import Reply
+    from prosocial.export.sampling import Sampling
     from prosocial.export.steering import Steering
 
 
@@ -50,8 +51,15 @@ Prefer = Annotated[
     list[str] | None, typer.Option(help="Weights by attribute, such as empathy=0.6,helpfulness=0.4 (or repeat it).")
 ]
 SafetyConfigName = Annotated[str, typer.Option("--safety-config", help="Name of a safety config of the bundle.")]
-Temperature = Annotated[float, typer.Option(help="0 takes the most likely token; above 0 the reply is drawn.")]
-Seed = Annotated[int, typer.Option(help="Seed of the draw.")]
+Temperature = Annotated[
+    float | None,
+    typer.Option(help="0 takes the most likely token; above 0 the reply is drawn (default: the bundle's)."),
+]
+TopK = Annotated[int | None, typer.Option(help="Draw among the k most likely tokens; 0: all.")]
+TopP = Annotated[float | None, typer.Option(help="Draw among the most likely tokens of this probability together.")]
+MinP = Annotated[float | None, typer.Option(help="Draw among tokens this fraction as likely as the likeliest.")]
+RepetitionPenalty = Annotated[float | None, typer.Option(help="Above 1: tokens used before become less likely.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the draw.")]
 MaxNewTokens = Annotated[int | None, typer.Option(help="Most tokens of a reply; default: what the bundle says.")]
 Provider = Annotated[ProviderName, typer.Option(help="Where to run.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of one operator; default: one per core.")]
@@ -89,8 +97,12 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="What the user says; - reads it from standard input.")],
     prefer: Prefer = None,
     safety_config: SafetyConfigName = "",
-    temperature: Temperature = 0.0,
-    seed: Seed = 0,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    seed: Seed = None,
     max_new_tokens: MaxNewTokens = None,
     provider: Provider = ProviderName.CPU,
     threads: Threads = None,
@@ -101,9 +113,8 @@ def generate(
     steering = _steering(opened, prefer, safety_config)
     text = sys.stdin.read() if prompt == "-" else prompt
     messages: list[Message] = [{"role": "user", "content": text}]
-    reply = opened.generate(
-        [messages], steering=steering, temperature=temperature, seed=seed, max_new_tokens=max_new_tokens
-    )[0]
+    sampling = _sampling(opened, temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    reply = opened.generate([messages], steering=steering, sampling=sampling, max_new_tokens=max_new_tokens)[0]
     if as_json:
         enforced = _enforced(opened, steering)
         data = {"reply": asdict(reply), "enforced": enforced and asdict(enforced)}
@@ -117,8 +128,12 @@ def chat(
     bundle: BundlePath,
     prefer: Prefer = None,
     safety_config: SafetyConfigName = "",
-    temperature: Temperature = 0.0,
-    seed: Seed = 0,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    seed: Seed = None,
     max_new_tokens: MaxNewTokens = None,
     provider: Provider = ProviderName.CPU,
     threads: Threads = None,
@@ -126,14 +141,14 @@ def chat(
     """Talk with a bundle: one line at a time, an empty line or the end of the input stops."""
     opened = _open(bundle, provider, threads)
     steering = _steering(opened, prefer, safety_config)
+    sampling = _sampling(opened, temperature, top_k, top_p, min_p, repetition_penalty, seed)
     messages: list[Message] = []
     while text := _next_line():
         messages.append({"role": "user", "content": text})
         reply = opened.generate(
             [messages],
             steering=steering,
-            temperature=temperature,
-            seed=seed,
+            sampling=sampling,
             row_keys=[f"turn {len(messages)}"],
             max_new_tokens=max_new_tokens,
         )[0]
@@ -187,6 +202,28 @@ def _steering(bundle: "Bundle", prefer: Sequence[str] | None, safety_config: str
     if bundle.config is not None:
         control_arrays(bundle.config, [steering])
     return steering
+
+
+def _sampling(
+    bundle: "Bundle",
+    temperature: float | None,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+    repetition_penalty: float | None,
+    seed: int | None,
+) -> "Sampling":
+    """Return the bundle's own sampling, with what the user set."""
+    from prosocial.export.decoding_loop import reply_settings
+
+    return reply_settings(bundle.engine).sampling.changed(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+    )
 
 
 def _enforced(bundle: "Bundle", steering: "Steering") -> Enforced | None:

@@ -13,3 +13,9 @@ class Settings(BaseModel):
     """Base of every set of parameters that a recipe can name."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class StrictSettings(Settings):
+    """Base of what an artefact's JSON holds: a value of another type is refused, never converted."""
+
+    model_config = ConfigDict(strict=True)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .manifest import write_manifest as write_manifest
     from .reply import GateEvent as GateEvent
     from .reply import Reply as Reply
+    from .sampling import Sampling as Sampling
     from .steered import SteeredModel as SteeredModel
     from .steered import assemble_steered as assemble_steered
     from .steering import Steering as Steering
@@ -27,6 +28,7 @@ _HOME = {
     "PlainEngine": ".torch_engine",
     "Reply": ".reply",
     "SafetyConfig": ".decoding",
+    "Sampling": ".sampling",
     "SteeredEngine": ".torch_engine",
     "SteeredModel": ".steered",
     "Steering": ".steering",

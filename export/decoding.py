@@ -5,10 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from prosocial.editing.errors import ArtefactError, InputError, UnknownNameError
 from prosocial.editing.files import read_json, write_json
+from prosocial.editing.settings import StrictSettings
+
+from .sampling import Sampling
 
 SCHEMA = "prosocial.decoding/1"
 DECODING_FILE = "decoding.json"
@@ -18,11 +21,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_l
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class SafetyConfig(_Strict):
+class SafetyConfig(StrictSettings):
     """A safety config (CoSA, arXiv 2410.08968): text for the system prompt, and what the gate and head do with it.
 
     Attributes:
@@ -38,7 +37,18 @@ class SafetyConfig(_Strict):
     preference: dict[str, float] | None = None
 
 
-class DecodingConfig(_Strict):
+class ReplySettings(StrictSettings):
+    """How a reply is drawn, whatever the model; a plain bundle has the defaults.
+
+    Attributes:
+        max_new_tokens: default length of a reply in tokens. sampling: how a token is chosen.
+    """
+
+    max_new_tokens: int = Field(default=256, ge=1)
+    sampling: Sampling = Sampling()
+
+
+class DecodingConfig(ReplySettings):
     """All numbers of the lexicographic rule, as `decoding.json` holds them.
 
     `allowed_ceiling`, `threshold_ceiling`, `plausible_k` and `beta` become constants of the graph; the defaults become
@@ -52,7 +62,6 @@ class DecodingConfig(_Strict):
             (a category left out is shut; "other" is always shut).
         preference: default weights by attribute, brought onto the simplex (empty: uniform).
         fallback: the reply given when no safe continuation was found.
-        max_new_tokens: default length of a reply in tokens.
         safety_configs: by name.
     """
 
@@ -68,7 +77,6 @@ class DecodingConfig(_Strict):
     allowed_ceiling: dict[str, bool] = {}
     preference: dict[str, float] = {}
     fallback: str = "I cannot help with that."
-    max_new_tokens: int = Field(default=256, ge=1)
     safety_configs: dict[Name, SafetyConfig] = {}
 
     @model_validator(mode="after")

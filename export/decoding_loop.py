@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 
 from prosocial.editing.chat import ChatTokenizer
 from prosocial.editing.errors import InputError
-from prosocial.editing.noise import GumbelNoise
 from prosocial.editing.protocols import Message
 
+from .decoding import ReplySettings
 from .engine import Decision, Engine
 from .reply import Reply, ReplyDraft, finished_reply
+from .sampling import Sampler, Sampling
 from .steering import ControlArrays, Steering, control_arrays, one_per_row, with_safety_text
-
-DEFAULT_MAX_NEW_TOKENS = 256
-LEAST_TEMPERATURE = 1e-3
 
 
 def generate(
@@ -32,8 +30,9 @@ def generate(
     *,
     steering: Steering | Sequence[Steering] | None = None,
     prefill: str | Sequence[str] = "",
-    temperature: float = 0.0,
-    seed: int = 0,
+    sampling: Sampling | None = None,
+    temperature: float | None = None,
+    seed: int | None = None,
     row_keys: Sequence[str] | None = None,
     max_new_tokens: int | None = None,
     batch_size: int = 32,
@@ -47,8 +46,9 @@ def generate(
         conversations: messages of each.
         steering: one request for all rows or one each; None: the defaults of the decoding config.
         prefill: text that the reply starts with, one for all rows or one each (not part of the returned text).
-        temperature: 0 is greedy, else the reply is drawn from `softmax(logits / temperature)`.
-        seed: seed of the draw. row_keys: one text per row that its noise hangs on (default: its index).
+        sampling: how a token is chosen (default: the decoding config's, else greedy).
+        temperature, seed: these two of `sampling`, without the others.
+        row_keys: one text per row that its noise hangs on (default: its index).
         max_new_tokens: most tokens of a reply (default: the decoding config's, else 256).
         batch_size: most rows at once; results do not depend on it.
         rollback_tokens: tokens to take back where nothing is safe. max_retries: how often per reply.
@@ -57,8 +57,7 @@ def generate(
         InputError: an argument out of range, steering for an engine without the rule, or a prompt beyond the context.
     """
     limit = token_limit(engine, max_new_tokens)
-    if not (temperature == 0.0 or LEAST_TEMPERATURE <= temperature < np.inf):
-        raise InputError(f"temperature should be 0 or at least {LEAST_TEMPERATURE}, found {temperature}")
+    chosen = (sampling or reply_settings(engine).sampling).changed(temperature=temperature, seed=seed)
     if batch_size < 1 or rollback_tokens < 1 or max_retries < 0:
         raise InputError("batch_size and rollback_tokens should be at least 1, max_retries at least 0")
     if not conversations:
@@ -72,8 +71,7 @@ def generate(
         engine,
         tokenizer.end_ids,
         control_arrays(engine.config, requests) if engine.config else None,
-        GumbelNoise(seed, keys) if temperature else None,
-        temperature,
+        Sampler(chosen, keys),
         rollback_tokens,
         max_retries,
     )
@@ -90,8 +88,7 @@ class _Loop:
     engine: Engine
     end_ids: tuple[int, ...]
     controls: ControlArrays | None
-    noise: GumbelNoise | None
-    temperature: float
+    sampler: Sampler
     rollback_tokens: int
     max_retries: int
 
@@ -128,7 +125,9 @@ class _Loop:
             row.observe(int(decision.safe_set_size[slot]), decision.risk[slot])
             logits[at, row.banned.get(len(row.tokens), [])] = -np.inf
         is_open = (decision.safe_set_size[live] > 0) & np.isfinite(logits.max(-1))
-        chosen = self._choose(logits[is_open], [slots[slot].index for slot in live[is_open]])
+        ready = [slots[slot] for slot in live[is_open]]
+        histories = [row.prompt + row.tokens for row in ready] if self.sampler.reads_history else None
+        chosen = self.sampler.choose(logits[is_open], [row.index for row in ready], histories)
         for slot, token in zip(live[is_open], chosen, strict=True):
             tokens[slot] = token
             slots[slot].accept(int(token), self.end_ids)
@@ -137,11 +136,10 @@ class _Loop:
             row.take_back(self.rollback_tokens, self.max_retries)
         return stuck
 
-    def _choose(self, logits: NDArray[np.float32], indices: list[int]) -> NDArray[np.intp]:
-        if self.noise is None or not indices:
-            return np.asarray(logits.argmax(-1), dtype=np.intp)
-        noise = self.noise.draw(logits.shape[-1], indices)
-        return np.asarray((logits / np.float32(self.temperature) + noise).argmax(-1), dtype=np.intp)
+
+def reply_settings(engine: Engine) -> ReplySettings:
+    """Return how an engine's replies are drawn unless a caller says otherwise."""
+    return engine.config or ReplySettings()
 
 
 def token_limit(engine: Engine, max_new_tokens: int | None) -> int:
@@ -151,7 +149,7 @@ def token_limit(engine: Engine, max_new_tokens: int | None) -> int:
         InputError: less than 1 is asked for.
     """
     if max_new_tokens is None:
-        return engine.config.max_new_tokens if engine.config else DEFAULT_MAX_NEW_TOKENS
+        return reply_settings(engine).max_new_tokens
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens should be at least 1, found {max_new_tokens}")
     return max_new_tokens

@@ -72,6 +72,7 @@ LIGHT = (
     "export/decoding_loop.py",
     "export/manifest.py",
     "export/reply.py",
+    "export/sampling.py",
     "recipes/code_version.py",
     "recipes/loading.py",
     "recipes/overrides.py",
