@@ -32,7 +32,7 @@ class SafetyConfig(StrictSettings):
     """
 
     text: str = ""
-    allowed: list[str] = []
+    allowed: list[str] = Field(default_factory=list)
     threshold: Share | None = None
     preference: dict[str, float] | None = None
 
@@ -73,11 +73,11 @@ class DecodingConfig(ReplySettings):
     reward_scale: float = Field(default=1.0, ge=0.0, le=REWARD_SCALE_LIMIT)
     harm_threshold: Share = 0.5
     threshold_ceiling: Share = 0.5
-    allowed: list[str] = []
-    allowed_ceiling: dict[str, bool] = {}
-    preference: dict[str, float] = {}
+    allowed: list[str] = Field(default_factory=list)
+    allowed_ceiling: dict[str, bool] = Field(default_factory=dict)
+    preference: dict[str, float] = Field(default_factory=dict)
     fallback: str = "I cannot help with that."
-    safety_configs: dict[Name, SafetyConfig] = {}
+    safety_configs: dict[Name, SafetyConfig] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
