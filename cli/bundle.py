@@ -214,7 +214,7 @@ def _sampling(
     seed: int | None,
 ) -> "Sampling":
     """Return the bundle's own sampling, with what the user set."""
-    from prosocial.export.decoding_loop import reply_settings
+    from prosocial.export.requests import reply_settings
 
     return reply_settings(bundle.engine).sampling.changed(
         temperature=temperature,

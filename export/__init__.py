@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from .decoding import SafetyConfig as SafetyConfig
     from .decoding import preference_vector as preference_vector
     from .decoding_loop import generate as generate
+    from .draft import GateEvent as GateEvent
     from .manifest import check_manifest as check_manifest
     from .manifest import write_manifest as write_manifest
-    from .reply import GateEvent as GateEvent
     from .reply import Reply as Reply
     from .sampling import Sampling as Sampling
     from .steered import SteeredModel as SteeredModel
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Bundle": ".bundle",
     "DecodingConfig": ".decoding",
-    "GateEvent": ".reply",
+    "GateEvent": ".draft",
     "PlainEngine": ".torch_engine",
     "Reply": ".reply",
     "SafetyConfig": ".decoding",

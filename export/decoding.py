@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from prosocial.editing.errors import ArtefactError, InputError, UnknownNameError
 from prosocial.editing.files import read_json, write_json
 from prosocial.editing.settings import StrictSettings
 
+from .phrases import folded
 from .sampling import Sampling
 
 SCHEMA = "prosocial.decoding/1"
@@ -42,10 +43,26 @@ class ReplySettings(StrictSettings):
 
     Attributes:
         max_new_tokens: default length of a reply in tokens. sampling: how a token is chosen.
+        stop: texts that end a reply; it stops before the first of them.
+        forbidden_phrases: texts that no reply holds, whatever their case, width and spaces, inside words too.
+        rollback_tokens: most tokens to take back where nothing is safe; a token with as many behind it is final, so
+            that streamed text lags by as many. max_retries: how often per reply tokens are taken back.
     """
 
     max_new_tokens: int = Field(default=256, ge=1)
     sampling: Sampling = Sampling()
+    stop: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
+    forbidden_phrases: list[str] = Field(default_factory=list)
+    rollback_tokens: int = Field(default=8, ge=0)
+    max_retries: int = Field(default=2, ge=0)
+
+    @field_validator("forbidden_phrases")
+    @classmethod
+    def _are_phrases(cls, phrases: list[str]) -> list[str]:
+        empty = [phrase for phrase in phrases if not folded(phrase).strip()]
+        if empty:
+            raise ValueError(f"a phrase should hold a visible character, found {empty[0]!r}")
+        return phrases
 
 
 class DecodingConfig(ReplySettings):

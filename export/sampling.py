@@ -5,13 +5,11 @@ over their finite logits, so that no result hangs on the batch.
 """
 
 from collections.abc import Sequence
-from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from prosocial.editing.errors import InputError
 from prosocial.editing.noise import GumbelNoise
 from prosocial.editing.settings import StrictSettings
 
@@ -48,23 +46,6 @@ class Sampling(StrictSettings):
             raise ValueError(f"should be 0 or at least {LEAST_TEMPERATURE}")
         return value
 
-    def changed(self, **changes: Any) -> Self:
-        """Return these settings with some replaced; None keeps what is there.
-
-        Raises:
-            InputError: a value out of range, or a setting that does not exist.
-
-        Example:
-            >>> Sampling(temperature=0.7).changed(top_p=0.9, seed=None).top_p
-            0.9
-        """
-        given = {name: value for name, value in changes.items() if value is not None}
-        try:
-            return type(self).model_validate(self.model_dump() | given)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise InputError(f"{first['loc'][0]} does not hold: {first['msg']}, found {first['input']!r}") from None
-
 
 class Sampler:
     """Chooses tokens for the rows of a request.
@@ -91,6 +72,8 @@ class Sampler:
             logits: [B, V], at least one finite in each row, minus infinity where a token is closed.
             rows: B indices among the row keys. histories: B lists of earlier tokens, where they count.
         """
+        if not len(rows):
+            return np.zeros(0, dtype=np.intp)
         if self._noise is None and not self.reads_history:
             return np.asarray(logits.argmax(-1), dtype=np.intp)
         seen = [()] * len(rows) if histories is None else histories
