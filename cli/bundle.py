@@ -62,7 +62,7 @@ RepetitionPenalty = Annotated[float | None, typer.Option(help="Above 1: tokens u
 Seed = Annotated[int | None, typer.Option(help="Seed of the draw.")]
 MaxNewTokens = Annotated[int | None, typer.Option(help="Most tokens of a reply; default: what the bundle says.")]
 Provider = Annotated[ProviderName, typer.Option(help="Where to run.")]
-Threads = Annotated[int | None, typer.Option(help="Threads of one operator; default: one per core.")]
+Threads = Annotated[int | None, typer.Option(help="Threads of one operator; default: one per core that it may use.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

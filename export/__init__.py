@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .steered import SteeredModel as SteeredModel
     from .steered import assemble_steered as assemble_steered
     from .steering import Steering as Steering
+    from .streaming import ReplyStream as ReplyStream
+    from .streaming import stream as stream
     from .torch_engine import PlainEngine as PlainEngine
     from .torch_engine import SteeredEngine as SteeredEngine
 
@@ -27,6 +29,7 @@ _HOME = {
     "GateEvent": ".draft",
     "PlainEngine": ".torch_engine",
     "Reply": ".reply",
+    "ReplyStream": ".streaming",
     "SafetyConfig": ".decoding",
     "Sampling": ".sampling",
     "SteeredEngine": ".torch_engine",
@@ -37,6 +40,7 @@ _HOME = {
     "export_bundle": ".bundling",
     "generate": ".decoding_loop",
     "preference_vector": ".decoding",
+    "stream": ".streaming",
     "write_manifest": ".manifest",
 }
 __all__ = sorted(_HOME)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from prosocial.editing.cores import usable_cores
 from prosocial.editing.errors import ArtefactError, InputError, MissingExtraError
 
 from .decoding import DecodingConfig
@@ -35,6 +36,8 @@ def import_runtime() -> Any:
 def session_options(given: Mapping[str, Any], *, threads: int | None = None) -> dict[str, int]:
     """Return the session options to set: those of a bundle, if they are allowed, under those of the caller.
 
+    Where neither names a number of threads there is one for each core that the process may use.
+
     Raises:
         ArtefactError: the bundle asks for an option that is not on the list (such as one that loads a library).
     """
@@ -46,7 +49,11 @@ def session_options(given: Mapping[str, Any], *, threads: int | None = None) -> 
     options = {"log_severity_level": ERRORS_ONLY} | {key: given[key] for key in ALLOWED_OPTIONS if key in given}
     if not all(isinstance(value, int) and 0 <= value <= 1024 for value in options.values()):
         raise ArtefactError(f"session options should be numbers from 0 to 1024, found {options}")
-    return options | ({} if threads is None else {"intra_op_num_threads": threads})
+    return (
+        {"intra_op_num_threads": usable_cores()}
+        | options
+        | ({} if threads is None else {"intra_op_num_threads": threads})
+    )
 
 
 class GraphSession:

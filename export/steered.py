@@ -21,6 +21,7 @@ from .decoding_loop import generate
 from .lexicographic import Ceilings, Controls, Steered, lexicographic, reward_table
 from .reply import Reply
 from .steering import ControlArrays, Steering, control_arrays
+from .streaming import ReplyStream, stream
 
 HEAD_FILES = ("head.safetensors", "head_config.json")
 GATE_FILES = ("gate.safetensors", "gate_config.json")
@@ -143,6 +144,12 @@ class SteeredModel(nn.Module):
         from .torch_engine import SteeredEngine
 
         return generate(SteeredEngine(self), tokenizer, conversations, **options)
+
+    def stream(self, conversation: Sequence[Message], tokenizer: ChatTokenizer, **options: Any) -> ReplyStream:
+        """Reply to one conversation piece by piece; options as for `prosocial.export.stream`."""
+        from .torch_engine import SteeredEngine
+
+        return stream(SteeredEngine(self), tokenizer, conversation, **options)
 
 
 def as_controls(arrays: ControlArrays, device: torch.device | None = None) -> Controls:
