@@ -1,6 +1,6 @@
 """An exported graph in ONNX Runtime: session, key/value cache, and the engine for the decoding loop (torch-free)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from prosocial.editing.errors import ArtefactError, InputError, MissingExtraErro
 
 from .decoding import DecodingConfig
 from .engine import Decision
+from .prefix import shared_prefix
 from .steering import ControlArrays
 
 Provider = Literal["cpu", "cuda", "dml"]
@@ -109,6 +110,12 @@ class GraphSession:
         """Return the cache of some rows."""
         return [self._on_device(np.ascontiguousarray(value.numpy()[rows])) for value in cache]
 
+    def join(self, caches: Sequence[list[Any]]) -> list[Any]:
+        """Return the cache of the rows of several."""
+        return [
+            self._on_device(np.concatenate([value.numpy() for value in values])) for values in zip(*caches, strict=True)
+        ]
+
     def run(
         self, ids: NDArray[np.int64], n_past: int, cache: list[Any], controls: ControlArrays | None
     ) -> tuple[dict[str, NDArray[Any]], list[Any]]:
@@ -170,8 +177,9 @@ class GraphStream:
         self, session: GraphSession, ids: NDArray[np.int64], controls: ControlArrays | None, capacity: int
     ) -> None:
         self._session, self._controls = session, controls
-        self._cache, self._length = session.new_cache(len(ids), capacity), 0
-        self.decision = self._decide(ids)
+        n_shared = shared_prefix(ids)
+        self._cache, self._length = session.new_cache(1 if n_shared else len(ids), capacity), 0
+        self.decision = self._decide_shared(ids, n_shared) if n_shared else self._decide(ids)
 
     def step(self, tokens: NDArray[np.int64]) -> None:
         """Append one token [B] per row and decide again."""
@@ -182,11 +190,37 @@ class GraphStream:
         self._cache = self._session.keep(self._cache, rows)
         self._controls = self._controls.rows(rows) if self._controls else None
 
+    def _decide_shared(self, ids: NDArray[np.int64], n_shared: int) -> Decision:
+        """Read the tokens that all rows begin with once, then what is left of each."""
+        session, rest = self._session, ids[:, n_shared:]
+        _, prefix = session.run(ids[:1, :n_shared], 0, self._cache, None)
+        self._length = n_shared
+        if not session.shares_cache or rest.shape[1] == 1:
+            self._cache = session.keep(prefix, np.zeros(len(ids), np.intp))
+            return self._decide(rest)
+        decisions, caches = [], []  # after a past, GroupQueryAttention takes several tokens of a single row only
+        for row in range(len(ids)):
+            own = self._controls.rows([row]) if self._controls else None
+            results, cache = session.run(rest[[row]], n_shared, session.keep(prefix, np.zeros(1, np.intp)), own)
+            decisions.append(_decision(results))
+            caches.append(cache)
+        self._cache, self._length = session.join(caches), ids.shape[1]
+        return Decision(
+            np.concatenate([one.logits for one in decisions]),
+            np.concatenate([one.risk for one in decisions]),
+            np.concatenate([one.safe_set_size for one in decisions]),
+        )
+
     def _decide(self, ids: NDArray[np.int64]) -> Decision:
         results, self._cache = self._session.run(ids, self._length, self._cache, self._controls)
         self._length += ids.shape[1]
-        logits = results["logits"][:, -1]
-        if "risk" not in results:
-            n_rows, size = logits.shape
-            return Decision(logits, np.zeros((n_rows, 0), np.float32), np.full(n_rows, size, np.int64))
-        return Decision(logits, results["risk"][:, -1], results["safe_set_size"][:, -1])
+        return _decision(results)
+
+
+def _decision(results: Mapping[str, NDArray[Any]]) -> Decision:
+    """Return what the last position of a run decides."""
+    logits = results["logits"][:, -1]
+    if "risk" not in results:
+        n_rows, size = logits.shape
+        return Decision(logits, np.zeros((n_rows, 0), np.float32), np.full(n_rows, size, np.int64))
+    return Decision(logits, results["risk"][:, -1], results["safe_set_size"][:, -1])

@@ -74,6 +74,7 @@ LIGHT = (
     "export/draft.py",
     "export/manifest.py",
     "export/phrases.py",
+    "export/prefix.py",
     "export/reply.py",
     "export/reply_text.py",
     "export/requests.py",
