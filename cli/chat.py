@@ -218,10 +218,9 @@ def printable(text: str) -> str:
 def _panel(talk: Conversation) -> Panel:
     """Draw what binds the next reply."""
     table, enforced = Table.grid(padding=(0, 2)), enforced_by(talk.bundle, talk.steering)
+    title = escape(talk.bundle.folder.name)
     if enforced is None or talk.bundle.config is None:
-        return Panel(
-            f"plain bundle: no gate, no preference\n{HELP}", title=escape(talk.bundle.folder.name), expand=False
-        )
+        return Panel("plain bundle: no gate, no preference", title=title, subtitle="/reset   /quit", expand=False)
     for name in talk.bundle.config.attributes:
         weight = enforced.preference.get(name, 0.0)
         table.add_row(name, f"{'━' * round(BAR_WIDTH * weight):{BAR_WIDTH}} {weight:.2f}")
@@ -229,4 +228,4 @@ def _panel(talk: Conversation) -> Panel:
     table.add_row("safety config", f"{enforced.safety_config or 'none'} (known: {others})")
     table.add_row("threshold", f"{enforced.harm_threshold:.2f} (ceiling {talk.bundle.config.threshold_ceiling:.2f})")
     table.add_row("allowed", ", ".join(enforced.allowed) or "nothing")
-    return Panel(table, title=escape(talk.bundle.folder.name), subtitle=HELP, expand=False)
+    return Panel(table, title=title, subtitle=HELP, expand=False)

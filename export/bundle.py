@@ -61,6 +61,8 @@ class Bundle:
         if config is None and (folder / DECODING_FILE).is_file():
             raise ArtefactError(f"{folder} is a plain bundle and should hold no {DECODING_FILE}: it would bind nothing")
         tokenizer = ChatTokenizer(folder)
+        if config is not None:
+            config.check_template(tokenizer.template_digest, source=str(folder))
         options = session_options(_bundle_options(folder), threads=threads)
         session = GraphSession(folder / "model.onnx", shares_cache=profile == "ort", provider=provider, options=options)
         _require_rule(folder, session, config)

@@ -80,6 +80,7 @@ class DecodingConfig(ReplySettings):
         preference: default weights by attribute, brought onto the simplex (empty: uniform).
         fallback: the reply given when no safe continuation was found.
         safety_configs: by name.
+        chat_template_sha256: of the template that the steering was made for; None: any.
     """
 
     schema_: Literal["prosocial.decoding/1"] = Field(default="prosocial.decoding/1", alias="schema")
@@ -95,6 +96,8 @@ class DecodingConfig(ReplySettings):
     preference: dict[str, float] = Field(default_factory=dict)
     fallback: str = "I cannot help with that."
     safety_configs: dict[Name, SafetyConfig] = Field(default_factory=dict)
+
+    chat_template_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -169,6 +172,18 @@ class DecodingConfig(ReplySettings):
         if name not in self.safety_configs:
             raise UnknownNameError("safety config", name, self.safety_configs)
         return self.safety_configs[name]
+
+    def check_template(self, digest: str, *, source: str) -> None:
+        """Refuse a chat template that is not the one of this config.
+
+        Raises:
+            ArtefactError: it is another one; `source` is what the error calls its place.
+        """
+        if self.chat_template_sha256 not in (None, digest):
+            raise ArtefactError(
+                f"{source} should hold the chat template with sha256 {str(self.chat_template_sha256)[:16]} that "
+                f"{DECODING_FILE} names, found {digest[:16]}: put the original back"
+            )
 
     def write(self, folder: Path) -> None:
         """Write `decoding.json` into `folder`."""

@@ -117,8 +117,8 @@ def write_byte_tokenizer(folder: Path, pieces: Sequence[str] = PIECES) -> int:
     """Write a tokenizer over bytes whose tokens are some pieces of text and all of their bytes; return how many."""
     level = pre_tokenizers.ByteLevel(add_prefix_space=False)
     whole = [level.pre_tokenize_str(piece)[0][0] for piece in pieces]
-    words = ["<s>", "</s>", *dict.fromkeys([*sorted(set("".join(whole))), *whole])]
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<s>"))
+    words = ["<s>", "</s>", "<unk>", *dict.fromkeys([*sorted(set("".join(whole))), *whole])]
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer, tokenizer.decoder = level, decoders.ByteLevel()
     tokenizer.add_special_tokens(["<s>", "</s>"])
     tokenizer.save(str(folder / "tokenizer.json"))
