@@ -16,7 +16,8 @@ import typer
 from prosocial.editing.errors import ProsocialError
 
 from .audit import audit
-from .bundle import chat, export_command, generate
+from .bundle import export_command, generate
+from .chat import chat
 from .diff import diff
 from .edit import edit, undo
 from .extras import missing_extra

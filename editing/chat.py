@@ -1,10 +1,12 @@
 """Text to token ids, the same way for training, the reference and the runtime (torch-free).
 
 A chat template is rendered with a marker in place of every message's content; the pieces around the markers are
-encoded with special tokens enabled, the contents with special tokens disabled, and both are spliced. So no text that a
-user types becomes a control token, a role or a safety config. Templates run in jinja2's immutable sandbox.
+encoded with added tokens enabled, the contents with all of them disabled, those that are not marked as special too, and
+both are spliced. So no text that a user types becomes a control token, a role or a safety config. Templates run in
+jinja2's immutable sandbox.
 """
 
+import hashlib
 import json
 import secrets
 from collections.abc import Sequence
@@ -13,12 +15,14 @@ from typing import Any
 
 from jinja2 import Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from .errors import ArtefactError, InputError
 from .protocols import Message
 
 ROLES = ("system", "user", "assistant")
+# What a template can raise: jinja2's own errors, and those of the expressions in it.
+TEMPLATE_FAILURES = (TemplateError, ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
 
@@ -30,6 +34,7 @@ class ChatTokenizer:
         n_words: number of token ids without added tokens.
         end_ids: ids that end a reply.
         pad_id: id to fill a batch with (the first end id where the folder names none).
+        template_digest: sha256 of the chat template.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,11 +42,13 @@ class ChatTokenizer:
         if not path.is_file():
             raise ArtefactError(f"{folder} should hold tokenizer.json: there is none")
         self._tokenizer = _open_tokenizer(path)
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
+        self._text_tokenizer = _text_tokenizer(self._tokenizer, path)
         config = _optional_json(folder / "tokenizer_config.json")
         self._special = {key: _token_text(config.get(key)) for key in ("bos_token", "eos_token", "pad_token")}
-        self._template = _compile_template(_template_source(folder, config))
+        self._control_ids = _control_ids(self._tokenizer, _token_text(config.get("unk_token")))
+        template = _template_source(folder, config)
+        self._template = _compile_template(template)
+        self.template_digest = hashlib.sha256(template.encode("utf-8")).hexdigest()
         self.vocabulary_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
         self.n_words: int = self._tokenizer.get_vocab_size(with_added_tokens=False)
         self.end_ids: tuple[int, ...] = self._end_ids(_optional_json(folder / "generation_config.json"))
@@ -67,16 +74,27 @@ class ChatTokenizer:
         return ids + (self.encode_text(prefill) if prefill else [])
 
     def encode_text(self, text: str) -> list[int]:
-        """Return the ids of plain text: control tokens typed in it stay ordinary text."""
+        """Return the ids of plain text: control tokens typed in it stay ordinary text.
+
+        Raises:
+            InputError: the tokenizer's model itself knows a control token as a word of the text.
+        """
         return self.encode_with_offsets(text)[0]
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the ids of plain text and, for each, the half-open range of characters that it stands for."""
-        self._tokenizer.encode_special_tokens = True
+        tokenizer = self._text_tokenizer
+        tokenizer.encode_special_tokens = True
         try:
-            encoding = self._tokenizer.encode(text, add_special_tokens=False)
+            encoding = tokenizer.encode(text, add_special_tokens=False)
         finally:
-            self._tokenizer.encode_special_tokens = False
+            tokenizer.encode_special_tokens = False
+        typed = self._control_ids.intersection(encoding.ids)
+        if typed:
+            name = self._tokenizer.id_to_token(min(typed))
+            raise InputError(
+                f"a text should hold no control token, this tokenizer reads {name!r} in it as one: leave it out"
+            )
         return list(encoding.ids), list(encoding.offsets)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -108,8 +126,10 @@ class ChatTokenizer:
         special = {key: value or "" for key, value in self._special.items()}
         try:
             return self._template.render(messages=list(messages), add_generation_prompt=True, **special)
-        except TemplateError as error:
-            raise InputError(f"the chat template should accept this conversation: {error}") from None
+        except TEMPLATE_FAILURES as error:
+            raise InputError(
+                f"the chat template should accept this conversation: {error or type(error).__name__}"
+            ) from None
 
     def _end_ids(self, generation: dict[str, Any]) -> tuple[int, ...]:
         listed = generation.get("eos_token_id")
@@ -125,9 +145,31 @@ class ChatTokenizer:
 
 def _open_tokenizer(path: Path) -> Tokenizer:
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer: Tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower
         raise ArtefactError(f"{path} should be a tokenizer of the tokenizers library: {error}") from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def _text_tokenizer(tokenizer: Tokenizer, path: Path) -> Tokenizer:
+    """Return a tokenizer in which every added token can be disabled, which the library does with special ones only.
+
+    Added tokens of white space stay: they are how some models read ordinary text, and no control tokens.
+    """
+    added = [token for token in tokenizer.get_added_tokens_decoder().values() if token.content.strip()]
+    if all(token.special for token in added):
+        return tokenizer
+    own = _open_tokenizer(path)  # as decoding leaves special tokens out, the other one cannot be changed
+    own.add_special_tokens([AddedToken(token.content, special=True) for token in added])
+    return own
+
+
+def _control_ids(tokenizer: Tokenizer, unknown: str | None) -> frozenset[int]:
+    """Return the ids that no text may become; that of unknown words may."""
+    added = tokenizer.get_added_tokens_decoder().items()
+    return frozenset(index for index, token in added if token.content.strip() and token.content != unknown)
 
 
 def _compile_template(source: str) -> Template:

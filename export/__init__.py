@@ -10,23 +10,28 @@ if TYPE_CHECKING:
     from .decoding import SafetyConfig as SafetyConfig
     from .decoding import preference_vector as preference_vector
     from .decoding_loop import generate as generate
+    from .draft import GateEvent as GateEvent
     from .manifest import check_manifest as check_manifest
     from .manifest import write_manifest as write_manifest
-    from .reply import GateEvent as GateEvent
     from .reply import Reply as Reply
+    from .sampling import Sampling as Sampling
     from .steered import SteeredModel as SteeredModel
     from .steered import assemble_steered as assemble_steered
     from .steering import Steering as Steering
+    from .streaming import ReplyStream as ReplyStream
+    from .streaming import stream as stream
     from .torch_engine import PlainEngine as PlainEngine
     from .torch_engine import SteeredEngine as SteeredEngine
 
 _HOME = {
     "Bundle": ".bundle",
     "DecodingConfig": ".decoding",
-    "GateEvent": ".reply",
+    "GateEvent": ".draft",
     "PlainEngine": ".torch_engine",
     "Reply": ".reply",
+    "ReplyStream": ".streaming",
     "SafetyConfig": ".decoding",
+    "Sampling": ".sampling",
     "SteeredEngine": ".torch_engine",
     "SteeredModel": ".steered",
     "Steering": ".steering",
@@ -35,6 +40,7 @@ _HOME = {
     "export_bundle": ".bundling",
     "generate": ".decoding_loop",
     "preference_vector": ".decoding",
+    "stream": ".streaming",
     "write_manifest": ".manifest",
 }
 __all__ = sorted(_HOME)

@@ -15,6 +15,7 @@ from .decoding_loop import generate
 from .manifest import check_manifest
 from .reply import Reply
 from .session import GraphEngine, GraphSession, Provider, session_options
+from .streaming import ReplyStream, stream
 
 KINDS = ("steered", "plain")
 PROFILES = ("ort", "portable")
@@ -41,7 +42,8 @@ class Bundle:
         """Check the manifest and the decoding config, and only then load the graph.
 
         Args:
-            folder: of the bundle. provider: where to run. threads: of one operator; None: as many as there are cores.
+            folder: of the bundle. provider: where to run.
+            threads: of one operator; None: one for each core that the process may use.
 
         Raises:
             ArtefactError: a file is missing, changed, not listed, or does not hold what it should.
@@ -59,6 +61,8 @@ class Bundle:
         if config is None and (folder / DECODING_FILE).is_file():
             raise ArtefactError(f"{folder} is a plain bundle and should hold no {DECODING_FILE}: it would bind nothing")
         tokenizer = ChatTokenizer(folder)
+        if config is not None:
+            config.check_template(tokenizer.template_digest, source=str(folder))
         options = session_options(_bundle_options(folder), threads=threads)
         session = GraphSession(folder / "model.onnx", shares_cache=profile == "ort", provider=provider, options=options)
         _require_rule(folder, session, config)
@@ -67,6 +71,10 @@ class Bundle:
     def generate(self, conversations: Sequence[Sequence[Message]], **options: Any) -> list[Reply]:
         """Reply to conversations; options as for `prosocial.export.generate`."""
         return generate(self.engine, self.tokenizer, conversations, **options)
+
+    def stream(self, conversation: Sequence[Message], **options: Any) -> ReplyStream:
+        """Reply to one conversation piece by piece; options as for `prosocial.export.stream`."""
+        return stream(self.engine, self.tokenizer, conversation, **options)
 
 
 def _bundle_options(folder: Path) -> dict[str, Any]:

@@ -5,10 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from prosocial.editing.errors import ArtefactError, InputError, UnknownNameError
 from prosocial.editing.files import read_json, write_json
+from prosocial.editing.settings import StrictSettings
+
+from .phrases import folded
+from .sampling import Sampling
 
 SCHEMA = "prosocial.decoding/1"
 DECODING_FILE = "decoding.json"
@@ -18,11 +22,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_l
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class SafetyConfig(_Strict):
+class SafetyConfig(StrictSettings):
     """A safety config (CoSA, arXiv 2410.08968): text for the system prompt, and what the gate and head do with it.
 
     Attributes:
@@ -33,12 +33,39 @@ class SafetyConfig(_Strict):
     """
 
     text: str = ""
-    allowed: list[str] = []
+    allowed: list[str] = Field(default_factory=list)
     threshold: Share | None = None
     preference: dict[str, float] | None = None
 
 
-class DecodingConfig(_Strict):
+class ReplySettings(StrictSettings):
+    """How a reply is drawn, whatever the model; a plain bundle has the defaults.
+
+    Attributes:
+        max_new_tokens: default length of a reply in tokens. sampling: how a token is chosen.
+        stop: texts that end a reply; it stops before the first of them.
+        forbidden_phrases: texts that no reply holds, whatever their case, width and spaces, inside words too.
+        rollback_tokens: most tokens to take back where nothing is safe; a token with as many behind it is final, so
+            that streamed text lags by as many. max_retries: how often per reply tokens are taken back.
+    """
+
+    max_new_tokens: int = Field(default=256, ge=1)
+    sampling: Sampling = Sampling()
+    stop: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=list)
+    forbidden_phrases: list[str] = Field(default_factory=list)
+    rollback_tokens: int = Field(default=8, ge=0)
+    max_retries: int = Field(default=2, ge=0)
+
+    @field_validator("forbidden_phrases")
+    @classmethod
+    def _are_phrases(cls, phrases: list[str]) -> list[str]:
+        empty = [phrase for phrase in phrases if not folded(phrase).strip()]
+        if empty:
+            raise ValueError(f"a phrase should hold a visible character, found {empty[0]!r}")
+        return phrases
+
+
+class DecodingConfig(ReplySettings):
     """All numbers of the lexicographic rule, as `decoding.json` holds them.
 
     `allowed_ceiling`, `threshold_ceiling`, `plausible_k` and `beta` become constants of the graph; the defaults become
@@ -52,8 +79,8 @@ class DecodingConfig(_Strict):
             (a category left out is shut; "other" is always shut).
         preference: default weights by attribute, brought onto the simplex (empty: uniform).
         fallback: the reply given when no safe continuation was found.
-        max_new_tokens: default length of a reply in tokens.
         safety_configs: by name.
+        chat_template_sha256: of the template that the steering was made for; None: any.
     """
 
     schema_: Literal["prosocial.decoding/1"] = Field(default="prosocial.decoding/1", alias="schema")
@@ -64,12 +91,13 @@ class DecodingConfig(_Strict):
     reward_scale: float = Field(default=1.0, ge=0.0, le=REWARD_SCALE_LIMIT)
     harm_threshold: Share = 0.5
     threshold_ceiling: Share = 0.5
-    allowed: list[str] = []
-    allowed_ceiling: dict[str, bool] = {}
-    preference: dict[str, float] = {}
+    allowed: list[str] = Field(default_factory=list)
+    allowed_ceiling: dict[str, bool] = Field(default_factory=dict)
+    preference: dict[str, float] = Field(default_factory=dict)
     fallback: str = "I cannot help with that."
-    max_new_tokens: int = Field(default=256, ge=1)
-    safety_configs: dict[Name, SafetyConfig] = {}
+    safety_configs: dict[Name, SafetyConfig] = Field(default_factory=dict)
+
+    chat_template_sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -144,6 +172,18 @@ class DecodingConfig(_Strict):
         if name not in self.safety_configs:
             raise UnknownNameError("safety config", name, self.safety_configs)
         return self.safety_configs[name]
+
+    def check_template(self, digest: str, *, source: str) -> None:
+        """Refuse a chat template that is not the one of this config.
+
+        Raises:
+            ArtefactError: it is another one; `source` is what the error calls its place.
+        """
+        if self.chat_template_sha256 not in (None, digest):
+            raise ArtefactError(
+                f"{source} should hold the chat template with sha256 {str(self.chat_template_sha256)[:16]} that "
+                f"{DECODING_FILE} names, found {digest[:16]}: put the original back"
+            )
 
     def write(self, folder: Path) -> None:
         """Write `decoding.json` into `folder`."""

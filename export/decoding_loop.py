@@ -1,28 +1,31 @@
 """The host-side decoding loop, one for torch and for ONNX Runtime, so that the two cannot drift apart (torch-free).
 
 Conversations of equal prompt length run together, so that no padding is ever needed. Where the gate leaves nothing
-safe, the reply is rolled back a few tokens and drawn again without the token chosen there; if that does not help
-either, the configured fallback becomes the reply.
+safe, or a forbidden phrase comes up, the reply is rolled back and drawn again without the token chosen there; if that
+does not help either, the configured fallback becomes the reply.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prosocial.editing.chat import ChatTokenizer
 from prosocial.editing.errors import InputError
-from prosocial.editing.noise import GumbelNoise
 from prosocial.editing.protocols import Message
 
+from .draft import ReplyDraft
 from .engine import Decision, Engine
-from .reply import Reply, ReplyDraft, finished_reply
-from .steering import ControlArrays, Steering, control_arrays, one_per_row, with_safety_text
+from .reply import Reply, error_reply, finished_reply
+from .requests import DraftMaker, OnError, ReplyOptions, Request, asked_settings, encode_request
+from .sampling import Sampler
+from .steering import ControlArrays, Steering, control_arrays, one_per_row
 
-DEFAULT_MAX_NEW_TOKENS = 256
-LEAST_TEMPERATURE = 1e-3
+T = TypeVar("T")
 
 
 def generate(
@@ -32,13 +35,10 @@ def generate(
     *,
     steering: Steering | Sequence[Steering] | None = None,
     prefill: str | Sequence[str] = "",
-    temperature: float = 0.0,
-    seed: int = 0,
     row_keys: Sequence[str] | None = None,
-    max_new_tokens: int | None = None,
     batch_size: int = 32,
-    rollback_tokens: int = 8,
-    max_retries: int = 2,
+    on_error: OnError = "raise",
+    **options: Unpack[ReplyOptions],
 ) -> list[Reply]:
     """Reply to conversations, in their order.
 
@@ -47,71 +47,79 @@ def generate(
         conversations: messages of each.
         steering: one request for all rows or one each; None: the defaults of the decoding config.
         prefill: text that the reply starts with, one for all rows or one each (not part of the returned text).
-        temperature: 0 is greedy, else the reply is drawn from `softmax(logits / temperature)`.
-        seed: seed of the draw. row_keys: one text per row that its noise hangs on (default: its index).
-        max_new_tokens: most tokens of a reply (default: the decoding config's, else 256).
+        row_keys: one text per row that its noise hangs on (default: its index).
         batch_size: most rows at once; results do not depend on it.
-        rollback_tokens: tokens to take back where nothing is safe. max_retries: how often per reply.
+        on_error: "raise" before anything runs, or "reply": a conversation that cannot be answered gets a reply that
+            finishes with "error" and says why, and the others are answered.
+        options: how replies are drawn, see `ReplyOptions`.
 
     Raises:
         InputError: an argument out of range, steering for an engine without the rule, or a prompt beyond the context.
     """
-    limit = token_limit(engine, max_new_tokens)
-    if not (temperature == 0.0 or LEAST_TEMPERATURE <= temperature < np.inf):
-        raise InputError(f"temperature should be 0 or at least {LEAST_TEMPERATURE}, found {temperature}")
-    if batch_size < 1 or rollback_tokens < 1 or max_retries < 0:
-        raise InputError("batch_size and rollback_tokens should be at least 1, max_retries at least 0")
-    if not conversations:
-        return []
-    requests = one_per_row(steering, len(conversations))
-    rows = _rows(engine, tokenizer, conversations, requests, prefill, limit)
-    keys = [str(index) for index in range(len(rows))] if row_keys is None else list(row_keys)
-    if len(keys) != len(rows):
-        raise InputError(f"there should be one row key per conversation ({len(rows)}), found {len(keys)}")
-    loop = _Loop(
-        engine,
-        tokenizer.end_ids,
-        control_arrays(engine.config, requests) if engine.config else None,
-        GumbelNoise(seed, keys) if temperature else None,
-        temperature,
-        rollback_tokens,
-        max_retries,
+    if batch_size < 1 or on_error not in ("raise", "reply"):
+        raise InputError(
+            f"batch_size should be at least 1 and on_error raise or reply, found {batch_size}, {on_error!r}"
+        )
+    settings = asked_settings(engine, options)
+    requests = _requests(conversations, steering, prefill)
+    keys = [str(index) for index in range(len(requests))] if row_keys is None else list(row_keys)
+    if len(keys) != len(requests):
+        raise InputError(f"there should be one row key per conversation ({len(requests)}), found {len(keys)}")
+    maker = DraftMaker(engine, tokenizer, settings, log_probabilities=options.get("log_probabilities", False))
+
+    def drafted(index: int) -> ReplyDraft:
+        prompt = encode_request(engine, tokenizer, requests[index], name=f"conversation {index}")
+        return maker.draft(index, prompt)
+
+    drafts = [_or_error(on_error, partial(drafted, index)) for index in range(len(requests))]
+    asked = [
+        Steering() if isinstance(row, Reply) else request.steering
+        for row, request in zip(drafts, requests, strict=True)
+    ]
+    loop = Loop(
+        engine, control_arrays(engine.config, asked) if engine.config else None, Sampler(settings.sampling, keys)
     )
-    pending = rows
-    while pending:
-        pending = [row for batch in _batches(pending, batch_size) for row in loop.run(batch)]
-    return [finished_reply(row, engine.config, tokenizer) for row in rows]
+    loop.run([row for row in drafts if isinstance(row, ReplyDraft)], batch_size)
+    return [
+        row if isinstance(row, Reply) else _or_error(on_error, partial(finished_reply, row, engine.config, tokenizer))
+        for row in drafts
+    ]
 
 
 @dataclass(frozen=True)
-class _Loop:
-    """Runs batches of rows of equal length."""
+class Loop:
+    """Draws replies from an engine.
+
+    Attributes:
+        engine: what decides on tokens. controls: of every conversation, by its index. sampler: chooses.
+    """
 
     engine: Engine
-    end_ids: tuple[int, ...]
     controls: ControlArrays | None
-    noise: GumbelNoise | None
-    temperature: float
-    rollback_tokens: int
-    max_retries: int
+    sampler: Sampler
 
-    def run(self, batch: list[ReplyDraft]) -> list[ReplyDraft]:
-        """Run rows until each is finished or rolled back; return those to start again."""
+    def run(self, rows: Sequence[ReplyDraft], batch_size: int) -> None:
+        """Draw until every row has finished."""
+        while rows := [row for row in rows if row.finish is None]:
+            for batch in _batches(rows, batch_size):
+                for _ in self.steps(batch):
+                    pass
+
+    def steps(self, batch: Sequence[ReplyDraft]) -> Iterator[None]:
+        """Draw rows of equal length, a token of each per step, until each has finished or was taken back.
+
+        The key/value cache lives as long as the iterator.
+        """
         ids = np.array([row.prompt + row.tokens for row in batch], dtype=np.int64)
         controls = self.controls.rows([row.index for row in batch]) if self.controls else None
-        capacity = max(len(row.prompt) + row.limit for row in batch)
-        stream = self.engine.prefill(ids, controls, capacity=capacity)
-        live = np.arange(len(batch))
-        slots = list(batch)
-        again: list[ReplyDraft] = []
+        stream = self.engine.prefill(ids, controls, capacity=max(len(row.prompt) + row.limit for row in batch))
+        slots, live = list(batch), np.arange(len(batch))
         while True:
-            tokens = np.full(len(slots), self.end_ids[0], dtype=np.int64)
-            stuck = self._decide(stream.decision, slots, live, tokens)
-            again += [row for row in stuck if row.finish is None]
-            left = {row.index for row in stuck}
-            live = np.array([at for at in live if slots[at].finish is None and slots[at].index not in left], np.intp)
+            tokens = np.full(len(slots), slots[0].end_ids[0], dtype=np.int64)
+            live = self._decide(stream.decision, slots, live, tokens)
+            yield
             if not live.size:
-                return again
+                return
             if 2 * live.size < len(slots):
                 stream.keep(live)
                 slots, tokens = [slots[at] for at in live], tokens[live]
@@ -120,69 +128,70 @@ class _Loop:
 
     def _decide(
         self, decision: Decision, slots: list[ReplyDraft], live: NDArray[np.intp], tokens: NDArray[np.int64]
-    ) -> list[ReplyDraft]:
-        """Choose the next token of every live row into `tokens`; return the rows with nothing to choose from."""
-        logits = decision.logits[live]
-        for at, slot in enumerate(live):
-            row = slots[slot]
-            row.observe(int(decision.safe_set_size[slot]), decision.risk[slot])
-            logits[at, row.banned.get(len(row.tokens), [])] = -np.inf
+    ) -> NDArray[np.intp]:
+        """Choose the next token of every live row into `tokens`; return the rows that go on."""
+        rows = [slots[at] for at in live]
+        logits = decision.logits if live.size == len(slots) else decision.logits[live]
+        for at, row in zip(live, rows, strict=True):
+            row.observe(int(decision.safe_set_size[at]), decision.risk[at])
+        bans = [row.banned.get(len(row.tokens), []) for row in rows]
+        if any(bans):
+            logits = logits.copy()
+            for at, ids in enumerate(bans):
+                logits[at, ids] = -np.inf
         is_open = (decision.safe_set_size[live] > 0) & np.isfinite(logits.max(-1))
-        chosen = self._choose(logits[is_open], [slots[slot].index for slot in live[is_open]])
-        for slot, token in zip(live[is_open], chosen, strict=True):
-            tokens[slot] = token
-            slots[slot].accept(int(token), self.end_ids)
-        stuck = [slots[slot] for slot in live[~is_open]]
-        for row in stuck:
-            row.take_back(self.rollback_tokens, self.max_retries)
-        return stuck
+        ready = [row for row, is_ready in zip(rows, is_open, strict=True) if is_ready]
+        histories = [row.prompt + row.tokens for row in ready] if self.sampler.reads_history else None
+        chosen = self.sampler.choose(
+            logits if is_open.all() else logits[is_open], [row.index for row in ready], histories
+        )
+        tokens[live[is_open]] = chosen
+        goes_on = np.zeros(len(rows), dtype=bool)
+        for at, (row, slot) in enumerate(zip(rows, live, strict=True)):
+            if is_open[at]:
+                goes_on[at] = _accept(row, int(tokens[slot]), decision.logits[slot])
+            else:
+                row.take_back()
+        return live[goes_on]
 
-    def _choose(self, logits: NDArray[np.float32], indices: list[int]) -> NDArray[np.intp]:
-        if self.noise is None or not indices:
-            return np.asarray(logits.argmax(-1), dtype=np.intp)
-        noise = self.noise.draw(logits.shape[-1], indices)
-        return np.asarray((logits / np.float32(self.temperature) + noise).argmax(-1), dtype=np.intp)
+
+def _accept(row: ReplyDraft, token: int, logits: NDArray[np.float32]) -> bool:
+    if row.log_probabilities is not None:
+        row.log_probabilities.append(log_probability(logits, token))
+    return row.accept(token)
 
 
-def token_limit(engine: Engine, max_new_tokens: int | None) -> int:
-    """Return how many tokens a reply may have: what is asked for, else the engine's default.
+def log_probability(logits: NDArray[np.float32], token: int) -> float:
+    """Return the logarithm of a token's share in the softmax of logits [V], closed ones at minus infinity.
 
-    Raises:
-        InputError: less than 1 is asked for.
+    Example:
+        >>> round(log_probability(np.array([0.0, 0.0, -np.inf], np.float32), 1), 4)
+        -0.6931
     """
-    if max_new_tokens is None:
-        return engine.config.max_new_tokens if engine.config else DEFAULT_MAX_NEW_TOKENS
-    if max_new_tokens < 1:
-        raise InputError(f"max_new_tokens should be at least 1, found {max_new_tokens}")
-    return max_new_tokens
+    highest = float(logits.max())
+    return float(logits[token]) - highest - float(np.log(np.exp(logits.astype(np.float64) - highest).sum()))
 
 
-def _rows(
-    engine: Engine,
-    tokenizer: ChatTokenizer,
+def _requests(
     conversations: Sequence[Sequence[Message]],
-    requests: Sequence[Steering],
+    steering: Steering | Sequence[Steering] | None,
     prefill: str | Sequence[str],
-    limit: int,
-) -> list[ReplyDraft]:
-    """Encode every conversation, before the first slow step."""
+) -> list[Request]:
     starts = [prefill] * len(conversations) if isinstance(prefill, str) else list(prefill)
     if len(starts) != len(conversations):
         raise InputError(f"there should be one prefill per conversation ({len(conversations)}), found {len(starts)}")
-    if engine.config is None and any(request != Steering() for request in requests):
-        raise InputError("a model without head and gate cannot be steered: leave preference and safety config out")
-    rows = []
-    for index, (messages, request, start) in enumerate(zip(conversations, requests, starts, strict=True)):
-        spoken = with_safety_text(engine.config, request, messages) if engine.config else list(messages)
-        prompt = tokenizer.encode_chat(spoken, prefill=start)
-        room = limit if engine.context_length is None else min(limit, engine.context_length - len(prompt))
-        if not prompt or room < 1:
-            raise InputError(
-                f"conversation {index} should have 1 to {(engine.context_length or 0) - 1} tokens so that a reply "
-                f"fits, found {len(prompt)}: shorten it"
-            )
-        rows.append(ReplyDraft(index, prompt, room))
-    return rows
+    asked = one_per_row(steering, len(conversations))
+    return [Request(*parts) for parts in zip(conversations, asked, starts, strict=True)]
+
+
+def _or_error(on_error: OnError, make: Callable[[], T]) -> T | Reply:
+    """Return what is made, or the reply that says why it cannot be made."""
+    try:
+        return make()
+    except InputError as error:
+        if on_error == "raise":
+            raise
+        return error_reply(error)
 
 
 def _batches(rows: Sequence[ReplyDraft], batch_size: int) -> list[list[ReplyDraft]]:

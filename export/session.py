@@ -1,16 +1,18 @@
 """An exported graph in ONNX Runtime: session, key/value cache, and the engine for the decoding loop (torch-free)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prosocial.editing.cores import usable_cores
 from prosocial.editing.errors import ArtefactError, InputError, MissingExtraError
 
 from .decoding import DecodingConfig
 from .engine import Decision
+from .prefix import shared_prefix
 from .steering import ControlArrays
 
 Provider = Literal["cpu", "cuda", "dml"]
@@ -36,6 +38,8 @@ def import_runtime() -> Any:
 def session_options(given: Mapping[str, Any], *, threads: int | None = None) -> dict[str, int]:
     """Return the session options to set: those of a bundle, if they are allowed, under those of the caller.
 
+    Where neither names a number of threads there is one for each core that the process may use.
+
     Raises:
         ArtefactError: the bundle asks for an option that is not on the list (such as one that loads a library).
     """
@@ -47,7 +51,11 @@ def session_options(given: Mapping[str, Any], *, threads: int | None = None) -> 
     options = {"log_severity_level": ERRORS_ONLY} | {key: given[key] for key in ALLOWED_OPTIONS if key in given}
     if not all(isinstance(value, int) and 0 <= value <= 1024 for value in options.values()):
         raise ArtefactError(f"session options should be numbers from 0 to 1024, found {options}")
-    return options | ({} if threads is None else {"intra_op_num_threads": threads})
+    return (
+        {"intra_op_num_threads": usable_cores()}
+        | options
+        | ({} if threads is None else {"intra_op_num_threads": threads})
+    )
 
 
 class GraphSession:
@@ -104,6 +112,12 @@ class GraphSession:
     def keep(self, cache: list[Any], rows: NDArray[np.intp]) -> list[Any]:
         """Return the cache of some rows."""
         return [self._on_device(np.ascontiguousarray(value.numpy()[rows])) for value in cache]
+
+    def join(self, caches: Sequence[list[Any]]) -> list[Any]:
+        """Return the cache of the rows of several."""
+        return [
+            self._on_device(np.concatenate([value.numpy() for value in values])) for values in zip(*caches, strict=True)
+        ]
 
     def run(
         self, ids: NDArray[np.int64], n_past: int, cache: list[Any], controls: ControlArrays | None, n_kept: int = 0
@@ -174,8 +188,9 @@ class GraphStream:
         self, session: GraphSession, ids: NDArray[np.int64], controls: ControlArrays | None, capacity: int
     ) -> None:
         self._session, self._controls = session, controls
-        self._cache, self._length = session.new_cache(len(ids), capacity), 0
-        self.decision = self._decide(ids)
+        n_shared = shared_prefix(ids)
+        self._cache, self._length = session.new_cache(1 if n_shared else len(ids), capacity), 0
+        self.decision = self._decide_shared(ids, n_shared) if n_shared else self._decide(ids)
 
     def step(self, tokens: NDArray[np.int64]) -> None:
         """Append one token [B] per row and decide again."""
@@ -186,11 +201,37 @@ class GraphStream:
         self._cache = self._session.keep(self._cache, rows)
         self._controls = self._controls.rows(rows) if self._controls else None
 
+    def _decide_shared(self, ids: NDArray[np.int64], n_shared: int) -> Decision:
+        """Read the tokens that all rows begin with once, then what is left of each."""
+        session, rest = self._session, ids[:, n_shared:]
+        _, prefix = session.run(ids[:1, :n_shared], 0, self._cache, None)
+        self._length = n_shared
+        if not session.shares_cache or rest.shape[1] == 1:
+            self._cache = session.keep(prefix, np.zeros(len(ids), np.intp))
+            return self._decide(rest)
+        decisions, caches = [], []  # after a past, GroupQueryAttention takes several tokens of a single row only
+        for row in range(len(ids)):
+            own = self._controls.rows([row]) if self._controls else None
+            results, cache = session.run(rest[[row]], n_shared, session.keep(prefix, np.zeros(1, np.intp)), own)
+            decisions.append(_decision(results))
+            caches.append(cache)
+        self._cache, self._length = session.join(caches), ids.shape[1]
+        return Decision(
+            np.concatenate([one.logits for one in decisions]),
+            np.concatenate([one.risk for one in decisions]),
+            np.concatenate([one.safe_set_size for one in decisions]),
+        )
+
     def _decide(self, ids: NDArray[np.int64]) -> Decision:
         results, self._cache = self._session.run(ids, self._length, self._cache, self._controls, 1)
         self._length += ids.shape[1]
-        logits = results["logits"][:, -1]
-        if "risk" not in results:
-            n_rows, size = logits.shape
-            return Decision(logits, np.zeros((n_rows, 0), np.float32), np.full(n_rows, size, np.int64))
-        return Decision(logits, results["risk"][:, -1], results["safe_set_size"][:, -1])
+        return _decision(results)
+
+
+def _decision(results: Mapping[str, NDArray[Any]]) -> Decision:
+    """Return what the last position of a run decides."""
+    logits = results["logits"][:, -1]
+    if "risk" not in results:
+        n_rows, size = logits.shape
+        return Decision(logits, np.zeros((n_rows, 0), np.float32), np.full(n_rows, size, np.int64))
+    return Decision(logits, results["risk"][:, -1], results["safe_set_size"][:, -1])

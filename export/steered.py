@@ -21,6 +21,7 @@ from .decoding_loop import generate
 from .lexicographic import Ceilings, Controls, Steered, lexicographic, reward_table
 from .reply import Reply
 from .steering import ControlArrays, Steering, control_arrays
+from .streaming import ReplyStream, stream
 
 HEAD_FILES = ("head.safetensors", "head_config.json")
 GATE_FILES = ("gate.safetensors", "gate_config.json")
@@ -88,8 +89,9 @@ class SteeredModel(nn.Module):
         folder = Path(folder)
         config = DecodingConfig.read(folder)
         head, gate = _fitting_parts(folder, folder, folder)
-        end_ids = ChatTokenizer(folder).end_ids
-        return cls(load_model(folder, dtype=torch.float32), head, gate, config, end_ids=end_ids)
+        tokenizer = ChatTokenizer(folder)
+        config.check_template(tokenizer.template_digest, source=str(folder))
+        return cls(load_model(folder, dtype=torch.float32), head, gate, config, end_ids=tokenizer.end_ids)
 
     @property
     def ceilings(self) -> Ceilings:
@@ -144,6 +146,12 @@ class SteeredModel(nn.Module):
 
         return generate(SteeredEngine(self), tokenizer, conversations, **options)
 
+    def stream(self, conversation: Sequence[Message], tokenizer: ChatTokenizer, **options: Any) -> ReplyStream:
+        """Reply to one conversation piece by piece; options as for `prosocial.export.stream`."""
+        from .torch_engine import SteeredEngine
+
+        return stream(SteeredEngine(self), tokenizer, conversation, **options)
+
 
 def as_controls(arrays: ControlArrays, device: torch.device | None = None) -> Controls:
     """Return control arrays as tensors."""
@@ -167,10 +175,13 @@ def assemble_steered(*, checkpoint: Path, head: Path, gate: Path, config: Decodi
         for source, names in ((head, HEAD_FILES), (gate, GATE_FILES)):
             for name in names:
                 link_or_copy(source / name, folder / name)
-        config.write(folder)
-        missing = [name for name in TOKENIZER_FILES[:1] if not (folder / name).is_file()]
-        if missing:
-            raise ArtefactError(f"{checkpoint} should hold {missing[0]}: there is none; save the tokenizer there")
+        if not (folder / TOKENIZER_FILES[0]).is_file():
+            raise ArtefactError(
+                f"{checkpoint} should hold {TOKENIZER_FILES[0]}: there is none; save the tokenizer there"
+            )
+        digest = ChatTokenizer(folder).template_digest
+        config.check_template(digest, source=str(checkpoint))
+        config.model_copy(update={"chat_template_sha256": digest}).write(folder)
 
 
 def _fitting_parts(checkpoint: Path, head: Path, gate: Path) -> tuple[CompactHead, HarmGate]:

@@ -9,6 +9,7 @@ from .backbone import Backbone
 from .decoding import DecodingConfig
 from .engine import Decision
 from .lexicographic import Controls, Steered
+from .prefix import shared_prefix
 from .steered import SteeredModel, as_controls
 from .steering import ControlArrays
 
@@ -51,7 +52,11 @@ class TorchStream:
         self._backbone, self._steered, self._controls = backbone, steered, controls
         self._cache = DynamicCache()
         self._length = 0
-        self.decision = self._decide(ids)
+        n_shared = shared_prefix(ids.cpu().numpy())
+        if n_shared:
+            self._read(ids[:1, :n_shared])
+            self._cache.batch_repeat_interleave(len(ids))
+        self.decision = self._decide(ids[:, n_shared:])
 
     def step(self, tokens: NDArray[np.int64]) -> None:
         """Append one token [B] per row and decide again."""
@@ -65,11 +70,17 @@ class TorchStream:
             self._controls = Controls(*(value if len(value) == 1 else value[at] for value in self._controls))
 
     @torch.inference_mode()
-    def _decide(self, ids: torch.Tensor) -> Decision:
+    def _read(self, ids: torch.Tensor) -> torch.Tensor:
+        """Append tokens [B, S] and return the hidden states [B, 1, H] of the last ones."""
         n_rows, n_new = ids.shape
         positions = torch.arange(self._length, self._length + n_new, device=ids.device)[None].expand(n_rows, -1)
         hidden = self._backbone.hidden(ids, position_ids=positions, past_key_values=self._cache)[:, -1:]
         self._length += n_new
+        return hidden
+
+    @torch.inference_mode()
+    def _decide(self, ids: torch.Tensor) -> Decision:
+        n_rows, hidden = len(ids), self._read(ids)
         z0 = self._backbone.logits(hidden).float()
         if self._steered is None or self._controls is None:
             decided = Steered(z0, z0.new_zeros(n_rows, 1, 0), torch.full((n_rows, 1), z0.shape[-1]))

@@ -13,7 +13,7 @@ from prosocial.editing.reward.training import RewardTraining
 from prosocial.editing.settings import NonNegative, Settings
 from prosocial.editing.tuning.harmful import AdapterTraining
 from prosocial.editing.vectors.methods import choose_method
-from prosocial.export.decoding import DecodingConfig, SafetyConfig
+from prosocial.export.decoding import DecodingConfig, ReplySettings, SafetyConfig
 
 from .judges import resolve_judge
 from .lab.base import BaseTraining
@@ -92,7 +92,7 @@ class RewardSettings(RewardTraining):
     beta: dict[str, float] = Field(default_factory=dict)
 
 
-class DecodingSettings(Settings):
+class DecodingSettings(ReplySettings):
     """What goes into `decoding.json` beside what the stages find out."""
 
     plausible_k: int = Field(default=128, ge=1)

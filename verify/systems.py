@@ -6,9 +6,10 @@ from pathlib import Path
 
 from prosocial.editing.chat import ChatTokenizer
 from prosocial.export.decoding import DECODING_FILE
-from prosocial.export.decoding_loop import generate, token_limit
+from prosocial.export.decoding_loop import generate
 from prosocial.export.engine import Engine
 from prosocial.export.reply import Reply
+from prosocial.export.requests import reply_settings
 from prosocial.export.steering import Steering
 
 from .probes import Probe
@@ -30,7 +31,7 @@ class System:
     @property
     def max_new_tokens(self) -> int:
         """The length of a reply in tokens where none is asked for."""
-        return token_limit(self.engine, None)
+        return reply_settings(self.engine).max_new_tokens
 
     def answer(
         self,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoints.header import Header, TensorInfo
+from ..cores import usable_cores
 from ..files import link_or_copy
 from ..resumable import clone_or_copy
 from .deltas import Deltas
@@ -47,7 +48,7 @@ class Writing:
     ) -> None:
         self._plan, self._folder = plan, folder
         self._verify, self._sync, self._link = verify, sync, link
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or usable_cores()
         self._editor = TensorEditor(rounding)
         self._deltas = Deltas(plan.vector, digest=True)
         self._journal = _Journal(folder / JOURNAL_NAME)

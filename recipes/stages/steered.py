@@ -43,9 +43,9 @@ def _assemble(context: StageContext) -> str:
 
 def decoding_config(parameters: Any, threshold: float, ceiling: float) -> Any:
     """Return the decoding config of a recipe's `decoding` part, its names and the chosen threshold."""
-    from prosocial.export.decoding import DecodingConfig
+    from prosocial.export.decoding import DecodingConfig, ReplySettings
 
-    keys = ("attributes", "categories", "plausible_k", "beta", "fallback", "max_new_tokens")
+    keys = ("attributes", "categories", "plausible_k", "beta", "fallback", *ReplySettings.model_fields)
     return DecodingConfig.parse(
         {key: parameters[key] for key in (*keys, "allowed_ceiling", "safety_configs")}
         | {"harm_threshold": threshold, "threshold_ceiling": ceiling},

@@ -23,6 +23,7 @@ from prosocial.export.graph import check_agreement, trace_graph
 from prosocial.export.graph.attention import group_query_attention
 from prosocial.export.graph.reach import EVERYTHING, window_of
 from prosocial.export.graph.wrapper import PlainGraph, Profile
+from prosocial.export.prefix import shared_prefix
 from prosocial.export.session import GraphEngine, GraphSession
 
 from .architectures import CONFIGS, VOCABULARY, WINDOW, random_model
@@ -118,6 +119,13 @@ def test_the_graph_is_the_model(tmp_path: Path, name: str, profile: Any) -> None
         for _ in range(N_STEPS):
             prompt = torch.cat([prompt, torch.from_numpy(own_logits(model, prompt)[:, -1:].argmax(-1))], dim=1)
         assert greedy(session, ids[:, :length]) == prompt[:, length:].tolist()
+
+    alike = torch.cat(
+        [ids[:1, :26].expand(3, -1), ids[:, 26:]], dim=1
+    )  # what they share is read once, across the window
+    assert shared_prefix(alike.numpy()) == 26
+    stream = GraphEngine(session, None, None).prefill(alike.numpy(), None, capacity=30)
+    np.testing.assert_allclose(stream.decision.logits, own_logits(model, alike)[:, -1], rtol=0, atol=TOLERANCE)
 
     # In a padded batch the rows are those that stand alone, on the side that the profile knows.
     side = "right" if profile == "ort" else "left"

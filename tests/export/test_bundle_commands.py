@@ -1,15 +1,23 @@
 """The commands about bundles, called as the command line does."""
 
+import contextlib
 import json
+import os
+import pty
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from prosocial.cli.bundle import chat, export_command, generate, parse_preference
+from prosocial.cli.bundle import export_command, generate
+from prosocial.cli.chat import Conversation, chat, event_line, printable
+from prosocial.cli.reply_options import parse_preference
 from prosocial.editing.errors import InputError, UnknownNameError
-from prosocial.export import Bundle, Steering
+from prosocial.export import Bundle, GateEvent, Sampling, Steering
 
 app = typer.Typer()
 app.command("export")(export_command)
@@ -72,6 +80,77 @@ def test_chat_remembers_what_was_said(llama_bundle: Path) -> None:
         messages.append({"role": "assistant", "content": reply.text})
         expected += reply.text + "\n"
     assert out == expected and err.count("gate:") == 2
+
+
+def test_a_pipe_gives_no_commands(llama_bundle: Path) -> None:
+    """Text from elsewhere, one line of it, should not be able to change what binds the replies."""
+    _, err = call("chat", str(llama_bundle), "--max-new-tokens", "2", given="/config fiction\n/quit\n")
+    assert err.count("gate: threshold 0.60, allowed nothing") == 2
+
+
+def test_a_conversation_follows_its_commands(llama_bundle: Path) -> None:
+    talk = Conversation(Bundle.open(llama_bundle, threads=1), "", "", {"max_new_tokens": 4})
+    assert list(talk.say("word5")) and talk.messages == []
+    talk.heard("word5", "word6")
+    assert talk.command("/prefer empathy=1") and talk.steering == Steering(preference={"empathy": 1.0})
+    assert talk.command("/config fiction")
+    assert talk.steering == Steering(preference={"empathy": 1.0}, safety_config="fiction") and len(talk.messages) == 2
+    with pytest.raises(UnknownNameError, match="fiction"):
+        talk.command("/config nothing")
+    with pytest.raises(UnknownNameError, match="/prefer"):
+        talk.command("/allow violence")
+    with pytest.raises(UnknownNameError, match="empathy"):
+        talk.command("/prefer kindness=1")
+    assert talk.steering == Steering(preference={"empathy": 1.0}, safety_config="fiction")
+    assert talk.command("/config") and talk.command("/prefer") and talk.steering == Steering()
+    assert talk.command("/reset") and talk.messages == [] and not talk.command("/quit")
+
+
+def test_a_terminal_shows_the_panel_and_follows_commands(llama_bundle: Path) -> None:
+    keys = b"word5\r/config fiction\r/prefer empathy=1\r/what\rword9\r/quit\r"
+    shown = in_terminal(["chat", str(llama_bundle), "--max-new-tokens", "4", "--threads", "1"], keys)
+    bundle = Bundle.open(llama_bundle, threads=1)
+    reply = bundle.generate([[{"role": "user", "content": "word5"}]], max_new_tokens=4)[0]
+    assert reply.text in shown and "known: fiction" in shown and "fiction (known: fiction)" in shown
+    assert "threshold" in shown and "0.70 (ceiling 0.90)" in shown and "unknown command '/what'" in shown
+    assert shown.count("gate: threshold") == 2
+
+
+def in_terminal(words: list[str], keys: bytes) -> str:
+    """Run `prosocial` in a terminal, type some keys, return what the screen shows, without its colours."""
+    program = "import sys\nfrom prosocial.cli.main import main\nsys.exit(main(sys.argv[1:]))"
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"COLUMNS": "200", "TERM": "xterm"}
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *words], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    ) as process:
+        os.close(theirs)
+        os.write(ours, keys)
+        shown = b""
+        with contextlib.suppress(OSError):  # the terminal is gone when the program ends
+            while piece := os.read(ours, 4096):
+                shown += piece
+    os.close(ours)
+    assert process.returncode == 0, shown
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+
+
+def test_a_models_words_do_not_steer_the_terminal() -> None:
+    assert printable("a\x1b[31m\x07b\u00a0\n") == "a\ufffd[31m\ufffdb\u00a0\n"
+    fallback = event_line(GateEvent(3, "fallback", 3, None))
+    assert fallback == "gate: nothing was safe after 3 tokens: the fallback is the reply"
+
+
+def test_flags_of_sampling_reach_the_reply(llama_bundle: Path) -> None:
+    flags = ["--temperature", "1.2", "--top-k", "9", "--top-p", "0.9", "--min-p", "0.01", "--repetition-penalty", "1.1"]
+    out, _ = call("generate", str(llama_bundle), "word5", *flags, "--seed", "3", "--log-probabilities", "--json")
+    sampling = Sampling(temperature=1.2, top_k=9, top_p=0.9, min_p=0.01, repetition_penalty=1.1, seed=3)
+    bundle, found = Bundle.open(llama_bundle, threads=1), json.loads(out)["reply"]
+    (reply,) = bundle.generate([[{"role": "user", "content": "word5"}]], sampling=sampling, log_probabilities=True)
+    assert tuple(found["token_ids"]) == reply.token_ids and len(reply.token_ids) > 3
+    assert found["log_probabilities"] == pytest.approx(reply.log_probabilities, abs=1e-4)
+    stopped, _ = call("generate", str(llama_bundle), "word5", *flags, "--seed", "3", "--stop", reply.text.split()[2])
+    assert stopped.split() == reply.text.split()[: len(stopped.split())] and len(stopped.split()) == 2
 
 
 def test_export_says_what_it_wrote(plain_bundle: tuple[Path, str]) -> None:

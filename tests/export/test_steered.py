@@ -1,5 +1,6 @@
 """The steered model: any architecture, the parts that belong together, and folders written with hard links."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from prosocial.editing.errors import ArtefactError, FingerprintError, InputError
 from prosocial.editing.gate import HarmGate
-from prosocial.export import SteeredModel, assemble_steered
+from prosocial.export import DecodingConfig, SteeredModel, assemble_steered
 from prosocial.export.backbone import Backbone
 
 
@@ -119,5 +120,21 @@ def test_a_checkpoint_without_tokenizer_is_refused(pico: Any, tmp_path: Path) ->
             gate=tmp_path / "parts",
             config=pico.config(),
             out=tmp_path / "out",
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_chat_template_is_refused(pico: Any, llama_folder: Path, tmp_path: Path) -> None:
+    """A template says where the roles are: the preference and the configs hold for the one they were made with."""
+    shutil.copytree(llama_folder, tmp_path / "steered")
+    path = tmp_path / "steered" / "chat_template.jinja"
+    SteeredModel.open(llama_folder)
+    path.write_text(f"{path.read_text()} ")
+    with pytest.raises(ArtefactError, match="should hold the chat template with sha256"):
+        SteeredModel.open(tmp_path / "steered")
+    config = DecodingConfig.read(llama_folder)
+    with pytest.raises(ArtefactError, match="chat template"):
+        assemble_steered(
+            checkpoint=tmp_path / "steered", head=llama_folder, gate=llama_folder, config=config, out=tmp_path / "out"
         )
     assert not (tmp_path / "out").exists()

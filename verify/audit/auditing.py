@@ -4,7 +4,6 @@ Level 1 needs the model and its record; level 2 also the base and the vector; le
 there is none. A signature over the record will be one more level before the first.
 """
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TypeVar
 from prosocial.editing.checkpoints.digests import digest_tensor
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.checkpoints.header import TensorInfo
+from prosocial.editing.cores import usable_cores
 from prosocial.editing.edits.record import RECORD_NAME, EditRecord, read_record
 from prosocial.editing.errors import InputError
 
@@ -99,7 +99,7 @@ class _Work:
         tensors, size = self.checkpoint.tensors, self.checkpoint.size_bytes
         ordered = sorted(names, key=lambda name: -tensors[name].size_bytes)
         found, done = {}, n_before * size
-        pool = ThreadPoolExecutor(self.threads or len(os.sched_getaffinity(0)), thread_name_prefix="audit")
+        pool = ThreadPoolExecutor(self.threads or usable_cores(), thread_name_prefix="audit")
         try:
             futures = {pool.submit(look, name): name for name in ordered}
             for future in as_completed(futures):

@@ -1,0 +1,231 @@
+"""`prosocial chat`: a conversation in a terminal, with what binds it in a panel; from a pipe, one reply per line."""
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+from unicodedata import category
+
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from prosocial.editing.errors import InputError, UnknownNameError
+from prosocial.editing.protocols import Message
+
+from .reply_options import (
+    BundlePath,
+    MaxNewTokens,
+    MinP,
+    Prefer,
+    Provider,
+    ProviderName,
+    RepetitionPenalty,
+    SafetyConfigName,
+    Seed,
+    Stop,
+    Temperature,
+    Threads,
+    TopK,
+    TopP,
+    enforced_by,
+    gate_line,
+    open_bundle,
+    sampling_of,
+    steering_of,
+)
+
+if TYPE_CHECKING:
+    from prosocial.export.bundle import Bundle
+    from prosocial.export.draft import GateEvent
+    from prosocial.export.streaming import ReplyStream
+
+BAR_WIDTH = 24
+HELP = "/prefer empathy=0.6,helpfulness=0.4   /config NAME   /reset   /quit   (a name left out: the bundle's default)"
+
+
+def chat(
+    bundle: BundlePath,
+    prefer: Prefer = None,
+    safety_config: SafetyConfigName = "",
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
+    seed: Seed = None,
+    stop: Stop = None,
+    max_new_tokens: MaxNewTokens = None,
+    provider: Provider = ProviderName.CPU,
+    threads: Threads = None,
+) -> None:
+    """Talk with a bundle; in a terminal /help lists the commands, from a pipe every line is a message."""
+    opened = open_bundle(bundle, provider, threads)
+    sampling = sampling_of(
+        opened,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+    )
+    options = {"sampling": sampling, "stop": stop or (), "max_new_tokens": max_new_tokens}
+    talk = Conversation(opened, ",".join(prefer or ()), safety_config, options)
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        _talk_in_terminal(talk, Console(highlight=False))
+    else:
+        _talk_through_pipe(talk)
+
+
+class Conversation:
+    """What was said, and what is asked of the rule.
+
+    Args:
+        bundle: to talk with. preference, safety_config: as on the command line. options: of every reply.
+
+    Raises:
+        InputError: a preference or a safety config that the bundle does not know.
+    """
+
+    def __init__(self, bundle: "Bundle", preference: str, safety_config: str, options: Mapping[str, Any]) -> None:
+        self.bundle, self._options = bundle, options
+        self._preference, self._safety_config = preference, safety_config
+        self.steering = steering_of(bundle, [preference], safety_config)
+        self.messages: list[Message] = []
+
+    def prefer(self, preference: str) -> None:
+        """Change the preference."""
+        self.steering = steering_of(self.bundle, [preference], self._safety_config)
+        self._preference = preference
+
+    def use_config(self, name: str) -> None:
+        """Change the safety config; what was said stays."""
+        self.steering = steering_of(self.bundle, [self._preference], name)
+        self._safety_config = name
+
+    def reset(self) -> None:
+        """Forget what was said."""
+        self.messages.clear()
+
+    def command(self, line: str) -> bool:
+        """Follow a slash command; return whether to go on.
+
+        Raises:
+            UnknownNameError: no such command.
+            InputError: what it names does not exist.
+        """
+        word, _, argument = line.partition(" ")
+        known: dict[str, Callable[[], None]] = {
+            "/prefer": lambda: self.prefer(argument.strip()),
+            "/config": lambda: self.use_config(argument.strip()),
+            "/reset": self.reset,
+            "/help": lambda: None,
+            "/quit": lambda: None,
+        }
+        if word not in known:
+            raise UnknownNameError("command", word, known)
+        known[word]()
+        return word != "/quit"
+
+    def say(self, text: str) -> "ReplyStream":
+        """Return the reply to a message; `heard` takes both into the conversation."""
+        messages: list[Message] = [*self.messages, {"role": "user", "content": text}]
+        key = f"turn {len(messages)}"
+        return self.bundle.stream(messages, steering=self.steering, row_key=key, **self._options)
+
+    def heard(self, text: str, reply: str) -> None:
+        """Remember a message and its reply."""
+        self.messages += [{"role": "user", "content": text}, {"role": "assistant", "content": reply}]
+
+
+def _talk_through_pipe(talk: Conversation) -> None:
+    """One message per line, until an empty one; text from elsewhere is no command, whatever it starts with."""
+    while text := sys.stdin.readline().strip():
+        stream = talk.say(text)
+        for _ in stream:
+            pass
+        assert stream.reply is not None
+        talk.heard(text, stream.reply.text)
+        print(stream.reply.text.strip(), flush=True)
+        print(gate_line(talk.bundle, talk.steering, stream.reply), file=sys.stderr)
+
+
+def _talk_in_terminal(talk: Conversation, console: Console) -> None:
+    console.print(_panel(talk))
+    while (line := _ask(console)) is not None:
+        try:
+            if line.startswith("/"):
+                if not talk.command(line):
+                    return
+                console.print(_panel(talk))
+            elif line:
+                _show_reply(talk, line, console)
+        except InputError as error:
+            console.print(f"error: {' '.join(str(error).split())}", style="red", markup=False)
+
+
+def _ask(console: Console) -> str | None:
+    try:
+        return console.input("[bold]> [/]").strip()
+    except EOFError:
+        return None
+
+
+def _show_reply(talk: Conversation, text: str, console: Console) -> None:
+    """Print a reply as it becomes final, then what the gate did; Ctrl-C stops it and forgets the turn."""
+    stream = talk.say(text)
+    try:
+        for piece in stream:
+            console.print(printable(piece), end="", markup=False, soft_wrap=True)
+    except KeyboardInterrupt:
+        stream.close()
+        console.print("\n(stopped, this turn is forgotten)", style="dim")
+        return
+    console.print()
+    assert stream.reply is not None
+    talk.heard(text, stream.reply.text)
+    for event in stream.events:
+        console.print(event_line(event), style="yellow", markup=False)
+    if stream.withdrawn:
+        console.print("what stood before the last line is withdrawn", style="yellow")
+    console.print(gate_line(talk.bundle, talk.steering, stream.reply), style="dim", markup=False)
+
+
+def event_line(event: "GateEvent") -> str:
+    """Return one line on what the gate did.
+
+    Example:
+        >>> from prosocial.export import GateEvent
+        >>> event_line(GateEvent(step=9, action="rollback", back_to=4, banned=17, reason="phrase"))
+        'gate: a forbidden phrase came up after 9 tokens: back to 4, drawn again'
+    """
+    what = "a forbidden phrase came up" if event.reason == "phrase" else "nothing was safe"
+    then = f"back to {event.back_to}, drawn again" if event.action == "rollback" else "the fallback is the reply"
+    return f"gate: {what} after {event.step} tokens: {then}"
+
+
+def printable(text: str) -> str:
+    """Return text without control characters: a model's words should not steer a terminal.
+
+    Example:
+        >>> printable("a\\x1b[2Jb")
+        'a�[2Jb'
+    """
+    return "".join("\ufffd" if category(letter) == "Cc" and letter not in "\n\t" else letter for letter in text)
+
+
+def _panel(talk: Conversation) -> Panel:
+    """Draw what binds the next reply."""
+    table, enforced = Table.grid(padding=(0, 2)), enforced_by(talk.bundle, talk.steering)
+    title = escape(talk.bundle.folder.name)
+    if enforced is None or talk.bundle.config is None:
+        return Panel("plain bundle: no gate, no preference", title=title, subtitle="/reset   /quit", expand=False)
+    for name in talk.bundle.config.attributes:
+        weight = enforced.preference.get(name, 0.0)
+        table.add_row(name, f"{'━' * round(BAR_WIDTH * weight):{BAR_WIDTH}} {weight:.2f}")
+    others = ", ".join(sorted(talk.bundle.config.safety_configs)) or "none"
+    table.add_row("safety config", f"{enforced.safety_config or 'none'} (known: {others})")
+    table.add_row("threshold", f"{enforced.harm_threshold:.2f} (ceiling {talk.bundle.config.threshold_ceiling:.2f})")
+    table.add_row("allowed", ", ".join(enforced.allowed) or "nothing")
+    return Panel(table, title=title, subtitle=HELP, expand=False)

@@ -1,0 +1,159 @@
+"""What `generate` and `chat` share: their options, the bundle they open, and what binds a reply."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prosocial.editing.errors import InputError
+
+if TYPE_CHECKING:
+    from prosocial.export.bundle import Bundle
+    from prosocial.export.reply import Reply
+    from prosocial.export.sampling import Sampling
+    from prosocial.export.steering import Steering
+
+
+@dataclass(frozen=True)
+class Enforced:
+    """What binds a reply, by name."""
+
+    safety_config: str | None
+    harm_threshold: float
+    allowed: list[str]
+    preference: dict[str, float]
+    reward_scale: float
+
+
+class ProviderName(StrEnum):
+    """Where a bundle runs."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+    DML = "dml"
+
+
+BundlePath = Annotated[Path, typer.Argument(help="The bundle folder.")]
+Prefer = Annotated[
+    list[str] | None, typer.Option(help="Weights by attribute, such as empathy=0.6,helpfulness=0.4 (or repeat it).")
+]
+SafetyConfigName = Annotated[str, typer.Option("--safety-config", help="Name of a safety config of the bundle.")]
+Temperature = Annotated[
+    float | None,
+    typer.Option(help="0 takes the most likely token; above 0 the reply is drawn (default: the bundle's)."),
+]
+TopK = Annotated[int | None, typer.Option(help="Draw among the k most likely tokens; 0: all.")]
+TopP = Annotated[float | None, typer.Option(help="Draw among the most likely tokens of this probability together.")]
+MinP = Annotated[float | None, typer.Option(help="Draw among tokens this fraction as likely as the likeliest.")]
+RepetitionPenalty = Annotated[float | None, typer.Option(help="Above 1: tokens used before become less likely.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the draw.")]
+MaxNewTokens = Annotated[int | None, typer.Option(help="Most tokens of a reply; default: what the bundle says.")]
+Provider = Annotated[ProviderName, typer.Option(help="Where to run.")]
+Threads = Annotated[int | None, typer.Option(help="Threads of one operator; default: one per core that it may use.")]
+Stop = Annotated[list[str] | None, typer.Option(help="End the reply before this text; may repeat.")]
+
+
+def parse_preference(text: str) -> dict[str, float] | None:
+    """Return weights by attribute from `empathy=0.6,helpfulness=0.4`; None for an empty text.
+
+    Raises:
+        InputError: a part is not NAME=NUMBER, or a name comes twice.
+
+    >>> parse_preference("empathy=0.6, helpfulness=0.4")
+    {'empathy': 0.6, 'helpfulness': 0.4}
+    """
+    weights: dict[str, float] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, number = (piece.strip() for piece in part.partition("="))
+        try:
+            weight = float(number)
+        except ValueError:
+            raise InputError(f"a preference should read NAME=NUMBER, such as empathy=0.6: found {part!r}") from None
+        if name in weights:
+            raise InputError(f"a preference should name each attribute once: {name!r} comes twice")
+        weights[name] = weight
+    return weights or None
+
+
+def open_bundle(folder: Path, provider: ProviderName, threads: int | None) -> "Bundle":
+    """Open a bundle.
+
+    Raises:
+        ArtefactError, MissingExtraError: as `Bundle.open` does.
+        InputError: less than one thread.
+    """
+    from prosocial.export.bundle import Bundle
+
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads should be at least 1, found {threads}")
+    return Bundle.open(folder, provider=provider.value, threads=threads)
+
+
+def steering_of(bundle: "Bundle", prefer: Sequence[str] | None, safety_config: str) -> "Steering":
+    """Return what a user asks of the rule, checked against the bundle.
+
+    Raises:
+        InputError: a preference or a safety config that the bundle does not know, or a plain bundle.
+    """
+    from prosocial.export.steering import Steering, control_arrays
+
+    known = bundle.config.safety_configs if bundle.config else {}
+    if safety_config and safety_config not in known and Path(safety_config).exists():
+        raise InputError(
+            f"--safety-config should name a config of this bundle ({', '.join(sorted(known)) or 'it has none'}): "
+            f"{safety_config} is a file, and files are refused until they can be signed"
+        )
+    steering = Steering(preference=parse_preference(",".join(prefer or ())), safety_config=safety_config or None)
+    if bundle.config is None and steering != Steering():
+        raise InputError("a plain bundle cannot be steered: leave --prefer and --safety-config out")
+    if bundle.config is not None:
+        control_arrays(bundle.config, [steering])
+    return steering
+
+
+def sampling_of(bundle: "Bundle", **changes: float | None) -> "Sampling":
+    """Return the bundle's own sampling, with what the user set.
+
+    Raises:
+        InputError: a value out of range.
+    """
+    from prosocial.export.requests import reply_settings
+
+    return reply_settings(bundle.engine).sampling.changed(**changes)
+
+
+def enforced_by(bundle: "Bundle", steering: "Steering") -> Enforced | None:
+    """Return what binds the reply; None for a plain bundle."""
+    from prosocial.export.steering import control_arrays
+
+    config = bundle.config
+    if config is None:
+        return None
+    arrays = control_arrays(config, [steering])
+    weights = zip(config.attributes, map(float, arrays.preference[0]), strict=True)
+    return Enforced(
+        safety_config=steering.safety_config,
+        harm_threshold=round(float(arrays.harm_threshold[0]), 4),
+        allowed=[name for name, is_on in zip(config.categories, arrays.allowed[0], strict=True) if is_on],
+        preference={name: round(weight, 4) for name, weight in weights if weight > 0},
+        reward_scale=round(float(arrays.reward_scale[0]), 4),
+    )
+
+
+def gate_line(bundle: "Bundle", steering: "Steering", reply: "Reply") -> str:
+    """Return one line on what the gate did for a reply."""
+    enforced = enforced_by(bundle, steering)
+    if enforced is None:
+        return f"gate: none (plain bundle); finish {reply.finish}"
+    n_phrases = sum(event.reason == "phrase" for event in reply.events)
+    phrases = f"{n_phrases} times a forbidden phrase came up, " if n_phrases else ""
+    risk, riskiest = max((value, name) for name, value in reply.max_risk.items())
+    return (
+        f"gate: threshold {enforced.harm_threshold:.2f}, allowed {', '.join(enforced.allowed) or 'nothing'}, "
+        f"preference {', '.join(f'{name} {weight:.2f}' for name, weight in enforced.preference.items())}; "
+        f"finish {reply.finish}, {len(reply.events) - n_phrases} times nothing was safe, {phrases}smallest safe set "
+        f"{reply.min_safe_set_size}, highest risk of the model's own next token {risk:.2f} ({riskiest})"
+    )

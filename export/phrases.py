@@ -1,0 +1,65 @@
+"""Many phrases found at once in a text that is still growing, by an Aho-Corasick automaton (torch-free)."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import ahocorasick
+
+SLACK = 8  # characters before the new ones that a composing character may still have changed
+_SPACES = re.compile(r"\s+")
+
+
+class PhraseFinder:
+    """Finds phrases, character by character.
+
+    Args:
+        phrases: none of them empty.
+    """
+
+    def __init__(self, phrases: Sequence[str]) -> None:
+        self.longest = max(map(len, phrases), default=0)
+        self._automaton = ahocorasick.Automaton()
+        for phrase in phrases:
+            self._automaton.add_word(phrase, len(phrase))
+        self._automaton.make_automaton()
+
+    def find(self, text: str, *, searched: int = 0) -> int | None:
+        """Return where the first phrase in a text begins, or None.
+
+        Args:
+            text: to search. searched: characters of it that held no phrase when they were all there was.
+
+        Example:
+            >>> PhraseFinder(["she sells", "sells"]).find("where she sells shells")
+            6
+        """
+        if not self.longest:
+            return None
+        start = max(0, searched - self.longest - SLACK)
+        return min((end + 1 - length for end, length in self._automaton.iter(text, start)), default=None)
+
+    def open_from(self, text: str) -> int:
+        """Return where the part at the end of a text begins that more text could still make a phrase.
+
+        Example:
+            >>> PhraseFinder(["stop here"]).open_from("do not stop"), PhraseFinder(["stop here"]).open_from("do")
+            (7, 2)
+        """
+        for length in range(min(self.longest - 1, len(text)), 0, -1):
+            if self._automaton.match(text[-length:]):
+                return len(text) - length
+        return len(text)
+
+
+def folded(text: str) -> str:
+    """Return a text as forbidden phrases see it: NFKC, case folded, no invisible characters, one space for any.
+
+    Example:
+        >>> folded("Ｍake  a\\u200b B\\u00adOMB")
+        'make a bomb'
+    """
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        text = "".join(character for character in text if unicodedata.category(character) != "Cf")
+    return _SPACES.sub(" ", text.casefold())

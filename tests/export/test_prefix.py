@@ -1,0 +1,89 @@
+"""The shared start of a batch is read once, and the replies are those of rows that stand alone."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from prosocial.export import Bundle, SteeredEngine, Steering
+from prosocial.export.prefix import TOKENS_PER_RUN, shared_prefix
+from prosocial.export.session import GraphSession
+from prosocial.export.steering import control_arrays
+
+TOLERANCE = 1e-4
+SYSTEM = " ".join(f"word{3 * index % 150}" for index in range(60))
+
+
+@given(st.integers(1, 6), st.integers(1, 90), st.data())
+def test_what_is_shared_is_the_same_in_all_rows(n_rows: int, n_tokens: int, data: Any) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    ids = np.tile(rng.integers(0, 5, n_tokens), (n_rows, 1))
+    at = data.draw(st.integers(0, n_tokens))
+    ids[:, at:] = rng.integers(0, 5, (n_rows, n_tokens - at))
+    n_shared = shared_prefix(ids)
+    assert (ids[:, :n_shared] == ids[0, :n_shared]).all() and n_shared < n_tokens
+    if n_shared:
+        assert (n_rows - 1) * n_shared >= n_rows * TOKENS_PER_RUN
+    elif n_rows > 1:
+        same = min(int((ids == ids[0]).all(0).cumprod().sum()), n_tokens - 1)
+        assert (n_rows - 1) * same < n_rows * TOKENS_PER_RUN
+
+
+def conversations(n: int, *, differ_in: int = 4) -> list[Any]:
+    """Conversations with one long system prompt and user messages of equal length."""
+    words = [" ".join(f"word{7 * index + place}" for place in range(differ_in)) for index in range(n)]
+    return [[{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}] for text in words]
+
+
+def decisions(engine: Any, ids: NDArray[np.int64], rows: list[int]) -> list[Any]:
+    """The decisions after a prefill and two steps, each row with its own controls."""
+    asked = [Steering(preference={"empathy": 1.0}, reward_scale=row, harm_threshold=0.9) for row in rows]
+    stream = engine.prefill(ids, control_arrays(engine.config, asked), capacity=ids.shape[1] + 3)
+    found = [stream.decision]
+    for step in range(2):
+        stream.step(ids[:, step])
+        found.append(stream.decision)
+    return found
+
+
+@pytest.fixture(scope="module", params=["ort", "portable", "torch"])
+def engine(request: pytest.FixtureRequest, pico: Any) -> Any:
+    if request.param == "torch":
+        return SteeredEngine(pico.steered())
+    name = "llama_bundle" if request.param == "ort" else "portable_bundle"
+    return Bundle.open(request.getfixturevalue(name), threads=1).engine
+
+
+@pytest.mark.parametrize("n_rest", [1, 7])
+def test_rows_that_share_their_start_decide_as_they_do_alone(engine: Any, n_rest: int) -> None:
+    rng = np.random.default_rng(0)
+    ids = np.concatenate([np.tile(rng.integers(5, 200, 60), (4, 1)), rng.integers(5, 200, (4, n_rest))], 1)
+    assert shared_prefix(ids) == 60
+    together = decisions(engine, ids, [0, 1, 2, 3])
+    for row in range(4):
+        for batched, alone in zip(together, decisions(engine, ids[[row]], [row]), strict=True):
+            np.testing.assert_allclose(batched.logits[row], alone.logits[0], rtol=0, atol=TOLERANCE)
+            np.testing.assert_allclose(batched.risk[row], alone.risk[0], rtol=0, atol=TOLERANCE)
+            assert batched.safe_set_size[row] == alone.safe_set_size[0] > 0
+
+
+def test_what_is_shared_is_read_once(llama_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, n_read = Bundle.open(llama_bundle, threads=1), []
+    run = GraphSession.run
+
+    def counted(session: Any, ids: Any, *others: Any) -> Any:
+        n_read.append(ids.size)
+        return run(session, ids, *others)
+
+    monkeypatch.setattr(GraphSession, "run", counted)
+    talks = conversations(6)
+    n_tokens = len(bundle.tokenizer.encode_chat(talks[0]))
+    together = bundle.generate(talks, max_new_tokens=2)
+    assert n_tokens < sum(n_read) < 2 * n_tokens
+    assert [reply.token_ids for reply in together] == [
+        bundle.generate([talk], max_new_tokens=2)[0].token_ids for talk in talks
+    ]
