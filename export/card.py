@@ -1,5 +1,7 @@
 """The README of a bundle: what it is and how to run it. Publishing writes a fuller model card over it."""
 
+from .precision import PRECISIONS, Precision
+
 HEADER = """---
 library_name: onnx
 pipeline_tag: text-generation
@@ -11,6 +13,8 @@ base_model_relation: finetune
 
 Made with `prosocial export`, graph profile `{profile}`. `manifest.json` holds the digest of every file, `parity.json`
 how far the graph is from PyTorch.
+
+Precision `{precision}`: {note}
 
 ```
 prosocial generate THIS_FOLDER "How do I say no to a friend?"
@@ -28,6 +32,7 @@ The language model alone, with full logits: no gate and no preference head.
 """
 
 
-def bundle_card(*, kind: str, profile: str) -> str:
-    """Return the text of `README.md` for a bundle of that kind and profile."""
-    return HEADER.format(kind=kind, profile=profile) + (STEERED if kind == "steered" else PLAIN)
+def bundle_card(*, kind: str, profile: str, precision: Precision) -> str:
+    """Return the text of `README.md` for a bundle of that kind, profile and precision."""
+    header = HEADER.format(kind=kind, profile=profile, precision=precision, note=PRECISIONS[precision])
+    return header + (STEERED if kind == "steered" else PLAIN)

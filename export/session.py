@@ -17,6 +17,7 @@ Provider = Literal["cpu", "cuda", "dml"]
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "dml": "DmlExecutionProvider"}
 ALLOWED_OPTIONS = ("intra_op_num_threads", "inter_op_num_threads", "log_severity_level")
 ERRORS_ONLY = 3
+CACHE_DTYPES: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 def import_runtime() -> Any:
@@ -79,7 +80,8 @@ class GraphSession:
         except Exception as error:  # onnxruntime's own errors have no common base below Exception
             raise ArtefactError(f"{path} should load in ONNX Runtime: {error!s:.300}") from error
         self.runtime, self.device, self.shares_cache = runtime, provider, shares_cache
-        shapes = {value.name: value.shape for value in self.session.get_inputs()}
+        inputs = {value.name: value for value in self.session.get_inputs()}
+        shapes = {name: value.shape for name, value in inputs.items()}
         self.past_names = [name for name in shapes if name.startswith("past_key_values.")]
         outputs = {value.name: value.shape for value in self.session.get_outputs()}
         self.present_names = [name for name in outputs if name.startswith("present.")]
@@ -93,6 +95,8 @@ class GraphSession:
                 f"{path} should have past and present keys and values and logits, found {sorted(outputs)}"
             )
         _, self.n_kv_heads, _, self.head_size = shapes[self.past_names[0]]
+        self._cache_dtype = _cache_dtype(path, inputs[self.past_names[0]].type)
+        self.vocabulary_size: int = outputs["logits"][-1]
 
     def new_cache(self, n_rows: int, capacity: int) -> list[Any]:
         """Return the empty cache of `n_rows` rows that will hold at most `capacity` tokens each."""
@@ -139,10 +143,16 @@ class GraphSession:
 
     def _empty(self, n_rows: int, length: int) -> list[Any]:
         shape = (n_rows, self.n_kv_heads, length, self.head_size)
-        return [self._on_device(np.zeros(shape, np.float32)) for _ in self.past_names]
+        return [self._on_device(np.zeros(shape, self._cache_dtype)) for _ in self.past_names]
 
-    def _on_device(self, array: NDArray[np.float32]) -> Any:
+    def _on_device(self, array: NDArray[np.floating[Any]]) -> Any:
         return self.runtime.OrtValue.ortvalue_from_numpy(array, self.device, 0)
+
+
+def _cache_dtype(path: Path, name: str) -> type[np.floating[Any]]:
+    if name not in CACHE_DTYPES:
+        raise ArtefactError(f"{path} should cache keys and values as {' or '.join(CACHE_DTYPES)}, found {name}")
+    return CACHE_DTYPES[name]
 
 
 class GraphEngine:
