@@ -8,10 +8,11 @@ from prosocial.editing.errors import ArtefactError, InputError
 from prosocial.editing.files import new_folder, storage_errors, write_json
 
 from .card import bundle_card
-from .decoding import DECODING_FILE
+from .decoding import DECODING_FILE, DecodingConfig
 from .genai import genai_config
 from .manifest import write_manifest
 from .precision import PRECISIONS, QUANTISED, Precision
+from .presets import write_presets
 
 if TYPE_CHECKING:
     from .graph.wrapper import PlainGraph, Profile, SteeredGraph
@@ -63,6 +64,8 @@ def export_bundle(
             for name in COPIED:
                 if (steered / name).is_file() and not (plain and name == DECODING_FILE):
                     (folder / name).write_bytes((steered / name).read_bytes())
+        if not plain:
+            write_presets(folder, DecodingConfig.read(folder))
         write_json(folder / "genai_config.json", _genai(graph, tokenizer, precision))
         write_json(folder / "parity.json", parity)
         with storage_errors(folder):
