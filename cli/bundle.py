@@ -43,12 +43,24 @@ class ProfileName(StrEnum):
     PORTABLE = "portable"
 
 
+class PrecisionName(StrEnum):
+    """How exact the weights are."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
+    INT4 = "int4"
+
+
 def export_command(
     steered: Annotated[Path, typer.Argument(help="The steered folder; with --plain any checkpoint folder.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The new bundle folder.")],
     profile: Annotated[
         ProfileName, typer.Option(help="ort: fastest on ONNX Runtime; portable: standard operators, any runtime.")
     ] = ProfileName.ORT,
+    precision: Annotated[
+        PrecisionName, typer.Option(help="int8, int4: weight-only, by block. Head and gate stay in float32 always.")
+    ] = PrecisionName.FP32,
     plain: Annotated[bool, typer.Option("--plain", help="The model alone: full logits, no head, no gate.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -56,17 +68,27 @@ def export_command(
     from prosocial.editing.files import read_json
     from prosocial.export.bundling import export_bundle
 
-    manifest = export_bundle(steered, out, profile=profile.value, plain=plain)
+    manifest = export_bundle(steered, out, profile=profile.value, precision=precision.value, plain=plain)
     parity = read_json(out / "parity.json")
     if as_json:
         print(json.dumps({"out": str(out), "manifest": manifest, "parity": parity}, ensure_ascii=False))
         return
     size_bytes = sum(entry["size_bytes"] for entry in manifest["files"].values())
-    print(f"wrote {out}: {manifest['kind']} bundle, profile {manifest['profile']}, {size_bytes / 2**20:.1f} MiB")
+    print(
+        f"wrote {out}: {manifest['kind']} bundle, profile {manifest['profile']}, {manifest['precision']}, "
+        f"{size_bytes / 2**20:.1f} MiB"
+    )
     print(
         f"agrees with torch on {parity['n_positions']} positions: largest difference "
         f"{parity['max_logit_difference']:.1e} in logits, {parity['max_risk_difference']:.1e} in risk"
     )
+    if "departure_from_fp32" in parity:
+        found = parity["departure_from_fp32"]
+        print(
+            f"in {parity['precision']}, measured from there on random tokens: {found['max_logit_difference']:.1e} in "
+            f"logits, {found['max_risk_difference']:.1e} in risk, {found['n_flips']} of {found['n_decisions']} "
+            "decisions differ; prosocial verify says what that costs on real requests"
+        )
 
 
 def generate(

@@ -23,8 +23,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Compare a bundle with its reference, decision by decision. Exit code: 0 pass, 1 fail, 3 ambiguous."""
-    from prosocial.verify.bundle_parity import verify_bundle
-    from prosocial.verify.parity.gates import ParityGates
+    from prosocial.verify.bundle_parity import bundle_gates, verify_bundle
     from prosocial.verify.probes import read_probes
     from prosocial.verify.report.terminal import print_parity
 
@@ -34,7 +33,7 @@ def verify(
         bundle,
         reference=reference,
         probes=read_probes(probes) if probes else (),
-        gates=ParityGates().with_thresholds("command line", **thresholds),
+        gates=bundle_gates(bundle).with_thresholds("command line", **thresholds),
         max_new_tokens=max_new_tokens,
     )
     document = report.to_json()

@@ -55,7 +55,7 @@ class Backbone(nn.Module):
         position_ids: Tensor | None = None,
         past_key_values: object = None,
     ) -> Tensor:
-        """Return the last hidden states [B, S, H], after the final norm; `past_key_values` grows in place."""
+        """Return the last hidden states [B, S, H], float32, after the final norm; `past_key_values` grows in place."""
         body = self.model.base_model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -64,11 +64,11 @@ class Backbone(nn.Module):
             use_cache=past_key_values is not None,
         )
         states: Tensor = body.last_hidden_state
-        return states
+        return states.float()
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return the model's own logits z0 [B, S, V] for hidden states [B, S, H], soft-cap and scale applied."""
-        z0: Tensor = _output_embedding(self.model)(hidden)
+        """Return the model's own logits z0 [B, S, V], float32, for hidden states [B, S, H]; soft-cap, scale applied."""
+        z0: Tensor = _output_embedding(self.model)(hidden.to(self.output_weight.dtype)).float()
         if self.logit_scale != 1.0:
             z0 = z0 * self.logit_scale
         return self.soft_cap * torch.tanh(z0 / self.soft_cap) if self.soft_cap else z0

@@ -1,6 +1,6 @@
 """A bundle as a runtime: checked, then opened in ONNX Runtime, without torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from prosocial.editing.protocols import Message
 from .decoding import DECODING_FILE, DecodingConfig
 from .decoding_loop import generate
 from .manifest import check_manifest
+from .precision import PRECISIONS, Precision
 from .reply import Reply
 from .session import GraphEngine, GraphSession, Provider, session_options
 from .streaming import ReplyStream, stream
@@ -57,6 +58,7 @@ class Bundle:
                 f"{folder} should say its kind {KINDS}, profile {PROFILES} and context_length, "
                 f"found {kind!r}, {profile!r} and {context!r}"
             )
+        precision_of(folder, manifest)
         config = DecodingConfig.read(folder) if kind == "steered" else None
         if config is None and (folder / DECODING_FILE).is_file():
             raise ArtefactError(f"{folder} is a plain bundle and should hold no {DECODING_FILE}: it would bind nothing")
@@ -75,6 +77,19 @@ class Bundle:
     def stream(self, conversation: Sequence[Message], **options: Any) -> ReplyStream:
         """Reply to one conversation piece by piece; options as for `prosocial.export.stream`."""
         return stream(self.engine, self.tokenizer, conversation, **options)
+
+
+def precision_of(folder: Path, manifest: Mapping[str, Any]) -> Precision:
+    """Return the precision that a manifest names; one that names none is of float32.
+
+    Raises:
+        ArtefactError: there is no such precision.
+    """
+    named = manifest.get("precision", "fp32")
+    if named not in PRECISIONS:
+        raise ArtefactError(f"{folder} should say its precision {tuple(PRECISIONS)}, found {named!r}")
+    precision: Precision = named
+    return precision
 
 
 def _bundle_options(folder: Path) -> dict[str, Any]:

@@ -8,9 +8,11 @@ from prosocial.editing.errors import ArtefactError, InputError
 from prosocial.editing.files import new_folder, storage_errors, write_json
 
 from .card import bundle_card
-from .decoding import DECODING_FILE
+from .decoding import DECODING_FILE, DecodingConfig
 from .genai import genai_config
 from .manifest import write_manifest
+from .precision import PRECISIONS, QUANTISED, Precision
+from .presets import write_presets
 
 if TYPE_CHECKING:
     from .graph.wrapper import PlainGraph, Profile, SteeredGraph
@@ -18,14 +20,18 @@ if TYPE_CHECKING:
 COPIED = (*TOKENIZER_FILES, "config.json", "generation_config.json", "edit_record.json", DECODING_FILE)
 
 
-def export_bundle(steered: Path, out: Path, *, profile: "Profile" = "ort", plain: bool = False) -> dict[str, Any]:
+def export_bundle(
+    steered: Path, out: Path, *, profile: "Profile" = "ort", precision: Precision = "fp32", plain: bool = False
+) -> dict[str, Any]:
     """Trace a steered folder into a bundle and return its manifest.
 
-    The graph is compared with the in-memory model before anything appears at `out`; the result is `parity.json`.
+    The graph is compared with the in-memory model in float32, whatever its precision, before anything appears at `out`;
+    the result is `parity.json`, with the departure of a lower precision from it.
 
     Args:
         steered: folder of `assemble_steered`; with `plain` any checkpoint folder with a tokenizer.
         out: new folder. profile: "ort" (GroupQueryAttention) or "portable" (standard operators of opset 23).
+        precision: "fp32", "fp16", "int8" or "int4"; the last two need the profile "ort".
         plain: the model alone, with full logits and without head and gate.
 
     Raises:
@@ -35,27 +41,39 @@ def export_bundle(steered: Path, out: Path, *, profile: "Profile" = "ort", plain
         MissingExtraError: onnxruntime is not installed.
     """
     from .graph.agreement import check_agreement
+    from .graph.lowering import lower_precision
     from .graph.trace import trace_graph
     from .graph.wrapper import Profile
 
     if profile not in get_args(Profile):
         raise InputError(f"profile should be one of {', '.join(get_args(Profile))}, found {profile!r}")
+    if precision not in PRECISIONS:
+        raise InputError(f"precision should be one of {', '.join(PRECISIONS)}, found {precision!r}")
+    if profile == "portable" and precision in QUANTISED:
+        raise InputError(
+            f"precision {precision} needs an operator of ONNX Runtime, profile 'portable' keeps it out: use profile ort"
+        )
     graph = _graph(steered, profile, plain)
-    tokenizer = ChatTokenizer(steered)
+    tokenizer, kind = ChatTokenizer(steered), "plain" if plain else "steered"
     with new_folder(out) as folder:
         traced = trace_graph(graph, folder)
-        agreement = check_agreement(traced.path, graph)
+        parity = check_agreement(traced.path, graph).as_json() | {"profile": profile, "precision": precision}
+        if precision != "fp32":
+            parity |= lower_precision(graph, traced.path, precision).as_json(precision)
         with storage_errors(folder):
             for name in COPIED:
                 if (steered / name).is_file() and not (plain and name == DECODING_FILE):
                     (folder / name).write_bytes((steered / name).read_bytes())
-        write_json(folder / "genai_config.json", _genai(graph, tokenizer))
-        write_json(folder / "parity.json", agreement.as_json() | {"profile": profile})
+        if not plain:
+            write_presets(folder, DecodingConfig.read(folder))
+        write_json(folder / "genai_config.json", _genai(graph, tokenizer, precision))
+        write_json(folder / "parity.json", parity)
         with storage_errors(folder):
-            (folder / "README.md").write_text(bundle_card(kind="plain" if plain else "steered", profile=profile))
+            (folder / "README.md").write_text(bundle_card(kind=kind, profile=profile, precision=precision))
         facts = {
-            "kind": "plain" if plain else "steered",
+            "kind": kind,
             "profile": profile,
+            "precision": precision,
             "opset": traced.opset,
             "context_length": graph.body.backbone.context_length,
             "checkpoint_fingerprint": _fingerprint(steered),
@@ -86,7 +104,7 @@ def _fingerprint(folder: Path) -> str:
     return Checkpoint.open(folder).fingerprint()
 
 
-def _genai(graph: "PlainGraph | SteeredGraph", tokenizer: ChatTokenizer) -> dict[str, Any]:
+def _genai(graph: "PlainGraph | SteeredGraph", tokenizer: ChatTokenizer, precision: Precision) -> dict[str, Any]:
     body = graph.body
     text = body.backbone.model.config.get_text_config()
     size, hidden_size = body.backbone.output_weight.shape
@@ -103,4 +121,5 @@ def _genai(graph: "PlainGraph | SteeredGraph", tokenizer: ChatTokenizer) -> dict
         begin_id=begin if isinstance(begin, int) else None,
         pad_id=tokenizer.pad_id,
         shares_cache=body.profile == "ort",
+        precision=precision,
     )

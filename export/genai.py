@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from .precision import Precision
+
 CONTEXT_LENGTH = 2048  # written where the model names no limit
 
 
@@ -19,8 +21,12 @@ def genai_config(
     begin_id: int | None,
     pad_id: int,
     shares_cache: bool,
+    precision: Precision,
 ) -> dict[str, Any]:
-    """Return `genai_config.json`; names and shapes as onnxruntime-genai's own builder writes them."""
+    """Return `genai_config.json`; names and shapes as onnxruntime-genai's own builder writes them.
+
+    `precision` is for people: onnxruntime-genai reads it from the graph, and skips names that it does not know here.
+    """
     longest = context_length or CONTEXT_LENGTH
     decoder = {
         "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
@@ -44,6 +50,7 @@ def genai_config(
         },
     }
     return {
+        "precision": precision,
         "model": {
             "type": "decoder",
             "bos_token_id": end_ids[0] if begin_id is None else begin_id,

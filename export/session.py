@@ -20,6 +20,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "dm
 LOGITS_TO_KEEP = "logits_to_keep"  # input: how many of the last positions get logits; 0, the default: all
 ALLOWED_OPTIONS = ("intra_op_num_threads", "inter_op_num_threads", "log_severity_level")
 ERRORS_ONLY = 3
+CACHE_DTYPES: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 def import_runtime() -> Any:
@@ -88,7 +89,8 @@ class GraphSession:
         except Exception as error:  # onnxruntime's own errors have no common base below Exception
             raise ArtefactError(f"{path} should load in ONNX Runtime: {error!s:.300}") from error
         self.runtime, self.device, self.shares_cache = runtime, provider, shares_cache
-        shapes = {value.name: value.shape for value in self.session.get_inputs()}
+        inputs = {value.name: value for value in self.session.get_inputs()}
+        shapes = {name: value.shape for name, value in inputs.items()}
         self.past_names = [name for name in shapes if name.startswith("past_key_values.")]
         outputs = {value.name: value.shape for value in self.session.get_outputs()}
         self.present_names = [name for name in outputs if name.startswith("present.")]
@@ -104,6 +106,8 @@ class GraphSession:
         if LOGITS_TO_KEEP not in {value.name for value in self.session.get_overridable_initializers()}:
             raise ArtefactError(f"{path} should have the input {LOGITS_TO_KEEP}: export it again")
         _, self.n_kv_heads, _, self.head_size = shapes[self.past_names[0]]
+        self._cache_dtype = _cache_dtype(path, inputs[self.past_names[0]].type)
+        self.vocabulary_size: int = outputs["logits"][-1]
 
     def new_cache(self, n_rows: int, capacity: int) -> list[Any]:
         """Return the empty cache of `n_rows` rows that will hold at most `capacity` tokens each."""
@@ -164,10 +168,16 @@ class GraphSession:
 
     def _empty(self, n_rows: int, length: int) -> list[Any]:
         shape = (n_rows, self.n_kv_heads, length, self.head_size)
-        return [self._on_device(np.zeros(shape, np.float32)) for _ in self.past_names]
+        return [self._on_device(np.zeros(shape, self._cache_dtype)) for _ in self.past_names]
 
-    def _on_device(self, array: NDArray[np.float32]) -> Any:
+    def _on_device(self, array: NDArray[np.floating[Any]]) -> Any:
         return self.runtime.OrtValue.ortvalue_from_numpy(array, self.device, 0)
+
+
+def _cache_dtype(path: Path, name: str) -> type[np.floating[Any]]:
+    if name not in CACHE_DTYPES:
+        raise ArtefactError(f"{path} should cache keys and values as {' or '.join(CACHE_DTYPES)}, found {name}")
+    return CACHE_DTYPES[name]
 
 
 class GraphEngine:
@@ -204,7 +214,7 @@ class GraphStream:
     def _decide_shared(self, ids: NDArray[np.int64], n_shared: int) -> Decision:
         """Read the tokens that all rows begin with once, then what is left of each."""
         session, rest = self._session, ids[:, n_shared:]
-        _, prefix = session.run(ids[:1, :n_shared], 0, self._cache, None)
+        _, prefix = session.run(ids[:1, :n_shared], 0, self._cache, None, 1)
         self._length = n_shared
         if not session.shares_cache or rest.shape[1] == 1:
             self._cache = session.keep(prefix, np.zeros(len(ids), np.intp))
@@ -212,7 +222,7 @@ class GraphStream:
         decisions, caches = [], []  # after a past, GroupQueryAttention takes several tokens of a single row only
         for row in range(len(ids)):
             own = self._controls.rows([row]) if self._controls else None
-            results, cache = session.run(rest[[row]], n_shared, session.keep(prefix, np.zeros(1, np.intp)), own)
+            results, cache = session.run(rest[[row]], n_shared, session.keep(prefix, np.zeros(1, np.intp)), own, 1)
             decisions.append(_decision(results))
             caches.append(cache)
         self._cache, self._length = session.join(caches), ids.shape[1]

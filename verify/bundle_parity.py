@@ -6,7 +6,8 @@ from pathlib import Path
 from prosocial.editing.chat import ChatTokenizer
 from prosocial.editing.errors import InputError
 from prosocial.editing.protocols import Message
-from prosocial.export.bundle import Bundle
+from prosocial.export.bundle import Bundle, precision_of
+from prosocial.export.manifest import read_manifest
 
 from .parity.engines import ParityEngine
 from .parity.gates import ParityGates
@@ -14,6 +15,12 @@ from .parity.measure import ParityReport, measure_parity
 from .parity.stepping import SteppingEngine
 from .probes import Probe
 
+ENGINE_NAMES = {
+    "fp32": "ONNX Runtime, CPU",
+    "fp16": "ONNX Runtime, CPU, fp16 (by way of float32: not the numerics of a GPU)",
+    "int8": "ONNX Runtime, CPU, int8",
+    "int4": "ONNX Runtime, CPU, int4",
+}
 DEFAULT_REQUESTS = (
     "Hello.",
     "How do I tie a bowline?",
@@ -45,7 +52,7 @@ def verify_bundle(
         bundle: folder of `export_bundle`.
         reference: the steered folder; for a plain bundle any checkpoint folder.
         probes: requests to compare on; none: twelve short ones.
-        gates: thresholds; None: the defaults for float32.
+        gates: thresholds; None: the defaults for the bundle's precision.
         max_new_tokens: length of the replies.
         on_progress: is told the number of prompts done, now and then.
 
@@ -57,11 +64,26 @@ def verify_bundle(
     opened = Bundle.open(bundle)
     tokenizer = ChatTokenizer(reference)
     prompts = parity_prompts(opened.tokenizer, tokenizer, probes or default_probes())
-    under_test = SteppingEngine(opened.engine, name="ONNX Runtime, CPU", end_ids=opened.tokenizer.end_ids)
+    precision = precision_of(bundle, opened.manifest)
+    under_test = SteppingEngine(opened.engine, name=ENGINE_NAMES[precision], end_ids=opened.tokenizer.end_ids)
     trusted = reference_engine(reference, is_steered=opened.config is not None)
     return measure_parity(
-        trusted, under_test, prompts, gates=gates, max_new_tokens=max_new_tokens, on_progress=on_progress
+        trusted,
+        under_test,
+        prompts,
+        gates=gates or ParityGates.for_precision(precision),
+        max_new_tokens=max_new_tokens,
+        on_progress=on_progress,
     )
+
+
+def bundle_gates(bundle: Path) -> ParityGates:
+    """Return the default gates for the precision that a bundle's manifest names.
+
+    Raises:
+        ArtefactError: there is no manifest, or no such precision.
+    """
+    return ParityGates.for_precision(precision_of(bundle, read_manifest(bundle)))
 
 
 def reference_engine(folder: Path, *, is_steered: bool) -> ParityEngine:

@@ -82,12 +82,13 @@ class GraphCache:
         n_rows, n_heads, n_new, head_size = query.shape
         past_key, past_value = self.past[layer_index]
         total = past_key.shape[2] + n_new
-        tables = self.rotary.take() if self.rotary is not None else None
+        taken = self.rotary.take() if self.rotary is not None else None
+        tables = [] if taken is None else [table.to(query.dtype) for table in taken]
         output, *present = torch.onnx.ops.symbolic_multi_out(
             "com.microsoft::GroupQueryAttention",
-            [*map(_flat, heads), past_key, past_value, self.last_index, self.total, *(tables or ())],
+            [*map(_flat, heads), past_key, past_value, self.last_index, self.total, *tables],
             {
-                "do_rotary": int(tables is not None),
+                "do_rotary": int(bool(tables)),
                 "num_heads": n_heads,
                 "kv_num_heads": key.shape[1],
                 "scale": scale,

@@ -105,11 +105,15 @@ def _example(graph: PlainGraph | SteeredGraph) -> tuple[dict[str, Any], dict[str
     n_rows, n_new, n_past = 2, 3, 5
     body, free = graph.body, torch.export.Dim.DYNAMIC
     cache = (n_rows, body.n_kv_heads, n_past, body.head_size)
+
+    def empty() -> torch.Tensor:
+        return torch.zeros(cache, dtype=body.backbone.output_weight.dtype)
+
     arguments: dict[str, Any] = {
         "input_ids": torch.arange(n_rows * n_new).view(n_rows, n_new),
         "attention_mask": torch.ones(n_rows, n_past + n_new, dtype=torch.int64),
         "position_ids": torch.arange(n_past, n_past + n_new).repeat(n_rows, 1),
-        "past_key_values": [(torch.zeros(cache), torch.zeros(cache)) for _ in range(body.n_layers)],
+        "past_key_values": [(empty(), empty()) for _ in range(body.n_layers)],
     }
     dynamic: dict[str, Any] = {name: {0: free, 1: free} for name in ("input_ids", "attention_mask", "position_ids")}
     dynamic["past_key_values"] = [({0: free, 2: free}, {0: free, 2: free})] * body.n_layers

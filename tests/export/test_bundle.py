@@ -55,9 +55,11 @@ def test_a_bundle_holds_what_the_table_of_artefacts_says(llama_bundle: Path) -> 
     assert names == {
         "model.onnx", "model.onnx.data", "genai_config.json", "decoding.json", "config.json", "generation_config.json",
         "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "parity.json", "manifest.json", "README.md",
+        "presets",
     }  # fmt: skip
     manifest = read_json(llama_bundle / "manifest.json", schema="prosocial.manifest/1")
-    assert set(manifest["files"]) == names - {"manifest.json", "parity.json", "README.md"}
+    covered = names - {"manifest.json", "parity.json", "README.md", "presets"}
+    assert set(manifest["files"]) == covered | {"presets/fiction.onnx_adapter"}
     assert (manifest["kind"], manifest["profile"], manifest["context_length"]) == ("steered", "ort", 128)
     parity = read_json(llama_bundle / "parity.json", schema="prosocial.parity/1")
     assert parity["max_logit_difference"] < 1e-4 and parity["n_positions"] == 120

@@ -124,7 +124,7 @@ def test_a_flip_is_excused_only_inside_the_band(margin: float, near: bool) -> No
     (flip,) = found.flips
     assert (flip.token, flip.near_tie) == (1, near)
     assert flip.safe_in == ("reference" if margin > 0 else "bundle")
-    assert found.n_near_threshold == int(near)
+    assert found.threshold_distance is not None and (found.threshold_distance[0] <= TIES.risk) == near
 
 
 def test_without_margins_no_flip_is_excused() -> None:
@@ -218,7 +218,7 @@ def test_greedy_replies_that_part_at_a_near_tie_are_ambiguous_elsewhere_they_fai
     gates = ParityGates().with_thresholds("test", max_logit_difference=1.0, kl_p99=1.0)
     far = measure_parity(*_tied(0.05), PROMPTS, gates=gates)
     assert {gate.name for gate in far.gates if gate.verdict == Verdict.FAIL} == {
-        "top1_disagreements",
+        "top1_disagreement",
         "greedy_divergences",
     }
 
@@ -239,6 +239,8 @@ def test_a_risk_that_moves_across_the_threshold_is_a_flip() -> None:
         "token": token,
         "safe_in": "reference",
         "near_tie": False,
+        "plausibility_margin": pytest.approx(0.0, abs=5),
+        "safety_margin": pytest.approx(0.25, abs=0.25),
     }
     assert document["safe_set"]["sizes_differ"] == 1
 
@@ -246,13 +248,13 @@ def test_a_risk_that_moves_across_the_threshold_is_a_flip() -> None:
 def test_margins_are_computed_only_for_prompts_whose_safe_sets_differ() -> None:
     base, same = TableEngine(), TableEngine()
     document = measure_parity(base, same, PROMPTS).to_json()
-    assert (base.n_margins, same.n_margins, document["safe_set"]["n_near_threshold"]) == (0, 0, None)
+    assert (base.n_margins, same.n_margins, document["safe_set"]["n_positions_near_threshold"]) == (0, 0, None)
     token = int(np.flatnonzero(np.isfinite(base.score([7], []).logits[0]))[3])
     nudge = np.zeros((V, V))
     nudge[7, token] = 1.0
     document = measure_parity(base, TableEngine(risk_nudge=nudge), PROMPTS, max_new_tokens=1).to_json()
     assert document["safe_set"]["n_flips"] == base.n_margins == 1
-    assert document["safe_set"]["n_near_threshold"] >= 0
+    assert document["safe_set"]["n_positions_near_threshold"] >= 0
 
 
 def test_equal_replies_need_no_second_pass() -> None:
@@ -330,3 +332,67 @@ def test_margins_and_severity_at_their_edges() -> None:
     assert np.isinf(top_margin(np.array([[1.0]]))).all()
     assert worst([]) == Verdict.AMBIGUOUS
     assert worst([Verdict.PASS, Verdict.FAIL, Verdict.AMBIGUOUS]) == Verdict.FAIL
+
+
+INT8 = ParityGates.for_precision("int8")
+
+
+def _one_risk_moved(token: int = 3, by: float = 1.0) -> TableEngine:
+    """An engine whose risk of one token, after token 7, is another; what it reports as risk stays the same."""
+    token = int(np.flatnonzero(np.isfinite(TableEngine().score([7], []).logits[0]))[token])
+    nudge = np.zeros((V, V))
+    nudge[7, token] = by
+    return TableEngine(risk_nudge=nudge)
+
+
+def test_a_measured_band_excuses_the_noise_that_it_measures() -> None:
+    noise = np.random.default_rng(8).uniform(-0.012, 0.012, (V, V))
+    shaken = TableEngine(risk_nudge=noise, nudge=0.01 * noise)
+    prompts = {f"p{token}": [token] for token in range(V)}
+    strict, own = (measure_parity(TableEngine(), shaken, prompts, gates=gates) for gates in (None, INT8))
+    assert strict.verdict == Verdict.FAIL and own.verdict == Verdict.PASS
+    document = own.to_json()
+    bands = document["safe_set"]["bands"]
+    assert bands["set_by"] == "measured" and 0.01 < bands["risk"] < 0.04
+    assert own.ties.risk == pytest.approx(bands["risk"], rel=1e-5)
+    assert own.ties.logit == pytest.approx(2 * document["logit_difference"]["max"], rel=1e-5)
+    assert document["safe_set"]["n_near_ties"] == document["safe_set"]["n_flips"] > 0
+    assert document["safe_set"]["n_positions_near_threshold"] >= 1
+    assert {gate.set_by for gate in own.gates} <= {"always", "default", "default for int8"}
+    assert not {"max_logit_difference", "greedy_divergences", "kl_p99"} & {gate.name for gate in own.gates}
+
+
+def test_a_decision_outside_a_measured_band_fails_at_every_precision() -> None:
+    for precision in ("fp16", "int8", "int4"):
+        report = measure_parity(
+            TableEngine(), _one_risk_moved(), {"b": [7]}, gates=ParityGates.for_precision(precision), max_new_tokens=1
+        )
+        assert next(gate for gate in report.gates if gate.name == "flips").verdict == Verdict.FAIL
+    unsafe = measure_parity(_one_risk_moved(), TableEngine(), {"b": [7]}, gates=INT8, max_new_tokens=1).to_json()
+    assert unsafe["safe_set"]["n_unsafe_let_in"] == unsafe["safe_set"]["n_flips"] == 1
+
+
+def test_noise_that_would_excuse_everything_fails_by_its_own_gate() -> None:
+    loud = TableEngine(risk_nudge=np.random.default_rng(3).uniform(-0.4, 0.4, (V, V)))
+    report = measure_parity(TableEngine(), loud, PROMPTS, gates=INT8)
+    assert report.to_json()["safe_set"]["n_flips"] > 3
+    assert {gate.name: gate.verdict for gate in report.gates}["max_risk_difference"] == Verdict.FAIL
+
+
+def test_a_measured_band_of_broken_numbers_excuses_nothing() -> None:
+    class Broken(TableEngine):
+        def score(self, prompt: Sequence[int], reply: Sequence[int]) -> StepOutputs:
+            found = super().score(prompt, reply)
+            return replace(found, risk=np.full_like(found.risk, np.nan))
+
+    broken = Broken(risk_nudge=np.random.default_rng(4).uniform(-0.4, 0.4, (V, V)))
+    report = measure_parity(TableEngine(), broken, PROMPTS, gates=INT8)
+    flips = [flip for found in report.divergences.values() for flip in found.flips]
+    assert report.verdict == Verdict.FAIL and flips and not all(flip.near_tie for flip in flips)
+
+
+def test_a_most_likely_token_is_not_excused_by_the_noise_that_moved_it() -> None:
+    base, other = _tied(0.05)
+    report = measure_parity(base, other, PROMPTS, gates=INT8)
+    found = next(gate for gate in report.gates if gate.name == "top1_disagreement")
+    assert found.observed > 0 and not found.note

@@ -19,7 +19,8 @@ from prosocial.verify.comparison import ComparisonReport, compare
 from prosocial.verify.outcomes import Outcome
 from prosocial.verify.parity.divergence import Divergence
 from prosocial.verify.parity.gates import GateResult, Verdict
-from prosocial.verify.parity.measure import GreedyComparison, ParityReport
+from prosocial.verify.parity.judging import GreedyComparison
+from prosocial.verify.parity.measure import ParityReport
 from prosocial.verify.preferences import PreferenceEffect, preference_effects
 from prosocial.verify.probes import Probe
 from prosocial.verify.report import assemble, choose_samples, print_report, render_page, sample, write_report
@@ -90,7 +91,7 @@ def parity() -> ParityReport:
     import numpy as np
 
     zero, true = np.zeros(3), np.ones(3, dtype=bool)
-    found = Divergence(zero, np.array([0.0, 1e-7, np.inf]), true, zero, zero, (), 30, 2, 0)
+    found = Divergence(zero, np.array([0.0, 1e-7, np.inf]), true, zero, zero, (), 30, None, 0)
     gates = (
         GateResult("kl_p99", "KL divergence", float("inf"), 1e-5, Verdict.FAIL, "default"),
         GateResult("flips", "Tokens", 0, 0, Verdict.PASS, "default", "2 more at near ties"),
@@ -202,7 +203,7 @@ def test_parity_may_come_back_from_its_json(comparison: ComparisonReport, parity
     assert assemble(title="t", comparison=comparison, parity=read) == assemble(
         title="t", comparison=comparison, parity=parity
     )
-    with pytest.raises(ArtefactError, match="parity_report/1"):
+    with pytest.raises(ArtefactError, match="parity_report/2"):
         assemble(title="t", comparison=comparison, parity={"schema": "prosocial.parity/1"})
 
 

@@ -1,11 +1,13 @@
 """How far two engines are apart, position by position (pure functions of arrays)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..statistics.interval import scientific
 from .engines import Margins, StepOutputs
 
 Floats = NDArray[np.float64]
@@ -18,7 +20,7 @@ class Ties:
 
     Attributes:
         logit: a margin between two logits; twice what one logit may move.
-        risk: a margin between a risk and the threshold.
+        risk: a margin between a risk, added up over the categories, and the threshold.
     """
 
     logit: float
@@ -34,12 +36,22 @@ class Flip:
         token: its id.
         safe_in: the engine that lets it in, "reference" or "bundle".
         near_tie: whether the reference's own margin lies inside the band.
+        plausibility, safety: the reference's margins, as in `Margins`; NaN where they are not known.
+        one_is_closed: whether one engine found nothing safe at this position, so that its end tokens opened.
     """
 
     position: int
     token: int
     safe_in: str
     near_tie: bool
+    plausibility: float = np.nan
+    safety: float = np.nan
+    one_is_closed: bool = False
+
+    @property
+    def is_unsafe(self) -> bool:
+        """Whether the bundle lets in a token whose risk in the reference is above the threshold."""
+        return self.safe_in == "bundle" and self.safety < 0
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON."""
@@ -48,6 +60,8 @@ class Flip:
             "token": self.token,
             "safe_in": self.safe_in,
             "near_tie": self.near_tie,
+            "plausibility_margin": scientific(self.plausibility),
+            "safety_margin": scientific(self.safety),
         }
 
 
@@ -60,11 +74,11 @@ class Divergence:
         kl: [S] KL(reference || bundle) in nats, both renormalised on the tokens that both let in; infinite if none is.
         top1_agrees: [S] whether the most likely token is the same.
         top1_margin: [S] the reference's first logit minus its second.
-        risk: [S] largest difference of a risk; 0 without a gate.
+        risk: [S] difference of the risks, added up over the categories; 0 without a gate.
         flips: tokens in one safe set only.
         n_decisions: tokens that at least one engine lets in.
-        n_near_threshold: tokens whose risk in the reference lies inside the band around the threshold; None where the
-            safe sets are the same, as the margins are not computed then.
+        threshold_distance: [S] how close the risk of any token comes to the threshold in the reference; None where the
+            margins were not computed.
         n_broken: NaN or plus infinity among the logits and risks of either engine.
     """
 
@@ -75,29 +89,35 @@ class Divergence:
     risk: Floats
     flips: tuple[Flip, ...]
     n_decisions: int
-    n_near_threshold: int | None
+    threshold_distance: Floats | None
     n_broken: int
 
+    def under(self, ties: Ties) -> "Divergence":
+        """Return the same measurement, with its flips judged by other bands."""
+        return replace(self, flips=_judged(self.flips, ties))
 
-def divergence(reference: StepOutputs, bundle: StepOutputs, *, ties: Ties) -> Divergence:
+
+def divergence(reference: StepOutputs, bundle: StepOutputs, *, ties: Ties, always_margins: bool = False) -> Divergence:
     """Compare two engines on the same tokens.
 
-    Logits [S, V], risks [S, C] of both sides must have equal shapes.
+    Logits [S, V], risks [S, C] of both sides must have equal shapes. The reference's margins cost a pass of its own:
+    they are computed where the safe sets differ, or always.
     """
     left, right = reference.logits, bundle.logits
     in_left, in_right = np.isfinite(left), np.isfinite(right)
     difference, kl = _differences(left, right, in_left & in_right)
     risk = np.abs(reference.risk.astype(np.float64) - bundle.risk.astype(np.float64))
-    margins = reference.margins() if reference.margins and (in_left != in_right).any() else None
+    wanted = always_margins or bool((in_left != in_right).any())
+    margins = reference.margins() if reference.margins and wanted else None
     return Divergence(
         logit=difference,
         kl=kl,
         top1_agrees=_best(left) == _best(right),
         top1_margin=top_margin(left),
-        risk=risk.max(axis=1) if risk.shape[1] else np.zeros(len(risk)),
-        flips=_flips(reference, bundle, margins, ties),
+        risk=risk.sum(axis=1),
+        flips=_judged(_flips(reference, bundle, margins), ties),
         n_decisions=int((in_left | in_right).sum()),
-        n_near_threshold=None if margins is None else int((np.abs(margins.safety) <= ties.risk).sum()),
+        threshold_distance=None if margins is None else _threshold_distance(margins),
         n_broken=sum(_n_broken(part) for part in (reference.logits, bundle.logits, reference.risk, bundle.risk)),
     )
 
@@ -140,41 +160,53 @@ def _log_softmax(logits: Floats, rows: NDArray[np.intp], n_rows: int) -> Floats:
     return log_softmax
 
 
-def _flips(reference: StepOutputs, bundle: StepOutputs, margins: Margins | None, ties: Ties) -> tuple[Flip, ...]:
+def _threshold_distance(margins: Margins) -> Floats:
+    distance: Floats = np.where(np.isnan(margins.safety), np.inf, np.abs(margins.safety)).min(axis=1)
+    return distance.astype(np.float64)
+
+
+def _flips(reference: StepOutputs, bundle: StepOutputs, margins: Margins | None) -> list[Flip]:
     left, right = np.isfinite(reference.logits), np.isfinite(bundle.logits)
-    flips: list[Flip] = []
-    for position in np.flatnonzero((left != right).any(axis=1)):
-        found = [
-            Flip(
-                position=int(position),
-                token=int(token),
-                safe_in="reference" if left[position, token] else "bundle",
-                near_tie=margins is not None and _is_near_tie(margins, int(position), int(token), ties),
-            )
-            for token in np.flatnonzero(left[position] != right[position])
-        ]
-        one_is_closed = (reference.safe_set_size[position] == 0) != (bundle.safe_set_size[position] == 0)
-        flips += _excuse_end_tokens(found, margins) if one_is_closed else found
-    return tuple(flips)
-
-
-def _excuse_end_tokens(flips: list[Flip], margins: Margins | None) -> list[Flip]:
-    """Where one side found nothing safe, its end tokens opened in consequence: they share the other flips' cause."""
-    exempt = [margins is not None and bool(np.isposinf(margins.safety[flip.position, flip.token])) for flip in flips]
-    causes = [flip for flip, is_end in zip(flips, exempt, strict=True) if not is_end]
-    excused = bool(causes) and all(flip.near_tie for flip in causes)
+    closed = (reference.safe_set_size == 0) != (bundle.safe_set_size == 0)
     return [
-        replace(flip, near_tie=True) if is_end and excused else flip for flip, is_end in zip(flips, exempt, strict=True)
+        Flip(
+            position=int(position),
+            token=int(token),
+            safe_in="reference" if left[position, token] else "bundle",
+            near_tie=False,
+            plausibility=np.nan if margins is None else float(margins.plausibility[position, token]),
+            safety=np.nan if margins is None else float(margins.safety[position, token]),
+            one_is_closed=bool(closed[position]),
+        )
+        for position, token in zip(*np.nonzero(left != right), strict=True)
     ]
 
 
-def _is_near_tie(margins: Margins, position: int, token: int, ties: Ties) -> bool:
+def _judged(flips: Sequence[Flip], ties: Ties) -> tuple[Flip, ...]:
+    """Say of each flip whether it is a near tie.
+
+    Where one side found nothing safe, its end tokens opened in consequence: they share the other flips' cause.
+    """
+    judged = [replace(flip, near_tie=_is_near_tie(flip.plausibility, flip.safety, ties)) for flip in flips]
+    causes: dict[int, list[bool]] = {}
+    for flip in judged:
+        if not np.isposinf(flip.safety):
+            causes.setdefault(flip.position, []).append(flip.near_tie)
+    excused = {position for position, near in causes.items() if all(near)}
+    return tuple(
+        replace(flip, near_tie=True)
+        if flip.one_is_closed and np.isposinf(flip.safety) and flip.position in excused
+        else flip
+        for flip in judged
+    )
+
+
+def _is_near_tie(plausibility: float, safety: float, ties: Ties) -> bool:
     """Whether rounding could have turned the reference's decision on a token.
 
     A token that was let in turns if one of its two margins is small; one that was kept out turns only if every margin
     that kept it out is small. A risk that was not computed excuses nothing by itself.
     """
-    plausibility, safety = float(margins.plausibility[position, token]), float(margins.safety[position, token])
     if plausibility > 0 and safety >= 0:
         return plausibility <= ties.logit or safety <= ties.risk
     if np.isnan(safety):

@@ -6,8 +6,9 @@ from enum import StrEnum
 from typing import Any, Self
 
 from prosocial.editing.errors import UnknownNameError
+from prosocial.export.precision import Precision
 
-from ..statistics.interval import finite
+from ..statistics.interval import scientific
 from .divergence import Ties
 
 
@@ -19,6 +20,18 @@ class Verdict(StrEnum):
     FAIL = "fail"
 
 
+MEASURED: dict[str, float | None] = {
+    "max_logit_difference": None,
+    "kl_p99": None,
+    "greedy_divergences": None,
+    "logit_tie": None,
+    "risk_tie": None,
+}
+BY_PRECISION: dict[str, dict[str, float | None]] = {
+    "fp16": {"kl_mean": 1e-4, "top1_disagreement": 0.001, "max_risk_difference": 0.01},
+    "int8": {"kl_mean": 1e-3, "top1_disagreement": 0.01, "max_risk_difference": 0.05},
+    "int4": {"kl_mean": 1e-2, "top1_disagreement": 0.05, "max_risk_difference": 0.25},
+}
 SEVERITY = (Verdict.PASS, Verdict.AMBIGUOUS, Verdict.FAIL)
 
 
@@ -31,26 +44,49 @@ def worst(verdicts: list[Verdict]) -> Verdict:
 class ParityGates:
     """Thresholds. The defaults are for float32 on both sides: defaults, not truths.
 
+    None leaves a number without a gate: it is measured and reported all the same.
+
     Attributes:
         max_logit_difference: largest difference of a logit that both sides let in.
-        kl_p99: 99th percentile over positions of KL(reference || bundle), in nats.
+        max_risk_difference: largest difference of the risks of a position, added up over the categories.
+        kl_p99, kl_mean: over positions, of KL(reference || bundle), in nats.
         flips: tokens in one safe set only, near ties left out.
-        top1_disagreements: positions whose most likely token differs, near ties left out.
+        top1_disagreement: share of positions whose most likely token differs; near ties left out if the band is given.
         greedy_divergences: greedy replies that part outside a near tie.
-        logit_tie, risk_tie: bands inside which rounding alone may turn a decision.
+        logit_tie, risk_tie: bands inside which rounding alone may turn a decision; None: as wide as the largest
+            differences measured, twice that of a logit and once that of a risk.
         set_by: by name of a threshold, who set it; `default` where it does not say.
     """
 
-    max_logit_difference: float = 1e-3
-    kl_p99: float = 1e-5
+    max_logit_difference: float | None = 1e-3
+    max_risk_difference: float | None = 1e-3
+    kl_p99: float | None = 1e-5
+    kl_mean: float | None = None
     flips: int = 0
-    top1_disagreements: int = 0
-    greedy_divergences: int = 0
-    logit_tie: float = 2e-3  # both of two logits may move by max_logit_difference
-    risk_tie: float = 1e-3
+    top1_disagreement: float = 0.0
+    greedy_divergences: int | None = 0
+    logit_tie: float | None = 2e-3  # both of two logits may move by max_logit_difference
+    risk_tie: float | None = 1e-3
     set_by: Mapping[str, str] = field(default_factory=dict)
 
-    def with_thresholds(self, set_by: str, **thresholds: float) -> Self:
+    @classmethod
+    def for_precision(cls, precision: Precision) -> Self:
+        """Return the default gates for a bundle whose weights are in that precision, the reference in float32.
+
+        Logits and replies of a lower precision are measured, not gated; its decisions are, outside the noise that the
+        comparison itself measures. The limit on that noise keeps the band from excusing everything.
+
+        Example:
+            >>> gates = ParityGates.for_precision("int8")
+            >>> gates.kl_mean, gates.top1_disagreement, gates.who_set("kl_mean"), gates.risk_tie
+            (0.001, 0.01, 'default for int8', None)
+        """
+        if precision == "fp32":
+            return cls()
+        thresholds = MEASURED | BY_PRECISION[precision]
+        return cls().with_thresholds(f"default for {precision}", **thresholds)
+
+    def with_thresholds(self, set_by: str, **thresholds: float | None) -> Self:
         """Return gates with other thresholds and the name of who set them.
 
         Raises:
@@ -73,9 +109,16 @@ class ParityGates:
         return self.set_by.get(name, "default")
 
     @property
-    def ties(self) -> Ties:
-        """The bands."""
-        return Ties(logit=self.logit_tie, risk=self.risk_tie)
+    def are_bands_measured(self) -> bool:
+        """Whether a band is to be as wide as the differences measured."""
+        return self.logit_tie is None or self.risk_tie is None
+
+    def ties(self, *, logit_difference: float, risk_difference: float) -> Ties:
+        """Return the bands, given the largest differences measured."""
+        return Ties(
+            logit=2 * logit_difference if self.logit_tie is None else self.logit_tie,
+            risk=risk_difference if self.risk_tie is None else self.risk_tie,
+        )
 
 
 @dataclass(frozen=True)
@@ -109,11 +152,6 @@ class GateResult:
             "set_by": self.set_by,
             "note": self.note,
         }
-
-
-def scientific(value: float) -> float | None:
-    """Return a number with six significant digits, or None if it is not finite."""
-    return None if finite(value) is None else float(f"{value:.6g}")
 
 
 def gate(

@@ -1,39 +1,26 @@
 """The comparison of a bundle with its reference."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from prosocial.editing.errors import InputError
 
+from ..statistics.interval import scientific
 from ..statistics.proportions import clopper_pearson
 from .batches import equal_length_batches, rows_in_memory
-from .divergence import Divergence, divergence, top_margin
+from .divergence import Divergence, Ties, divergence, top_margin
 from .engines import ParityEngine, ScoredReply, StepOutputs
-from .gates import GateResult, ParityGates, Verdict, gate, scientific, worst
+from .gates import GateResult, ParityGates, Verdict, worst
+from .judging import GreedyComparison, bands, judge, percentile
 
-SCHEMA = "prosocial.parity_report/1"
+SCHEMA = "prosocial.parity_report/2"
+UNJUDGED = Ties(0.0, 0.0)  # the bands are known once everything is measured
 LISTED = 50  # flips and divergences in the JSON; the counts are of all
 PERCENTILES = (("median", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99_9", 99.9), ("max", 100.0))
-
-
-@dataclass(frozen=True)
-class GreedyComparison:
-    """The most likely replies of both engines to one prompt.
-
-    Attributes:
-        prompt_id: the prompt.
-        first_difference: index of the first token that differs; None if the replies are identical.
-        margin: the reference's first logit minus its second at that place; None if identical.
-        near_tie: whether that margin lies inside the band.
-    """
-
-    prompt_id: str
-    first_difference: int | None = None
-    margin: float | None = None
-    near_tie: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +33,7 @@ class ParityReport:
         divergences: by prompt, position by position (teacher forced on the reference's reply).
         greedy: one comparison per prompt.
         safe_set_sizes_differ: positions at which the engines report different sizes.
+        ties: the bands that flips were judged by. are_ties_measured: whether they follow from this measurement.
     """
 
     reference: str
@@ -54,6 +42,8 @@ class ParityReport:
     divergences: Mapping[str, Divergence]
     greedy: tuple[GreedyComparison, ...]
     safe_set_sizes_differ: int
+    ties: Ties = field(default_factory=lambda: ParityGates().ties(logit_difference=0.0, risk_difference=0.0))
+    are_ties_measured: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -68,11 +58,11 @@ class ParityReport:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON: summaries, not the arrays."""
         parted = [found for found in self.greedy if found.first_difference is not None]
+        firsts = [found.first_difference for found in parted if found.first_difference is not None]
         flips = [
             {"prompt": prompt, **flip.to_json()} for prompt, found in self.divergences.items() for flip in found.flips
         ]
         n_decisions = sum(found.n_decisions for found in self.divergences.values())
-        near = [found.n_near_threshold for found in self.divergences.values() if found.n_near_threshold is not None]
         bound = clopper_pearson(len(flips), max(1, n_decisions), side="upper").high
         return {
             "schema": SCHEMA,
@@ -90,9 +80,15 @@ class ParityReport:
             ),
             "safe_set": {
                 "n_decisions": n_decisions,
-                "n_near_threshold": sum(near) if near else None,
+                "bands": {
+                    "logit": scientific(self.ties.logit),
+                    "risk": scientific(self.ties.risk),
+                    "set_by": "measured" if self.are_ties_measured else "gates",
+                },
+                "n_positions_near_threshold": self._n_near_threshold(),
                 "n_flips": len(flips),
                 "n_near_ties": sum(flip["near_tie"] for flip in flips),
+                "n_unsafe_let_in": sum(flip.is_unsafe for found in self.divergences.values() for flip in found.flips),
                 "flip_share_at_most": scientific(bound),
                 "sizes_differ": self.safe_set_sizes_differ,
                 "flips": flips[:LISTED],
@@ -100,6 +96,7 @@ class ParityReport:
             "greedy": {
                 "n_identical": len(self.greedy) - len(parted),
                 "n": len(self.greedy),
+                "median_first_difference": median(firsts) if firsts else None,
                 "differences": [
                     {
                         "prompt": found.prompt_id,
@@ -111,6 +108,11 @@ class ParityReport:
                 ],
             },
         }
+
+    def _n_near_threshold(self) -> int | None:
+        """Positions where a token's risk comes as close to the threshold as the band is wide, where that was asked."""
+        known = [part.threshold_distance for part in self.divergences.values() if part.threshold_distance is not None]
+        return sum(int((distance <= self.ties.risk).sum()) for distance in known) if known else None
 
 
 def measure_parity(
@@ -149,11 +151,18 @@ def measure_parity(
         found |= _compare(reference, bundle, batch, gates, max_new_tokens)
         on_progress(len(found))
     parts = [found[name] for name in prompts]
-    divergences = {name: part.divergence for name, part in zip(prompts, parts, strict=True)}
-    greedy = tuple(part.greedy for part in parts)
-    sizes_differ = sum(part.sizes_differ for part in parts)
+    ties = bands({name: part.divergence for name, part in zip(prompts, parts, strict=True)}, gates)
+    divergences = {name: part.divergence.under(ties) for name, part in zip(prompts, parts, strict=True)}
+    greedy = tuple(part.greedy.under(ties) for part in parts)
     return ParityReport(
-        reference.name, bundle.name, _judge(divergences, greedy, gates), divergences, greedy, sizes_differ
+        reference.name,
+        bundle.name,
+        judge(divergences, greedy, gates, ties),
+        divergences,
+        greedy,
+        sum(part.sizes_differ for part in parts),
+        ties,
+        gates.are_bands_measured,
     )
 
 
@@ -198,8 +207,8 @@ def _compare(
 def _found(name: str, left: ScoredReply, right: ScoredReply, forced: StepOutputs, gates: ParityGates) -> _Found:
     _check_shapes(name, left.outputs, forced)
     return _Found(
-        divergence(left.outputs, forced, ties=gates.ties),
-        _greedy_comparison(name, left.tokens, right.tokens, left.outputs, gates),
+        divergence(left.outputs, forced, ties=UNJUDGED, always_margins=gates.are_bands_measured),
+        _greedy_comparison(name, left.tokens, right.tokens, left.outputs),
         int((left.outputs.safe_set_size != forced.safe_set_size).sum()),
     )
 
@@ -214,73 +223,15 @@ def _check_shapes(name: str, left: StepOutputs, right: StepOutputs) -> None:
             )
 
 
-def _greedy_comparison(
-    name: str, reply: list[int], other: list[int], scored: StepOutputs, gates: ParityGates
-) -> GreedyComparison:
+def _greedy_comparison(name: str, reply: list[int], other: list[int], scored: StepOutputs) -> GreedyComparison:
     """Find where the replies part; there the reference's decisions are known, as the tokens before are the same."""
     if reply == other:
         return GreedyComparison(name)
     shared = min(len(reply), len(other))
     first = next((at for at in range(shared) if reply[at] != other[at]), shared)
     if first >= len(scored.logits):
-        return GreedyComparison(name, first, None, False)
-    margin = float(top_margin(scored.logits[first : first + 1])[0])
-    return GreedyComparison(name, first, margin, margin <= gates.logit_tie)
-
-
-def _judge(
-    found: Mapping[str, Divergence], greedy: Sequence[GreedyComparison], gates: ParityGates
-) -> tuple[GateResult, ...]:
-    parts = list(found.values())
-    n_broken = sum(part.n_broken for part in parts)
-    flips = [flip for part in parts for flip in part.flips]
-    near_flips = sum(flip.near_tie for flip in flips)
-    disagree = np.concatenate([~part.top1_agrees for part in parts])
-    near_top = disagree & (np.concatenate([part.top1_margin for part in parts]) <= gates.logit_tie)
-    parted = [one for one in greedy if one.first_difference is not None]
-    near_parted = sum(one.near_tie for one in parted)
-    kl = np.concatenate([part.kl for part in parts])
-    return (
-        GateResult("broken", "Numbers that are NaN or infinite", n_broken, 0, _none_of(n_broken), "always", ""),
-        gate(
-            "max_logit_difference",
-            "Largest difference of a logit",
-            float(max(part.logit.max() for part in parts)),
-            gates,
-        ),
-        gate("kl_p99", "KL divergence, 99th percentile (nats)", _percentile(kl, 99.0), gates),
-        gate(
-            "flips",
-            "Tokens that only one side calls safe",
-            len(flips) - near_flips,
-            gates,
-            note=f"{near_flips} more at near ties" if near_flips else "",
-        ),
-        gate(
-            "top1_disagreements",
-            "Positions with another most likely token",
-            int(disagree.sum() - near_top.sum()),
-            gates,
-            note=f"{int(near_top.sum())} more at near ties" if near_top.any() else "",
-        ),
-        gate(
-            "greedy_divergences",
-            "Greedy replies that part",
-            len(parted) - near_parted,
-            gates,
-            near_ties=near_parted,
-            note=f"{near_parted} more at near ties" if near_parted else "",
-        ),
-    )
-
-
-def _none_of(count: int) -> Verdict:
-    return Verdict.FAIL if count else Verdict.PASS
-
-
-def _percentile(values: "np.ndarray[Any, np.dtype[np.float64]]", percent: float) -> float:
-    """The smallest value that at least `percent` of the values do not exceed (no interpolation: infinity stays)."""
-    return float(np.quantile(values, percent / 100, method="inverted_cdf"))
+        return GreedyComparison(name, first)
+    return GreedyComparison(name, first, float(top_margin(scored.logits[first : first + 1])[0]))
 
 
 def _summary(found: Mapping[str, Divergence], part: str) -> dict[str, Any]:
@@ -289,5 +240,5 @@ def _summary(found: Mapping[str, Divergence], part: str) -> dict[str, Any]:
     values = np.concatenate(list(columns.values()))
     worst_name = max(columns, key=lambda name: columns[name].max())
     summary: dict[str, Any] = {"mean": scientific(float(values.mean()))}
-    summary |= {name: scientific(_percentile(values, percent)) for name, percent in PERCENTILES}
+    summary |= {name: scientific(percentile(values, percent)) for name, percent in PERCENTILES}
     return summary | {"worst": {"prompt": worst_name, "position": int(columns[worst_name].argmax())}}

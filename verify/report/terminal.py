@@ -33,7 +33,7 @@ def print_report(document: Mapping[str, Any], console: Console) -> None:
 
 
 def print_parity(parity: Mapping[str, Any], console: Console) -> None:
-    """Print the JSON of a `ParityReport` alone: its verdict and its gates."""
+    """Print the JSON of a `ParityReport` alone: its verdict, its gates, how far the two are apart, what was decided."""
     verdict = parity["verdict"]
     console.print(
         Text.assemble(
@@ -43,6 +43,10 @@ def print_parity(parity: Mapping[str, Any], console: Console) -> None:
         )
     )
     console.print(parity_table(parity))
+    console.print()
+    console.print(distance_table(parity))
+    for line in wording.decision_lines(parity):
+        console.print(Text(line), highlight=False)
 
 
 def rate_table(comparison: Mapping[str, Any], *, width: int = WIDE) -> Table:
@@ -107,6 +111,20 @@ def parity_table(parity: Mapping[str, Any]) -> Table:
             gate["set_by"],
             Text(gate["verdict"], style=VERDICT_STYLES[gate["verdict"]]),
         )
+    return table
+
+
+def distance_table(parity: Mapping[str, Any]) -> Table:
+    """Return how far logits, distributions and risks are apart."""
+    table = _table()
+    for name in ("measured", "median", "p99", "max"):
+        table.add_column(name, justify="left" if name == "measured" else "right")
+    for title, name in (
+        ("logit difference", "logit_difference"),
+        ("KL where both let in (nats)", "kl"),
+        ("risk difference, added up", "risk_difference"),
+    ):
+        table.add_row(title, *(wording.number(parity[name][column]) for column in ("median", "p99", "max")))
     return table
 
 

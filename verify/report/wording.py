@@ -98,3 +98,22 @@ def is_clear(interval: Mapping[str, Any]) -> bool:
 
 def _widest(one: float | None, other: float | None, choose: Any) -> float | None:
     return None if one is None or other is None else choose(one, other)
+
+
+def decision_lines(parity: Mapping[str, Any]) -> list[str]:
+    """Return what a parity report found of the decisions and the replies, in sentences."""
+    found, greedy = parity["safe_set"], parity["greedy"]
+    bands, near = found["bands"], found["n_positions_near_threshold"]
+    inside, n_flips = found["n_near_ties"], found["n_flips"]
+    lines = [
+        f"{n_flips:,} of {found['n_decisions']:,} safety decisions differ: {inside:,} inside the noise band, "
+        f"{n_flips - inside:,} outside; {found['n_unsafe_let_in']:,} let in a token that the reference calls unsafe",
+        f"the band ({bands['set_by']}): risk within {number(bands['risk'])} of the threshold, "
+        f"logit within {number(bands['logit'])} of the last plausible one"
+        + ("" if near is None else f"; at {near:,} positions a risk lies that near"),
+        f"most likely token the same at {percent(parity['top1_agreement'])} of {parity['n_positions']:,} positions; "
+        f"{greedy['n_identical']:,} of {greedy['n']:,} greedy replies are identical",
+    ]
+    if greedy["median_first_difference"] is not None:
+        lines[-1] += f", the others part after {greedy['median_first_difference']:g} tokens (median)"
+    return lines

@@ -59,3 +59,8 @@ class Interval:
 def finite(value: float) -> float | None:
     """Return `value` rounded to 9 decimals, or None if it is not finite (JSON has no infinity)."""
     return round(float(value), 9) + 0.0 if math.isfinite(value) else None
+
+
+def scientific(value: float) -> float | None:
+    """Return a number with six significant digits, or None if it is not finite."""
+    return None if finite(value) is None else float(f"{value:.6g}")

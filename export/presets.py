@@ -1,0 +1,40 @@
+"""Presets for clients of the raw graph: one adapter file for each named safety config (torch-free).
+
+onnxruntime-genai silently ignores what `set_model_input` gives for an input that has a default, but it honours an
+adapter, as every client of ONNX Runtime does (`RunOptions.add_active_adapter`). A preset holds the four controls under
+the names of their graph inputs; the ceilings are constants of the graph and bind it like any other input. The text of
+the safety config is not in it: the client puts that into the system prompt.
+"""
+
+from pathlib import Path
+
+from prosocial.editing.files import storage_errors
+
+from .decoding import DecodingConfig
+from .session import import_runtime
+from .steering import Steering, control_arrays
+
+PRESET_FOLDER = "presets"
+SUFFIX = ".onnx_adapter"
+
+
+def write_presets(folder: Path, config: DecodingConfig) -> list[Path]:
+    """Write `presets/NAME.onnx_adapter` for each safety config into a bundle; return the files.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+    """
+    runtime = import_runtime()
+    written = []
+    for name in sorted(config.safety_configs):
+        controls = control_arrays(config, [Steering(safety_config=name)]).as_inputs()
+        adapter = runtime.AdapterFormat()
+        adapter.set_adapter_version(1)
+        adapter.set_model_version(1)
+        adapter.set_parameters({at: runtime.OrtValue.ortvalue_from_numpy(value) for at, value in controls.items()})
+        path = folder / PRESET_FOLDER / f"{name}{SUFFIX}"
+        with storage_errors(folder):
+            path.parent.mkdir(exist_ok=True)
+            adapter.export_adapter(str(path))
+        written.append(path)
+    return written

@@ -1,0 +1,114 @@
+"""What is found of a bundle, held against the gates."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .divergence import Divergence, Ties
+from .gates import GateResult, ParityGates, Verdict, gate
+
+
+@dataclass(frozen=True)
+class GreedyComparison:
+    """The most likely replies of both engines to one prompt.
+
+    Attributes:
+        prompt_id: the prompt.
+        first_difference: index of the first token that differs; None if the replies are identical.
+        margin: the reference's first logit minus its second at that place; None if identical.
+        near_tie: whether that margin lies inside the band.
+    """
+
+    prompt_id: str
+    first_difference: int | None = None
+    margin: float | None = None
+    near_tie: bool = False
+
+    def under(self, ties: Ties) -> "GreedyComparison":
+        """Return the same comparison, judged by other bands."""
+        return replace(self, near_tie=self.margin is not None and self.margin <= ties.logit)
+
+
+def bands(found: Mapping[str, Divergence], gates: ParityGates) -> Ties:
+    """Return the bands that the gates give, or that follow from what was measured."""
+    parts = list(found.values())
+    return gates.ties(
+        logit_difference=float(max(part.logit.max() for part in parts)),
+        risk_difference=float(max(part.risk.max() for part in parts)),
+    )
+
+
+def judge(
+    found: Mapping[str, Divergence], greedy: Sequence[GreedyComparison], gates: ParityGates, ties: Ties
+) -> tuple[GateResult, ...]:
+    """Return one result for each number that has a gate; `found` and `greedy` are judged by `ties` already."""
+    parts = list(found.values())
+    n_broken = sum(part.n_broken for part in parts)
+    broken = GateResult("broken", "Numbers that are NaN or infinite", n_broken, 0, _none_of(n_broken), "always", "")
+    rest = (*_distances(parts, gates), *_decisions(parts, gates, ties), *_replies(greedy, gates))
+    return (broken, *(result for result in rest if result is not None))
+
+
+def _distances(parts: Sequence[Divergence], gates: ParityGates) -> list[GateResult | None]:
+    kl = np.concatenate([part.kl for part in parts])
+    observed = {
+        "max_logit_difference": ("Largest difference of a logit", max(float(part.logit.max()) for part in parts)),
+        "max_risk_difference": ("Largest difference of a risk", max(float(part.risk.max()) for part in parts)),
+        "kl_p99": ("KL divergence, 99th percentile (nats)", percentile(kl, 99.0)),
+        "kl_mean": ("KL divergence, mean (nats)", float(kl.mean())),
+    }
+    return [
+        None if getattr(gates, name) is None else gate(name, title, value, gates)
+        for name, (title, value) in observed.items()
+    ]
+
+
+def _decisions(parts: Sequence[Divergence], gates: ParityGates, ties: Ties) -> list[GateResult]:
+    flips = [flip for part in parts for flip in part.flips]
+    near_flips = sum(flip.near_tie for flip in flips)
+    disagree = np.concatenate([~part.top1_agrees for part in parts])
+    near_top = disagree & (np.concatenate([part.top1_margin for part in parts]) <= ties.logit)
+    if gates.logit_tie is None:  # a band as wide as the largest difference would excuse every one
+        near_top = np.zeros_like(near_top)
+    return [
+        gate("flips", "Tokens that only one side calls safe", len(flips) - near_flips, gates, note=_more(near_flips)),
+        gate(
+            "top1_disagreement",
+            "Share of positions with another most likely token",
+            float((disagree & ~near_top).mean()),
+            gates,
+            note=_more(int(near_top.sum())),
+        ),
+    ]
+
+
+def _replies(greedy: Sequence[GreedyComparison], gates: ParityGates) -> list[GateResult]:
+    if gates.greedy_divergences is None:
+        return []
+    parted = [one for one in greedy if one.first_difference is not None]
+    near = sum(one.near_tie for one in parted)
+    return [
+        gate(
+            "greedy_divergences",
+            "Greedy replies that part",
+            len(parted) - near,
+            gates,
+            near_ties=near,
+            note=_more(near),
+        )
+    ]
+
+
+def _more(near: int) -> str:
+    return f"{near} more at near ties" if near else ""
+
+
+def _none_of(count: int) -> Verdict:
+    return Verdict.FAIL if count else Verdict.PASS
+
+
+def percentile(values: "np.ndarray[Any, np.dtype[np.float64]]", percent: float) -> float:
+    """The smallest value that at least `percent` of the values do not exceed (no interpolation: infinity stays)."""
+    return float(np.quantile(values, percent / 100, method="inverted_cdf"))
