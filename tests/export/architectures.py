@@ -57,6 +57,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "smollm3": ("SmolLM3Config", SIZE | {"no_rope_layers": [1, 0]}),
     "qwen3 moe": ("Qwen3MoeConfig", SIZE | HEADS | EXPERTS | {"num_experts": 4, "moe_intermediate_size": 24}),
     "mixtral": ("MixtralConfig", SIZE | EXPERTS | {"num_local_experts": 4}),
+    "cohere": ("CohereConfig", SIZE | {"logit_scale": 0.5}),
     "phi-3 long": ("Phi3Config", SIZE | {"original_max_position_embeddings": 32, "rope_parameters": LONG}),
     "gpt-oss": ("GptOssConfig", WINDOWED | HEADS | EXPERTS | {"num_local_experts": 4, "rope_parameters": LLAMA3}),
     "bloom": ("BloomConfig", {"vocab_size": VOCABULARY, "hidden_size": 64, "n_layer": 2, "n_head": 4}),

@@ -104,7 +104,7 @@ def test_the_file_says_what_genai_expects(bundle_folder: Path) -> None:
     assert shapes["input_ids"] == ["batch_size", "sequence_length"]
     assert shapes["past_key_values.1.value"] == ["batch_size", 2, "past_sequence_length", 8]
     assert shapes["present.0.key"] == ["batch_size", 2, "total_sequence_length", 8]
-    assert shapes["logits"] == ["batch_size", "sequence_length", 200]
+    assert shapes["logits"] == ["batch_size", "logits_length", 200]
     assert {"preference", "allowed", "harm_threshold", "reward_scale"} <= {
         item.name for item in graph.graph.initializer
     }
@@ -221,3 +221,16 @@ def test_a_layer_that_goes_its_own_way_is_refused_while_tracing(pico: Any, tmp_p
     with pytest.raises(InputError, match="use --profile portable"):
         trace_graph(PlainGraph(Backbone(model), "ort").eval(), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("n_kept", [1, 2, 4, 9])
+def test_the_last_positions_alone_decide_alike(bundle_folder: Path, n_kept: int) -> None:
+    session = Bundle.open(bundle_folder, threads=1).session
+    ids = np.random.default_rng(0).integers(2, 200, (2, 4))
+    everything, _ = session.run(ids, 0, session.new_cache(2, 5), None)
+    last, cache = session.run(ids, 0, session.new_cache(2, 5), None, n_kept)
+    for name, values in everything.items():
+        assert values.shape[:2] == (2, 4) and last[name].shape[:2] == (2, min(n_kept, 4))
+        np.testing.assert_allclose(last[name], values[:, -n_kept:], atol=1e-5)
+    step, _ = session.run(ids[:, :1], 4, cache, None, n_kept)
+    assert step["logits"].shape[1] == 1
