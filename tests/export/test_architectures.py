@@ -120,10 +120,9 @@ def test_the_graph_is_the_model(tmp_path: Path, name: str, profile: Any) -> None
             prompt = torch.cat([prompt, torch.from_numpy(own_logits(model, prompt)[:, -1:].argmax(-1))], dim=1)
         assert greedy(session, ids[:, :length]) == prompt[:, length:].tolist()
 
-    alike = torch.cat(
-        [ids[:1, :26].expand(3, -1), ids[:, 26:]], dim=1
-    )  # what they share is read once, across the window
-    assert shared_prefix(alike.numpy()) == 26
+    # What rows share is read once, beyond the window; then more than one token of each.
+    alike = torch.cat([ids[:1, :28].expand(9, -1), ids[:, 28:].repeat(3, 1)], dim=1)
+    assert shared_prefix(alike.numpy()) == 28
     stream = GraphEngine(session, None, None).prefill(alike.numpy(), None, capacity=30)
     np.testing.assert_allclose(stream.decision.logits, own_logits(model, alike)[:, -1], rtol=0, atol=TOLERANCE)
 
