@@ -79,11 +79,20 @@ class Backbone(nn.Module):
         ids = (torch.arange(8, device=self.output_weight.device)[None] * 7 + 3) % size
         ours, own = self.logits(self.hidden(ids)), self.model(input_ids=ids, use_cache=False).logits
         difference = float((ours - own).abs().max())
+        if not torch.isfinite(own).all():
+            raise InputError(
+                f"{type(self.model).__name__} should give finite logits, they are not: {_broken_weights(self.model)}"
+            )
         if not difference <= AGREEMENT * max(1.0, float(own.abs().max())):
             raise InputError(
                 f"{type(self.model).__name__} should give the same logits from its last hidden state as by itself, "
                 f"the largest difference is {difference:.3g}: this architecture is not supported"
             )
+
+
+def _broken_weights(model: PreTrainedModel) -> str:
+    broken = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+    return f"NaN or infinity in {', '.join(broken[:3])}" if broken else "its weights are finite, but it overflows"
 
 
 def rope_parameters(text: Any) -> list[dict[str, Any]]:

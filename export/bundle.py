@@ -93,10 +93,20 @@ def precision_of(folder: Path, manifest: Mapping[str, Any]) -> Precision:
 
 
 def _bundle_options(folder: Path) -> dict[str, Any]:
-    """Return the session options that the bundle asks for."""
+    """Return the session options that the bundle asks for.
+
+    Raises:
+        ArtefactError: `genai_config.json` has another shape.
+    """
     path = folder / "genai_config.json"
-    decoder = read_json(path).get("model", {}).get("decoder", {}) if path.is_file() else {}
-    return dict(decoder.get("session_options", {}))
+    if not path.is_file():
+        return {}
+    found: dict[str, Any] = read_json(path)
+    for name in ("model", "decoder", "session_options"):
+        found = found.get(name, {})
+        if not isinstance(found, dict):
+            raise ArtefactError(f"{path} should hold an object at {name}, found {type(found).__name__}")
+    return found
 
 
 def _require_rule(folder: Path, session: GraphSession, config: DecodingConfig | None) -> None:

@@ -20,6 +20,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "dm
 LOGITS_TO_KEEP = "logits_to_keep"  # input: how many of the last positions get logits; 0, the default: all
 ALLOWED_OPTIONS = ("intra_op_num_threads", "inter_op_num_threads", "log_severity_level")
 ERRORS_ONLY = 3
+MISSING_OPERATOR = ("is not a registered function/op", "No Op registered", "Could not find an implementation")
 CACHE_DTYPES: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
@@ -87,7 +88,7 @@ class GraphSession:
         try:
             self.session = runtime.InferenceSession(str(path), settings, providers=chosen)
         except Exception as error:  # onnxruntime's own errors have no common base below Exception
-            raise ArtefactError(f"{path} should load in ONNX Runtime: {error!s:.300}") from error
+            raise ArtefactError(_load_failure(path, str(error), runtime.__version__)) from error
         self.runtime, self.device, self.shares_cache = runtime, provider, shares_cache
         inputs = {value.name: value for value in self.session.get_inputs()}
         shapes = {name: value.shape for name, value in inputs.items()}
@@ -172,6 +173,16 @@ class GraphSession:
 
     def _on_device(self, array: NDArray[np.floating[Any]]) -> Any:
         return self.runtime.OrtValue.ortvalue_from_numpy(array, self.device, 0)
+
+
+def _load_failure(path: Path, said: str, version: str) -> str:
+    reason = " ".join(said.split())
+    if any(words in reason for words in MISSING_OPERATOR):
+        return (
+            f"{path} should need only operators that onnxruntime has, {version} lacks one: {reason:.500}; install a "
+            "newer onnxruntime, or export with --profile portable"
+        )
+    return f"{path} should load in ONNX Runtime {version}: {reason:.500}; fetch or export the bundle again"
 
 
 def _cache_dtype(path: Path, name: str) -> type[np.floating[Any]]:

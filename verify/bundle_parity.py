@@ -11,6 +11,7 @@ from prosocial.export.manifest import read_manifest
 
 from .parity.engines import ParityEngine
 from .parity.gates import ParityGates
+from .parity.graph_margins import GraphMargins
 from .parity.measure import ParityReport, measure_parity
 from .parity.stepping import SteppingEngine
 from .probes import Probe
@@ -65,13 +66,19 @@ def verify_bundle(
     tokenizer = ChatTokenizer(reference)
     prompts = parity_prompts(opened.tokenizer, tokenizer, probes or default_probes())
     precision = precision_of(bundle, opened.manifest)
-    under_test = SteppingEngine(opened.engine, name=ENGINE_NAMES[precision], end_ids=opened.tokenizer.end_ids)
+    gates = gates or ParityGates.for_precision(precision)
+    under_test = SteppingEngine(
+        opened.engine,
+        name=ENGINE_NAMES[precision],
+        end_ids=opened.tokenizer.end_ids,
+        margins=GraphMargins(opened) if opened.config and gates.are_bands_measured else None,
+    )
     trusted = reference_engine(reference, is_steered=opened.config is not None)
     return measure_parity(
         trusted,
         under_test,
         prompts,
-        gates=gates or ParityGates.for_precision(precision),
+        gates=gates,
         max_new_tokens=max_new_tokens,
         on_progress=on_progress,
     )

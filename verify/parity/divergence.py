@@ -74,12 +74,14 @@ class Divergence:
         kl: [S] KL(reference || bundle) in nats, both renormalised on the tokens that both let in; infinite if none is.
         top1_agrees: [S] whether the most likely token is the same.
         top1_margin: [S] the reference's first logit minus its second.
-        risk: [S] difference of the risks, added up over the categories; 0 without a gate.
+        risk: [S] largest difference of a risk; 0 without a gate.
         flips: tokens in one safe set only.
         n_decisions: tokens that at least one engine lets in.
         threshold_distance: [S] how close the risk of any token comes to the threshold in the reference; None where the
             margins were not computed.
         n_broken: NaN or plus infinity among the logits and risks of either engine.
+        token_risk: [S] largest difference of the risk that a plausible token is let in by, added up over the
+            categories; None where the margins of both were not computed.
     """
 
     logit: Floats
@@ -91,6 +93,7 @@ class Divergence:
     n_decisions: int
     threshold_distance: Floats | None
     n_broken: int
+    token_risk: Floats | None = None
 
     def under(self, ties: Ties) -> "Divergence":
         """Return the same measurement, with its flips judged by other bands."""
@@ -109,16 +112,18 @@ def divergence(reference: StepOutputs, bundle: StepOutputs, *, ties: Ties, alway
     risk = np.abs(reference.risk.astype(np.float64) - bundle.risk.astype(np.float64))
     wanted = always_margins or bool((in_left != in_right).any())
     margins = reference.margins() if reference.margins and wanted else None
+    others = bundle.margins() if bundle.margins and always_margins else None
     return Divergence(
         logit=difference,
         kl=kl,
         top1_agrees=_best(left) == _best(right),
         top1_margin=top_margin(left),
-        risk=risk.sum(axis=1),
+        risk=risk.max(axis=1) if risk.shape[1] else np.zeros(len(risk)),
         flips=_judged(_flips(reference, bundle, margins), ties),
         n_decisions=int((in_left | in_right).sum()),
         threshold_distance=None if margins is None else _threshold_distance(margins),
         n_broken=sum(_n_broken(part) for part in (reference.logits, bundle.logits, reference.risk, bundle.risk)),
+        token_risk=None if margins is None or others is None else _token_risk(margins, others),
     )
 
 
@@ -158,6 +163,14 @@ def _log_softmax(logits: Floats, rows: NDArray[np.intp], n_rows: int) -> Floats:
     total = np.bincount(rows, np.exp(shifted), n_rows)
     log_softmax: Floats = shifted - np.log(total[rows])
     return log_softmax
+
+
+def _token_risk(first: Margins, second: Margins) -> Floats:
+    """Return [S]: the largest difference of a token's risk, among those that both computed."""
+    both = np.isfinite(first.safety) & np.isfinite(second.safety)
+    left, right = (np.where(both, side.safety, 0.0).astype(np.float64) for side in (first, second))
+    largest: Floats = np.abs(left - right).max(axis=1)
+    return largest
 
 
 def _threshold_distance(margins: Margins) -> Floats:

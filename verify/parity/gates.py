@@ -22,15 +22,16 @@ class Verdict(StrEnum):
 
 MEASURED: dict[str, float | None] = {
     "max_logit_difference": None,
+    "max_risk_difference": None,
     "kl_p99": None,
     "greedy_divergences": None,
     "logit_tie": None,
     "risk_tie": None,
 }
 BY_PRECISION: dict[str, dict[str, float | None]] = {
-    "fp16": {"kl_mean": 1e-4, "top1_disagreement": 0.001, "max_risk_difference": 0.01},
-    "int8": {"kl_mean": 1e-3, "top1_disagreement": 0.01, "max_risk_difference": 0.05},
-    "int4": {"kl_mean": 1e-2, "top1_disagreement": 0.05, "max_risk_difference": 0.25},
+    "fp16": {"kl_mean": 1e-4, "top1_disagreement": 0.001, "token_risk_p99": 0.005},
+    "int8": {"kl_mean": 1e-3, "top1_disagreement": 0.01, "token_risk_p99": 0.15},
+    "int4": {"kl_mean": 1e-2, "top1_disagreement": 0.05, "token_risk_p99": 0.25},
 }
 SEVERITY = (Verdict.PASS, Verdict.AMBIGUOUS, Verdict.FAIL)
 
@@ -48,18 +49,21 @@ class ParityGates:
 
     Attributes:
         max_logit_difference: largest difference of a logit that both sides let in.
-        max_risk_difference: largest difference of the risks of a position, added up over the categories.
-        kl_p99, kl_mean: over positions, of KL(reference || bundle), in nats.
+        max_risk_difference: largest difference of a risk that both report.
+        token_risk_p99: 99th percentile over positions of the largest difference of a plausible token's risk.
+        kl_p99, kl_mean: over positions, of KL(reference || bundle), in nats; the mean leaves out positions where no
+            token is let in by both, which the flips count.
         flips: tokens in one safe set only, near ties left out.
         top1_disagreement: share of positions whose most likely token differs; near ties left out if the band is given.
         greedy_divergences: greedy replies that part outside a near tie.
-        logit_tie, risk_tie: bands inside which rounding alone may turn a decision; None: as wide as the largest
-            differences measured, twice that of a logit and once that of a risk.
+        logit_tie, risk_tie: bands inside which rounding alone may turn a decision; None: measured, from twice the 99th
+            percentile of the differences, so that a rare large one excuses nothing, least of all itself.
         set_by: by name of a threshold, who set it; `default` where it does not say.
     """
 
     max_logit_difference: float | None = 1e-3
     max_risk_difference: float | None = 1e-3
+    token_risk_p99: float | None = None
     kl_p99: float | None = 1e-5
     kl_mean: float | None = None
     flips: int = 0
@@ -113,11 +117,11 @@ class ParityGates:
         """Whether a band is to be as wide as the differences measured."""
         return self.logit_tie is None or self.risk_tie is None
 
-    def ties(self, *, logit_difference: float, risk_difference: float) -> Ties:
-        """Return the bands, given the largest differences measured."""
+    def ties(self, *, logit_noise: float, risk_noise: float) -> Ties:
+        """Return the bands, given how far one logit and the risk of one token move by noise."""
         return Ties(
-            logit=2 * logit_difference if self.logit_tie is None else self.logit_tie,
-            risk=risk_difference if self.risk_tie is None else self.risk_tie,
+            logit=2 * logit_noise if self.logit_tie is None else self.logit_tie,  # both of two logits may move
+            risk=risk_noise if self.risk_tie is None else self.risk_tie,
         )
 
 

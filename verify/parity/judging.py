@@ -9,6 +9,8 @@ import numpy as np
 from .divergence import Divergence, Ties
 from .gates import GateResult, ParityGates, Verdict, gate
 
+NOISE = 2.0  # times the 99th percentile over positions
+
 
 @dataclass(frozen=True)
 class GreedyComparison:
@@ -34,10 +36,15 @@ class GreedyComparison:
 def bands(found: Mapping[str, Divergence], gates: ParityGates) -> Ties:
     """Return the bands that the gates give, or that follow from what was measured."""
     parts = list(found.values())
+    logit = np.concatenate([part.logit for part in parts])
     return gates.ties(
-        logit_difference=float(max(part.logit.max() for part in parts)),
-        risk_difference=float(max(part.risk.max() for part in parts)),
+        logit_noise=NOISE * percentile(logit, 99.0), risk_noise=NOISE * percentile(token_risk(parts), 99.0)
     )
+
+
+def token_risk(parts: Sequence[Divergence]) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    """Return by position how far a plausible token's risk is off; where that was not asked, a reported risk."""
+    return np.concatenate([part.risk if part.token_risk is None else part.token_risk for part in parts])
 
 
 def judge(
@@ -57,7 +64,8 @@ def _distances(parts: Sequence[Divergence], gates: ParityGates) -> list[GateResu
         "max_logit_difference": ("Largest difference of a logit", max(float(part.logit.max()) for part in parts)),
         "max_risk_difference": ("Largest difference of a risk", max(float(part.risk.max()) for part in parts)),
         "kl_p99": ("KL divergence, 99th percentile (nats)", percentile(kl, 99.0)),
-        "kl_mean": ("KL divergence, mean (nats)", float(kl.mean())),
+        "kl_mean": ("KL divergence, mean (nats)", float(kl[~np.isinf(kl)].mean()) if np.isfinite(kl).any() else np.inf),
+        "token_risk_p99": ("Difference of a token's risk, 99th percentile", percentile(token_risk(parts), 99.0)),
     }
     return [
         None if getattr(gates, name) is None else gate(name, title, value, gates)

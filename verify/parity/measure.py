@@ -42,7 +42,7 @@ class ParityReport:
     divergences: Mapping[str, Divergence]
     greedy: tuple[GreedyComparison, ...]
     safe_set_sizes_differ: int
-    ties: Ties = field(default_factory=lambda: ParityGates().ties(logit_difference=0.0, risk_difference=0.0))
+    ties: Ties = field(default_factory=lambda: ParityGates().ties(logit_noise=0.0, risk_noise=0.0))
     are_ties_measured: bool = False
 
     @property
@@ -75,6 +75,7 @@ class ParityReport:
             "logit_difference": _summary(self.divergences, "logit"),
             "kl": _summary(self.divergences, "kl"),
             "risk_difference": _summary(self.divergences, "risk"),
+            "token_risk_difference": self._token_risk(),
             "top1_agreement": scientific(
                 float(np.concatenate([f.top1_agrees for f in self.divergences.values()]).mean())
             ),
@@ -108,6 +109,10 @@ class ParityReport:
                 ],
             },
         }
+
+    def _token_risk(self) -> dict[str, Any] | None:
+        asked = all(part.token_risk is not None for part in self.divergences.values())
+        return _summary(self.divergences, "token_risk") if asked else None
 
     def _n_near_threshold(self) -> int | None:
         """Positions where a token's risk comes as close to the threshold as the band is wide, where that was asked."""

@@ -122,9 +122,11 @@ def distance_table(parity: Mapping[str, Any]) -> Table:
     for title, name in (
         ("logit difference", "logit_difference"),
         ("KL where both let in (nats)", "kl"),
-        ("risk difference, added up", "risk_difference"),
+        ("risk difference", "risk_difference"),
+        ("risk difference of a token", "token_risk_difference"),
     ):
-        table.add_row(title, *(wording.number(parity[name][column]) for column in ("median", "p99", "max")))
+        if parity[name] is not None:
+            table.add_row(title, *(wording.number(parity[name][column]) for column in ("median", "p99", "max")))
     return table
 
 
