@@ -352,7 +352,7 @@ def _one_risk_moved(by: float = 1.0) -> TableEngine:
 def test_a_measured_band_excuses_the_noise_that_it_measures() -> None:
     noise = np.random.default_rng(8).uniform(-0.012, 0.012, (V, V))
     shaken = TableEngine(risk_nudge=noise, nudge=0.01 * noise)
-    strict, own = (measure_parity(TableEngine(), shaken, MANY, gates=gates) for gates in (None, INT8))
+    strict, own = (measure_parity(TableEngine(), shaken, MANY, gates=gates, max_new_tokens=4) for gates in (None, INT8))
     assert strict.verdict == Verdict.FAIL and own.verdict == Verdict.PASS
     document = own.to_json()
     bands = document["safe_set"]["bands"]
@@ -377,7 +377,7 @@ def test_one_token_let_in_that_noise_does_not_explain_fails_at_every_precision(p
 
 def test_noise_that_would_excuse_everything_fails_by_its_own_gate() -> None:
     loud = TableEngine(risk_nudge=np.random.default_rng(3).uniform(-0.4, 0.4, (V, V)))
-    report = measure_parity(TableEngine(), loud, MANY, gates=INT8)
+    report = measure_parity(TableEngine(), loud, MANY, gates=INT8, max_new_tokens=4)
     assert report.to_json()["safe_set"]["n_flips"] > 3
     assert {gate.name: gate.verdict for gate in report.gates}["token_risk_p99"] == Verdict.FAIL
 
