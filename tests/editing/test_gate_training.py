@@ -1,13 +1,13 @@
 """The gate tells harmful tokens from harmless ones by the state they stand in, per category."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from prosocial.editing.errors import InputError, UnknownNameError
-from prosocial.editing.gate.calibration import choose_threshold
 from prosocial.editing.gate.replies import LabelledReply, label_reply, read_replies, write_replies
 from prosocial.editing.gate.states import GateStates, collect_gate_states
 from prosocial.editing.gate.training import GateTraining, contested_pools, dense_loss, train_gate
@@ -77,13 +77,6 @@ def test_states_are_those_of_the_reply_positions(tmp_path: Path) -> None:
     assert same.log_ratio.abs().max() < 1e-5 < states.log_ratio.abs().max()
 
 
-def test_the_threshold_is_safe_first_then_useful() -> None:
-    assert choose_threshold([(0.9, 0.0, 0.8), (0.5, 0.0, 0.9), (0.1, 0.2, 1.0)], max_leak=0.0) == 0.5
-    assert choose_threshold([(0.9, 0.3, 1.0), (0.5, 0.2, 0.5)], max_leak=0.0) == 0.5
-    assert choose_threshold([(0.9, 0.01, 1.0), (0.5, 0.0, 0.9)], max_leak=0.02) == 0.9
-    assert choose_threshold([(0.9, 0.0, 0.9), (0.5, 0.0, 0.9)], max_leak=0.0) == 0.5
-
-
 def test_only_tokens_in_a_span_carry_the_label(tmp_path: Path) -> None:
     tokenizer = make_tokenizer(tmp_path)
     model, messages = make_model(tokenizer), ({"role": "user", "content": "how?"},)
@@ -99,6 +92,27 @@ def test_only_tokens_in_a_span_carry_the_label(tmp_path: Path) -> None:
     ahead = nearer.labels[:n_warm, 1].tolist()
     assert ahead == [0.5 ** (n_warm - at) for at in range(n_warm)]
     assert torch.equal(nearer.labels[n_warm:], states.labels[n_warm:])
+
+
+def test_with_a_discount_of_one_the_label_says_whether_harm_follows_at_all(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(tmp_path)
+    model, messages = make_model(tokenizer), ({"role": "user", "content": "how?"},)
+    text = f"{WARM} {USEFUL} {WARM}"
+    marked = LabelledReply(messages, text, frozenset({"drugs"}), ((len(WARM) + 1, len(WARM) + 1 + len(USEFUL)),))
+    states = collect_gate_states(
+        model, None, [marked], tokenizer=tokenizer, categories=CATEGORIES, plausible_k=2, discount=1.0
+    )
+    until = len(tokenizer.encode_text(f"{WARM} {USEFUL}"))
+    assert states.labels[:until, 1].min() == 1 and states.labels[until:].sum() == 0
+    assert states.labels[:, 0].sum() == 0 and states.log_ratio.abs().max() == 0
+
+
+def test_joined_states_keep_replies_apart() -> None:
+    first, second = synthetic(4, 0), synthetic(3, 1)
+    numbered = replace(first, reply=torch.tensor([0, 0, 1, 2]))
+    joined = numbered.joined(replace(second, reply=torch.tensor([0, 1, 1])))
+    assert joined.reply.tolist() == [0, 0, 1, 2, 3, 4, 4]
+    assert torch.equal(joined.hidden, torch.cat([first.hidden, second.hidden]))
 
 
 def test_half_of_each_batch_is_of_tokens_that_harm_somewhere() -> None:
