@@ -47,7 +47,7 @@ class WorldSize(Settings):
         prompts: training prompts that preference pairs are sampled for.
         gate_prompts: training prompts, half of them harmful, that the gate's replies are sampled for.
         harmful_calibration: distinct harmful training prompts kept for choosing the threshold: enough to show a leak
-            rate of 0.5 % with one leak among them.
+            rate of 0.5 % with three leaks among them.
         other_calibration: benign prompts and twins kept to see what the threshold costs, half of each.
         harmful_probes: distinct harmful probes over held-out topics and forms.
         other_probes: probes of each other kind.
@@ -59,7 +59,7 @@ class WorldSize(Settings):
     harmful: int = 1200
     prompts: int = 3000
     gate_prompts: int = 3000
-    harmful_calibration: int = 960
+    harmful_calibration: int = 1560
     other_calibration: int = 240
     harmful_probes: int = 2048
     other_probes: int = 304
