@@ -10,7 +10,14 @@ import torch
 from prosocial.editing.errors import InputError, UnknownNameError
 from prosocial.editing.gate.replies import LabelledReply, label_reply, read_replies, write_replies
 from prosocial.editing.gate.states import GateStates, collect_gate_states
-from prosocial.editing.gate.training import GateTraining, contested_pools, dense_loss, train_gate
+from prosocial.editing.gate.training import (
+    GateTraining,
+    contested_pools,
+    dense_loss,
+    harm_profiles,
+    substitution_loss,
+    train_gate,
+)
 from prosocial.editing.protocols import Judgement, Message
 
 from .reward_helpers import USEFUL, WARM, make_model, make_tokenizer
@@ -151,3 +158,21 @@ class Drugs:
 
 def test_labels_come_from_the_judge() -> None:
     assert label_reply([], "x", judge=Drugs()).categories == {"drugs"}  # type: ignore[arg-type]
+
+
+def test_a_harmful_word_that_no_reply_put_there_is_known_in_its_own_category() -> None:
+    """Each of two words is only ever drawn in its own place, and would harm in the other's too."""
+    states = synthetic(6000, 0)
+    is_apart = (states.token != 3) | (states.hidden[:, 0] > 0)
+    states = states.rows(is_apart & ((states.token != 4) | (states.hidden[:, 1] > 0)))
+    tokens, labels = harm_profiles(states, V)
+    assert tokens.tolist() == [3, 4] and labels.tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    training = GateTraining(rank=8, steps=300, batch_size=256, dense_weight=0.0, substitution_weight=1.0)
+    gate = train_gate(states, categories=CATEGORIES, vocabulary_size=V, training=training, seed=0)
+    where_drugs_came = states.hidden[states.labels[:, 1] == 1]
+    with torch.no_grad():
+        risk = torch.sigmoid(gate.risk_logits(where_drugs_came, torch.full((len(where_drugs_came), 1), 3)))[:, 0]
+    assert risk[:, 0].mean() > 0.9 and risk[:, 1].mean() < 0.1
+    harmless = replace(states, labels=torch.zeros_like(states.labels))
+    profiles = harm_profiles(harmless, V)
+    assert substitution_loss(gate, harmless, profiles, torch.Generator()) == 0.0
