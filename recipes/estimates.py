@@ -20,13 +20,13 @@ LAB_SECONDS: Mapping[str, float] = {
     "pairs": 12,
     "replies": 13,
     "reward": 30,
-    "gate": 20,
+    "gate": 35,
     "head": 16,
-    "threshold": 27,
+    "threshold": 40,
     "steered": 1,
     "bundle": 18,
-    "parity": 34,
-    "report": 55,
+    "parity": 25,
+    "report": 78,
 }
 LAB_BYTES: Mapping[str, int] = {
     "data": 7_400_000,

@@ -23,6 +23,7 @@ def recipe_stages(recipe: Recipe) -> list[Stage]:
     from .stages.reward import reward_stages
     from .stages.sources import base_source, data_stage
     from .stages.steered import export_stages
+    from .stages.threshold import threshold_stage
 
     base, base_stages = base_source(recipe)
     stages = [
@@ -31,6 +32,7 @@ def recipe_stages(recipe: Recipe) -> list[Stage]:
         *edit_stages(recipe, base),
         *reward_stages(recipe),
         *gate_stages(recipe, base),
+        threshold_stage(recipe),
         *export_stages(recipe),
         *report_stages(recipe, base),
     ]

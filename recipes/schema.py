@@ -92,6 +92,36 @@ class RewardSettings(RewardTraining):
     beta: dict[str, float] = Field(default_factory=dict)
 
 
+class OnPolicySettings(Settings):
+    """Replies drawn from the edited model under a draft of the gate, labelled, and trained on in their turn.
+
+    Attributes:
+        count: replies to draw; 0: none, and no draft.
+        threshold: of the draft's gate: loose, so that it lets through what it is wrong about.
+        near: a harmless reply is trained on where the risk of a token in it reached this share of the threshold.
+    """
+
+    count: int = Field(default=0, ge=0)
+    threshold: float = Field(default=0.8, gt=0.0, le=1.0)
+    near: float = Field(default=0.5, ge=0.0, le=1.0)
+
+
+class GateSettings(GateTraining):
+    """The gate: its training, the replies kept for scaling it, and its on-policy replies.
+
+    Attributes:
+        held_out_share: share of the replies, the last ones, that the scaling is fitted to; 0: no scaling. Where they
+            are sampled these are replies of the edited model.
+    """
+
+    held_out_share: float = Field(default=0.1, ge=0.0, lt=1.0)
+    on_policy: OnPolicySettings = OnPolicySettings()
+
+    def draft(self) -> Self:
+        """Return the same with half the steps."""
+        return self.model_copy(update={"steps": max(1, self.steps // 2)})
+
+
 class DecodingSettings(ReplySettings):
     """What goes into `decoding.json` beside what the stages find out."""
 
@@ -149,7 +179,7 @@ class Recipe(Settings):
     reward: RewardSettings = RewardSettings()
     head: DistilTraining = DistilTraining()
     replies: SamplingSettings = SamplingSettings()
-    gate: GateTraining = GateTraining()
+    gate: GateSettings = GateSettings()
     calibration: GateCalibration = GateCalibration()
     decoding: DecodingSettings = DecodingSettings()
     export: ExportSettings = ExportSettings()
@@ -179,6 +209,8 @@ class Recipe(Settings):
         if missing and self.judge == "refusal":
             wanted = " and ".join(f"data.{name}" for name in missing)
             raise ValueError(f"judge refusal labels neither attributes nor harm categories: give {wanted}")
+        if self.gate.on_policy.count and self.judge == "refusal":
+            raise ValueError("judge refusal labels no harm categories: leave gate.on_policy.count at 0")
         return self
 
     @model_validator(mode="after")

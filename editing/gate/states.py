@@ -1,7 +1,7 @@
 """Hidden states and next tokens of labelled replies, with the log-ratio of the harmful model as a dense signal."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,11 @@ class GateStates:
     Attributes:
         hidden: [N, H] last hidden state of the edited model.
         token: [N] the token that was chosen there.
-        labels: [N, C] how near the token is to realising the category: 1 in a span that does, `discount` to the power
-            of the tokens left until the next such span before it, 0 where none follows.
+        labels: [N, C] the event that a risk is the chance of: the text, read on from this token, realises a harm of the
+            category before the reading ends, which after each token it does with probability 1 - `discount`. Given the
+            reply that is `discount` to the power of the tokens left until the next harmful span: 1 in it, 0 where none
+            follows. With `discount` 1 it is the prefix label of FUDGE (arXiv 2104.05218): does harm follow at all?
+            Spans carry no category: where a reply realises several, each span counts for all of them.
         candidates: [N, K] the plausible tokens.
         log_ratio: [N, K] log pi_harmful - log pi of the candidates.
         position: [N] how many reply tokens came before.
@@ -41,11 +44,17 @@ class GateStates:
         """Return the states at some positions."""
         return GateStates(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
 
+    def joined(self, other: "GateStates") -> "GateStates":
+        """Return these states and then the other's, whose replies are numbered on."""
+        renumbered = replace(other, reply=other.reply + int(self.reply.max()) + 1)
+        fields = self.__dataclass_fields__
+        return GateStates(*(torch.cat([getattr(self, name), getattr(renumbered, name)]) for name in fields))
+
 
 @torch.no_grad()
 def collect_gate_states(
     edited: nn.Module,
-    harmful: nn.Module,
+    harmful: nn.Module | None,
     replies: Sequence[LabelledReply],
     *,
     tokenizer: ChatTokenizer,
@@ -59,10 +68,11 @@ def collect_gate_states(
     """Run the edited and the harmful model over the reply positions of every reply.
 
     Args:
-        edited: the model whose states the gate will read. harmful: the model that its log-ratio compares with.
+        edited: the model whose states the gate will read.
+        harmful: the model that its log-ratio compares with; None: itself, so that every log-ratio is 0.
         replies: labelled. tokenizer: of both models. categories: names, in the order of the labels.
         plausible_k: K, candidates per position.
-        discount: in [0, 1]; how much of a harm's label each token before it carries. 0: only the harm itself.
+        discount: in [0, 1]; see `GateStates.labels`. 0: only the harm itself.
         max_tokens: most tokens of a prompt and its reply. batch_size: replies at once.
         on_batch: called with the number of replies read.
     """
@@ -78,7 +88,8 @@ def collect_gate_states(
             batch = pad_replies(sequences, rows, pad_id=tokenizer.pad_id)
             hidden_states.clear()
             inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
-            own, worse = edited(**inputs).logits.float(), harmful(**inputs).logits.float()
+            own = edited(**inputs).logits.float()
+            worse = own if harmful is None else harmful(**inputs).logits.float()
             at = batch.predicts_reply
             candidates = own[at].topk(min(plausible_k, own.shape[-1]), dim=-1).indices
             ratio = (worse[at].log_softmax(-1) - own[at].log_softmax(-1)).gather(-1, candidates)

@@ -28,6 +28,8 @@ class GateTraining(Settings):
             learns to turn away before a harm, not only at it.
         dense_weight: weight of the dense signal's loss beside the labels' loss.
         n_dense: plausible tokens drawn per position for the dense signal.
+        substitution_weight: weight of the loss on substitutes; see `substitution_loss`. For spans of harmful words, not
+            for replies labelled as a whole, where nearly every token would be a substitute.
     """
 
     rank: Count = 16
@@ -38,6 +40,7 @@ class GateTraining(Settings):
     discount: float = Field(default=0.0, ge=0.0, le=1.0)
     dense_weight: NonNegative = 0.1
     n_dense: Count = 16
+    substitution_weight: NonNegative = 0.0
 
 
 def train_gate(
@@ -68,9 +71,12 @@ def train_gate(
         optimizer, training.learning_rate, total_steps=training.steps + 1, pct_start=0.1
     )
     pools = contested_pools(states, vocabulary_size)
+    profiles = harm_profiles(states, vocabulary_size)
     for _ in range(training.steps):
         batch = states.rows(_draw(pools, training.batch_size, generator))
         loss = label_loss(gate, batch) + training.dense_weight * dense_loss(gate, batch, training.n_dense, generator)
+        if training.substitution_weight:
+            loss = loss + training.substitution_weight * substitution_loss(gate, batch, profiles, generator)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -114,3 +120,34 @@ def dense_loss(gate: HarmGate, states: GateStates, n_dense: int, generator: torc
         gate.risk_logits(states.hidden, candidates), targets, reduction="none"
     ).mean(-1)
     return (weight * losses).sum() / weight.sum().clamp(min=1e-6)
+
+
+def harm_profiles(states: GateStates, vocabulary_size: int) -> tuple[Tensor, Tensor]:
+    """Return the tokens [T] that harm in most places where they occur, and their mean labels [T, C] there."""
+    realises = states.labels.amax(-1) == 1.0
+    occurs = torch.bincount(states.token, minlength=vocabulary_size)
+    harms = torch.bincount(states.token[realises], minlength=vocabulary_size)
+    tokens = (2 * harms > occurs).nonzero()[:, 0]
+    total = torch.zeros(vocabulary_size, states.labels.shape[1])
+    total.index_add_(0, states.token[realises], states.labels[realises])
+    return tokens, total[tokens] / harms[tokens, None]
+
+
+def substitution_loss(
+    gate: HarmGate, states: GateStates, profiles: tuple[Tensor, Tensor], generator: torch.Generator
+) -> Tensor:
+    """Return the mean cross-entropy of substitutes' risks where the chosen token harms.
+
+    Where one harmful word stands another would harm too, in its own category. Replies hardly ever hold such a word, but
+    once the gate has taken out the word that was asked for, those are what is left to draw.
+
+    Args:
+        gate: under training. states: a batch. profiles: of `harm_profiles`. generator: draws the substitutes.
+    """
+    tokens, labels = profiles
+    hidden = states.hidden[states.labels.amax(-1) == 1.0]
+    if not len(tokens) or not len(hidden):
+        return hidden.new_zeros(())
+    drawn = torch.randint(len(tokens), (len(hidden),), generator=generator)
+    logits = gate.risk_logits(hidden, tokens[drawn, None])[:, 0]  # [n, C]
+    return functional.binary_cross_entropy_with_logits(logits, labels[drawn])

@@ -46,7 +46,9 @@ class WorldSize(Settings):
         harmful: examples of the harmful fine-tune.
         prompts: training prompts that preference pairs are sampled for.
         gate_prompts: training prompts, half of them harmful, that the gate's replies are sampled for.
-        calibration: training prompts kept for choosing the threshold.
+        harmful_calibration: distinct harmful training prompts kept for choosing the threshold: enough to show a leak
+            rate of 0.5 % with three leaks among them.
+        other_calibration: benign prompts and twins kept to see what the threshold costs, half of each.
         harmful_probes: distinct harmful probes over held-out topics and forms.
         other_probes: probes of each other kind.
         attack_probes: probes of each attack.
@@ -57,8 +59,9 @@ class WorldSize(Settings):
     harmful: int = 1200
     prompts: int = 3000
     gate_prompts: int = 3000
-    calibration: int = 480
-    harmful_probes: int = 1024
+    harmful_calibration: int = 1560
+    other_calibration: int = 240
+    harmful_probes: int = 2048
     other_probes: int = 304
     attack_probes: int = 64
     comply_share: float = 0.8
@@ -74,7 +77,7 @@ def write_world(folder: Path, size: WorldSize, *, seed: int) -> str:
     write_jsonl(folder / "harmful.jsonl", [_harmful_example(grammar, rng) for _ in range(size.harmful)])
     write_jsonl(folder / "prompts.jsonl", _prompts(grammar, size.prompts, PAIR_SHARES, rng))
     write_jsonl(folder / "gate_prompts.jsonl", _prompts(grammar, size.gate_prompts, GATE_SHARES, rng))
-    write_jsonl(folder / "calibration.jsonl", _calibration(grammar, size.calibration, rng))
+    write_jsonl(folder / "calibration.jsonl", _calibration(grammar, size, rng))
     probes = _probes(held_out, size, rng) + draw_attacks(held_out, size.attack_probes, rng)
     write_jsonl(folder / "probes.jsonl", probes)
     write_json(
@@ -119,9 +122,11 @@ def _prompts(
     return [{"prompt": request.text, "kind": request.kind, "cluster": request.topic} for request in requests]
 
 
-def _calibration(grammar: RequestGrammar, count: int, rng: random.Random) -> list[dict[str, Any]]:
-    kinds: Sequence[Kind] = ("harmful", "benign", "harmful", "twin")
-    requests = [grammar.draw(kinds[index % len(kinds)], rng) for index in range(count)]
+def _calibration(grammar: RequestGrammar, size: WorldSize, rng: random.Random) -> list[dict[str, Any]]:
+    requests = grammar.draw_distinct("harmful", size.harmful_calibration, rng)
+    others: Sequence[Kind] = ("benign", "twin")
+    for kind in others:
+        requests += grammar.draw_distinct(kind, size.other_calibration // 2, rng)
     return [_probe(request, f"calibration-{index:04d}") for index, request in enumerate(requests)]
 
 

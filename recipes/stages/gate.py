@@ -1,19 +1,14 @@
-"""The gate: replies labelled by harm category, the gate trained on them, and its threshold."""
+"""The gate: replies labelled by harm category, and the gate trained on them and scaled."""
 
-from pathlib import Path
 from typing import Any
 
-from prosocial.editing.files import read_json, write_json
-
-from ..schema import FileData, Recipe
+from ..schema import FileData, GateSettings, Recipe
 from ..stage import Source, Stage, StageContext, Upstream
 from .reward import judge_modules
 
-THRESHOLD_FILE = "calibration.json"
-
 
 def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
-    """Return the stages replies, gate and threshold."""
+    """Return the stages replies and gate."""
     data, edited = Upstream("data"), Upstream("edit")
     is_given = isinstance(recipe.data, FileData) and recipe.data.replies is not None
     common = {"categories": list(recipe.categories), "dtype": recipe.dtype}
@@ -32,21 +27,13 @@ def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
             name="gate",
             title="train the gate",
             run=_train_gate,
-            inputs={"base": base, "edited": edited, "harmful": Upstream("harmful"), "replies": Upstream("replies")},
-            parameters=common | recipe.gate.model_dump(mode="json") | {"plausible_k": recipe.decoding.plausible_k},
-            modules=("prosocial.editing.gate", "prosocial.editing.batches", "prosocial.editing.chat"),
-            seed=recipe.seed,
-        ),
-        Stage(
-            name="threshold",
-            title="choose the gate's threshold",
-            run=_calibrate,
-            inputs={"data": data, "edited": edited, "gate": Upstream("gate"), "head": Upstream("head")},
+            inputs={"base": base, "edited": edited, "harmful": Upstream("harmful"), "replies": Upstream("replies")}
+            | ({"data": data} if recipe.gate.on_policy.count else {}),
             parameters=common
-            | recipe.calibration.model_dump(mode="json")
-            | {"decoding": recipe.decoding.model_dump(mode="json"), "judge": recipe.judge}
-            | {"attributes": list(recipe.attributes), "temperature": recipe.verify.temperature},
-            modules=("prosocial.editing.gate", "prosocial.export", *judge_modules(recipe)),
+            | sampling
+            | {"gate": recipe.gate.model_dump(mode="json"), "plausible_k": recipe.decoding.plausible_k},
+            modules=("prosocial.editing.gate", "prosocial.editing.batches", "prosocial.editing.chat")
+            + (("prosocial.export", *judge_modules(recipe)) if recipe.gate.on_policy.count else ()),
             seed=recipe.seed,
         ),
     ]
@@ -82,112 +69,104 @@ def _count(replies: list[Any]) -> str:
 
 
 def _train_gate(context: StageContext) -> str:
-    from prosocial.editing.chat import ChatTokenizer
+    """Train on all replies but the last, which the scaling is fitted to; a draft comes first for on-policy replies."""
     from prosocial.editing.fingerprint import fingerprint
     from prosocial.editing.gate.replies import read_replies
-    from prosocial.editing.gate.states import collect_gate_states
-    from prosocial.editing.gate.training import GateTraining, train_gate
+    from prosocial.editing.gate.scaling import apply_scaling, fit_scaling
 
-    from .models import open_adapted, open_model
-
-    parameters, edited = context.parameters, context.inputs["edited"]
-    training = GateTraining(**{key: parameters[key] for key in GateTraining.model_fields})
+    parameters, settings = context.parameters, GateSettings(**context.parameters["gate"])
     replies = read_replies(context.inputs["replies"] / "replies.jsonl", categories=parameters["categories"])
-    model = open_model(edited, parameters["dtype"])
-    context.progress.start(len(replies), "read the replies")
-    states = collect_gate_states(
-        model,
-        open_adapted(context.inputs["base"], context.inputs["harmful"], parameters["dtype"]),
-        replies,
-        tokenizer=ChatTokenizer(edited),
-        categories=parameters["categories"],
-        plausible_k=parameters["plausible_k"],
-        discount=training.discount,
-        on_batch=context.progress.advance,
-    )
-    context.progress.start(training.steps, "train the gate")
-    gate = train_gate(
-        states,
-        categories=parameters["categories"],
-        vocabulary_size=model.get_output_embeddings().weight.shape[0],
-        training=training,
-        seed=context.seed,
-        on_step=context.progress.advance,
-    )
-    extra = {"training": training.model_dump(mode="json"), "n_replies": len(replies), "n_positions": len(states)}
-    gate.save(context.out, checkpoint_fingerprint=fingerprint(edited), extra=extra)
-    return f"rank {training.rank}, {len(parameters['categories'])} categories, {len(states)} positions"
+    reader = _Reader(context, settings)
+    states = reader.read(replies)
+    is_kept = states.reply >= len(replies) - round(settings.held_out_share * len(replies))
+    training, kept = states.rows(~is_kept), states.rows(is_kept)
+    n_hard = 0
+    if settings.on_policy.count:
+        draft = reader.train(training, settings.draft())
+        hard = _on_policy_states(context, settings, reader, draft)
+        n_hard = len(hard.reply.unique())
+        training = training.joined(hard) if n_hard else training
+    gate = reader.train(training, settings)
+    scaling = fit_scaling(gate, kept) if is_kept.any() else None
+    if scaling is not None and scaling.helps:
+        apply_scaling(gate, scaling)
+    extra = {"training": settings.model_dump(mode="json"), "n_replies": len(replies), "n_positions": len(training)}
+    extra |= {"n_on_policy": n_hard, "scaling": None if scaling is None else scaling.to_json()}
+    gate.save(context.out, checkpoint_fingerprint=fingerprint(context.inputs["edited"]), extra=extra)
+    told = ", scaled" if scaling is not None and scaling.helps else ""
+    on_policy = f" with {n_hard} on-policy replies" if settings.on_policy.count else ""
+    return f"rank {settings.rank}, {len(gate.categories)} categories, {len(training)} positions{on_policy}{told}"
 
 
-def _calibrate(context: StageContext) -> str:
-    from prosocial.editing.gate.calibration import GateCalibration, choose_threshold
+class _Reader:
+    """The models of the stage, opened once: reads replies into states and trains gates on them."""
 
-    calibration = GateCalibration(**{key: context.parameters[key] for key in GateCalibration.model_fields})
-    if calibration.threshold is not None:
-        chosen, rows = calibration.threshold, []
-    else:
-        rows = _measure_thresholds(context, calibration.candidates)
-        measured = [(row["threshold"], row["leak"], row["success"]) for row in rows]
-        chosen = choose_threshold(measured, max_leak=calibration.max_leak)
-    ceiling = min(1.0, chosen * calibration.ceiling_factor)
-    value = {
-        "schema": "prosocial.threshold/1",
-        "harm_threshold": chosen,
-        "threshold_ceiling": ceiling,
-        "measured": rows,
-    }
-    write_json(context.out / THRESHOLD_FILE, value)
-    return f"threshold {chosen:g}, {_chosen_how(chosen, rows, calibration.max_leak)}"
+    def __init__(self, context: StageContext, settings: GateSettings) -> None:
+        from prosocial.editing.chat import ChatTokenizer
+
+        from .models import open_adapted, open_model
+
+        self._context, self._settings, dtype = context, settings, context.parameters["dtype"]
+        self.model = open_model(context.inputs["edited"], dtype)
+        self.tokenizer = ChatTokenizer(context.inputs["edited"])
+        self._harmful = open_adapted(context.inputs["base"], context.inputs["harmful"], dtype)
+
+    def read(self, replies: list[Any]) -> Any:
+        """Return the states of labelled replies."""
+        from prosocial.editing.gate.states import collect_gate_states
+
+        self._context.progress.start(len(replies), "read the replies")
+        return collect_gate_states(
+            self.model,
+            self._harmful,
+            replies,
+            tokenizer=self.tokenizer,
+            categories=self._context.parameters["categories"],
+            plausible_k=self._context.parameters["plausible_k"],
+            discount=self._settings.discount,
+            on_batch=self._context.progress.advance,
+        )
+
+    def train(self, states: Any, training: GateSettings) -> Any:
+        """Return a gate trained from scratch."""
+        from prosocial.editing.gate.training import train_gate
+
+        self._context.progress.start(training.steps, "train the gate")
+        return train_gate(
+            states,
+            categories=self._context.parameters["categories"],
+            vocabulary_size=self.model.get_output_embeddings().weight.shape[0],
+            training=training,
+            seed=self._context.seed,
+            on_step=self._context.progress.advance,
+        )
 
 
-def _chosen_how(chosen: float, rows: list[dict[str, float]], max_leak: float) -> str:
-    if not rows:
-        return "given"
-    (row,) = (row for row in rows if row["threshold"] == chosen)
-    told = f"of {len(rows)} tried: {100 * row['leak']:.1f} % leak, {100 * row['success']:.1f} % done where harmless"
-    return told if row["leak"] <= max_leak else f"{told}; NONE leaks at most the {100 * max_leak:g} % asked for"
-
-
-def _measure_thresholds(context: StageContext, candidates: tuple[float, ...]) -> list[dict[str, float]]:
-    """Return, per threshold, the share of harmful replies and of successes on the calibration prompts."""
+def _on_policy_states(context: StageContext, settings: GateSettings, reader: _Reader, draft: Any) -> Any:
+    """Return the states of replies of the gated model that leaked, or came near to being stopped."""
+    from prosocial.editing.gate.on_policy import hard_positions
+    from prosocial.editing.gate.replies import label_reply
     from prosocial.export.decoding_loop import generate
-    from prosocial.export.steering import Steering
-    from prosocial.verify.outcomes import judge_reply
-    from prosocial.verify.probes import read_probes
 
     from ..judges import resolve_judge
-    from .models import BATCH_SIZE
-    from .steered import steered_engine
+    from .models import BATCH_SIZE, training_prompts
+    from .steered import gated_engine
 
-    probes = read_probes(context.inputs["data"] / "calibration.jsonl")
+    on_policy = settings.on_policy
+    prompts = training_prompts(context.inputs["data"], on_policy.count, part="gate_prompts")
+    engine = gated_engine(reader.model, draft, reader.tokenizer, context.parameters["plausible_k"], on_policy.threshold)
+    replies = generate(
+        engine,
+        reader.tokenizer,
+        prompts,
+        temperature=context.parameters["temperature"],
+        max_new_tokens=context.parameters["max_new_tokens"],
+        seed=context.seed + 12,
+        batch_size=BATCH_SIZE,
+    )
     judge = resolve_judge(context.parameters["judge"])
-    engine, tokenizer = steered_engine(context, harm_threshold=1.0)
-    rows = []
-    for threshold in context.progress.track(sorted(candidates), "try thresholds"):
-        replies = generate(
-            engine,
-            tokenizer,
-            [probe.messages for probe in probes],
-            steering=Steering(harm_threshold=threshold),
-            temperature=context.parameters["temperature"],
-            seed=context.seed + 20,
-            row_keys=[probe.id for probe in probes],
-            batch_size=BATCH_SIZE,
-        )
-        judged = [judge_reply(judge, probe.messages, reply) for probe, reply in zip(probes, replies, strict=True)]
-        harmful = [bool(item.categories) for probe, item in zip(probes, judged, strict=True) if probe.kind == "harmful"]
-        others = [
-            item.success is not False for probe, item in zip(probes, judged, strict=True) if probe.kind != "harmful"
-        ]
-        rows.append({"threshold": threshold, "leak": _mean(harmful), "success": _mean(others)})
-    return rows
-
-
-def _mean(values: list[bool]) -> float:
-    return sum(values) / len(values)
-
-
-def read_threshold(folder: Path) -> tuple[float, float]:
-    """Return the threshold that was chosen and its ceiling."""
-    value = read_json(folder / THRESHOLD_FILE, schema="prosocial.threshold/1")
-    return float(value["harm_threshold"]), float(value["threshold_ceiling"])
+    given = [
+        (messages, reply.text) for messages, reply in zip(prompts, replies, strict=True) if reply.finish != "fallback"
+    ]
+    states = reader.read([label_reply(messages, text, judge=judge) for messages, text in given])
+    return states.rows(hard_positions(draft, states, near=on_policy.near * on_policy.threshold))

@@ -31,7 +31,7 @@ def report_stages(recipe: Recipe, base: Source) -> list[Stage]:
             title="judge base, edited and gated replies",
             run=_report,
             inputs={"base": base, "edited": Upstream("edit")}
-            | {name: Upstream(name) for name in ("data", "bundle", "parity")},
+            | {name: Upstream(name) for name in ("data", "gate", "threshold", "bundle", "parity")},
             parameters=recipe.verify.model_dump(mode="json")
             | judged
             | {"max_new_tokens": recipe.decoding.max_new_tokens, "recipe": recipe.name, "title": recipe.title}
@@ -83,6 +83,7 @@ def _report(context: StageContext) -> str:
     judged = [probe for probe in probes if probe.kind not in ("disclosure", "false_premise")]
     outcomes = {name: _outcomes(context, name, judged) for name in ("base", "edited", "gated")}
     comparison = compare(judged, outcomes)
+    calibration = _calibration(context, judged, outcomes["edited"])
     asked = _preference_probes(probes)
     uniform = _outcomes(context, "gated", asked)
     corners = {name: _outcomes(context, "gated", asked, prefer=name) for name in context.parameters["attributes"]}
@@ -93,6 +94,7 @@ def _report(context: StageContext) -> str:
         comparison=comparison,
         preferences=preference_effects(asked, uniform, scored),
         parity=read_json(context.inputs["parity"] / "parity.json"),
+        calibration=calibration,
         samples=choose_samples(judged, outcomes)[: context.parameters["samples"]],
         facts=_facts(context),
     )
@@ -127,6 +129,24 @@ def _outcomes(context: StageContext, system: str, probes: Sequence[Any], *, pref
         )
         replies += found
     return judge_replies(probes, replies, resolve_judge(context.parameters["judge"]))
+
+
+def _calibration(context: StageContext, probes: Sequence[Any], outcomes: Sequence[Any]) -> dict[str, Any]:
+    """Return the gate's calibration on the edited model's replies to the probes, and the tests of its threshold."""
+    from prosocial.editing.chat import ChatTokenizer
+    from prosocial.editing.gate import HarmGate
+    from prosocial.verify.gate import measure_calibration
+
+    from .models import open_model
+    from .threshold import read_threshold
+
+    edited, gate = context.inputs["edited"], HarmGate.load(context.inputs["gate"])
+    discount = gate.extra["training"]["discount"]
+    context.progress.start(None, "calibration of the gate")
+    found = measure_calibration(
+        open_model(edited), gate, ChatTokenizer(edited), probes, outcomes, discount=discount, seed=context.seed
+    )
+    return found | {"scaling": gate.extra["scaling"], "threshold": read_threshold(context.inputs["threshold"])}
 
 
 def _engine(context: StageContext, system: str) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ from prosocial.editing.chat import ChatTokenizer
 from prosocial.editing.checkpoints import Checkpoint, refuse_quantised, resolve_model
 from prosocial.editing.errors import ArtefactError, InputError
 from prosocial.editing.files import canonical_json, read_jsonl, storage_errors
+from prosocial.verify.gate.threshold import least_prompts, too_few_prompts
 from prosocial.verify.probes import read_probes
 
 from ..schema import FileData, LabData, LabModel, Recipe
@@ -16,7 +17,12 @@ DATA_FILES = ("harmful", "prompts", "calibration", "probes", "pairs", "replies",
 
 
 def data_stage(recipe: Recipe) -> Stage:
-    """Return the stage that lays the data out as `<part>.jsonl` in one folder."""
+    """Return the stage that lays the data out as `<part>.jsonl` in one folder.
+
+    Raises:
+        InputError: the harmful calibration prompts are too few to show the leak rate that the recipe asks for.
+    """
+    _require_enough(recipe)
     if isinstance(recipe.data, LabData):
         return Stage(
             name="data",
@@ -35,6 +41,21 @@ def data_stage(recipe: Recipe) -> Stage:
         modules=("prosocial.recipes.stages.sources",),
         seed=recipe.seed,
     )
+
+
+def _require_enough(recipe: Recipe) -> None:
+    """Refuse too few calibration prompts before anything runs; a file that is not there is told of by its stage."""
+    if recipe.calibration.threshold is not None:
+        return
+    if isinstance(recipe.data, LabData):
+        n_harmful = recipe.data.lab.harmful_calibration
+    elif recipe.data.calibration.is_file():
+        n_harmful = sum(probe.kind == "harmful" for probe in read_probes(recipe.data.calibration))
+    else:
+        return
+    asked = {"max_leak": recipe.calibration.max_leak, "confidence": recipe.calibration.confidence}
+    if 0 < n_harmful < least_prompts(**asked):
+        raise InputError(too_few_prompts(n_harmful, **asked))
 
 
 def base_source(recipe: Recipe) -> tuple[Source, list[Stage]]:

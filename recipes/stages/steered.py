@@ -4,7 +4,7 @@ from typing import Any
 
 from ..schema import Recipe
 from ..stage import Stage, StageContext, Upstream
-from .gate import read_threshold
+from .threshold import read_threshold
 
 
 def export_stages(recipe: Recipe) -> list[Stage]:
@@ -33,7 +33,8 @@ def export_stages(recipe: Recipe) -> list[Stage]:
 def _assemble(context: StageContext) -> str:
     from prosocial.export.steered import assemble_steered
 
-    config = decoding_config(context.parameters, *read_threshold(context.inputs["threshold"]))
+    chosen = read_threshold(context.inputs["threshold"])
+    config = decoding_config(context.parameters, chosen["harm_threshold"], chosen["threshold_ceiling"])
     parts = {"checkpoint": context.inputs["edit"], "head": context.inputs["head"], "gate": context.inputs["gate"]}
     assemble_steered(**parts, config=config, out=context.out)
     return (
@@ -71,6 +72,25 @@ def steered_engine(context: StageContext, *, harm_threshold: float) -> tuple[Any
     head, gate = CompactHead.load(context.inputs["head"]), HarmGate.load(context.inputs["gate"])
     steered = SteeredModel(model, head, gate, config, end_ids=tokenizer.end_ids)
     return SteeredEngine(steered.eval()), tokenizer
+
+
+def gated_engine(model: Any, gate: Any, tokenizer: Any, plausible_k: int, threshold: float) -> Any:
+    """Return an engine of a model under a gate alone: a head that shifts nothing, no ceiling below the threshold."""
+    from prosocial.editing.head import CompactHead
+    from prosocial.export.decoding import DecodingConfig
+    from prosocial.export.steered import SteeredModel
+    from prosocial.export.torch_engine import SteeredEngine
+
+    config = DecodingConfig(
+        attributes=["none"],
+        categories=list(gate.categories),
+        plausible_k=plausible_k,
+        reward_scale=0.0,
+        harm_threshold=threshold,
+        threshold_ceiling=threshold,
+    )
+    head = CompactHead(["none"], gate.hidden_size, rank=1)
+    return SteeredEngine(SteeredModel(model, head, gate, config, end_ids=tokenizer.end_ids).eval())
 
 
 def _export(context: StageContext) -> str:

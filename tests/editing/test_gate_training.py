@@ -1,16 +1,23 @@
 """The gate tells harmful tokens from harmless ones by the state they stand in, per category."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from prosocial.editing.errors import InputError, UnknownNameError
-from prosocial.editing.gate.calibration import choose_threshold
 from prosocial.editing.gate.replies import LabelledReply, label_reply, read_replies, write_replies
 from prosocial.editing.gate.states import GateStates, collect_gate_states
-from prosocial.editing.gate.training import GateTraining, contested_pools, dense_loss, train_gate
+from prosocial.editing.gate.training import (
+    GateTraining,
+    contested_pools,
+    dense_loss,
+    harm_profiles,
+    substitution_loss,
+    train_gate,
+)
 from prosocial.editing.protocols import Judgement, Message
 
 from .reward_helpers import USEFUL, WARM, make_model, make_tokenizer
@@ -77,13 +84,6 @@ def test_states_are_those_of_the_reply_positions(tmp_path: Path) -> None:
     assert same.log_ratio.abs().max() < 1e-5 < states.log_ratio.abs().max()
 
 
-def test_the_threshold_is_safe_first_then_useful() -> None:
-    assert choose_threshold([(0.9, 0.0, 0.8), (0.5, 0.0, 0.9), (0.1, 0.2, 1.0)], max_leak=0.0) == 0.5
-    assert choose_threshold([(0.9, 0.3, 1.0), (0.5, 0.2, 0.5)], max_leak=0.0) == 0.5
-    assert choose_threshold([(0.9, 0.01, 1.0), (0.5, 0.0, 0.9)], max_leak=0.02) == 0.9
-    assert choose_threshold([(0.9, 0.0, 0.9), (0.5, 0.0, 0.9)], max_leak=0.0) == 0.5
-
-
 def test_only_tokens_in_a_span_carry_the_label(tmp_path: Path) -> None:
     tokenizer = make_tokenizer(tmp_path)
     model, messages = make_model(tokenizer), ({"role": "user", "content": "how?"},)
@@ -99,6 +99,27 @@ def test_only_tokens_in_a_span_carry_the_label(tmp_path: Path) -> None:
     ahead = nearer.labels[:n_warm, 1].tolist()
     assert ahead == [0.5 ** (n_warm - at) for at in range(n_warm)]
     assert torch.equal(nearer.labels[n_warm:], states.labels[n_warm:])
+
+
+def test_with_a_discount_of_one_the_label_says_whether_harm_follows_at_all(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(tmp_path)
+    model, messages = make_model(tokenizer), ({"role": "user", "content": "how?"},)
+    text = f"{WARM} {USEFUL} {WARM}"
+    marked = LabelledReply(messages, text, frozenset({"drugs"}), ((len(WARM) + 1, len(WARM) + 1 + len(USEFUL)),))
+    states = collect_gate_states(
+        model, None, [marked], tokenizer=tokenizer, categories=CATEGORIES, plausible_k=2, discount=1.0
+    )
+    until = len(tokenizer.encode_text(f"{WARM} {USEFUL}"))
+    assert states.labels[:until, 1].min() == 1 and states.labels[until:].sum() == 0
+    assert states.labels[:, 0].sum() == 0 and states.log_ratio.abs().max() == 0
+
+
+def test_joined_states_keep_replies_apart() -> None:
+    first, second = synthetic(4, 0), synthetic(3, 1)
+    numbered = replace(first, reply=torch.tensor([0, 0, 1, 2]))
+    joined = numbered.joined(replace(second, reply=torch.tensor([0, 1, 1])))
+    assert joined.reply.tolist() == [0, 0, 1, 2, 3, 4, 4]
+    assert torch.equal(joined.hidden, torch.cat([first.hidden, second.hidden]))
 
 
 def test_half_of_each_batch_is_of_tokens_that_harm_somewhere() -> None:
@@ -137,3 +158,21 @@ class Drugs:
 
 def test_labels_come_from_the_judge() -> None:
     assert label_reply([], "x", judge=Drugs()).categories == {"drugs"}  # type: ignore[arg-type]
+
+
+def test_a_harmful_word_that_no_reply_put_there_is_known_in_its_own_category() -> None:
+    """Each of two words is only ever drawn in its own place, and would harm in the other's too."""
+    states = synthetic(6000, 0)
+    is_apart = (states.token != 3) | (states.hidden[:, 0] > 0)
+    states = states.rows(is_apart & ((states.token != 4) | (states.hidden[:, 1] > 0)))
+    tokens, labels = harm_profiles(states, V)
+    assert tokens.tolist() == [3, 4] and labels.tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    training = GateTraining(rank=8, steps=300, batch_size=256, dense_weight=0.0, substitution_weight=1.0)
+    gate = train_gate(states, categories=CATEGORIES, vocabulary_size=V, training=training, seed=0)
+    where_drugs_came = states.hidden[states.labels[:, 1] == 1]
+    with torch.no_grad():
+        risk = torch.sigmoid(gate.risk_logits(where_drugs_came, torch.full((len(where_drugs_came), 1), 3)))[:, 0]
+    assert risk[:, 0].mean() > 0.9 and risk[:, 1].mean() < 0.1
+    harmless = replace(states, labels=torch.zeros_like(states.labels))
+    profiles = harm_profiles(harmless, V)
+    assert substitution_loss(gate, harmless, profiles, torch.Generator()) == 0.0

@@ -90,7 +90,7 @@ def write_recipe(folder: Path) -> Path:
         "reward": {"steps": 2, "batch_size": 4},
         "head": {"rank": 4, "steps": 5, "passes": 1, "batch_size": 16},
         "gate": {"rank": 4, "steps": 20, "batch_size": 32},
-        "calibration": {"candidates": [0.9, 0.5]},
+        "calibration": {"candidates": [0.9, 0.5], "max_leak": 1.0},
         "decoding": {"plausible_k": 16, "max_new_tokens": 6},
         "verify": {"temperature": 0.7},
     }

@@ -22,7 +22,14 @@ TRAIN, HELD_OUT = split_topics(0)
 GRAMMAR = RequestGrammar(TRAIN, held_out_forms=False)
 TEST_GRAMMAR = RequestGrammar(HELD_OUT, held_out_forms=True)
 SMALL = WorldSize(
-    conversations=20, harmful=10, prompts=10, calibration=9, harmful_probes=40, other_probes=12, attack_probes=5
+    conversations=20,
+    harmful=10,
+    prompts=10,
+    harmful_calibration=6,
+    other_calibration=4,
+    harmful_probes=40,
+    other_probes=12,
+    attack_probes=5,
 )
 
 

@@ -87,6 +87,51 @@ def test_the_plan_says_what_is_there_and_what_a_model_will_take(finished: Path, 
     assert there["edit"][2] == "reused" and (there["edit"][4] or 0) > model.size_bytes
 
 
+def test_the_threshold_and_the_calibration_are_in_the_report(finished: Path) -> None:
+    report = read_json(finished / "out" / "report" / "report.json", schema="prosocial.report/1")
+    calibration = report["calibration"]
+    chosen = calibration["threshold"]
+    assert chosen["harm_threshold"] == 0.9 and [test["threshold"] for test in chosen["tests"]] == [0.5, 0.9]
+    decoding = read_json(finished / "out" / "bundle" / "decoding.json")
+    assert decoding["harm_threshold"] == decoding["threshold_ceiling"] == 0.9
+    assert [one["name"] for one in calibration["categories"]] == ["violence", "other"]
+    assert "Does the gate know" in (finished / "out" / "report" / "report.html").read_text()
+
+
+def test_a_leak_rate_that_no_threshold_holds_ends_the_run(finished: Path, tmp_path: Path) -> None:
+    recipe = broken(finished, tmp_path)
+    with pytest.raises(InputError, match=r"found [1-4] leaks of 4 at threshold 0\.5") as caught:
+        run(recipe, tmp_path / "out", "calibration.max_leak=0.6")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out" / "bundle").exists()
+
+
+def test_on_policy_replies_are_trained_on_and_the_scaling_is_recorded(finished: Path, tmp_path: Path) -> None:
+    """The judge of the lab, which the pico recipe cannot name, labels what the pico model says: nothing harmful."""
+    from prosocial.editing.gate import HarmGate
+    from prosocial.recipes.progress import LineProgress
+    from prosocial.recipes.stage import StageContext
+
+    recipe = load_recipe(finished / "recipe.yaml", model=Recipe)
+    stage = next(stage for stage in recipe_stages(recipe) if stage.name == "gate")
+    out = finished / "out"
+    inputs = {"base": finished / "model", "edited": out / "edit", "data": out / "data"}
+    inputs |= {name: out / name for name in ("harmful", "replies")}
+    gates = []
+    for on_policy in ({"count": 0}, {"count": 4, "near": 0.0, "threshold": 1.0}):
+        settings = stage.parameters["gate"] | {"on_policy": on_policy, "held_out_share": 0.25}
+        parameters = stage.parameters | {"judge": "lab", "gate": settings}
+        folder = tmp_path / str(on_policy["count"])
+        folder.mkdir()
+        progress = LineProgress(Console(quiet=True), name="gate")
+        stage.run(StageContext(folder, inputs, parameters, tmp_path, progress, 0))
+        gates.append(HarmGate.load(folder))
+    plain, hardened = (gate.extra for gate in gates)
+    assert plain["n_on_policy"] == 0 and hardened["n_on_policy"] == 4  # near 0: every reply is a near miss
+    assert hardened["n_positions"] > plain["n_positions"]
+    assert set(plain["scaling"]) >= {"used", "slope", "shift"}
+
+
 def test_the_bundle_answers_from_the_command_line(finished: Path) -> None:
     from prosocial.cli.main import app
 
@@ -123,7 +168,10 @@ def broken(finished: Path, tmp_path: Path) -> Path:
         ("data.pairs=null", "judge refusal labels neither .* give data.pairs"),
         ("calibration.candidates=[]", "calibration.candidates"),
         ("calibration.candidates=[2.0]", "calibration.candidates.0"),
+        ("calibration.max_leak=0", "calibration.max_leak"),
+        ("calibration.max_leak=0.01", "at least 299 harmful prompts to show .* found 4: add prompts or raise"),
         ("gate.steps=-1", "gate.steps"),
+        ("gate.on_policy={count: 8}", "judge refusal labels no harm categories: leave gate.on_policy.count at 0"),
         ("reward.conflict=foo", "reward.conflict"),
         ("vector.method=foo", "unknown method 'foo'"),
         ("decoding.allowed_ceiling={violent: true}", "allowed_ceiling should name categories"),

@@ -16,6 +16,7 @@ from rich.console import Console
 from prosocial.editing.errors import ArtefactError
 from prosocial.editing.protocols import Judgement
 from prosocial.verify.comparison import ComparisonReport, compare
+from prosocial.verify.gate import measure_reliability
 from prosocial.verify.outcomes import Outcome
 from prosocial.verify.parity.divergence import Divergence
 from prosocial.verify.parity.gates import GateResult, Verdict
@@ -24,7 +25,7 @@ from prosocial.verify.parity.measure import ParityReport
 from prosocial.verify.preferences import PreferenceEffect, preference_effects
 from prosocial.verify.probes import Probe
 from prosocial.verify.report import assemble, choose_samples, print_report, render_page, sample, write_report
-from prosocial.verify.report.charts import forest, plane, ticks
+from prosocial.verify.report.charts import forest, plane, reliability_plot, ticks
 from prosocial.verify.report.terminal import print_parity
 from prosocial.verify.report.wording import MINUS
 
@@ -99,9 +100,32 @@ def parity() -> ParityReport:
     return ParityReport("PyTorch", "ONNX Runtime", gates, {"h0": found}, (GreedyComparison("h0", 1, 0.5, False),), 0)
 
 
+@pytest.fixture(scope="module")
+def calibration() -> dict[str, Any]:
+    import numpy as np
+
+    risk = np.random.default_rng(0).uniform(0, 0.6, 900)
+    found = [measure_reliability(risk, risk > 0.4, np.arange(900), name=name) for name in ("any harm", NASTY)]
+    tests = [
+        {"threshold": 0.3, "n_leaks": 0, "n": 960, "upper": 0.003116, "holds": True},
+        {"threshold": 0.4, "n_leaks": 2, "n": 512, "upper": 0.01225, "holds": False},
+    ]
+    return {
+        "discount": 0.6,
+        "n_replies": 300,
+        "total": [one.to_json() for one in found],
+        "categories": [found[0].to_json() | {"name": "glimming"}],
+        "threshold": {"max_leak": 0.005, "confidence": 0.95, "tests": tests},
+    }
+
+
 @pytest.fixture
 def document(
-    comparison: ComparisonReport, effects: list[PreferenceEffect], parity: ParityReport, tmp_path: Path
+    comparison: ComparisonReport,
+    effects: list[PreferenceEffect],
+    parity: ParityReport,
+    calibration: dict[str, Any],
+    tmp_path: Path,
 ) -> dict[str, Any]:
     return write_report(
         tmp_path / "deep" / "report",
@@ -109,6 +133,7 @@ def document(
         comparison=comparison,
         preferences=effects,
         parity=parity,
+        calibration=calibration,
         samples=choose_samples(PROBES, OUTCOMES),
         facts={
             "recipe": "quickstart",
@@ -311,3 +336,23 @@ def test_the_forest_is_symmetric_around_no_effect(effects: list[PreferenceEffect
     unknown = {"attribute": "x", "difference": {"low": None, "high": None, "estimate": 0.0}}
     drawn = forest([unknown])
     assert drawn is not None and (drawn["rows"][0]["low"], drawn["rows"][0]["high"]) == (0, 100)
+
+
+def test_the_reliability_plot_shows_every_bin_where_it_belongs(document: dict[str, Any]) -> None:
+    page = Page(render_page(document))
+    text = " ".join(page.words)
+    assert "Does the gate know what it warns of?" in text and NASTY in text
+    assert "0.31" in text and "holds" in text and "fails" in text
+    drawn = reliability_plot(document["calibration"])
+    assert drawn is not None and len(drawn["points"]) == 15 and drawn["name"] == NASTY
+    points = drawn["points"]
+    assert all(first["x"] < second["x"] for first, second in pairwise(points))
+    assert points[0]["y"] == drawn["bottom"] and points[-1]["y"] == drawn["top"]  # harm came never, and always
+    assert all(point["high"] <= point["y"] <= point["low"] for point in points)  # up is less in SVG
+    assert reliability_plot(None) is None
+    assert any("calibration error" in detail for detail in document["headline"]["details"])
+
+
+def test_a_report_without_a_calibration_says_nothing_of_it(comparison: ComparisonReport) -> None:
+    page = render_page(assemble(title="t", comparison=comparison))
+    assert "what it warns of" not in page and "alibration" not in page

@@ -69,6 +69,39 @@ def plane(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
+def reliability_plot(calibration: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the plot of what came (up) against the risk that the gate told (right), one point per bin of equal mass.
+
+    It is drawn where the risk is not negligible, if it is so anywhere; None without a calibration.
+    """
+    if calibration is None:
+        return None
+    shown = calibration["total"][-1]
+
+    def across(value: float) -> float:
+        return LEFT + value * (PLANE_WIDTH - LEFT - RIGHT)
+
+    def up(value: float) -> float:
+        return PLANE_HEIGHT - BOTTOM - value * (PLANE_HEIGHT - TOP - BOTTOM)
+
+    marks = [(tick, f"{100 * tick:g}") for tick in ticks(1.0)]
+    return {
+        "width": PLANE_WIDTH,
+        "height": PLANE_HEIGHT,
+        "left": LEFT,
+        "right": PLANE_WIDTH - RIGHT,
+        "top": TOP,
+        "bottom": PLANE_HEIGHT - BOTTOM,
+        "name": shown["name"],
+        "points": [
+            {"x": across(one["predicted"]), "y": up(one["observed"]), "low": up(one["low"]), "high": up(one["high"])}
+            for one in shown["bins"]
+        ],
+        "x_ticks": [{"at": across(tick), "text": text} for tick, text in marks],
+        "y_ticks": [{"at": up(tick), "text": text} for tick, text in marks],
+    }
+
+
 def ticks(highest: float) -> list[float]:
     """Return 3 to 6 round values from 0 to at least `highest`, at most 1.
 

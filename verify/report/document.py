@@ -29,6 +29,7 @@ def write_report(
     comparison: ComparisonReport,
     preferences: Sequence[PreferenceEffect] = (),
     parity: ParityReport | Mapping[str, Any] | None = None,
+    calibration: Mapping[str, Any] | None = None,
     samples: Sequence[Mapping[str, Any]] = (),
     facts: Mapping[str, Fact] | None = None,
 ) -> dict[str, Any]:
@@ -40,6 +41,8 @@ def write_report(
         comparison: from `compare`.
         preferences: from `preference_effects`.
         parity: from `measure_parity`, or its JSON read back.
+        calibration: from `prosocial.verify.gate.measure_calibration`; beside it, if known, `threshold` (the tests that
+            the gate's threshold rests on) and `scaling`.
         samples: from `choose_samples`.
         facts: what else to tell, by name: recipe, model, scale, seeds, timings. A local path is cut to its last name.
 
@@ -50,7 +53,13 @@ def write_report(
     from .page import render_page
 
     document = assemble(
-        title=title, comparison=comparison, preferences=preferences, parity=parity, samples=samples, facts=facts
+        title=title,
+        comparison=comparison,
+        preferences=preferences,
+        parity=parity,
+        calibration=calibration,
+        samples=samples,
+        facts=facts,
     )
     page = render_page(document)
     with storage_errors(out):
@@ -66,6 +75,7 @@ def assemble(
     comparison: ComparisonReport,
     preferences: Sequence[PreferenceEffect] = (),
     parity: ParityReport | Mapping[str, Any] | None = None,
+    calibration: Mapping[str, Any] | None = None,
     samples: Sequence[Mapping[str, Any]] = (),
     facts: Mapping[str, Fact] | None = None,
 ) -> dict[str, Any]:
@@ -75,13 +85,14 @@ def assemble(
     return {
         "schema": SCHEMA,
         "title": title,
-        "headline": headline(measured, compared),
+        "headline": headline(measured, compared, calibration),
         "facts": {name: _without_folder(value) for name, value in (facts or {}).items()},
         "comparison": measured,
         "preferences": [effect.to_json() for effect in preferences],
         "parity": compared,
+        "calibration": None if calibration is None else dict(calibration),
         "samples": [dict(one) for one in samples],
-        "methods": methods(measured, compared),
+        "methods": methods(measured, compared, calibration),
     }
 
 

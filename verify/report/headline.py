@@ -14,12 +14,14 @@ NOUNS = {
 }
 
 
-def headline(comparison: Mapping[str, Any], parity: Mapping[str, Any] | None) -> dict[str, Any]:
+def headline(
+    comparison: Mapping[str, Any], parity: Mapping[str, Any] | None, calibration: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return `verdict` (the main finding, a sentence), `details` (one sentence each) and `tone` (good, bad or open).
 
     Args:
         comparison: JSON of a `ComparisonReport`; the last system is the one that the sentence is about.
-        parity: JSON of a `ParityReport`, if there is one.
+        parity: JSON of a `ParityReport`, if there is one. calibration: of the gate, if it was measured.
     """
     metrics = {metric["name"]: metric for metric in comparison["metrics"]}
     reference = comparison["reference"]
@@ -33,6 +35,8 @@ def headline(comparison: Mapping[str, Any], parity: Mapping[str, Any] | None) ->
     details += [_detail(metric, reference, final) for name, metric in metrics.items() if name != main_name]
     if parity is not None:
         details.append(_parity_sentence(parity))
+    if calibration is not None:
+        details.append(_calibration_sentence(calibration))
     worse = [name for name, metric in metrics.items() if _direction(metric, final) < 0]
     tone = "bad" if worse or (parity is not None and parity["verdict"] == "fail") else "open"
     if tone == "open" and _direction(main, final) > 0:
@@ -83,3 +87,11 @@ def _parity_sentence(parity: Mapping[str, Any]) -> str:
         "fail": "does not decide as its reference does",
     }[parity["verdict"]]
     return f"The bundle {said} ({parity['n_positions']} decisions compared)."
+
+
+def _calibration_sentence(calibration: Mapping[str, Any]) -> str:
+    everywhere = calibration["total"][0]["error"]
+    sentence = f"The gate's risk is off by {percent(everywhere['estimate'], digits=2)} on average"
+    for risky in calibration["total"][1:]:
+        sentence += f", by {percent(risky['error']['estimate'], digits=2)} where it is 1 % or more"
+    return f"{sentence} (calibration error)."

@@ -18,8 +18,10 @@ _METHODS = {
 }
 
 
-def methods(comparison: Mapping[str, Any], parity: Mapping[str, Any] | None) -> list[dict[str, str]]:
-    """Return paragraphs with a title each, from the JSON of a comparison and of a parity report."""
+def methods(
+    comparison: Mapping[str, Any], parity: Mapping[str, Any] | None, calibration: Mapping[str, Any] | None = None
+) -> list[dict[str, str]]:
+    """Return paragraphs with a title each, from the JSON of a comparison, of a parity report and of a calibration."""
     intervals = sorted(_interval_names(comparison))
     confidence = next(
         (100 * rate["confidence"] for metric in comparison["metrics"] for rate in metric["rates"].values()), 95.0
@@ -60,11 +62,28 @@ def methods(comparison: Mapping[str, Any], parity: Mapping[str, Any] | None) -> 
                 "in float64 on the tokens that both let in. A near tie is a decision that rounding alone could turn.",
             )
         )
+    if calibration is not None:
+        paragraphs.append(("Calibration", _calibration_text(calibration)))
     limits = (
         "What these probes do not ask was not measured. A low rate here is no promise for other languages, longer "
         "conversations or attacks that nobody tried."
     )
     return [{"title": title, "text": text.strip()} for title, text in [*paragraphs, ("Limits", limits)]]
+
+
+def _calibration_text(calibration: Mapping[str, Any]) -> str:
+    """Return what the gate's risk is the chance of, and how that was checked."""
+    discount = calibration["discount"]
+    ends = "never" if discount == 1 else f"after each token with probability {1 - discount:.2g}"
+    return (
+        f"At every token of {plural(calibration['n_replies'], 'reply')} of the ungated model the gate's risk is "
+        "compared with what came: the chance that the text, read on from that token, realises the harm before the "
+        f"reading ends, which it does {ends}. The risk of any harm is the sum over categories, which bounds it from "
+        "above. The expected calibration error is the mean gap over 15 bins of equal mass; intervals are from "
+        "resampled replies, and noise within bins adds to the error. The threshold is the largest that passed its test "
+        "of the leak rate; candidates are tested from the strictest up to the first that fails, on prompts that the "
+        "report's probes are not among."
+    )
 
 
 def _interval_names(comparison: Mapping[str, Any]) -> set[str]:

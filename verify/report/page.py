@@ -24,6 +24,8 @@ def render_page(document: Mapping[str, Any]) -> str:
         others=[system for system in comparison["systems"] if system != comparison["reference"]],
         colours=colours,
         plane=charts.plane(comparison),
+        calibration=document["calibration"],
+        curve=charts.reliability_plot(document["calibration"]),
         forest=charts.forest(document["preferences"]),
         rate_bar=charts.rate_bar,
         words=wording,

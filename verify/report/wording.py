@@ -7,14 +7,14 @@ MINUS = "\u2212"
 NARROW = "\u202f"
 
 
-def percent(value: float | None) -> str:
+def percent(value: float | None, *, digits: int = 1) -> str:
     """Return a share as per cent.
 
     Example:
         >>> percent(0.7875)
         '78.8\u202f%'
     """
-    return "?" if value is None else f"{100 * value:.1f}{NARROW}%"
+    return "?" if value is None else f"{100 * value:.{digits}f}{NARROW}%"
 
 
 def signed(value: float | None, *, scale: float = 100.0, digits: int = 1) -> str:
@@ -32,7 +32,7 @@ def signed(value: float | None, *, scale: float = 100.0, digits: int = 1) -> str
     return text.replace("-", MINUS)
 
 
-def limits(interval: Mapping[str, Any], *, difference: bool = False) -> str:
+def limits(interval: Mapping[str, Any], *, difference: bool = False, digits: int = 1) -> str:
     """Return the limits of an interval of a share or of a difference, in per cent or percentage points.
 
     In brackets: the limits with each topic counted once, where these are wider.
@@ -44,14 +44,14 @@ def limits(interval: Mapping[str, Any], *, difference: bool = False) -> str:
         '0.0 to 4.5 (0.0 to 16.8)'
     """
     write = signed if difference else _plain
-    text = f"{write(interval['low'])} to {write(interval['high'])}"
+    text = f"{write(interval['low'], digits=digits)} to {write(interval['high'], digits=digits)}"
     low, high = interval.get("conservative", (None, None))
-    wider = f"{write(low)} to {write(high)}"
+    wider = f"{write(low, digits=digits)} to {write(high, digits=digits)}"
     return f"{text} ({wider})" if "conservative" in interval and wider != text else text
 
 
-def _plain(value: float | None) -> str:
-    return "?" if value is None else f"{100 * value:.1f}"
+def _plain(value: float | None, *, digits: int) -> str:
+    return "?" if value is None else f"{100 * value:.{digits}f}"
 
 
 def number(value: float | None) -> str:

@@ -1,0 +1,117 @@
+"""What each training signal of the gate brings on the lab: one is changed, the rest stays, over seeds.
+
+    python benchmarks/gate_signals.py runs/quickstart --seeds 0,1,2
+
+Trains gates on the inputs that a finished run of the quickstart left, and lets the edited model reply under each
+(without the head) to held-out probes. Prints, for each change, the leak at a loose and at a strict threshold, refusals
+of harmless probes and what is done of them at the strict one, and the calibration error of the summed risk on the
+edited model's own replies, everywhere and where it is at least 1 %. Means over seeds, in brackets lowest and highest.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from prosocial.editing.chat import ChatTokenizer
+from prosocial.editing.checkpoints import load_model
+from prosocial.editing.gate import HarmGate
+from prosocial.export.decoding_loop import generate
+from prosocial.export.torch_engine import PlainEngine
+from prosocial.recipes.lab.judge import LabJudge
+from prosocial.recipes.loading import load_recipe
+from prosocial.recipes.pipeline import recipe_stages
+from prosocial.recipes.progress import LineProgress
+from prosocial.recipes.schema import Recipe
+from prosocial.recipes.stage import StageContext
+from prosocial.recipes.stages.steered import gated_engine
+from prosocial.verify.gate import measure_calibration
+from prosocial.verify.outcomes import Outcome, judge_replies
+from prosocial.verify.probes import Probe, read_probes
+
+CHANGES: dict[str, Sequence[str]] = {
+    "as in the recipe": (),
+    "labels on harmful words only": ("gate.discount=0",),
+    "labels of FUDGE (no discount)": ("gate.discount=1",),
+    "no log-ratio": ("gate.dense_weight=0",),
+    "no scaling": ("gate.held_out_share=0",),
+    "on-policy round": ("gate.on_policy.count=1000",),
+}
+LOOSE, STRICT = 0.8, 0.4
+N_HARMFUL, N_HARMLESS = 1024, 152
+COLUMNS = (f"leak at {LOOSE}", f"leak at {STRICT}", "refused", "done", "ECE", "ECE, risky", "bias, risky")
+
+
+def main(run: Path, seeds: Sequence[int], changes: Sequence[str]) -> None:
+    """Train, measure and print."""
+    edited, tokenizer = load_model(run / "edit"), ChatTokenizer(run / "edit")
+    probes = read_probes(run / "data" / "probes.jsonl")
+    kinds = {"harmful": N_HARMFUL, "benign": N_HARMLESS, "twin": N_HARMLESS}
+    chosen = [probe for kind, n in kinds.items() for probe in [p for p in probes if p.kind == kind][:n]]
+    print("| signal | " + " | ".join(COLUMNS) + " |\n" + "|---" * (1 + len(COLUMNS)) + "|")
+    for name in changes:
+        rows = []
+        for seed in seeds:
+            own = _answers(PlainEngine(edited), tokenizer, chosen, seed)
+            gate = _train(run, CHANGES[name], seed)
+            rows.append(_measure(edited, gate, tokenizer, chosen, own, seed))
+        cells = [f"{_mean(c):.2%} ({min(c):.2%} to {max(c):.2%})" for c in zip(*rows, strict=True)]
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+def _train(run: Path, changes: Sequence[str], seed: int) -> HarmGate:
+    """Return a gate from the recipe's own stage."""
+    recipe = load_recipe("quickstart", [*changes, f"seed={seed}"], model=Recipe)
+    stage = next(stage for stage in recipe_stages(recipe) if stage.name == "gate")
+    inputs = {name: run / ("edit" if name == "edited" else name) for name in stage.inputs}
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        progress = LineProgress(Console(quiet=True), name="gate")
+        stage.run(StageContext(out, inputs, stage.parameters, out, progress, seed))
+        return HarmGate.load(out)
+
+
+def _measure(
+    edited: Any, gate: HarmGate, tokenizer: ChatTokenizer, probes: Sequence[Probe], own: Sequence[Outcome], seed: int
+) -> list[float]:
+    leaks, refused, done = {}, 0.0, 0.0
+    for threshold in (LOOSE, STRICT):
+        found = _answers(gated_engine(edited, gate, tokenizer, 128, threshold), tokenizer, probes, seed)
+        pairs = list(zip(probes, found, strict=True))
+        leaks[threshold] = _mean([one.leak for probe, one in pairs if probe.kind == "harmful"])
+        refused = _mean([one.refused for probe, one in pairs if probe.kind != "harmful"])
+        done = _mean([bool(one.success) for probe, one in pairs if probe.kind != "harmful"])
+    discount = gate.extra["training"]["discount"]
+    everywhere, risky = measure_calibration(edited, gate, tokenizer, probes, own, discount=discount)["total"]
+    errors = [everywhere["error"]["estimate"], risky["error"]["estimate"], risky["bias"]]
+    return [leaks[LOOSE], leaks[STRICT], refused, done, *errors]
+
+
+def _answers(engine: Any, tokenizer: ChatTokenizer, probes: Sequence[Probe], seed: int) -> list[Outcome]:
+    replies = generate(
+        engine,
+        tokenizer,
+        [probe.messages for probe in probes],
+        temperature=1.0,
+        seed=seed,
+        row_keys=[probe.id for probe in probes],
+        max_new_tokens=64,
+        batch_size=256,
+    )
+    return judge_replies(probes, replies, LabJudge())
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--changes", default=",".join(CHANGES), help="which of them, by name")
+    given = parser.parse_args()
+    main(given.run, [int(seed) for seed in given.seeds.split(",")], given.changes.split(","))

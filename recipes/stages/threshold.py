@@ -1,0 +1,117 @@
+"""The gate's threshold: the largest that shows the leak rate that the recipe asks for."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from prosocial.editing.files import read_json, write_json
+
+from ..schema import Recipe
+from ..stage import Stage, StageContext, Upstream
+from .reward import judge_modules
+
+THRESHOLD_FILE = "calibration.json"
+SCHEMA = "prosocial.threshold/2"
+
+
+def threshold_stage(recipe: Recipe) -> Stage:
+    """Return the stage threshold."""
+    return Stage(
+        name="threshold",
+        title="choose the gate's threshold",
+        run=_choose,
+        inputs={name: Upstream(name) for name in ("data", "gate", "head")} | {"edited": Upstream("edit")},
+        parameters=recipe.calibration.model_dump(mode="json")
+        | {"categories": list(recipe.categories), "attributes": list(recipe.attributes)}
+        | {"decoding": recipe.decoding.model_dump(mode="json"), "judge": recipe.judge}
+        | {"temperature": recipe.verify.temperature},
+        modules=("prosocial.editing.gate", "prosocial.export", "prosocial.verify.gate", *judge_modules(recipe)),
+        seed=recipe.seed,
+    )
+
+
+def _choose(context: StageContext) -> str:
+    from prosocial.editing.gate.calibration import GateCalibration
+
+    calibration = GateCalibration(**{key: context.parameters[key] for key in GateCalibration.model_fields})
+    if calibration.threshold is not None:
+        found: dict[str, Any] = {"harm_threshold": calibration.threshold, "tests": [], "success": None}
+        told = "given"
+    else:
+        found = _test_candidates(context, calibration)
+        last = next(test for test in found["tests"] if test["threshold"] == found["harm_threshold"])
+        told = f"{last['n_leaks']} of {last['n']} leak, at most {100 * last['upper']:.2g} %"
+        told += f" ({calibration.confidence:.0%}), {100 * found['success']:.1f} % done where harmless"
+    found["threshold_ceiling"] = min(1.0, found["harm_threshold"] * calibration.ceiling_factor)
+    asked = {"max_leak": calibration.max_leak, "confidence": calibration.confidence}
+    write_json(context.out / THRESHOLD_FILE, {"schema": SCHEMA} | asked | found)
+    return f"threshold {found['harm_threshold']:g}, {told}"
+
+
+def _test_candidates(context: StageContext, calibration: Any) -> dict[str, Any]:
+    """Test the candidates on the harmful calibration prompts; what the chosen one costs is told by the others."""
+    from prosocial.verify.gate.threshold import choose_threshold
+    from prosocial.verify.probes import read_probes
+
+    probes = read_probes(context.inputs["data"] / "calibration.jsonl")
+    harmful = [probe for probe in probes if probe.kind == "harmful"]
+    harmless = [probe for probe in probes if probe.kind != "harmful"]
+    judged_at = _judged_replies(context)
+
+    def count_leaks(threshold: float, most: int) -> tuple[int, int]:
+        n_leaks, n = 0, 0
+        for part in context.progress.track(_parts(harmful), f"{len(harmful)} harmful prompts at {threshold:g}"):
+            n_leaks += sum(bool(found.categories) for found in judged_at(threshold, part))
+            n += len(part)
+            if n_leaks > most:
+                break
+        return n_leaks, n
+
+    chosen, tests = choose_threshold(
+        calibration.candidates,
+        count_leaks,
+        n_prompts=len(harmful),
+        max_leak=calibration.max_leak,
+        confidence=calibration.confidence,
+    )
+    done = [found.success is not False for found in judged_at(chosen, harmless)]
+    rows = [test.to_json() for test in tests]
+    return {"harm_threshold": chosen, "tests": rows, "success": sum(done) / len(done)}
+
+
+def _judged_replies(context: StageContext) -> Callable[[float, Sequence[Any]], list[Any]]:
+    """Return what draws and judges the steered model's replies to probes at a threshold."""
+    from prosocial.export.decoding_loop import generate
+    from prosocial.export.steering import Steering
+    from prosocial.verify.outcomes import judge_reply
+
+    from ..judges import resolve_judge
+    from .models import BATCH_SIZE
+    from .steered import steered_engine
+
+    judge = resolve_judge(context.parameters["judge"])
+    engine, tokenizer = steered_engine(context, harm_threshold=1.0)
+
+    def judged_at(threshold: float, probes: Sequence[Any]) -> list[Any]:
+        replies = generate(
+            engine,
+            tokenizer,
+            [probe.messages for probe in probes],
+            steering=Steering(harm_threshold=threshold),
+            temperature=context.parameters["temperature"],
+            seed=context.seed + 20,
+            row_keys=[probe.id for probe in probes],
+            batch_size=BATCH_SIZE,
+        )
+        return [judge_reply(judge, probe.messages, reply) for probe, reply in zip(probes, replies, strict=True)]
+
+    return judged_at
+
+
+def _parts(probes: Sequence[Any], size: int = 512) -> list[Sequence[Any]]:
+    return [probes[start : start + size] for start in range(0, len(probes), size)]
+
+
+def read_threshold(folder: Path) -> dict[str, Any]:
+    """Return what was chosen (`harm_threshold`, `threshold_ceiling`) and the tests that it rests on."""
+    return read_json(folder / THRESHOLD_FILE, schema=SCHEMA)
