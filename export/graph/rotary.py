@@ -27,6 +27,8 @@ class RotaryTables(nn.Module):
         body: holds the rotary modules. n_positions: P.
     """
 
+    _rotary: list[tuple[str, nn.Module]]
+
     def __init__(self, body: nn.Module, n_positions: int) -> None:
         super().__init__()
         named = [(name, part) for name, part in body.named_modules() if type(part).__name__.endswith("RotaryEmbedding")]
