@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from .errors import ArtefactError, InputError, StorageError
 
 CHUNK_BYTES = 1 << 20
+ASIDE_SUFFIX = ".tmp"  # of what is written before it gets its name
 
 
 def sha256_file(path: Path) -> str:
@@ -46,7 +47,7 @@ def write_json(path: Path, value: object) -> None:
     """Write `value` as indented JSON, aside first, then renamed over `path`."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with storage_errors(path):
-        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        aside = path.with_name(f".{path.name}.{os.getpid()}{ASIDE_SUFFIX}")
         try:
             with aside.open("w", encoding="utf-8") as stream:
                 stream.write(text)
@@ -55,6 +56,12 @@ def write_json(path: Path, value: object) -> None:
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
+
+
+def delete_asides(folder: Path) -> None:
+    """Delete what processes that were killed while `write_json` wrote left in a folder that nobody else writes to."""
+    for path in folder.glob(f".*{ASIDE_SUFFIX}"):
+        path.unlink()
 
 
 def read_json(path: Path, *, schema: str | None = None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import InputError
-from .files import publish, require_new, storage_errors
+from .files import delete_asides, publish, require_new, storage_errors
 
 KEY_DIGITS = 16
 FICLONE = 0x40049409  # share the blocks of a file, copied on write (ioctl_ficlone(2))
@@ -38,6 +38,7 @@ def resumable_folder(out: Path, *, key: str, sync: bool = True) -> Iterator[Path
         _delete_other_keys(aside, out)
         try:
             with storage_errors(out):
+                delete_asides(aside)
                 yield aside
                 publish(aside, out, sync=sync)
         except BaseException:

@@ -20,6 +20,7 @@ from prosocial.editing.checkpoints import Checkpoint
 from prosocial.editing.edits import EditRecord, Rounding, apply_edit, plan_edit
 from prosocial.editing.edits.writing import JOURNAL_NAME
 from prosocial.editing.errors import InputError
+from prosocial.editing.files import ASIDE_SUFFIX
 from prosocial.editing.vectors import vector_from_checkpoints
 
 from .weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
@@ -157,6 +158,16 @@ def test_what_was_damaged_after_the_kill_is_written_again(tmp_path: Path) -> Non
         file.write_bytes(raw)
     with (left / JOURNAL_NAME).open("a") as stream:
         stream.write('{"name": "cut sho')
+    edited(tmp_path, "out")
+    edited(tmp_path, "whole")
+
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_record_that_a_kill_cut_short_is_gone(tmp_path: Path) -> None:
+    models(tmp_path)
+    left = kill_half_way(tmp_path)
+    (left / f".edit_record.json.1{ASIDE_SUFFIX}").write_text('{"schema"')
     edited(tmp_path, "out")
     edited(tmp_path, "whole")
 
