@@ -6,6 +6,18 @@ from typing import Any
 from .precision import Precision
 
 CONTEXT_LENGTH = 2048  # written where the model names no limit
+INPUTS = {
+    "input_ids": "input_ids",
+    "attention_mask": "attention_mask",
+    "position_ids": "position_ids",
+    "past_key_names": "past_key_values.%d.key",
+    "past_value_names": "past_key_values.%d.value",
+}
+OUTPUTS = {
+    "logits": "logits",
+    "present_key_names": "present.%d.key",
+    "present_value_names": "present.%d.value",
+}
 
 
 def genai_config(
@@ -36,18 +48,8 @@ def genai_config(
         "num_attention_heads": n_heads,
         "num_hidden_layers": n_layers,
         "num_key_value_heads": n_kv_heads,
-        "inputs": {
-            "input_ids": "input_ids",
-            "attention_mask": "attention_mask",
-            "position_ids": "position_ids",
-            "past_key_names": "past_key_values.%d.key",
-            "past_value_names": "past_key_values.%d.value",
-        },
-        "outputs": {
-            "logits": "logits",
-            "present_key_names": "present.%d.key",
-            "present_value_names": "present.%d.value",
-        },
+        "inputs": INPUTS,
+        "outputs": OUTPUTS,
     }
     return {
         "precision": precision,

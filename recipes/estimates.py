@@ -13,20 +13,20 @@ from .stage import Outside, Source, Stage
 
 LAB_SECONDS: Mapping[str, float] = {
     "data": 1,
-    "base": 75,
-    "harmful": 16,
+    "base": 60,
+    "harmful": 12,
     "vector": 1,
     "edit": 1,
     "pairs": 12,
-    "replies": 13,
-    "reward": 30,
+    "replies": 12,
+    "reward": 24,
     "gate": 35,
-    "head": 16,
+    "head": 12,
     "threshold": 40,
     "steered": 1,
-    "bundle": 18,
-    "parity": 25,
-    "report": 78,
+    "bundle": 16,
+    "parity": 22,
+    "report": 58,
 }
 LAB_BYTES: Mapping[str, int] = {
     "data": 7_400_000,

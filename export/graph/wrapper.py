@@ -176,7 +176,7 @@ def _rotary_tables(backbone: Backbone, rehearsal: Rehearsal) -> RotaryTables | N
     try:
         with group_query(backbone.model), tables.held_back():
             raw = _short_pass(backbone, tables)
-    except (TypeError, AttributeError, ValueError, IndexError, RuntimeError):  # a stand-in was taken for a tensor
+    except (TypeError, AttributeError, ValueError, LookupError, RuntimeError):  # a stand-in was taken for a tensor
         return None
     return tables if turns_alike(rehearsal.heads, raw.heads, raw.tables) else None
 

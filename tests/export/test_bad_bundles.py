@@ -105,7 +105,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], bool, str]] = {
         "found config_entries",
     ),
     "a profile written somewhere": (
-        genai(*OPTIONS, "enable_profiling", value="/tmp/x"),
+        genai(*OPTIONS, "enable_profiling", value="profile.json"),
         True,
         "found enable_profiling",
     ),

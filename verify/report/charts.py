@@ -9,6 +9,14 @@ from .wording import MINUS
 
 PLANE_WIDTH, PLANE_HEIGHT = 440.0, 360.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 24.0, 18.0, 46.0
+FRAME = {
+    "width": PLANE_WIDTH,
+    "height": PLANE_HEIGHT,
+    "left": LEFT,
+    "right": PLANE_WIDTH - RIGHT,
+    "top": TOP,
+    "bottom": PLANE_HEIGHT - BOTTOM,
+}
 POINT_RADIUS = 6.0
 LABEL_HEIGHT = 16.0
 LABEL_WIDTH = 90.0
@@ -37,10 +45,10 @@ def plane(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
     y_ticks = ticks(max(rate["high"] for rate in harm.values()))
 
     def across(value: float) -> float:
-        return LEFT + value / x_ticks[-1] * (PLANE_WIDTH - LEFT - RIGHT)
+        return _across(value / x_ticks[-1])
 
     def up(value: float) -> float:
-        return PLANE_HEIGHT - BOTTOM - value / y_ticks[-1] * (PLANE_HEIGHT - TOP - BOTTOM)
+        return _up(value / y_ticks[-1])
 
     points = [
         {
@@ -56,12 +64,7 @@ def plane(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
         for index, system in enumerate(comparison["systems"])
     ]
     return {
-        "width": PLANE_WIDTH,
-        "height": PLANE_HEIGHT,
-        "left": LEFT,
-        "right": PLANE_WIDTH - RIGHT,
-        "top": TOP,
-        "bottom": PLANE_HEIGHT - BOTTOM,
+        **FRAME,
         "points": _labelled(points),
         "arrows": [arrow for pair in pairwise(points) if (arrow := _arrow(*pair))],
         "x_ticks": [{"at": across(value), "text": f"{100 * value:g}"} for value in x_ticks],
@@ -77,29 +80,32 @@ def reliability_plot(calibration: Mapping[str, Any] | None) -> dict[str, Any] | 
     if calibration is None:
         return None
     shown = calibration["total"][-1]
-
-    def across(value: float) -> float:
-        return LEFT + value * (PLANE_WIDTH - LEFT - RIGHT)
-
-    def up(value: float) -> float:
-        return PLANE_HEIGHT - BOTTOM - value * (PLANE_HEIGHT - TOP - BOTTOM)
-
     marks = [(tick, f"{100 * tick:g}") for tick in ticks(1.0)]
     return {
-        "width": PLANE_WIDTH,
-        "height": PLANE_HEIGHT,
-        "left": LEFT,
-        "right": PLANE_WIDTH - RIGHT,
-        "top": TOP,
-        "bottom": PLANE_HEIGHT - BOTTOM,
+        **FRAME,
         "name": shown["name"],
         "points": [
-            {"x": across(one["predicted"]), "y": up(one["observed"]), "low": up(one["low"]), "high": up(one["high"])}
+            {
+                "x": _across(one["predicted"]),
+                "y": _up(one["observed"]),
+                "low": _up(one["low"]),
+                "high": _up(one["high"]),
+            }
             for one in shown["bins"]
         ],
-        "x_ticks": [{"at": across(tick), "text": text} for tick, text in marks],
-        "y_ticks": [{"at": up(tick), "text": text} for tick, text in marks],
+        "x_ticks": [{"at": _across(tick), "text": text} for tick, text in marks],
+        "y_ticks": [{"at": _up(tick), "text": text} for tick, text in marks],
     }
+
+
+def _across(share: float) -> float:
+    """Return where a share of the horizontal axis lies, from 0 at its left end."""
+    return LEFT + share * (PLANE_WIDTH - LEFT - RIGHT)
+
+
+def _up(share: float) -> float:
+    """Return where a share of the vertical axis lies, from 0 at its lower end."""
+    return PLANE_HEIGHT - BOTTOM - share * (PLANE_HEIGHT - TOP - BOTTOM)
 
 
 def ticks(highest: float) -> list[float]:
