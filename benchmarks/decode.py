@@ -30,7 +30,7 @@ SIZES = {
 }  # fmt: skip
 CLASSES = {"llama": ("LlamaConfig", "LlamaForCausalLM"), "qwen3": ("Qwen3Config", "Qwen3ForCausalLM")}
 GENAI = ("torch==2.13.0", "transformers", "onnx", "onnxscript", "onnxruntime", "onnxruntime-genai==0.18.0")
-PLAIN, STEERED, BUILDER = "ours, plain", "ours, steered", "genai, its builder"
+PLAIN, STEERED, INT8, BUILDER = "ours, plain", "ours, steered", "ours, steered, int8", "genai, its builder"
 OUR_GRAPH, TORCH, GUIDED = "genai, our plain graph", "transformers", "transformers, guided"
 
 
@@ -78,6 +78,7 @@ def make_bundles(work: Path) -> None:
     parts = work / "parts"
     assemble_steered(checkpoint=checkpoint, head=parts, gate=parts, config=config, out=work / "steered-model")
     export_bundle(work / "steered-model", work / "steered")
+    export_bundle(work / "steered-model", work / "int8", precision="int8")
     export_bundle(checkpoint, work / "plain", plain=True)
 
 
@@ -150,6 +151,7 @@ def start_all(work: Path, python: Path, threads: int, chosen: Sequence[str]) -> 
     rows = {
         PLAIN: (sys.executable, "ours", work / "plain"),
         STEERED: (sys.executable, "ours", work / "steered"),
+        INT8: (sys.executable, "ours", work / "int8"),
         BUILDER: (python, "genai", work / "builder"),
         OUR_GRAPH: (python, "genai", work / "plain"),
         TORCH: (sys.executable, "transformers", work / "model"),
@@ -170,7 +172,7 @@ def report(kind: str, workers: Sequence[Worker], n_new: int) -> None:
             first, total = (statistics.median(times) for times in zip(*worker.seconds[cell], strict=True))
             pairs = zip(worker.tokens[cell], reference.tokens[cell], strict=True)
             n_same = sum(ours == theirs for ours, theirs in pairs)
-            same = "" if worker.name in (STEERED, GUIDED) else f"{n_same} of {cell[1]}"
+            same = "" if worker.name in (STEERED, INT8, GUIDED) else f"{n_same} of {cell[1]}"
             speed = n_new * cell[1] / total
             print(f"    {worker.name:24} {speed:8.1f}  {base / total:5.2f}  {1000 * first:8.1f} ms  {same}")
     print("  peak memory of the process, MB (all requests)")
@@ -189,7 +191,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=128, help="new tokens")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--systems", default=";".join((PLAIN, STEERED, BUILDER, OUR_GRAPH, TORCH, GUIDED)))
+    parser.add_argument("--systems", default=";".join((PLAIN, STEERED, INT8, BUILDER, OUR_GRAPH, TORCH, GUIDED)))
     given = parser.parse_args()
     python = install(given.work.absolute() / "genai")
     cells = [(int(prompt), int(batch)) for prompt in given.prompts.split(",") for batch in given.batches.split(",")]
@@ -204,7 +206,7 @@ def main() -> None:
         requests = {cell: numbers.integers(2, VOCABULARY, cell[::-1]).tolist() for cell in cells}
         for turn in range(given.runs + 1):
             for cell, prompts in requests.items():
-                for worker in workers:
+                for worker in np.roll(np.array(workers, dtype=object), turn):  # nobody is always the first
                     worker.ask(cell, prompts, given.new, warming=turn == 0)
         report(kind, workers, given.new)
         for worker in workers:
