@@ -181,6 +181,31 @@ def report(kind: str, workers: Sequence[Worker], n_new: int) -> None:
         print(f"    {worker.name:24} {worker.peak_bytes / 1e6:8.0f}  {ratio:5.2f}")
 
 
+def draw(path: Path, kind: str, workers: Sequence[Worker], n_new: int) -> None:
+    """Draw how the time per token grows with the context and with the batch, medians with their quartiles."""
+    import matplotlib.pyplot as plt
+
+    cells = list(workers[0].seconds)
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
+    for panel, axis, label in ((panels[0], 0, "prompt, tokens"), (panels[1], 1, "batch, rows")):
+        held = max({cell[1 - axis] for cell in cells}, key=lambda size: sum(cell[1 - axis] == size for cell in cells))
+        line = sorted(cell for cell in cells if cell[1 - axis] == held)
+        for worker in workers:
+            times = [[1000 * (total - first) / (n_new - 1) for first, total in worker.seconds[cell]] for cell in line]
+            low, middle, high = zip(*(np.quantile(values, [0.25, 0.5, 0.75]) for values in times), strict=True)
+            at = [cell[axis] for cell in line]
+            panel.plot(at, middle, marker="o", markersize=3, label=worker.name)
+            panel.fill_between(at, low, high, alpha=0.2)
+        panel.set_xlabel(label)
+        panel.set_title(f"{'batch' if axis == 0 else 'prompt'} {held}", fontsize=9)
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("milliseconds per step, after the first token")
+    panels[0].set_ylim(bottom=0)
+    panels[1].legend(fontsize=7)
+    figure.suptitle(f"{kind} of about 90 M parameters, CPU", fontsize=10)
+    figure.savefig(path, metadata={"Date": None})
+
+
 def main() -> None:
     """Run the benchmark and print its tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -191,10 +216,15 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=128, help="new tokens")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cells", default="", help="such as 32x1,512x1,512x8 (prompt x batch) instead of all pairs")
+    parser.add_argument("--plot", type=Path, help="an SVG of the growth with context and batch, of the last model")
     parser.add_argument("--systems", default=";".join((PLAIN, STEERED, INT8, BUILDER, OUR_GRAPH, TORCH, GUIDED)))
     given = parser.parse_args()
     python = install(given.work.absolute() / "genai")
-    cells = [(int(prompt), int(batch)) for prompt in given.prompts.split(",") for batch in given.batches.split(",")]
+    pairs = [(prompt, batch) for prompt in given.prompts.split(",") for batch in given.batches.split(",")]
+    if given.cells:
+        pairs = [tuple(cell.split("x")) for cell in given.cells.split(",")]
+    cells = [(int(prompt), int(batch)) for prompt, batch in pairs]
     for kind in given.models.split(","):
         work = given.work.absolute() / kind
         if not (work / "builder" / "genai_config.json").is_file():
@@ -209,6 +239,8 @@ def main() -> None:
                 for worker in np.roll(np.array(workers, dtype=object), turn):  # nobody is always the first
                     worker.ask(cell, prompts, given.new, warming=turn == 0)
         report(kind, workers, given.new)
+        if given.plot:
+            draw(given.plot, kind, workers, given.new)
         for worker in workers:
             worker.stop()
 

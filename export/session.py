@@ -216,6 +216,7 @@ class GraphEngine:
         prefix: PrefixCache | None = None,
     ) -> None:
         self.session, self.config, self.context_length, self._prefix = session, config, context_length, prefix
+        self.vocabulary_size = session.vocabulary_size
 
     def prefill(self, ids: NDArray[np.int64], controls: ControlArrays | None, *, capacity: int) -> "GraphStream":
         """Read prompts [B, S] of equal length."""
