@@ -9,7 +9,7 @@ from prosocial.editing.gate.calibration import GateCalibration
 from prosocial.editing.gate.training import GateTraining
 from prosocial.editing.head.distil import DistilTraining
 from prosocial.editing.reward.attributes import DEFAULT_ATTRIBUTES, resolve_attributes
-from prosocial.editing.reward.training import RewardTraining
+from prosocial.editing.reward.settings import RewardTraining
 from prosocial.editing.settings import NonNegative, Settings
 from prosocial.editing.tuning.harmful import AdapterTraining
 from prosocial.editing.vectors.methods import choose_method

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from .pairs import label_pair as label_pair
     from .pairs import read_pairs as read_pairs
     from .pairs import write_pairs as write_pairs
-    from .training import EncodedPairs as EncodedPairs
-    from .training import RewardTraining as RewardTraining
-    from .training import pair_accuracy as pair_accuracy
+    from .encoded_pairs import EncodedPairs as EncodedPairs
+    from .settings import RewardTraining as RewardTraining
+    from .accuracy import pair_accuracy as pair_accuracy
     from .training import train_reward as train_reward
 
 _HOME = {
@@ -28,9 +28,9 @@ _HOME = {
     "label_pair": ".pairs",
     "read_pairs": ".pairs",
     "write_pairs": ".pairs",
-    "EncodedPairs": ".training",
-    "RewardTraining": ".training",
-    "pair_accuracy": ".training",
+    "EncodedPairs": ".encoded_pairs",
+    "RewardTraining": ".settings",
+    "pair_accuracy": ".accuracy",
     "train_reward": ".training",
 }
 __all__ = sorted(_HOME)

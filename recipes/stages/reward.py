@@ -1,5 +1,6 @@
 """The preferences: labelled pairs, the reward model trained on them, and the compact head distilled from it."""
 
+from dataclasses import asdict
 from typing import Any
 
 from ..schema import FileData, Recipe
@@ -83,9 +84,12 @@ def _train_reward(context: StageContext) -> str:
     from prosocial.editing.chat import ChatTokenizer
     from prosocial.editing.files import write_json
     from prosocial.editing.fingerprint import fingerprint
+    from prosocial.editing.reward.accuracy import pair_accuracy
     from prosocial.editing.reward.attributes import resolve_attributes
+    from prosocial.editing.reward.encoded_pairs import label_agreement
     from prosocial.editing.reward.model import RewardConfig, RewardModel
-    from prosocial.editing.reward.training import RewardTraining, pair_accuracy, train_reward
+    from prosocial.editing.reward.settings import RewardTraining
+    from prosocial.editing.reward.training import train_reward
 
     from .models import open_model
 
@@ -97,17 +101,22 @@ def _train_reward(context: StageContext) -> str:
     )
     train, held_out = _encoded_pairs(context, training.max_tokens)
     context.progress.start(training.steps, "train the reward model")
-    losses = train_reward(
+    history = train_reward(
         reward,
         train,
         attributes=resolve_attributes(names, betas=context.parameters["beta"]),
         training=training,
         pad_id=ChatTokenizer(edited).pad_id,
         seed=context.seed,
+        checkpoint=context.scratch / "training.safetensors",
         on_step=context.progress.advance,
     )
     accuracy = pair_accuracy(reward, held_out, attributes=names, pad_id=ChatTokenizer(edited).pad_id)
-    report = {"losses": losses, "pair_accuracy": accuracy}
+    report = {
+        "steps": [asdict(record) for record in history],
+        "pair_accuracy": accuracy,
+        "label_agreement": {"attributes": names, "share": label_agreement(train.signs)},
+    }
     reward.save(context.out, checkpoint_fingerprint=fingerprint(edited), training=training.model_dump(mode="json"))
     write_json(context.out / "training.json", report)
     corners = [value["corner"] for value in accuracy.values()]
@@ -175,7 +184,7 @@ def _encoded_pairs(context: StageContext, max_tokens: int) -> tuple[Any, Any]:
     """Return the training pairs and the last tenth, which is held out."""
     from prosocial.editing.chat import ChatTokenizer
     from prosocial.editing.reward.pairs import read_pairs
-    from prosocial.editing.reward.training import EncodedPairs
+    from prosocial.editing.reward.encoded_pairs import EncodedPairs
 
     names = context.parameters["attributes"]
     pairs = read_pairs(context.inputs["pairs"] / "pairs.jsonl", attributes=names)
