@@ -17,43 +17,25 @@ from prosocial.editing.reward.accuracy import pair_accuracy
 from prosocial.editing.reward.encoded_pairs import EncodedPairs
 from prosocial.editing.reward.settings import RewardTraining
 from prosocial.editing.reward.training import train_reward
-from prosocial.editing.reward.training_state import StepRecord
 
 from .reward_helpers import NAMES, make_model, make_pairs, make_tokenizer
 
 CONFIG = RewardConfig(attributes=NAMES, targets=r".*\.(q_proj|v_proj|down_proj)")
 
 
-@pytest.mark.parametrize("conflict", ["none", "pcgrad", "mgda"])
-def test_conflicting_attributes_are_both_learned(tmp_path: Path, conflict: str) -> None:
+def test_conflicting_attributes_are_both_learned(tmp_path: Path) -> None:
     tokenizer = make_tokenizer(tmp_path)
-    pairs = EncodedPairs.from_pairs(make_pairs(16), tokenizer=tokenizer, attributes=NAMES, max_tokens=64)
+    pairs = EncodedPairs.from_pairs(make_pairs(8), tokenizer=tokenizer, attributes=NAMES, max_tokens=64)
     reward = RewardModel(make_model(tokenizer), CONFIG)
     before = pair_accuracy(reward, pairs, attributes=NAMES, pad_id=0)
-    training = RewardTraining(steps=60, batch_size=8, learning_rate=0.02, conflict=conflict, concentration=0.3)
+    training = RewardTraining(steps=40, batch_size=6, learning_rate=0.03, concentration=0.3)
     losses = train_reward(
         reward, pairs, attributes=resolve_attributes(NAMES), training=training, pad_id=tokenizer.pad_id, seed=0
     )
     after = pair_accuracy(reward, pairs, attributes=NAMES, pad_id=0)
     assert sum(value["corner"] for value in before.values()) == 1.0  # one order is right for one attribute only
-    if conflict == "none":  # projections and the min-norm point vanish where gradients are exactly opposed, as here
-        assert all(value["corner"] == 1.0 for value in after.values())
-        assert losses[-1].loss < losses[0].loss
-
-
-def test_training_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
-    tokenizer = make_tokenizer(tmp_path)
-    pairs = EncodedPairs.from_pairs(make_pairs(8), tokenizer=tokenizer, attributes=NAMES, max_tokens=64)
-
-    def run() -> list[StepRecord]:
-        reward = RewardModel(make_model(tokenizer), CONFIG)
-        training = RewardTraining(steps=4, batch_size=4)
-        return train_reward(reward, pairs, attributes=resolve_attributes(NAMES), training=training, pad_id=0, seed=1)
-
-    torch.manual_seed(0)
-    first = run()
-    torch.manual_seed(0)
-    assert run() == first
+    assert all(value["corner"] == 1.0 for value in after.values())
+    assert losses[-1].loss < losses[0].loss
 
 
 def test_the_log_probability_is_that_of_the_reply_alone(tmp_path: Path) -> None:
