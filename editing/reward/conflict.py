@@ -84,7 +84,8 @@ def _upgrad(gramian: Tensor, preference: Tensor, seed: int) -> Tensor:
     """Quinton and Rey, arXiv 2406.16232: no step of it conflicts with any gradient."""
     from torchjd.aggregation import UPGradWeighting
 
-    weights: Tensor = UPGradWeighting(pref_vector=preference, projector=project_on_dual_cone)(gramian)
+    projector: Any = project_on_dual_cone  # torchjd asks no more of one than to be called
+    weights: Tensor = UPGradWeighting(pref_vector=preference, projector=projector)(gramian)
     return weights
 
 
@@ -142,10 +143,10 @@ def bargaining_solution(gramian: Floats) -> Floats:
     return found / norms
 
 
-def project_on_dual_cone(wanted: Any, gramian: Tensor) -> Tensor:
-    """Return, for each row u of `wanted` [.., k], the v >= u with the least v G v: torchjd's projector without quadprog.
+def project_on_dual_cone(wanted: Tensor, gramian: Tensor) -> Tensor:
+    """Return, for each row u of `wanted` [.., k], the v >= u with the least v G v.
 
-    `v @ J` is then the projection of `u @ J` onto the vectors that conflict with no row of J (G = J J^T).
+    In the place of torchjd's own projector, which needs the GPL's quadprog. `v @ J` is then the projection of `u @ J` onto the vectors that conflict with no row of J (G = J J^T).
     """
     gram, norms = _cosines(gramian.double().cpu().numpy())
     rows = wanted.double().cpu().numpy().reshape(-1, len(gram))

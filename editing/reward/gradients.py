@@ -1,6 +1,6 @@
 """Gradients of k losses and an anchor on the adapter's parameters, micro-batch by micro-batch.
 
-A part is one micro-batch's share of the k losses [k] and of the anchor (a scalar, or None); the parts of a batch add up.
+A part is one micro-batch's share of the losses [k] and of the anchor (a scalar, or None): the parts of a batch add up.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -48,13 +48,17 @@ def train_reward(
     while (step := len(run.history)) < training.steps:
         losses, gramian = run.fill_gradients()
         if not run.is_finite(losses):
-            kept = f"the state after step {step - step % training.checkpoint_every} is kept in {checkpoint}"
-            raise DivergenceError(
-                f"losses and gradients should be finite, found losses {losses.tolist()} at step {step}: "
-                f"lower the learning rate or beta{'' if checkpoint is None or step <= training.checkpoint_every else '; ' + kept}"
-            )
+            raise DivergenceError(_divergence(step, losses.tolist(), checkpoint, training.checkpoint_every))
         if checkpoint is not None and step and step % training.checkpoint_every == 0:
             run.save(checkpoint)
         run.move(losses, gramian)
         on_step()
     return run.history
+
+
+def _divergence(step: int, losses: list[float], checkpoint: Path | None, every: int) -> str:
+    said = (
+        f"losses and gradients should be finite, found losses {losses} at step {step}: lower the learning rate or beta"
+    )
+    kept = step - step % every - (every if step % every == 0 else 0)
+    return said if checkpoint is None or kept <= 0 else f"{said}; the state after step {kept} is kept in {checkpoint}"

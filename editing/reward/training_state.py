@@ -75,7 +75,7 @@ class TrainingState:
             InputError: the file is damaged, or of another run.
         """
         try:
-            with safe_open(str(path), framework="pt") as stream:  # type: ignore[no-untyped-call]
+            with safe_open(str(path), framework="pt") as stream:
                 metadata: dict[str, Any] = stream.metadata() or {}
                 tensors: dict[str, Tensor] = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
         except SafetensorError as error:

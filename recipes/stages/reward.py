@@ -183,8 +183,8 @@ def _distil(context: StageContext) -> str:
 def _encoded_pairs(context: StageContext, max_tokens: int) -> tuple[Any, Any]:
     """Return the training pairs and the last tenth, which is held out."""
     from prosocial.editing.chat import ChatTokenizer
-    from prosocial.editing.reward.pairs import read_pairs
     from prosocial.editing.reward.encoded_pairs import EncodedPairs
+    from prosocial.editing.reward.pairs import read_pairs
 
     names = context.parameters["attributes"]
     pairs = read_pairs(context.inputs["pairs"] / "pairs.jsonl", attributes=names)

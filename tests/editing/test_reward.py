@@ -9,12 +9,12 @@ import torch
 from prosocial.editing.batches import encode_reply, pad_replies
 from prosocial.editing.errors import FingerprintError, InputError, UnknownNameError
 from prosocial.editing.protocols import Judgement, Message
+from prosocial.editing.reward.accuracy import pair_accuracy
 from prosocial.editing.reward.attributes import resolve_attributes
+from prosocial.editing.reward.encoded_pairs import EncodedPairs
 from prosocial.editing.reward.loss import attribute_losses, attribute_shares, reply_log_probability, sample_preferences
 from prosocial.editing.reward.model import RewardConfig, RewardModel
 from prosocial.editing.reward.pairs import label_pair, read_pairs, write_pairs
-from prosocial.editing.reward.accuracy import pair_accuracy
-from prosocial.editing.reward.encoded_pairs import EncodedPairs
 from prosocial.editing.reward.settings import RewardTraining
 from prosocial.editing.reward.training import train_reward
 

@@ -32,9 +32,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.tokenizer = make_tokenizer(folder)
-        self.pairs = EncodedPairs.from_pairs(
-            make_pairs(6), tokenizer=self.tokenizer, attributes=NAMES, max_tokens=64
-        )
+        self.pairs = EncodedPairs.from_pairs(make_pairs(6), tokenizer=self.tokenizer, attributes=NAMES, max_tokens=64)
 
     def reward(self) -> RewardModel:
         torch.manual_seed(0)
@@ -58,9 +56,7 @@ class World:
             if len(seen) == stop_after:
                 raise Killed
 
-        history = train_reward(
-            reward, self.pairs, checkpoint=checkpoint, on_step=on_step, **self.arguments(**changes)
-        )
+        history = train_reward(reward, self.pairs, checkpoint=checkpoint, on_step=on_step, **self.arguments(**changes))
         return [parameter.detach() for parameter in reward.parameters], history
 
 
@@ -71,9 +67,7 @@ def world(tmp_path: Path) -> World:
 
 @pytest.mark.parametrize("method", CONFLICT_METHODS)
 @pytest.mark.parametrize("preferences", ["pair", "batch"])
-def test_a_killed_run_goes_on_to_identical_weights(
-    world: World, tmp_path: Path, method: str, preferences: str
-) -> None:
+def test_a_killed_run_goes_on_to_identical_weights(world: World, tmp_path: Path, method: str, preferences: str) -> None:
     changes = {"conflict": method, "preferences": preferences}
     expected, history = world.train(**changes)
     checkpoint = tmp_path / "state" / "training.safetensors"
@@ -165,5 +159,9 @@ def test_a_checkpoint_of_another_run_is_refused(world: World, tmp_path: Path) ->
 def test_label_agreement_counts_pairs_labelled_for_both() -> None:
     signs = torch.tensor([[1.0, 1.0, 0.0], [1.0, -1.0, 0.0], [-1.0, -1.0, 1.0], [0.0, 1.0, 0.0]])
 
-    assert label_agreement(signs) == [[1.0, pytest.approx(2 / 3), 0.0], [pytest.approx(2 / 3), 1.0, 0.0], [0.0, 0.0, 1.0]]
+    assert label_agreement(signs) == [
+        [1.0, pytest.approx(2 / 3), 0.0],
+        [pytest.approx(2 / 3), 1.0, 0.0],
+        [0.0, 0.0, 1.0],
+    ]
     assert label_agreement(torch.tensor([[1.0, 0.0]]))[0][1] is None

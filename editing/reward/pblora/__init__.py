@@ -1,4 +1,4 @@
-"""PBLoRA as a tuner of peft: importing any of these names registers it, so that `get_peft_model` and loading know it."""
+"""PBLoRA as a tuner of peft: importing its config or model registers it with peft."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -18,7 +18,7 @@ from ...errors import InputError
 from .preference import PreferenceContext
 
 
-class PBLoRALinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]
+class PBLoRALinear(nn.Module, BaseTunerLayer):
     """A frozen linear layer plus preference-conditioned bilinear low-rank deltas, one per adapter name.
 
     Adapters hold r1 (r2) columns of the factors at their head (tail): A [r1 + r2, m], B [n, r1 + r2], W1 [r1, r1],
@@ -74,7 +74,9 @@ class PBLoRALinear(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         rank = len(self.pblora_W1[name])
         A, B = self.pblora_A[name], self.pblora_B[name]
         core = torch.einsum("k,krq->rq", preference.to(A), self.pblora_W2[name])
-        both = B[:, :rank] @ self.pblora_W1[name] @ A[:rank] + B[:, rank:] @ core @ A[rank:]  # [n, r] [r, r] [r, m]
+        both: Tensor = (
+            B[:, :rank] @ self.pblora_W1[name] @ A[:rank] + B[:, rank:] @ core @ A[rank:]
+        )  # [n, r] [r, r] [r, m]
         return self.scale[name] * both
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ NAME = "PBLORA"
 
 
 @dataclass
-class PBLoRAConfig(PeftConfig):  # type: ignore[misc]
+class PBLoRAConfig(PeftConfig):
     """What peft saves as `adapter_config.json`.
 
     Attributes:
@@ -43,7 +43,7 @@ class PBLoRAConfig(PeftConfig):  # type: ignore[misc]
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]
         self.peft_type = PeftType(NAME)
         if not self.attributes or len(set(self.attributes)) < len(self.attributes):
             raise InputError(f"attributes should be one or more different names, found {self.attributes}")
@@ -51,19 +51,19 @@ class PBLoRAConfig(PeftConfig):  # type: ignore[misc]
             raise InputError(f"ranks should be at least 1, found {self.rank} and {self.preference_rank}")
 
 
-class PBLoRAModel(BaseTuner):  # type: ignore[misc]
+class PBLoRAModel(BaseTuner):
     """Puts the layers into a model; `use_preference` says what they follow."""
 
     prefix = "pblora_"
     tuner_layer_cls = PBLoRALinear
     target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012 - peft reads it: no architecture has a default
 
-    def _pre_injection_hook(self, model: nn.Module, config: PBLoRAConfig, adapter_name: str) -> None:
+    def _pre_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
         self.context = PreferenceContext()
 
     def _create_and_replace(
         self,
-        config: PBLoRAConfig,
+        config: Any,
         adapter_name: str,
         target: nn.Module,
         target_name: str,
@@ -91,7 +91,7 @@ class PBLoRAModel(BaseTuner):  # type: ignore[misc]
 
 @contextmanager
 def use_preference(model: Any, preference: Mapping[str, float] | Tensor | None) -> Iterator[None]:
-    """Let a model with a PBLoRA adapter follow a preference for the duration of a block; outside of one it follows none.
+    """Let a model with a PBLoRA adapter follow a preference for the duration of a block; outside it follows none.
 
     Args:
         model: from `get_peft_model` or `PeftModel.from_pretrained`.
@@ -105,7 +105,8 @@ def use_preference(model: Any, preference: Mapping[str, float] | Tensor | None) 
     tuner = getattr(model, "base_model", None)
     if not isinstance(tuner, PBLoRAModel):
         raise InputError(f"the model should have a PBLoRA adapter, found {type(tuner).__name__}")
-    attributes = tuner.peft_config[tuner.active_adapters[0]].attributes
+    config: Any = tuner.peft_config[tuner.active_adapters[0]]
+    attributes: list[str] = config.attributes
     if any(layer.merged for layer in tuner.modules() if isinstance(layer, PBLoRALinear)):
         raise InputError("the adapter is merged at one preference: unmerge it to use another")
     if isinstance(preference, Mapping):
