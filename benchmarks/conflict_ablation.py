@@ -21,7 +21,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +258,7 @@ def hypervolume(points: Sequence[Sequence[float]]) -> float:
         return max(point[0] for point in points)
     heights = sorted({point[-1] for point in points} | {0.0})
     volume = 0.0
-    for low, high in zip(heights, heights[1:], strict=False):
+    for low, high in pairwise(heights):
         volume += (high - low) * hypervolume([point[:-1] for point in points if point[-1] >= high])
     return volume
 

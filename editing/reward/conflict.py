@@ -146,7 +146,8 @@ def bargaining_solution(gramian: Floats) -> Floats:
 def project_on_dual_cone(wanted: Tensor, gramian: Tensor) -> Tensor:
     """Return, for each row u of `wanted` [.., k], the v >= u with the least v G v.
 
-    In the place of torchjd's own projector, which needs the GPL's quadprog. `v @ J` is then the projection of `u @ J` onto the vectors that conflict with no row of J (G = J J^T).
+    `v @ J` is the projection of `u @ J` onto the vectors that conflict with no row of J (G = J J^T). It takes the place
+    of torchjd's own projector, which needs the GPL's quadprog.
     """
     gram, norms = _cosines(gramian.double().cpu().numpy())
     rows = wanted.double().cpu().numpy().reshape(-1, len(gram))
