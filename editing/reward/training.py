@@ -57,8 +57,7 @@ def train_reward(
 
 
 def _divergence(step: int, losses: list[float], checkpoint: Path | None, every: int) -> str:
-    said = (
-        f"losses and gradients should be finite, found losses {losses} at step {step}: lower the learning rate or beta"
-    )
-    kept = step - step % every - (every if step % every == 0 else 0)
-    return said if checkpoint is None or kept <= 0 else f"{said}; the state after step {kept} is kept in {checkpoint}"
+    found = f"losses and gradients should be finite, found losses {losses} at step {step}"
+    kept = (step - 1) // every * every
+    where = "" if checkpoint is None or kept <= 0 else f"; the state after step {kept} is kept in {checkpoint}"
+    return f"{found}: lower the learning rate or beta{where}"

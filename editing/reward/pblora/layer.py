@@ -74,10 +74,8 @@ class PBLoRALinear(nn.Module, BaseTunerLayer):
         rank = len(self.pblora_W1[name])
         A, B = self.pblora_A[name], self.pblora_B[name]
         core = torch.einsum("k,krq->rq", preference.to(A), self.pblora_W2[name])
-        both: Tensor = (
-            B[:, :rank] @ self.pblora_W1[name] @ A[:rank] + B[:, rank:] @ core @ A[rank:]
-        )  # [n, r] [r, r] [r, m]
-        return self.scale[name] * both
+        shared: Tensor = B[:, :rank] @ self.pblora_W1[name] @ A[:rank]  # [n, r1] @ [r1, r1] @ [r1, m]
+        return self.scale[name] * (shared + B[:, rank:] @ core @ A[rank:])  # [n, r2] @ [r2, r2] @ [r2, m]
 
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:

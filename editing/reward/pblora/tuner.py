@@ -63,13 +63,13 @@ class PBLoRAModel(BaseTuner):
 
     def _create_and_replace(
         self,
-        config: Any,
+        peft_config: Any,
         adapter_name: str,
         target: nn.Module,
         target_name: str,
         parent: nn.Module,
         current_key: str,
-        **unused: Any,
+        parameter_name: str | None = None,
     ) -> None:
         layer = target if isinstance(target, PBLoRALinear) else None
         if layer is None:
@@ -78,13 +78,13 @@ class PBLoRAModel(BaseTuner):
             layer = PBLoRALinear(target, self.context)
         layer.add_adapter(
             adapter_name,
-            n_attributes=len(config.attributes),
-            rank=config.rank,
-            preference_rank=config.preference_rank,
-            alpha=config.alpha,
-            dropout=config.dropout,
+            n_attributes=len(peft_config.attributes),
+            rank=peft_config.rank,
+            preference_rank=peft_config.preference_rank,
+            alpha=peft_config.alpha,
+            dropout=peft_config.dropout,
         )
-        layer.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+        layer.set_adapter(self.active_adapters, inference_mode=peft_config.inference_mode)
         if layer is not target:
             self._replace_module(parent, target_name, layer, target)
 
