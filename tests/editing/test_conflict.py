@@ -1,5 +1,7 @@
 """Each conflict method on problems whose answer is known, and what all of them share."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -227,3 +229,25 @@ def test_a_loss_that_takes_no_part_is_not_differentiated() -> None:
 
     assert torch.equal(gramian, torch.tensor([[2.0, 0.0], [0.0, 0.0]]).double())
     assert parameter.grad is not None and torch.equal(parameter.grad, torch.ones(2))
+
+
+def test_a_method_whose_solver_is_not_there_names_its_extra_and_the_others_go_on() -> None:
+    program = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("cvxpy", "clarabel", "ecos", "quadprog", "qpsolvers"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Blocker())
+import torch
+from prosocial.editing.errors import MissingExtraError
+from prosocial.editing.reward.conflict import GRAMIAN_METHODS, combination
+for method in GRAMIAN_METHODS:
+    try:
+        combination(torch.eye(2), torch.ones(2), method=method)
+    except MissingExtraError as error:
+        print(method, error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "cagrad cvxpy is needed here and is not installed: pip install 'prosocial[cagrad]'\n"

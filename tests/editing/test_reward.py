@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 
 from prosocial.editing.batches import encode_reply, pad_replies
 from prosocial.editing.errors import FingerprintError, InputError, UnknownNameError
@@ -14,7 +15,7 @@ from prosocial.editing.reward.attributes import resolve_attributes
 from prosocial.editing.reward.encoded_pairs import EncodedPairs
 from prosocial.editing.reward.loss import attribute_losses, attribute_shares, reply_log_probability, sample_preferences
 from prosocial.editing.reward.model import RewardConfig, RewardModel
-from prosocial.editing.reward.pairs import label_pair, read_pairs, write_pairs
+from prosocial.editing.reward.pairs import label_pair, pairs_of, read_pairs, write_pairs
 from prosocial.editing.reward.settings import RewardTraining
 from prosocial.editing.reward.training import train_reward
 
@@ -120,6 +121,7 @@ def test_pairs_round_trip_and_bad_rows_are_named(tmp_path: Path) -> None:
     for change, message in (
         ({"labels": {"kindness": "first"}}, "unknown attribute 'kindness': known are empathy, helpfulness"),
         ({"labels": {"empathy": "best"}}, "first, second, tie, missing, found 'best'"),
+        ({"second": "a"}, "row 1 should have two different replies, found 'a' twice"),
         ({"labels": 3}, "should map attribute names"),
         ({"prompt": None}, "found neither"),
         ({"prompt": None, "messages": [{"role": "user"}]}, "should have role and content"),
@@ -130,6 +132,22 @@ def test_pairs_round_trip_and_bad_rows_are_named(tmp_path: Path) -> None:
     path.write_text(json.dumps({"prompt": "p"}))
     with pytest.raises(InputError, match="missing first, second, labels"):
         read_pairs(path, attributes=NAMES)
+
+
+def test_a_data_set_holds_pairs_as_a_file_does(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "p", "first": "a", "second": "b", "labels": {"empathy": "first"}},
+        {"prompt": "p", "first": "c", "second": "d", "labels": {"helpfulness": "second"}},
+    ]
+    data_set = Dataset.from_list(rows)
+    data_set.save_to_disk(str(tmp_path / "set"))
+    write_pairs(tmp_path / "pairs.jsonl", pairs_of(rows, attributes=NAMES))
+    expected = read_pairs(tmp_path / "pairs.jsonl", attributes=NAMES)
+
+    assert [pair.signs(NAMES) for pair in expected] == [[1.0, 0.0], [0.0, -1.0]]
+    assert pairs_of(data_set, attributes=NAMES) == read_pairs(tmp_path / "set", attributes=NAMES) == expected
+    with pytest.raises(InputError, match="should be a JSONL file or a saved data set"):
+        read_pairs(tmp_path, attributes=NAMES)
 
 
 def test_an_attribute_without_labels_is_refused(tmp_path: Path) -> None:

@@ -74,8 +74,9 @@ class PBLoRALinear(nn.Module, BaseTunerLayer):
         rank = len(self.pblora_W1[name])
         A, B = self.pblora_A[name], self.pblora_B[name]
         core = torch.einsum("k,krq->rq", preference.to(A), self.pblora_W2[name])
-        shared: Tensor = B[:, :rank] @ self.pblora_W1[name] @ A[:rank]  # [n, r1] @ [r1, r1] @ [r1, m]
-        return self.scale[name] * (shared + B[:, rank:] @ core @ A[rank:])  # [n, r2] @ [r2, r2] @ [r2, m]
+        shared = B[:, :rank] @ self.pblora_W1[name] @ A[:rank]  # [n, r1] @ [r1, r1] @ [r1, m]
+        delta: Tensor = self.scale[name] * (shared + B[:, rank:] @ core @ A[rank:])  # [n, r2] @ [r2, r2] @ [r2, m]
+        return delta
 
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
