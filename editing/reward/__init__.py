@@ -7,12 +7,14 @@ if TYPE_CHECKING:
     from .accuracy import pair_accuracy as pair_accuracy
     from .attributes import DEFAULT_ATTRIBUTES as DEFAULT_ATTRIBUTES
     from .attributes import Attribute as Attribute
+    from .attributes import define_attributes as define_attributes
     from .attributes import resolve_attributes as resolve_attributes
     from .encoded_pairs import EncodedPairs as EncodedPairs
     from .model import RewardConfig as RewardConfig
     from .model import RewardModel as RewardModel
     from .pairs import Pair as Pair
     from .pairs import label_pair as label_pair
+    from .pairs import pairs_of as pairs_of
     from .pairs import read_pairs as read_pairs
     from .pairs import write_pairs as write_pairs
     from .settings import RewardTraining as RewardTraining
@@ -21,11 +23,13 @@ if TYPE_CHECKING:
 _HOME = {
     "DEFAULT_ATTRIBUTES": ".attributes",
     "Attribute": ".attributes",
+    "define_attributes": ".attributes",
     "resolve_attributes": ".attributes",
     "RewardConfig": ".model",
     "RewardModel": ".model",
     "Pair": ".pairs",
     "label_pair": ".pairs",
+    "pairs_of": ".pairs",
     "read_pairs": ".pairs",
     "write_pairs": ".pairs",
     "EncodedPairs": ".encoded_pairs",
