@@ -21,6 +21,7 @@ from .chat import chat
 from .diff import diff
 from .edit import edit, undo
 from .extras import missing_extra
+from .labels import gate_app, reward_app
 from .run import run
 from .sweep import sweep
 from .verify import compare, verify
@@ -55,6 +56,8 @@ app = typer.Typer(
 )
 for _name, _function, _panel, _example in COMMANDS:
     app.command(_name, rich_help_panel=_panel, epilog=f"Example: {_example}")(_function)
+app.add_typer(reward_app, name="reward", rich_help_panel="Data")
+app.add_typer(gate_app, name="gate", rich_help_panel="Data")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

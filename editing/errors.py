@@ -5,6 +5,7 @@ ProsocialError                      anything this package raises on purpose
 │   ├── UnknownNameError            a name that is not in a registry; lists the known ones
 │   ├── ArtefactError               a folder or file is not the artefact it should be
 │   └── FingerprintError            two artefacts do not belong together
+├── DivergenceError                 a training left the finite numbers; says what is kept
 ├── StorageError (OSError)          the world refused a write: disk full, no permission
 └── MissingExtraError (ImportError) an optional dependency is not installed; names the extra
 
@@ -41,6 +42,10 @@ class FingerprintError(InputError):
             f"{left} belongs to checkpoint {left_fingerprint[:16]}, but {right} has fingerprint "
             f"{right_fingerprint[:16]}: make {left} again for this checkpoint"
         )
+
+
+class DivergenceError(ProsocialError):
+    """A training left the finite numbers."""
 
 
 class StorageError(ProsocialError, OSError):

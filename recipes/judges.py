@@ -1,6 +1,8 @@
 """Judges by the name that a recipe or a command gives: verify's, and the lab's."""
 
-from prosocial.editing.protocols import Judge
+from collections.abc import Mapping, Sequence
+
+from prosocial.editing.protocols import Judge, Judgement, Message
 from prosocial.verify.judges import judge_named, register_judge
 
 from .lab.judge import LabJudge
@@ -17,3 +19,29 @@ def resolve_judge(name: str) -> Judge:
         UnknownNameError: no judge has this name.
     """
     return judge_named(name)
+
+
+def resolve_judges(by_attribute: Mapping[str, str]) -> Judge:
+    """Return one judge that scores each attribute by the judge of the name given for it.
+
+    Raises:
+        UnknownNameError: no judge has such a name.
+    """
+    names = sorted(set(by_attribute.values()))
+    judges = {name: resolve_judge(name) for name in names}
+    return judges[names[0]] if len(names) == 1 else _Panel(by_attribute, judges)
+
+
+class _Panel:
+    """Several judges, each for its attributes; it says nothing of harm."""
+
+    def __init__(self, by_attribute: Mapping[str, str], judges: Mapping[str, Judge]) -> None:
+        self.name = "+".join(judge.name for judge in judges.values())
+        self.version = "+".join(judge.version for judge in judges.values())
+        self._by_attribute, self._judges = by_attribute, judges
+
+    def judge(self, messages: Sequence[Message], reply: str) -> Judgement:
+        """Judge one reply."""
+        found = {name: judge.judge(messages, reply).attributes for name, judge in self._judges.items()}
+        wanted = self._by_attribute.items()
+        return Judgement(attributes={name: found[judge][name] for name, judge in wanted if name in found[judge]})

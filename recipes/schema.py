@@ -8,9 +8,9 @@ from pydantic import Field, model_validator
 from prosocial.editing.gate.calibration import GateCalibration
 from prosocial.editing.gate.training import GateTraining
 from prosocial.editing.head.distil import DistilTraining
-from prosocial.editing.reward.attributes import DEFAULT_ATTRIBUTES, resolve_attributes
-from prosocial.editing.reward.training import RewardTraining
-from prosocial.editing.settings import NonNegative, Settings
+from prosocial.editing.reward.attributes import DEFAULT_ATTRIBUTES, Attribute, resolve_attributes
+from prosocial.editing.reward.settings import RewardTraining
+from prosocial.editing.settings import NonNegative, Positive, Settings
 from prosocial.editing.tuning.harmful import AdapterTraining
 from prosocial.editing.vectors.methods import choose_method
 from prosocial.export.decoding import DecodingConfig, ReplySettings, SafetyConfig
@@ -74,6 +74,14 @@ class SamplingSettings(Settings):
     count: int = Field(default=1500, ge=1)
     temperature: float = Field(default=1.0, gt=0.0)
     max_new_tokens: int = Field(default=64, ge=1)
+
+
+class AttributeSettings(Settings):
+    """An attribute of your own, or another form of one of the five: see `Attribute`."""
+
+    rubric: str = Field(min_length=1)
+    beta: Positive = 0.2
+    judge: str | None = None
 
 
 class AdapterShape(Settings):
@@ -160,6 +168,7 @@ class Recipe(Settings):
         model: a folder, a Hub id, or the lab's own.
         judge: who labels replies and scores the report: `lab` or `refusal`.
         attributes: names, in the order of the preference vector.
+        attribute_definitions: attributes by name, beside the five that are known.
         categories: names of the harm categories.
     """
 
@@ -171,6 +180,7 @@ class Recipe(Settings):
     data: LabData | FileData
     judge: str
     attributes: tuple[str, ...] = tuple(DEFAULT_ATTRIBUTES)
+    attribute_definitions: dict[str, AttributeSettings] = Field(default_factory=dict)
     categories: tuple[str, ...] = CATEGORIES
     harmful: AdapterTraining = AdapterTraining()
     vector: VectorSettings = VectorSettings()
@@ -185,10 +195,17 @@ class Recipe(Settings):
     export: ExportSettings = ExportSettings()
     verify: VerifySettings = VerifySettings()
 
+    def resolved_attributes(self) -> list[Attribute]:
+        """Return the attributes in the order of the preference vector."""
+        defined = {
+            name: Attribute(name, **settings.model_dump()) for name, settings in self.attribute_definitions.items()
+        }
+        return resolve_attributes(self.attributes, betas=self.reward.beta, known={**DEFAULT_ATTRIBUTES, **defined})
+
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
-        resolve_attributes(self.attributes, betas=self.reward.beta)
-        resolve_judge(self.judge)
+        for judge in {self.judge, *(attribute.judge or self.judge for attribute in self.resolved_attributes())}:
+            resolve_judge(judge)
         if len(set(self.categories)) != len(self.categories) or not self.categories:
             raise ValueError(f"categories should be one or more different names, found {list(self.categories)}")
         return self

@@ -4,33 +4,37 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .accuracy import pair_accuracy as pair_accuracy
     from .attributes import DEFAULT_ATTRIBUTES as DEFAULT_ATTRIBUTES
     from .attributes import Attribute as Attribute
+    from .attributes import define_attributes as define_attributes
     from .attributes import resolve_attributes as resolve_attributes
+    from .encoded_pairs import EncodedPairs as EncodedPairs
     from .model import RewardConfig as RewardConfig
     from .model import RewardModel as RewardModel
     from .pairs import Pair as Pair
     from .pairs import label_pair as label_pair
+    from .pairs import pairs_of as pairs_of
     from .pairs import read_pairs as read_pairs
     from .pairs import write_pairs as write_pairs
-    from .training import EncodedPairs as EncodedPairs
-    from .training import RewardTraining as RewardTraining
-    from .training import pair_accuracy as pair_accuracy
+    from .settings import RewardTraining as RewardTraining
     from .training import train_reward as train_reward
 
 _HOME = {
     "DEFAULT_ATTRIBUTES": ".attributes",
     "Attribute": ".attributes",
+    "define_attributes": ".attributes",
     "resolve_attributes": ".attributes",
     "RewardConfig": ".model",
     "RewardModel": ".model",
     "Pair": ".pairs",
     "label_pair": ".pairs",
+    "pairs_of": ".pairs",
     "read_pairs": ".pairs",
     "write_pairs": ".pairs",
-    "EncodedPairs": ".training",
-    "RewardTraining": ".training",
-    "pair_accuracy": ".training",
+    "EncodedPairs": ".encoded_pairs",
+    "RewardTraining": ".settings",
+    "pair_accuracy": ".accuracy",
     "train_reward": ".training",
 }
 __all__ = sorted(_HOME)

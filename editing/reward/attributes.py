@@ -14,11 +14,13 @@ class Attribute:
         name: its identifier, as preferences and reports use it.
         rubric: one sentence that says what a high score means, for judges.
         beta: weight of the log-probability margin in the reward model's loss (PARM's beta_i).
+        judge: name of the judge that labels it; None: the recipe's.
     """
 
     name: str
     rubric: str
     beta: float = 0.2
+    judge: str | None = None
 
 
 # The five attributes of ProSocialAlign (arXiv 2512.06515); the rubrics are ours, the paper's are not public.
@@ -32,6 +34,16 @@ DEFAULT_ATTRIBUTES: Mapping[str, Attribute] = {
         Attribute("helpfulness", "The reply gives concrete, correct steps towards what was asked."),
     )
 }
+
+
+def define_attributes(rubrics: Mapping[str, str]) -> dict[str, Attribute]:
+    """Return the five default attributes and those of these rubrics, by name; a default's rubric may be replaced.
+
+    Example:
+        >>> define_attributes({"brevity": "The reply is short."})["brevity"].beta
+        0.2
+    """
+    return {**DEFAULT_ATTRIBUTES, **{name: Attribute(name, rubric) for name, rubric in rubrics.items()}}
 
 
 def resolve_attributes(

@@ -17,22 +17,35 @@ def reply_log_probability(logits: Tensor, next_ids: Tensor, predicts_reply: Tens
     return (chosen * predicts_reply).sum(-1)
 
 
-def attribute_losses(
-    first: Tensor, second: Tensor, signs: Tensor, betas: Tensor, *, weights: Tensor | None = None
-) -> Tensor:
-    """Return [k]: the mean of -log sigmoid(beta_i * (r(winner) - r(loser))) over the pairs labelled for attribute i.
+def attribute_shares(signs: Tensor, preference: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how much each pair counts in each attribute's loss, [B, k] with columns that sum to 1, and [k] weights.
+
+    Attribute i's loss L_i is the mean over its labelled pairs, each as heavy as the pair's own preference for i; its
+    weight w_i is their mean preference. `sum_i w_i L_i` is PARM's loss, and with one preference p for the whole batch w
+    is p and L_i the plain mean. An attribute without a labelled pair that wants it has shares and weight 0.
+
+    Args:
+        signs: [B, k] 0 for a tie or no label.
+        preference: [B, k].
+    """
+    labelled = (signs != 0).float()
+    wanted = labelled * preference
+    totals = wanted.sum(0)
+    return wanted / totals.clamp(min=torch.finfo().tiny), totals / labelled.sum(0).clamp(min=1)
+
+
+def attribute_losses(first: Tensor, second: Tensor, signs: Tensor, betas: Tensor, shares: Tensor) -> Tensor:
+    """Return [k]: -log sigmoid(beta_i * (r(winner) - r(loser))), summed over the pairs by their shares.
 
     Args:
         first: [B] log-probability of the first reply.
         second: [B] of the second.
-        signs: [B, k] +1 where the first wins, -1 where the second does, 0 for a tie or no label (left out).
+        signs: [B, k] +1 where the first wins, -1 where the second does, 0 for a tie or no label.
         betas: [k].
-        weights: [B, k] the preference of each row, which multiplies its losses; None: 1 everywhere.
+        shares: [B, k] from `attribute_shares`, or some of its rows.
     """
     margins = signs * betas * (first - second)[:, None]  # [B, k]
-    labelled = (signs != 0).float()
-    weighted = labelled if weights is None else labelled * weights
-    return (-functional.logsigmoid(margins) * weighted).sum(0) / labelled.sum(0).clamp(min=1)
+    return (-functional.logsigmoid(margins) * shares).sum(0)
 
 
 def sample_preferences(n_rows: int, n_attributes: int, *, concentration: float, generator: torch.Generator) -> Tensor:
@@ -47,6 +60,7 @@ def preference_grid(n_rows: int, n_attributes: int, *, concentration: float, gen
     draws = sample_preferences(n_rows, n_attributes, concentration=concentration, generator=generator)
     corners = torch.eye(n_attributes)
     n_corner, n_uniform = n_rows // 3, n_rows // 6
-    draws[:n_corner] = corners[torch.arange(n_corner) % n_attributes]
+    turn = int(torch.randint(n_attributes, (), generator=generator))  # or else the first attributes get more corners
+    draws[:n_corner] = corners[(torch.arange(n_corner) + turn) % n_attributes]
     draws[n_corner : n_corner + n_uniform] = 1.0 / n_attributes
     return draws[torch.randperm(n_rows, generator=generator)]

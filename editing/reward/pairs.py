@@ -1,6 +1,6 @@
 """Labelled preference pairs: one prompt, two replies, and for every attribute which of the two has more of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -28,17 +28,63 @@ class Pair:
         return [SIGN_OF_LABEL[self.labels.get(name, "missing")] for name in attributes]
 
 
-def read_pairs(path: Path, *, attributes: Sequence[str]) -> list[Pair]:
-    """Read pairs from JSONL rows with `prompt` or `messages`, `first`, `second` and `labels`.
+def read_pairs(source: Path, *, attributes: Sequence[str]) -> list[Pair]:
+    """Read pairs with `prompt` or `messages`, `first`, `second` and `labels`.
+
+    Args:
+        source: a JSONL file, or a folder that a `datasets` data set was saved to.
+        attributes: names that may be labelled.
 
     Raises:
-        InputError: a key is missing, or a label is not one of first, second, tie, missing.
+        InputError: a key is missing, both replies are equal, or a label is not one of first, second, tie, missing.
         UnknownNameError: a row labels an attribute that is not among `attributes`.
     """
+    return pairs_of(pair_rows(source), attributes=attributes, where=str(source))
+
+
+def pairs_of(rows: Iterable[Mapping[str, Any]], *, attributes: Sequence[str], where: str = "the pairs") -> list[Pair]:
+    """Return pairs from rows such as those of a `datasets` data set; raises what `read_pairs` raises.
+
+    Example:
+        >>> row = {"prompt": "I am sad.", "first": "Oh no.", "second": "Cheer up!", "labels": {"empathy": "first"}}
+        >>> pairs_of([row], attributes=["empathy"])[0].signs(["empathy"])
+        [1.0]
+    """
     return [
-        _pair(row, attributes=attributes, where=f"{path} row {number}")
-        for number, row in enumerate(read_jsonl(path), start=1)
+        _pair(row, attributes=attributes, where=f"{where} row {number}") for number, row in enumerate(rows, start=1)
     ]
+
+
+def pair_rows(source: Path) -> list[dict[str, Any]]:
+    """Return the rows of a JSONL file, or of a folder that a `datasets` data set was saved to.
+
+    Raises:
+        InputError: it is neither, or holds no rows.
+    """
+    if not source.is_dir():
+        return read_jsonl(source)
+    from datasets import Dataset, load_from_disk
+
+    try:
+        found = load_from_disk(str(source))
+    except FileNotFoundError as error:
+        raise InputError(f"{source} should be a JSONL file or a saved data set: {str(error).splitlines()[0]}") from None
+    if not isinstance(found, Dataset) or not len(found):
+        raise InputError(f"{source} should hold one split with rows, found {found!r:.80}: save one split of it")
+    return [dict(row) for row in found]
+
+
+def replies_of(row: Mapping[str, Any], *, where: str) -> tuple[tuple[Message, ...], str, str]:
+    """Return the conversation of a row and its two replies.
+
+    Raises:
+        InputError: something is missing, or the replies are equal.
+    """
+    require_keys(row, ("first", "second"), where=where)
+    first, second = str(row["first"]), str(row["second"])
+    if first == second:
+        raise InputError(f"{where} should have two different replies, found {first!r:.60} twice: leave the row out")
+    return messages_of(row, where=where), first, second
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
@@ -73,21 +119,21 @@ def _label(first: float | None, second: float | None, tie_margin: float) -> Labe
     return "first" if first > second else "second"
 
 
-def _pair(row: dict[str, Any], *, attributes: Sequence[str], where: str) -> Pair:
+def _pair(row: Mapping[str, Any], *, attributes: Sequence[str], where: str) -> Pair:
     require_keys(row, ("first", "second", "labels"), where=where)
-    messages = messages_of(row, where=where)
-    labels = row["labels"]
-    if not isinstance(labels, dict):
-        raise InputError(f"{where}: labels should map attribute names to {LABELS}, found {labels!r:.80}")
+    messages, first, second = replies_of(row, where=where)
+    if not isinstance(row["labels"], dict):
+        raise InputError(f"{where}: labels should map attribute names to {LABELS}, found {row['labels']!r:.80}")
+    labels = {name: label for name, label in row["labels"].items() if label is not None}  # as tables fill gaps
     for name, label in labels.items():
         if name not in attributes:
             raise UnknownNameError("attribute", name, attributes)
         if label not in LABELS:
             raise InputError(f"{where}: the label of {name} should be one of {', '.join(LABELS)}, found {label!r}")
-    return Pair(messages, str(row["first"]), str(row["second"]), labels)
+    return Pair(messages, first, second, labels)
 
 
-def messages_of(row: dict[str, Any], *, where: str) -> tuple[Message, ...]:
+def messages_of(row: Mapping[str, Any], *, where: str) -> tuple[Message, ...]:
     """Return the conversation of a row: its `messages`, or its `prompt` as one user turn.
 
     Raises:

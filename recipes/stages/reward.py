@@ -1,5 +1,6 @@
 """The preferences: labelled pairs, the reward model trained on them, and the compact head distilled from it."""
 
+from dataclasses import asdict
 from typing import Any
 
 from ..schema import FileData, Recipe
@@ -13,13 +14,15 @@ def reward_stages(recipe: Recipe) -> list[Stage]:
     data, edited = Upstream("data"), Upstream("edit")
     is_given = isinstance(recipe.data, FileData) and recipe.data.pairs is not None
     common = {"attributes": list(recipe.attributes), "dtype": recipe.dtype}
+    attributes = recipe.resolved_attributes()
+    judges = {attribute.name: attribute.judge or recipe.judge for attribute in attributes}
     return [
         Stage(
             name="pairs",
             title="label preference pairs",
             run=_take_pairs if is_given else _sample_pairs,
             inputs={"data": data} | ({} if is_given else {"edited": edited}),
-            parameters=common | recipe.pairs.model_dump(mode="json") | {"judge": recipe.judge},
+            parameters=common | recipe.pairs.model_dump(mode="json") | {"judges": judges},
             modules=("prosocial.editing.reward.pairs", "prosocial.export", *judge_modules(recipe)),
             seed=recipe.seed,
         ),
@@ -28,7 +31,9 @@ def reward_stages(recipe: Recipe) -> list[Stage]:
             title="train the reward model (PBLoRA)",
             run=_train_reward,
             inputs={"edited": edited, "pairs": Upstream("pairs")},
-            parameters=common | recipe.reward.model_dump(mode="json"),
+            parameters=common
+            | recipe.reward.model_dump(mode="json")
+            | {"beta": {attribute.name: attribute.beta for attribute in attributes}},
             modules=("prosocial.editing.reward", "prosocial.editing.batches", "prosocial.editing.chat"),
             seed=recipe.seed,
         ),
@@ -62,13 +67,13 @@ def _take_pairs(context: StageContext) -> str:
 def _sample_pairs(context: StageContext) -> str:
     from prosocial.editing.reward.pairs import label_pair, write_pairs
 
-    from ..judges import resolve_judge
+    from ..judges import resolve_judges
     from .models import sample_replies, training_prompts
 
     parameters = context.parameters
     prompts = training_prompts(context.inputs["data"], parameters["count"])
     replies = [sample_replies(context, context.inputs["edited"], prompts, seed=context.seed + n) for n in range(2)]
-    judge = resolve_judge(parameters["judge"])
+    judge = resolve_judges(parameters["judges"])
     pairs = [
         label_pair(messages, first, second, judge=judge, attributes=parameters["attributes"])
         for messages, first, second in zip(prompts, *replies, strict=True)
@@ -83,9 +88,12 @@ def _train_reward(context: StageContext) -> str:
     from prosocial.editing.chat import ChatTokenizer
     from prosocial.editing.files import write_json
     from prosocial.editing.fingerprint import fingerprint
-    from prosocial.editing.reward.attributes import resolve_attributes
+    from prosocial.editing.reward.accuracy import pair_accuracy
+    from prosocial.editing.reward.attributes import Attribute
+    from prosocial.editing.reward.encoded_pairs import label_agreement
     from prosocial.editing.reward.model import RewardConfig, RewardModel
-    from prosocial.editing.reward.training import RewardTraining, pair_accuracy, train_reward
+    from prosocial.editing.reward.settings import RewardTraining
+    from prosocial.editing.reward.training import train_reward
 
     from .models import open_model
 
@@ -97,17 +105,22 @@ def _train_reward(context: StageContext) -> str:
     )
     train, held_out = _encoded_pairs(context, training.max_tokens)
     context.progress.start(training.steps, "train the reward model")
-    losses = train_reward(
+    history = train_reward(
         reward,
         train,
-        attributes=resolve_attributes(names, betas=context.parameters["beta"]),
+        attributes=[Attribute(name, rubric="", beta=context.parameters["beta"][name]) for name in names],
         training=training,
         pad_id=ChatTokenizer(edited).pad_id,
         seed=context.seed,
+        checkpoint=context.scratch / "training.safetensors",
         on_step=context.progress.advance,
     )
     accuracy = pair_accuracy(reward, held_out, attributes=names, pad_id=ChatTokenizer(edited).pad_id)
-    report = {"losses": losses, "pair_accuracy": accuracy}
+    report = {
+        "steps": [asdict(record) for record in history],
+        "pair_accuracy": accuracy,
+        "label_agreement": {"attributes": names, "share": label_agreement(train.signs)},
+    }
     reward.save(context.out, checkpoint_fingerprint=fingerprint(edited), training=training.model_dump(mode="json"))
     write_json(context.out / "training.json", report)
     corners = [value["corner"] for value in accuracy.values()]
@@ -174,8 +187,8 @@ def _distil(context: StageContext) -> str:
 def _encoded_pairs(context: StageContext, max_tokens: int) -> tuple[Any, Any]:
     """Return the training pairs and the last tenth, which is held out."""
     from prosocial.editing.chat import ChatTokenizer
+    from prosocial.editing.reward.encoded_pairs import EncodedPairs
     from prosocial.editing.reward.pairs import read_pairs
-    from prosocial.editing.reward.training import EncodedPairs
 
     names = context.parameters["attributes"]
     pairs = read_pairs(context.inputs["pairs"] / "pairs.jsonl", attributes=names)

@@ -1,0 +1,135 @@
+"""The labels: `prosocial reward label` for preference pairs, `prosocial gate label` for replies."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from prosocial.editing.errors import InputError
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="The labelled file (JSONL); the same command goes on with it.")]
+JudgeName = Annotated[
+    str, typer.Option(help="lab, classifier:FOLDER_OR_ID (Hugging Face), or endpoint:MODEL with --url.")
+]
+Second = Annotated[str | None, typer.Option(help="Another judge, to report how far the two agree.")]
+Url = Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible endpoint, ending in /v1.")]
+Key = Annotated[str, typer.Option(help="Environment variable that holds the endpoint's key.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+API_KEY = "OPENAI_API_KEY"
+
+reward_app = typer.Typer(no_args_is_help=True, help="The reward model: label pairs for it.")
+gate_app = typer.Typer(no_args_is_help=True, help="The gate: label replies for it.")
+
+
+@reward_app.command("label", epilog="Example: prosocial reward label pairs.jsonl --judge lab -o labelled.jsonl")
+def label_pairs_command(
+    pairs: Annotated[Path, typer.Argument(help="Rows with prompt or messages, first, second: JSONL or a data set.")],
+    out: Out,
+    judge: JudgeName,
+    second_judge: Second = None,
+    attributes: Annotated[str | None, typer.Option(help="Names, with commas. [default: the five]")] = None,
+    rubric: Annotated[list[str], typer.Option(help="NAME=TEXT: what a high score means (repeat it).")] = [],  # noqa: B006 - typer reads it, nobody changes it
+    tie_margin: Annotated[float, typer.Option(min=0.0, help="Scores this close are a tie.")] = 0.05,
+    url: Url = None,
+    key_variable: Key = API_KEY,
+    as_json: Json = False,
+) -> None:
+    """Say for every pair and attribute which reply has more of it. A killed run goes on where it stopped."""
+    from prosocial.editing.reward.attributes import DEFAULT_ATTRIBUTES, define_attributes, resolve_attributes
+    from prosocial.editing.reward.pairs import pair_rows
+    from prosocial.recipes.labelling.judges import JudgeRequest, open_judge
+    from prosocial.recipes.labelling.pairs import label_pairs
+
+    known = define_attributes(_rubrics(rubric))
+    chosen = resolve_attributes(_names(attributes) or list(DEFAULT_ATTRIBUTES), known=known)
+    request = JudgeRequest(attributes=chosen, url=url, api_key=os.environ.get(key_variable))
+    judges = [open_judge(name, request) for name in (judge, second_judge) if name is not None]
+    with _bar(len(pair_rows(pairs)), as_json=as_json) as bar:
+        found = label_pairs(
+            pairs, out=out, judges=judges, attributes=chosen, tie_margin=tie_margin, on_row=lambda: bar.update(1)
+        )
+    _print(found, found["labels"], ("first", "second", "tie", "missing"), as_json=as_json)
+
+
+@gate_app.command("label", epilog="Example: prosocial gate label replies.jsonl --judge lab -o labelled.jsonl")
+def label_replies_command(
+    replies: Annotated[Path, typer.Argument(help="Rows with prompt or messages, and reply (JSONL).")],
+    out: Out,
+    judge: JudgeName,
+    second_judge: Second = None,
+    categories: Annotated[str | None, typer.Option(help="Harm categories, with commas. [default: the lab's]")] = None,
+    url: Url = None,
+    key_variable: Key = API_KEY,
+    as_json: Json = False,
+) -> None:
+    """Say which harm categories every reply realises. A killed run goes on where it stopped.
+
+    Exit code: 0, or 3 if the judge gave no verdict on some reply; such rows carry no label.
+    """
+    from prosocial.editing.files import read_jsonl
+    from prosocial.recipes.labelling.judges import JudgeRequest, open_judge
+    from prosocial.recipes.labelling.replies import label_replies
+
+    if categories is None and judge != "lab":
+        raise InputError(f"judge {judge} should be told what to look for: give --categories NAME,NAME")
+    names = _names(categories) or _lab_categories()
+    request = JudgeRequest(categories=names, url=url, api_key=os.environ.get(key_variable))
+    judges = [open_judge(name, request) for name in (judge, second_judge) if name is not None]
+    with _bar(len(read_jsonl(replies)), as_json=as_json) as bar:
+        found = label_replies(replies, out=out, judges=judges, categories=names, on_row=lambda: bar.update(1))
+    counts = {name: {"replies": count} for name, count in found["categories"].items()}
+    _print(found, counts, ("replies",), as_json=as_json)
+    if found["not_labelled"]:
+        raise typer.Exit(3)
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in text.split(",")] if text else []
+
+
+def _rubrics(texts: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, rubric = text.partition("=")
+        if not (name and equals and rubric) or name in found:
+            raise InputError(f"--rubric should be NAME=TEXT, each name once, found {text!r}")
+        found[name] = rubric
+    return found
+
+
+def _lab_categories() -> list[str]:
+    from prosocial.recipes.lab.words import CATEGORIES
+
+    return list(CATEGORIES)
+
+
+def _bar(length: int, *, as_json: bool) -> Any:
+    return typer.progressbar(length=length, label="labelled", hidden=as_json)
+
+
+def _print(
+    found: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]], columns: Sequence[str], *, as_json: bool
+) -> None:
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
+        return
+    table = Table("name", *columns, *(("agreement", "kappa", "on") if found["agreement"] else ()))
+    for name, row in counts.items():
+        cells = [str(row.get(column, 0)) for column in columns]
+        if found["agreement"]:
+            both = found["agreement"][name]
+            cells += [_number(both["share"], "{:.0%}"), _number(both["kappa"], "{:.2f}"), str(both["n"])]
+        table.add_row(name, *cells)
+    console = Console()
+    console.print(table)
+    if found.get("not_labelled"):
+        console.print(f"{found['not_labelled']} replies got no verdict and carry no label")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)

@@ -1,0 +1,70 @@
+"""Preferences over named attributes, and the one that a model in flight follows."""
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ...errors import InputError, UnknownNameError
+
+TOLERANCE = 1e-4  # of a sum that should be 1
+
+
+def preference_vector(weights: Mapping[str, float], attributes: Sequence[str]) -> Tensor:
+    """Return [k] weights on the simplex from weights by name, scaled to a sum of 1; names left out weigh 0.
+
+    Raises:
+        UnknownNameError: a name is not among the attributes.
+        InputError: a weight is negative or not finite, or all are 0.
+
+    Example:
+        >>> preference_vector({"empathy": 3, "helpfulness": 1}, ["empathy", "helpfulness"]).tolist()
+        [0.75, 0.25]
+    """
+    for name, weight in weights.items():
+        if name not in attributes:
+            raise UnknownNameError("attribute", name, attributes)
+        if not (math.isfinite(weight) and weight >= 0):
+            raise InputError(f"the weight of {name} should be finite and at least 0, found {weight}")
+    total = sum(weights.values())
+    if not total > 0:
+        raise InputError(f"some attribute should weigh more than 0, found {dict(weights)}")
+    return torch.tensor([weights.get(name, 0.0) / total for name in attributes])
+
+
+def require_preferences(preference: Tensor, attributes: Sequence[str]) -> None:
+    """Check that rows [B, k] lie on the simplex, or are zeros (no preference: unadapted).
+
+    Raises:
+        InputError: another shape, a weight that is negative or not finite, or a sum that is neither 1 nor 0.
+    """
+    if preference.ndim != 2 or preference.shape[1] != len(attributes):
+        raise InputError(
+            f"preferences should have shape [rows, {len(attributes)}] for {', '.join(attributes)}, "
+            f"found {list(preference.shape)}"
+        )
+    sums = preference.sum(-1)
+    on_simplex = (sums - 1).abs().le(TOLERANCE) | sums.eq(0)
+    good = on_simplex & preference.ge(0).all(-1)  # NaN compares false
+    if not good.all():
+        row = int(good.logical_not().nonzero()[0])
+        found = [round(value, 4) for value in preference[row].tolist()]
+        raise InputError(f"weights should be at least 0 and add up to 1, or all be 0, found {found} in row {row}")
+
+
+class PreferenceContext:
+    """The preferences [B, k] of the batch that is in flight; None switches every adapter off."""
+
+    def __init__(self) -> None:
+        self.value: Tensor | None = None
+
+    @contextlib.contextmanager
+    def use(self, preference: Tensor | None) -> Iterator[None]:
+        """Set the batch's preferences for the duration of a block."""
+        before, self.value = self.value, preference
+        try:
+            yield
+        finally:
+            self.value = before

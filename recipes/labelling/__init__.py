@@ -1,0 +1,1 @@
+"""Labels for preference pairs and for replies, by any judge, resumable."""
