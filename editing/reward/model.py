@@ -1,5 +1,6 @@
 """The reward model: a frozen language model with a PBLoRA adapter over named attributes."""
 
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,16 @@ class RewardModel:
         """The adapter's trainable parameters."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
+    def use(self, preference: Tensor | None) -> AbstractContextManager[None]:
+        """Adapt the model for the duration of a block: row b follows preference b of [B, k], a row of zeros none.
+
+        None leaves every row unadapted.
+        """
+        return self.context.use(preference)
+
     def logits(self, input_ids: Tensor, attention_mask: Tensor, preference: Tensor | None) -> Tensor:
         """Return [B, S, V] next-token logits under preferences [B, k], or of the unadapted model under None."""
-        with self.context.use(preference):
+        with self.use(preference):
             output: Any = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
         logits: Tensor = output.logits
         return logits

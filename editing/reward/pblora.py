@@ -70,7 +70,8 @@ class PBLoRALinear(nn.Module):
         core = torch.einsum("bk,krq->brq", preference, self.W2)  # [B, r2, r2]
         agnostic = low[..., : self.rank] @ self.W1.T
         aware = low[..., self.rank :] @ core.transpose(1, 2)
-        mixed = torch.cat([agnostic, aware], dim=-1)
+        is_on = preference.any(-1)[:, None, None]  # a row of zeros is no preference: that row stays unadapted
+        mixed = torch.cat([agnostic, aware], dim=-1) * is_on
         return base + (self.scale * (mixed @ self.B.T)).to(base.dtype)
 
 

@@ -1,0 +1,265 @@
+"""The head against its teacher and against a reward model for every attribute, on the lab's held-out topics.
+
+    python benchmarks/head_on_lab.py --out runs/head --seeds 0,1,2,3,4,5,6,7,8,9
+    python benchmarks/head_on_lab.py --out runs/head --report
+
+For each seed the quickstart's own stages make the base, the edit, the pairs, the reward model and the head; then one
+reward model for each attribute is trained alike, with as many steps (GenARM, which thus gets k times the training).
+Five systems answer the same probes at every point of a preference grid, with equal noise and on the same plausible
+set: the edited model alone, the head in torch, its teacher (PARM's model, the log-ratio that the head is distilled
+from), and the separate models as a log-ratio and as published. The lab's judge scores every reply.
+
+One JSON line for each seed and system goes to `scores.jsonl`; what is there is not measured again. Then it prints:
+hypervolume (scores lie in [0, 1] and are not normalised; the reference point is 0 on every axis, and beside it the
+stricter one: the lowest score of any system on the axis), mean inner product, the share of the teacher's hypervolume
+and of its gain at every corner that the head keeps, and every step of every weight. Intervals: 95 %, hierarchical
+bootstrap over seeds, then topics.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from prosocial.editing.chat import ChatTokenizer
+from prosocial.editing.checkpoints import load_model
+from prosocial.editing.files import read_jsonl
+from prosocial.editing.fingerprint import fingerprint
+from prosocial.editing.head import CompactHead
+from prosocial.editing.reward import RewardModel
+from prosocial.editing.reward.pairs import read_pairs, write_pairs
+from prosocial.export.decoding import DecodingConfig
+from prosocial.export.decoding_loop import generate
+from prosocial.export.guided import GuidedEngine
+from prosocial.export.steering import Steering
+from prosocial.export.torch_engine import PlainEngine
+from prosocial.recipes.lab.judge import LabJudge
+from prosocial.recipes.loading import load_recipe
+from prosocial.recipes.plan import plan_run
+from prosocial.recipes.runner import RunResult, execute
+from prosocial.recipes.schema import Recipe
+from prosocial.recipes.stage import Stage, StageContext, Upstream
+from prosocial.recipes.stages.edit import edit_stages
+from prosocial.recipes.stages.head import head_stage
+from prosocial.recipes.stages.reward import reward_stages
+from prosocial.recipes.stages.sources import base_source, data_stage
+from prosocial.recipes.stages.steered import ungated_engine
+from prosocial.verify.probes import Probe, read_probes
+from prosocial.verify.steering import (
+    GridScores,
+    PreferenceGrid,
+    hierarchical_bootstrap,
+    hypervolume,
+    mean_inner_product,
+    monotone_steps,
+    score_grid,
+)
+from prosocial.verify.steering.bootstrap import Draw
+from prosocial.verify.steering.monotonicity import is_monotone
+
+UNSTEERED, HEAD, TEACHER = "unsteered", "head", "teacher"
+SEPARATE, PUBLISHED = "separate models", "separate models, as published"
+SYSTEMS = (UNSTEERED, HEAD, TEACHER, SEPARATE, PUBLISHED)
+KINDS = ("benign", "disclosure", "false_premise")
+EDGE_LEVELS = (0.0, 0.5, 1.0)
+TEMPERATURE, MAX_NEW_TOKENS, BATCH_SIZE = 1.0, 64, 512
+
+Runs = Mapping[str, Sequence[GridScores]]
+
+
+def main() -> None:
+    """Measure every seed, one after the other, and print the figures of those that are there."""
+    arguments, console = _arguments(), Console(width=140)
+    scores = arguments.out / "scores.jsonl"
+    for seed in () if arguments.report else map(int, arguments.seeds.split(",")):
+        measure_seed(seed, arguments, scores, console)
+    print_report(scores, draws=arguments.draws)
+
+
+def measure_seed(seed: int, arguments: argparse.Namespace, scores: Path, console: Console) -> None:
+    """Train what a seed needs, and append the scores of every system that has none yet."""
+    missing = [name for name in SYSTEMS if name not in read_scores(scores).get(seed, {})]
+    if not missing:
+        return
+    recipe = load_recipe("quickstart", [f"seed={seed}", *arguments.set], model=Recipe)
+    result = execute(plan_run(stages_of(recipe), arguments.out / f"seed{seed}"), console)
+    grid = PreferenceGrid(recipe.attributes, edge_levels=EDGE_LEVELS)
+    probes = chosen_probes(result.folder("data") / "probes.jsonl", arguments.probes)
+    for name in missing:
+        started = time.perf_counter()
+        found = measure_system(name, recipe, result, grid, probes)
+        row = {"seed": seed, "seconds": time.perf_counter() - started, **found.to_json()}
+        with scores.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+        console.print(f"seed {seed}, {name}: {len(found.preferences)} preferences in {row['seconds']:.0f} s")
+
+
+def stages_of(recipe: Recipe) -> list[Stage]:
+    """Return the quickstart's stages up to the head, and a reward model for every attribute."""
+    source, base_stages = base_source(recipe)
+    pairs, reward = reward_stages(recipe)
+    separate = [stage for name in recipe.attributes for stage in separate_stages(name, reward)]
+    return [
+        data_stage(recipe), *base_stages, *edit_stages(recipe, source), pairs, reward, head_stage(recipe), *separate
+    ]  # fmt: skip
+
+
+def separate_stages(attribute: str, reward: Stage) -> list[Stage]:
+    """Return the stages that train a reward model of one attribute as the joint one is trained."""
+    slug = attribute.replace("_", "-")
+    select = Stage(
+        name=f"pairs-{slug}",
+        title=f"take the labels of {attribute}",
+        run=_one_attribute,
+        inputs={"pairs": Upstream("pairs")},
+        parameters={"attribute": attribute, "attributes": reward.parameters["attributes"]},
+        modules=("prosocial.editing.reward.pairs",),
+    )
+    train = replace(
+        reward,
+        name=f"reward-{slug}",
+        inputs={**reward.inputs, "pairs": Upstream(select.name)},
+        parameters={**reward.parameters, "attributes": [attribute]},
+    )
+    return [select, train]
+
+
+def _one_attribute(context: StageContext) -> str:
+    attribute = context.parameters["attribute"]
+    pairs = read_pairs(context.inputs["pairs"] / "pairs.jsonl", attributes=context.parameters["attributes"])
+    kept = [replace(pair, labels={attribute: pair.labels.get(attribute, "missing")}) for pair in pairs]
+    write_pairs(context.out / "pairs.jsonl", kept)
+    return f"{sum(pair.labels[attribute] in ('first', 'second') for pair in kept)} labels"
+
+
+def chosen_probes(path: Path, count: int) -> list[Probe]:
+    """Return probes of held-out topics, evenly over the kinds that attributes can be scored on."""
+    by_kind = [[probe for probe in read_probes(path) if probe.kind == kind] for kind in KINDS]
+    return [probe for found in by_kind for probe in found[: count // len(KINDS)]]
+
+
+def measure_system(
+    name: str, recipe: Recipe, result: RunResult, grid: PreferenceGrid, probes: Sequence[Probe]
+) -> GridScores:
+    """Let one system answer the probes at every preference; the unsteered one, which follows none, at the first."""
+    engine, tokenizer = open_engine(name, recipe, result), ChatTokenizer(result.folder("edit"))
+
+    def answer(asked: Sequence[Probe], preference: Mapping[str, float]) -> list[Any]:
+        return generate(
+            engine,
+            tokenizer,
+            [probe.messages for probe in asked],
+            steering=None if name == UNSTEERED else Steering(preference=preference),
+            row_keys=[probe.id for probe in asked],
+            temperature=TEMPERATURE,
+            seed=recipe.seed + 50,
+            max_new_tokens=MAX_NEW_TOKENS,
+            batch_size=BATCH_SIZE,
+        )
+
+    points = grid.points[:1] if name == UNSTEERED else grid.points
+    return score_grid(name, grid.attributes, points, probes, answer=answer, judge=LabJudge())
+
+
+def open_engine(name: str, recipe: Recipe, result: RunResult) -> Any:
+    """Return the engine of one system."""
+    edited, decoding = result.folder("edit"), recipe.decoding
+    if name == UNSTEERED:
+        return PlainEngine(load_model(edited))
+    if name == HEAD:
+        head = CompactHead.load(result.folder("head"))
+        return ungated_engine(load_model(edited), head, ChatTokenizer(edited), decoding.plausible_k, decoding.beta)
+    config = DecodingConfig(
+        attributes=list(recipe.attributes),
+        categories=["other"],
+        plausible_k=decoding.plausible_k,
+        beta=decoding.beta,
+    )
+    if name == TEACHER:
+        return GuidedEngine.teacher(_reward(result, "reward"), config)
+    slugs = [attribute.replace("_", "-") for attribute in recipe.attributes]
+    rewards = [_reward(result, f"reward-{slug}") for slug in slugs]
+    return GuidedEngine.separate(load_model(edited), rewards, config, log_ratio=name == SEPARATE)
+
+
+def _reward(result: RunResult, stage: str) -> RewardModel:
+    edited = result.folder("edit")
+    return RewardModel.load(result.folder(stage), load_model(edited), checkpoint_fingerprint=fingerprint(edited))
+
+
+def read_scores(path: Path) -> dict[int, dict[str, GridScores]]:
+    """Return what was measured, by seed and system."""
+    found: dict[int, dict[str, GridScores]] = {}
+    for row in read_jsonl(path) if path.is_file() else ():
+        found.setdefault(row["seed"], {})[row["system"]] = GridScores.from_json(row, where=str(path))
+    return found
+
+
+def print_report(path: Path, *, draws: int) -> None:
+    """Print the figures over the seeds that are complete."""
+    complete = [found for _, found in sorted(read_scores(path).items()) if set(found) == set(SYSTEMS)]
+    if not complete:
+        raise SystemExit(f"{path} holds no seed with all of {', '.join(SYSTEMS)}")
+    runs = {name: [found[name] for found in complete] for name in SYSTEMS}
+    grid = PreferenceGrid(runs[HEAD][0].attributes, edge_levels=EDGE_LEVELS)
+    clusters = [run.clusters for run in runs[HEAD]]
+    found = hierarchical_bootstrap(clusters, lambda draw: figures(runs, grid, draw), seed=0, draws=draws)
+    print(f"{len(complete)} seeds, {len(grid.points)} preferences, {len(clusters[0])} probes each; 95 % intervals")
+    for name, interval in found.items():
+        print(f"  {name:64} {interval.estimate:8.4f}  ({interval.low:.4f} to {interval.high:.4f})")
+    for system in (HEAD, TEACHER):
+        steps = monotone_steps(runs[system], grid, draws=draws)
+        print(f"{system}: {'every' if is_monotone(steps) else 'not every'} step raises its attribute in the mean")
+        for step in steps:
+            change = step.change
+            print(
+                f"  {step.attribute:16} {step.before:.2f} to {step.after:.2f}  {change.estimate:+.4f}  "
+                f"({change.low:+.4f} to {change.high:+.4f})"
+            )
+
+
+def figures(runs: Runs, grid: PreferenceGrid, draw: Draw) -> dict[str, float]:
+    """Return every figure of one draw, means over its runs."""
+    steered = SYSTEMS[1:]
+    means = {name: [runs[name][run].means(weights) for run, weights in draw] for name in SYSTEMS}  # [points, k]
+    lowest = [np.min(np.vstack([runs[name][run].means() for name in SYSTEMS]), 0) for run, _ in draw]
+    found: dict[str, float] = {}
+    for title, references in (("reference 0", [np.zeros(len(grid.attributes))] * len(draw)), ("lowest", lowest)):
+        volumes = {name: np.mean([*map(hypervolume, means[name], references)]) for name in steered}
+        found |= {f"hypervolume ({title}), {name}": float(volumes[name]) for name in steered}
+        found |= {
+            f"hypervolume ({title}), head by {name}": float(volumes[HEAD] / volumes[name])
+            for name in steered
+            if name != HEAD
+        }
+    for name in steered:
+        products = [mean_inner_product(grid.points, points) for points in means[name]]
+        found[f"mean inner product, {name}"] = float(np.mean(products))
+    for index, attribute in enumerate(grid.attributes):
+        at = runs[HEAD][0].at(grid.corner(index))
+        own = np.mean([points[0, index] for points in means[UNSTEERED]])
+        gains = {name: np.mean([points[at, index] for points in means[name]]) - own for name in steered}
+        found |= {f"gain at the corner of {attribute}, {name}": float(gains[name]) for name in steered}
+        found[f"gain at the corner of {attribute}, head by teacher"] = float(gains[HEAD] / gains[TEACHER])
+    return found
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for models and scores; found again")
+    parser.add_argument("--seeds", default="0,1,2,3,4,5,6,7,8,9", help="with commas")
+    parser.add_argument("--probes", type=int, default=120, help="held-out probes, over three kinds")
+    parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a change to the recipe")
+    parser.add_argument("--report", action="store_true", help="print what is there, measure nothing")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Steering, measured: a preference grid, hypervolume, mean inner product, monotonicity, gain (torch-free)."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .bootstrap import hierarchical_bootstrap as hierarchical_bootstrap
+    from .grid import PreferenceGrid as PreferenceGrid
+    from .monotonicity import MonotoneStep as MonotoneStep
+    from .monotonicity import monotone_steps as monotone_steps
+    from .scores import GridScores as GridScores
+    from .scores import score_grid as score_grid
+    from .volume import hypervolume as hypervolume
+    from .volume import mean_inner_product as mean_inner_product
+
+_HOME = {
+    "GridScores": ".scores",
+    "MonotoneStep": ".monotonicity",
+    "PreferenceGrid": ".grid",
+    "hierarchical_bootstrap": ".bootstrap",
+    "hypervolume": ".volume",
+    "mean_inner_product": ".volume",
+    "monotone_steps": ".monotonicity",
+    "score_grid": ".scores",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name], __name__), name)
