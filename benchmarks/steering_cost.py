@@ -257,9 +257,8 @@ def report(workers: Sequence[Worker], arguments: argparse.Namespace) -> bool:
     if PLAIN in by_name:
         share = steered.peak_bytes / by_name[PLAIN].peak_bytes
         holds &= share <= MEMORY_CEILING
-        print(
-            f"    ceiling {MEMORY_CEILING} of '{PLAIN}': {share:.3f}, {'holds' if share <= MEMORY_CEILING else 'DOES NOT'}"
-        )
+        word = "holds" if share <= MEMORY_CEILING else "DOES NOT HOLD"
+        print(f"    ceiling {MEMORY_CEILING} of '{PLAIN}': {share:.3f}, {word}")
     return holds
 
 

@@ -1,6 +1,9 @@
 """Steering measured: the grid, the exact hypervolume, intervals over runs and topics, monotone steps."""
 
+import json
+import re
 from itertools import combinations, product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +21,10 @@ from prosocial.verify.steering import (
     hypervolume,
     mean_inner_product,
     monotone_steps,
+    render_steering,
     score_grid,
+    steering_document,
+    write_steering_page,
 )
 from prosocial.verify.steering.monotonicity import is_monotone
 
@@ -198,3 +204,40 @@ def test_means_count_probes_by_weight() -> None:
     for point, attribute in product(range(2), range(2)):
         expected = (values[point, 0, attribute] + 3 * values[point, 2, attribute]) / 4
         assert found.means(np.array([1.0, 0.0, 3.0]))[point, attribute] == expected
+
+
+def unsteered_scores() -> GridScores:
+    found = scores_of(0.0, spread=0.0, seed=9)
+    return GridScores("plain", found.attributes, found.preferences[:1], found.clusters, found.values[:1])
+
+
+def test_the_document_says_what_its_numbers_hang_on(tmp_path: Path) -> None:
+    grid = PreferenceGrid(["a", "b"])
+    systems = {"head": scores_of(0.4, spread=0.02, seed=1), "flat": scores_of(0.0, spread=0.0, seed=2)}
+    document = steering_document(systems, grid, unsteered=unsteered_scores(), draws=50)
+    head, flat = document["systems"]["head"], document["systems"]["flat"]
+    assert document["reference"] == [0.0, 0.0] and document["normalisation"].startswith("none")
+    assert head["hypervolume"] == pytest.approx(hypervolume(head["means"], [0.0, 0.0]), abs=1e-5)
+    assert head["hypervolume"] > flat["hypervolume"] and head["mean_inner_product"] > flat["mean_inner_product"]
+    assert head["gains"]["a"]["estimate"] == pytest.approx(0.2, abs=0.05) and head["gains"]["a"]["low"] > 0
+    higher = steering_document(systems, grid, reference=[0.4, 0.4], draws=5)["systems"]["head"]
+    assert higher["hypervolume"] < head["hypervolume"] and higher["gains"] == {}
+    write_steering_page(tmp_path, document)
+    assert json.loads((tmp_path / "steering.json").read_text()) == document
+
+
+def test_systems_that_answered_other_probes_are_refused() -> None:
+    systems = {"one": scores_of(0.4, spread=0.0, seed=1), "two": scores_of(0.4, spread=0.0, seed=1, n_topics=6)}
+    with pytest.raises(InputError, match="same probes"):
+        steering_document(systems, PreferenceGrid(["a", "b"]))
+
+
+def test_the_page_draws_every_preference_and_needs_nothing() -> None:
+    grid = PreferenceGrid(["a", "b"])
+    systems = {"<script>": scores_of(0.4, spread=0.02, seed=1), "flat": scores_of(0.0, spread=0.0, seed=2)}
+    text = render_steering(steering_document(systems, grid, draws=20))
+    assert text.count("<circle") == 2 * len(grid.points) and "<title>a 0.25, b 0.75</title>" in text
+    assert "<script>" not in text and "&lt;script&gt;" in text
+    assert not re.search(r"(src|href)=|url\(", text)
+    at = [float(value) for value in re.findall(r'c[xy]="([-.0-9]+)"', text)]
+    assert min(at) >= 0 and max(at) <= 440

@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .bootstrap import hierarchical_bootstrap as hierarchical_bootstrap
+    from .document import steering_document as steering_document
     from .grid import PreferenceGrid as PreferenceGrid
     from .monotonicity import MonotoneStep as MonotoneStep
     from .monotonicity import monotone_steps as monotone_steps
+    from .page import render_steering as render_steering
+    from .page import write_steering_page as write_steering_page
     from .scores import GridScores as GridScores
     from .scores import score_grid as score_grid
     from .volume import hypervolume as hypervolume
@@ -21,7 +24,10 @@ _HOME = {
     "hypervolume": ".volume",
     "mean_inner_product": ".volume",
     "monotone_steps": ".monotonicity",
+    "render_steering": ".page",
     "score_grid": ".scores",
+    "steering_document": ".document",
+    "write_steering_page": ".page",
 }
 __all__ = sorted(_HOME)
 
