@@ -84,11 +84,11 @@ def main() -> None:
 
 def measure_seed(seed: int, arguments: argparse.Namespace, scores: Path, console: Console) -> None:
     """Train what a seed needs, and append the scores of every system that has none yet."""
-    missing = [name for name in SYSTEMS if name not in read_scores(scores).get(seed, {})]
+    missing = [name for name in arguments.systems.split(";") if name not in read_scores(scores).get(seed, {})]
     if not missing:
         return
     recipe = load_recipe("quickstart", [f"seed={seed}", *arguments.set], model=Recipe)
-    result = execute(plan_run(stages_of(recipe), arguments.out / f"seed{seed}"), console)
+    result = execute(plan_run(stages_of(recipe, missing), arguments.out / f"seed{seed}"), console)
     grid = PreferenceGrid(recipe.attributes, edge_levels=EDGE_LEVELS)
     probes = chosen_probes(result.folder("data") / "probes.jsonl", arguments.probes)
     for name in missing:
@@ -100,11 +100,12 @@ def measure_seed(seed: int, arguments: argparse.Namespace, scores: Path, console
         console.print(f"seed {seed}, {name}: {len(found.preferences)} preferences in {row['seconds']:.0f} s")
 
 
-def stages_of(recipe: Recipe) -> list[Stage]:
-    """Return the quickstart's stages up to the head, and a reward model for every attribute."""
+def stages_of(recipe: Recipe, systems: Sequence[str]) -> list[Stage]:
+    """Return the quickstart's stages up to the head, and a reward model for every attribute where a system asks."""
     source, base_stages = base_source(recipe)
     pairs, reward = reward_stages(recipe)
-    separate = [stage for name in recipe.attributes for stage in separate_stages(name, reward)]
+    names = recipe.attributes if {SEPARATE, PUBLISHED} & set(systems) else ()
+    separate = [stage for name in names for stage in separate_stages(name, reward)]
     return [
         data_stage(recipe), *base_stages, *edit_stages(recipe, source), pairs, reward, head_stage(recipe), *separate
     ]  # fmt: skip
@@ -202,51 +203,57 @@ def read_scores(path: Path) -> dict[int, dict[str, GridScores]]:
 
 
 def print_report(path: Path, *, draws: int) -> None:
-    """Print the figures over the seeds that are complete."""
-    complete = [found for _, found in sorted(read_scores(path).items()) if set(found) == set(SYSTEMS)]
-    if not complete:
-        raise SystemExit(f"{path} holds no seed with all of {', '.join(SYSTEMS)}")
-    runs = {name: [found[name] for found in complete] for name in SYSTEMS}
+    """Print the figures: of head and teacher over the seeds that have both, of all systems over those that have all."""
+    by_seed = [found for _, found in sorted(read_scores(path).items())]
+    for systems in (SYSTEMS[:3], SYSTEMS):
+        complete = [found for found in by_seed if set(systems) <= set(found)]
+        if complete:
+            print_figures({name: [found[name] for found in complete] for name in systems}, draws=draws)
+
+
+def print_figures(runs: Runs, *, draws: int) -> None:
+    """Print every figure with its interval, and every step of every weight."""
     grid = PreferenceGrid(runs[HEAD][0].attributes, edge_levels=EDGE_LEVELS)
     clusters = [run.clusters for run in runs[HEAD]]
-    found = hierarchical_bootstrap(clusters, lambda draw: figures(runs, grid, draw), seed=0, draws=draws)
-    print(f"{len(complete)} seeds, {len(grid.points)} preferences, {len(clusters[0])} probes each; 95 % intervals")
-    for name, interval in found.items():
+    n_seeds, n_probes = len(clusters), len(clusters[0])
+    print(
+        f"\n{', '.join(runs)}\n{n_seeds} seeds, {len(grid.points)} preferences, {n_probes} probes each; 95 % intervals"
+    )
+    for name, interval in hierarchical_bootstrap(
+        clusters, lambda draw: figures(runs, grid, draw), seed=0, draws=draws
+    ).items():
         print(f"  {name:64} {interval.estimate:8.4f}  ({interval.low:.4f} to {interval.high:.4f})")
     for system in (HEAD, TEACHER):
         steps = monotone_steps(runs[system], grid, draws=draws)
-        print(f"{system}: {'every' if is_monotone(steps) else 'not every'} step raises its attribute in the mean")
+        print(f"  {system}: {'every' if is_monotone(steps) else 'not every'} step raises its attribute in the mean")
         for step in steps:
             change = step.change
-            print(
-                f"  {step.attribute:16} {step.before:.2f} to {step.after:.2f}  {change.estimate:+.4f}  "
-                f"({change.low:+.4f} to {change.high:+.4f})"
-            )
+            limits = f"({change.low:+.4f} to {change.high:+.4f})"
+            print(f"    {step.attribute:16} {step.before:.2f} to {step.after:.2f}  {change.estimate:+.4f}  {limits}")
 
 
 def figures(runs: Runs, grid: PreferenceGrid, draw: Draw) -> dict[str, float]:
     """Return every figure of one draw, means over its runs."""
-    steered = SYSTEMS[1:]
-    means = {name: [runs[name][run].means(weights) for run, weights in draw] for name in SYSTEMS}  # [points, k]
-    lowest = [np.min(np.vstack([runs[name][run].means() for name in SYSTEMS]), 0) for run, _ in draw]
+    steered = [name for name in runs if name != UNSTEERED]
+    others = [name for name in steered if name != HEAD]
+    means = {name: [found[run].means(weights) for run, weights in draw] for name, found in runs.items()}  # [points, k]
+    lowest = [np.min(np.vstack([found[run].means() for found in runs.values()]), 0) for run, _ in draw]
+    origin = [np.zeros(len(grid.attributes))] * len(draw)
     found: dict[str, float] = {}
-    for title, references in (("reference 0", [np.zeros(len(grid.attributes))] * len(draw)), ("lowest", lowest)):
-        volumes = {name: np.mean([*map(hypervolume, means[name], references)]) for name in steered}
-        found |= {f"hypervolume ({title}), {name}": float(volumes[name]) for name in steered}
-        found |= {
-            f"hypervolume ({title}), head by {name}": float(volumes[HEAD] / volumes[name])
-            for name in steered
-            if name != HEAD
-        }
+    for title, references in (("from 0", origin), ("from the lowest", lowest)):
+        volumes = {name: float(np.mean([*map(hypervolume, means[name], references)])) for name in steered}
+        found |= {f"hypervolume {title}, {name}": volumes[name] for name in steered}
+        found |= {f"hypervolume {title}, head by {name}": volumes[HEAD] / volumes[name] for name in others}
     for name in steered:
-        products = [mean_inner_product(grid.points, points) for points in means[name]]
-        found[f"mean inner product, {name}"] = float(np.mean(products))
+        found[f"mean inner product, {name}"] = float(
+            np.mean([mean_inner_product(grid.points, points) for points in means[name]])
+        )
     for index, attribute in enumerate(grid.attributes):
         at = runs[HEAD][0].at(grid.corner(index))
         own = np.mean([points[0, index] for points in means[UNSTEERED]])
-        gains = {name: np.mean([points[at, index] for points in means[name]]) - own for name in steered}
-        found |= {f"gain at the corner of {attribute}, {name}": float(gains[name]) for name in steered}
-        found[f"gain at the corner of {attribute}, head by teacher"] = float(gains[HEAD] / gains[TEACHER])
+        gains = {name: float(np.mean([points[at, index] for points in means[name]]) - own) for name in steered}
+        found |= {f"gain at the corner of {attribute}, {name}": gains[name] for name in steered}
+        found |= {f"gain at the corner of {attribute}, head by {name}": gains[HEAD] / gains[name] for name in others}
     return found
 
 
@@ -254,6 +261,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for models and scores; found again")
     parser.add_argument("--seeds", default="0,1,2,3,4,5,6,7,8,9", help="with commas")
+    parser.add_argument("--systems", default=";".join(SYSTEMS), help="separated by semicolons")
     parser.add_argument("--probes", type=int, default=120, help="held-out probes, over three kinds")
     parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a change to the recipe")

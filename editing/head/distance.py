@@ -48,7 +48,7 @@ def head_distance(
         output_weight: [V, H] the model's output embedding. inverse_beta: the strength of both.
     """
     weight, totals = output_weight.float(), torch.zeros(3, dtype=torch.float64)
-    for chosen in torch.arange(len(states)).split(STATES_AT_ONCE):
+    for chosen in torch.split(torch.arange(len(states)), STATES_AT_ONCE):
         batch = states.rows(chosen)
         student = student_log_probabilities(head, batch, weight, inverse_beta=inverse_beta)
         teacher, own = batch.teacher(inverse_beta), batch.z0.log_softmax(-1)

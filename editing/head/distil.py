@@ -68,7 +68,7 @@ def distil(
         on_batch: told how many sequences the teacher has read.
     """
     states = collect_passes(reward, sequences, training=training, pad_id=pad_id, seed=seed, on_batch=on_batch)
-    weight: Tensor = reward.model.get_output_embeddings().weight  # type: ignore[operator,union-attr]
+    weight: Tensor = reward.model.get_output_embeddings().weight  # type: ignore[operator]
     attributes = reward.config.attributes
     if draw is not None and training.on_policy:
         draft = training.model_copy(update={"steps": max(1, training.steps // 2)})

@@ -35,7 +35,7 @@ class GuidedEngine:
     def __init__(self, base: Any, guides: MakeGuides, combine: Combine, config: DecodingConfig) -> None:
         self.config: DecodingConfig | None = config
         self._base, self._guides, self._combine = base, guides, combine
-        model = base.model if isinstance(base, RewardModel) else base
+        model: Any = base.model if isinstance(base, RewardModel) else base
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         self.context_length: int | None = None if limit is None else int(limit)
 

@@ -43,6 +43,7 @@ class Guide:
         self._preference, self._prompt, self._prompt_mask = preference, prompt, attention_mask
         self._known = frozenset(inspect.signature(self._model.forward).parameters)
         self._seen: Tensor | None = None
+        self._mask = torch.zeros(0, 0, dtype=torch.long)
         self._n_prompt = 0
 
     @property

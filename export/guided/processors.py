@@ -24,7 +24,7 @@ Combine = Callable[[Tensor, list[Tensor]], Tensor]
 Weight = float | Tensor  # one for all rows, or [B]
 
 
-class GuidedProcessor(LogitsProcessor):  # type: ignore[misc]  # untyped in transformers
+class GuidedProcessor(LogitsProcessor):
     """Combines the base model's scores with what its guides say.
 
     Args:

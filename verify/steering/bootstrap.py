@@ -48,17 +48,12 @@ def hierarchical_bootstrap(
     numbers = np.random.Generator(np.random.PCG64(seed))
     drawn = [statistics(_draw(members, numbers)) for _ in range(draws)]
     n, n_clusters = sum(map(len, members)), sum(int(run.max()) + 1 for run in members)
-    return {
-        name: Interval(
-            float(value),
-            *map(float, np.quantile([one[name] for one in drawn], [(1 - confidence) / 2, (1 + confidence) / 2])),
-            n,
-            n_clusters,
-            confidence,
-            "hierarchical bootstrap",
-        )
-        for name, value in whole.items()
-    }
+    found: dict[Name, Interval] = {}
+    for name, value in whole.items():
+        low, high = np.quantile([one[name] for one in drawn], [(1 - confidence) / 2, (1 + confidence) / 2])
+        limits = (float(value), float(low), float(high))
+        found[name] = Interval(*limits, n, n_clusters, confidence, "hierarchical bootstrap")
+    return found
 
 
 def _members(run: Sequence[Hashable]) -> NDArray[np.intp]:

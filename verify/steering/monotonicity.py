@@ -68,7 +68,7 @@ def monotone_steps(
 
     clusters = [run.clusters for run in runs]
     found = hierarchical_bootstrap(clusters, mean_changes, seed=seed, draws=draws, confidence=confidence)
-    return [MonotoneStep(*step, interval) for step, interval in found.items()]
+    return [MonotoneStep(name, low, high, change) for (name, low, high), change in found.items()]
 
 
 def is_monotone(steps: Sequence[MonotoneStep]) -> bool:

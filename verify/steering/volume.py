@@ -66,4 +66,5 @@ def _undominated(points: Floats) -> Floats:
     """Return the points [m, k] that no other point reaches on every axis, equal ones once."""
     unique = np.unique(points, axis=0)
     reached = (unique[None] >= unique[:, None]).all(-1)  # [n, n] whether the second reaches the first
-    return unique[reached.sum(1) == 1]
+    front: Floats = unique[reached.sum(1) == 1]
+    return front
