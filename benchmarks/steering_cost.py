@@ -3,10 +3,11 @@
     python benchmarks/steering_cost.py --work bench --prompt 32 --new 128 --batches 1,8 --runs 5
 
 One base, a random Llama of 94 M parameters (that of decode.py), in seven systems: its plain bundle; its steered and
-gated bundle; PARM with two plain bundles on ONNX Runtime (base and reward model, added up for every token); and in transformers the base alone, PARM (a PBLoRA reward model of five attributes, in a second model and in the same
-one with two rows for each) and GenARM (five models). Every system is a process of its own with the same threads;
-requests go round, and only one system works at a time. Prints medians of tokens per second (the prompt's time counted)
-and of their ratios turn by turn, peak memory, and whether the floors hold.
+gated bundle; PARM with two plain bundles on ONNX Runtime (base and reward model, added up for every token); and in
+transformers the base alone, PARM (a PBLoRA reward model of five attributes, in a second model, and in the same one
+with two rows for each) and GenARM (five models). Every system is a process of its own with the same threads; requests
+go round, and only one system works at a time. Prints medians of tokens per second (the prompt's time counted) and of
+their ratios turn by turn, peak memory, and whether the floors hold.
 """
 
 import argparse

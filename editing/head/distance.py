@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .distil import DistilTraining, distil_head, divergence, student_log_probabilities
-from .module import CompactHead
 from .states import TeacherStates
 
 STATES_AT_ONCE = 4096
@@ -18,12 +17,10 @@ class HeadDistance:
     """A head against its teacher on the plausible set, means over states.
 
     Attributes:
-        rank: of the head.
         kl: KL(teacher || student) in nats. kl_unsteered: that of the unadapted model, what there is to explain.
         top1: share of states at which both like the same token best.
     """
 
-    rank: int
     kl: float
     kl_unsteered: float
     top1: float
@@ -40,7 +37,7 @@ class HeadDistance:
 
 @torch.no_grad()
 def head_distance(
-    head: CompactHead, states: TeacherStates, output_weight: Tensor, *, inverse_beta: float
+    head: nn.Module, states: TeacherStates, output_weight: Tensor, *, inverse_beta: float
 ) -> HeadDistance:
     """Compare a head with its teacher at the teacher's states.
 
@@ -55,7 +52,7 @@ def head_distance(
         same = (teacher.argmax(-1) == student.argmax(-1)).float()
         totals += torch.stack([divergence(teacher, student).sum(), divergence(teacher, own).sum(), same.sum()])
     kl, kl_unsteered, top1 = (totals / len(states)).tolist()
-    return HeadDistance(head.rank, kl, kl_unsteered, top1)
+    return HeadDistance(kl, kl_unsteered, top1)
 
 
 def distance_by_rank(
@@ -67,11 +64,11 @@ def distance_by_rank(
     training: DistilTraining,
     ranks: Sequence[int],
     seed: int,
-) -> list[HeadDistance]:
+) -> dict[int, HeadDistance]:
     """Fit a head of every rank to the same states and compare each with the teacher on held-out ones."""
-    found = []
+    found = {}
     for rank in ranks:
         settings = training.model_copy(update={"rank": rank})
         head = distil_head(train, output_weight, attributes=attributes, training=settings, seed=seed)
-        found.append(head_distance(head, held_out, output_weight, inverse_beta=training.inverse_beta))
+        found[rank] = head_distance(head, held_out, output_weight, inverse_beta=training.inverse_beta)
     return found

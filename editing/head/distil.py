@@ -125,8 +125,22 @@ def distil_head(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         head = CompactHead(attributes, hidden_size=states.hidden.shape[1], rank=training.rank)
+    fit(head, states, output_weight, training=training, seed=seed, on_step=on_step)
+    return head.eval()
+
+
+def fit(
+    student: nn.Module,
+    states: TeacherStates,
+    output_weight: Tensor,
+    *,
+    training: DistilTraining,
+    seed: int,
+    on_step: Callable[[], None] = lambda: None,
+) -> None:
+    """Fit any module from hidden states and preferences to shifts, such as the head, in place."""
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=training.learning_rate)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=training.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, training.learning_rate, total_steps=training.steps + 1, pct_start=0.1
     )
@@ -134,24 +148,23 @@ def distil_head(
     for _ in range(training.steps):
         chosen = torch.randint(len(states), (training.batch_size,), generator=generator)
         batch = states.rows(chosen)
-        student = student_log_probabilities(head, batch, weight, inverse_beta=training.inverse_beta)
+        ours = student_log_probabilities(student, batch, weight, inverse_beta=training.inverse_beta)
         teacher = batch.teacher(training.inverse_beta)
-        pair = (teacher, student) if training.loss == "forward_kl" else (student, teacher)
+        pair = (teacher, ours) if training.loss == "forward_kl" else (ours, teacher)
         optimizer.zero_grad()
         divergence(*pair).mean().backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         on_step()
-    return head.eval()
 
 
 def student_log_probabilities(
-    head: CompactHead, states: TeacherStates, output_weight: Tensor, *, inverse_beta: float
+    student: nn.Module, states: TeacherStates, output_weight: Tensor, *, inverse_beta: float
 ) -> Tensor:
     """Return [M, K] log-probabilities of the student on the plausible set."""
     at = states.position
-    delta = head(states.hidden[at], states.preference)  # [M, H]
+    delta = student(states.hidden[at], states.preference)  # [M, H]
     rows = nn.functional.embedding(states.candidates[at], output_weight)  # [M, K, H]
     shift: Tensor = (rows @ delta.unsqueeze(-1)).squeeze(-1)  # [M, K]
     return (states.z0[at] + inverse_beta * shift).log_softmax(-1)
