@@ -151,12 +151,12 @@ def measure_system(
     """Let one system answer the probes at every preference; the unsteered one, which follows none, at the first."""
     engine, tokenizer = open_engine(name, recipe, result), ChatTokenizer(result.folder("edit"))
 
-    def answer(asked: Sequence[Probe], preference: Mapping[str, float]) -> list[Any]:
+    def answer(asked: Sequence[Probe], preferences: Sequence[Mapping[str, float]]) -> list[Any]:
         return generate(
             engine,
             tokenizer,
             [probe.messages for probe in asked],
-            steering=None if name == UNSTEERED else Steering(preference=preference),
+            steering=None if name == UNSTEERED else [Steering(preference=one) for one in preferences],
             row_keys=[probe.id for probe in asked],
             temperature=TEMPERATURE,
             seed=recipe.seed + 50,

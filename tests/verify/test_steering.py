@@ -177,8 +177,8 @@ PROBES = [Probe(f"p{n}", ({"role": "user", "content": "hello"},), "benign", clus
 def test_a_grid_is_scored_preference_by_preference() -> None:
     grid = PreferenceGrid(["a", "b"])
 
-    def answer(probes: list[Probe], preference: dict[str, float]) -> list[Reply]:
-        return [Reply("x" * round(2 + 6 * preference["a"]), (), "end") for _ in probes]
+    def answer(probes: list[Probe], preferences: list[dict[str, float]]) -> list[Reply]:
+        return [Reply("x" * round(2 + 6 * one["a"]), (), "end") for _, one in zip(probes, preferences, strict=True)]
 
     found = score_grid("s", ["a", "b"], grid.points, PROBES, answer=answer, judge=LengthJudge())  # type: ignore[arg-type]
     assert found.values.shape == (5, 4, 2) and found.clusters == ("t0", "t1", "t0", "t1")

@@ -17,7 +17,7 @@ from ..probes import Probe
 from .grid import Preference
 
 Floats = NDArray[np.float64]
-Answer = Callable[[Sequence[Probe], Mapping[str, float]], Sequence[Reply]]
+Answer = Callable[[Sequence[Probe], Sequence[Mapping[str, float]]], Sequence[Reply]]
 
 
 @dataclass(frozen=True)
@@ -91,19 +91,23 @@ def score_grid(
 
     Args:
         preferences: such as the points of a `PreferenceGrid` over the attributes.
-        answer: from probes and a preference by attribute to one reply each, with noise that hangs on the probe alone,
-            so that systems and preferences are paired.
+        answer: from n probes and n preferences by attribute to n replies, with noise that hangs on the probe alone, so
+            that systems and preferences are paired. It is asked once for all, so that it can batch as it likes.
 
     Raises:
         InputError: the judge leaves out an attribute of a reply (names it).
     """
-    values = []
-    for preference in preferences:
-        named = dict(zip(attributes, preference, strict=True))
-        outcomes = judge_replies(probes, answer(probes, named), judge)
-        missing = [name for name in attributes for one in outcomes if name not in one.attributes]
-        if missing:
-            raise InputError(f"judge {judge.name} should score {missing[0]!r} on every reply, found replies without it")
-        values.append([[float(one.attributes[name]) for name in attributes] for one in outcomes])
-    clusters = tuple(probe.cluster for probe in probes)
-    return GridScores(system, tuple(attributes), tuple(preferences), clusters, np.array(values))
+    asked = [dict(zip(attributes, preference, strict=True)) for preference in preferences for _ in probes]
+    every = [probe for _ in preferences for probe in probes]
+    outcomes = judge_replies(every, answer(every, asked), judge)
+    missing = [name for name in attributes for one in outcomes if name not in one.attributes]
+    if missing:
+        raise InputError(f"judge {judge.name} should score {missing[0]!r} on every reply, found replies without it")
+    values = np.array([[float(one.attributes[name]) for name in attributes] for one in outcomes])
+    return GridScores(
+        system,
+        tuple(attributes),
+        tuple(preferences),
+        tuple(probe.cluster for probe in probes),
+        values.reshape(len(preferences), len(probes), len(attributes)),
+    )
