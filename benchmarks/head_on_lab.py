@@ -9,22 +9,23 @@ Five systems answer the same probes at every point of a preference grid, with eq
 set: the edited model alone, the head in torch, its teacher (PARM's model, the log-ratio that the head is distilled
 from), and the separate models as a log-ratio and as published. The lab's judge scores every reply.
 
-One JSON line for each seed and system goes to `scores.jsonl`; what is there is not measured again. Then it prints:
-hypervolume (scores lie in [0, 1] and are not normalised; the reference point is 0 on every axis, and beside it the
-stricter one: the lowest score of any system on the axis), mean inner product, the share of the teacher's hypervolume
-and of its gain at every corner that the head keeps, and every step of every weight. Intervals: 95 %, hierarchical
-bootstrap over seeds, then topics.
+One JSON line for each seed and system goes to `scores.jsonl`; what is there is not measured again. Then it prints
+hypervolume, mean inner product, the share of the teacher's hypervolume and of its gain at every corner that the head
+keeps, and every step of every weight. Scores lie in [0, 1] and the hypervolume's reference is 0 on every axis;
+beside it stands a stricter one, normalised: each axis from the lowest to the highest mean of any system, the reference
+a tenth below the lowest. Intervals: 95 %, hierarchical bootstrap over seeds, then topics.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from prosocial.editing.chat import ChatTokenizer
@@ -70,7 +71,10 @@ KINDS = ("benign", "disclosure", "false_premise")
 EDGE_LEVELS = (0.0, 0.5, 1.0)
 TEMPERATURE, MAX_NEW_TOKENS, BATCH_SIZE = 1.0, 64, 512
 
+MARGIN = 0.1  # how far the reference lies below the lowest score of any system, in parts of its axis
+
 Runs = Mapping[str, Sequence[GridScores]]
+Volume = Callable[[NDArray[np.float64]], float]
 
 
 def main() -> None:
@@ -237,13 +241,16 @@ def figures(runs: Runs, grid: PreferenceGrid, draw: Draw) -> dict[str, float]:
     steered = [name for name in runs if name != UNSTEERED]
     others = [name for name in steered if name != HEAD]
     means = {name: [found[run].means(weights) for run, weights in draw] for name, found in runs.items()}  # [points, k]
-    lowest = [np.min(np.vstack([found[run].means() for found in runs.values()]), 0) for run, _ in draw]
-    origin = [np.zeros(len(grid.attributes))] * len(draw)
     found: dict[str, float] = {}
-    for title, references in (("from 0", origin), ("from the lowest", lowest)):
-        volumes = {name: float(np.mean([*map(hypervolume, means[name], references)])) for name in steered}
-        found |= {f"hypervolume {title}, {name}": volumes[name] for name in steered}
-        found |= {f"hypervolume {title}, head by {name}": volumes[HEAD] / volumes[name] for name in others}
+    for title, scale in (("", as_they_are), ("normalised ", normalised)):
+        volumes = {
+            name: float(
+                np.mean([volume(points) for points, volume in zip(means[name], scale(runs, draw), strict=True)])
+            )
+            for name in steered
+        }
+        found |= {f"{title}hypervolume, {name}": volumes[name] for name in steered}
+        found |= {f"{title}hypervolume, head by {name}": volumes[HEAD] / volumes[name] for name in others}
     for name in steered:
         found[f"mean inner product, {name}"] = float(
             np.mean([mean_inner_product(grid.points, points) for points in means[name]])
@@ -257,13 +264,28 @@ def figures(runs: Runs, grid: PreferenceGrid, draw: Draw) -> dict[str, float]:
     return found
 
 
+def as_they_are(runs: Runs, draw: Draw) -> list[Volume]:
+    """Return, for each run of a draw, the hypervolume of scores from 0 on every axis."""
+    return [lambda points: hypervolume(points, np.zeros(points.shape[1]))] * len(draw)
+
+
+def normalised(runs: Runs, draw: Draw) -> list[Volume]:
+    """Return, for each run, that of scores brought to [0, 1] by the lowest and highest of any system on each axis."""
+    found: list[Volume] = []
+    for run, _ in draw:
+        every = np.vstack([scores[run].means() for scores in runs.values()])
+        low, span = every.min(0), np.ptp(every, 0)
+        found.append(lambda points, low=low, span=span: hypervolume((points - low) / span, np.full(len(low), -MARGIN)))
+    return found
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for models and scores; found again")
     parser.add_argument("--seeds", default="0,1,2,3,4,5,6,7,8,9", help="with commas")
     parser.add_argument("--systems", default=";".join(SYSTEMS), help="separated by semicolons")
     parser.add_argument("--probes", type=int, default=120, help="held-out probes, over three kinds")
-    parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap")
+    parser.add_argument("--draws", type=int, default=400, help="of the bootstrap")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a change to the recipe")
     parser.add_argument("--report", action="store_true", help="print what is there, measure nothing")
     return parser.parse_args()

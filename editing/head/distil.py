@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..batches import EncodedReply
+from ..errors import InputError
 from ..reward.loss import preference_grid
 from ..reward.model import RewardModel
 from ..settings import Count, Positive, Settings
@@ -138,21 +139,31 @@ def fit(
     seed: int,
     on_step: Callable[[], None] = lambda: None,
 ) -> None:
-    """Fit any module from hidden states and preferences to shifts, such as the head, in place."""
+    """Fit any module from hidden states and preferences to shifts, such as the head, in place.
+
+    Raises:
+        InputError: the loss is not finite (names the step).
+    """
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(student.parameters(), lr=training.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, training.learning_rate, total_steps=training.steps + 1, pct_start=0.1
     )
     weight = output_weight.detach().float()
-    for _ in range(training.steps):
+    for step in range(training.steps):
         chosen = torch.randint(len(states), (training.batch_size,), generator=generator)
         batch = states.rows(chosen)
         ours = student_log_probabilities(student, batch, weight, inverse_beta=training.inverse_beta)
         teacher = batch.teacher(training.inverse_beta)
         pair = (teacher, ours) if training.loss == "forward_kl" else (ours, teacher)
+        loss = divergence(*pair).mean()
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"the head's loss should stay finite, found {float(loss.detach())} at step {step} of {training.steps}: "
+                f"check the reward model, or lower head.learning_rate (it is {training.learning_rate:g})"
+            )
         optimizer.zero_grad()
-        divergence(*pair).mean().backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
         schedule.step()

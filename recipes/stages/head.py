@@ -4,9 +4,7 @@ from typing import Any
 
 from ..schema import Recipe
 from ..stage import Stage, StageContext, Upstream
-from .reward import encoded_pairs
-
-MAX_NEW_TOKENS = 64  # of the student's own replies
+from .reward import HELD_OUT_SHARE, encoded_pairs
 
 
 def head_stage(recipe: Recipe) -> Stage:
@@ -18,7 +16,8 @@ def head_stage(recipe: Recipe) -> Stage:
         inputs={"edited": Upstream("edit"), "pairs": Upstream("pairs"), "reward": Upstream("reward")},
         parameters={"attributes": list(recipe.attributes), "dtype": recipe.dtype}
         | recipe.head.model_dump(mode="json")
-        | {"plausible_k": recipe.decoding.plausible_k, "inverse_beta": 1 / recipe.decoding.beta},
+        | {"plausible_k": recipe.decoding.plausible_k, "inverse_beta": 1 / recipe.decoding.beta}
+        | recipe.pairs.model_dump(mode="json", include={"temperature", "max_new_tokens"}),
         modules=(
             "prosocial.editing.head",
             "prosocial.editing.reward",
@@ -79,7 +78,7 @@ def _distil(context: StageContext) -> str:
 
 
 def _own_replies(context: StageContext, head: Any, preferences: Any, training: Any) -> list[Any]:
-    """Draw one reply of the student under each preference [n, k], to the prompts of the pairs in turn."""
+    """Draw one reply of the student under each preference [n, k], to the prompts of the training pairs in turn."""
     from prosocial.editing.batches import EncodedReply
     from prosocial.editing.chat import ChatTokenizer
     from prosocial.editing.reward.pairs import read_pairs
@@ -93,18 +92,22 @@ def _own_replies(context: StageContext, head: Any, preferences: Any, training: A
     tokenizer = ChatTokenizer(edited)
     engine = ungated_engine(open_model(edited), head, tokenizer, training.plausible_k, 1 / training.inverse_beta)
     pairs = read_pairs(context.inputs["pairs"] / "pairs.jsonl", attributes=names)
-    prompts = [pairs[row % len(pairs)].messages for row in range(len(preferences))]
+    n_train = len(pairs) - max(1, round(HELD_OUT_SHARE * len(pairs)))
+    prompts = [pairs[row % n_train].messages for row in range(len(preferences))]
     replies = generate(
         engine,
         tokenizer,
         prompts,
         steering=[Steering(preference=dict(zip(names, row, strict=True))) for row in preferences.tolist()],
-        temperature=1.0,
+        temperature=context.parameters["temperature"],
         seed=context.seed + 1,
-        max_new_tokens=MAX_NEW_TOKENS,
+        max_new_tokens=context.parameters["max_new_tokens"],
         batch_size=BATCH_SIZE,
     )
     return [
-        EncodedReply(tuple(tokenizer.encode_chat(messages)), (*reply.token_ids, tokenizer.end_ids[0]))
+        EncodedReply(
+            tuple(tokenizer.encode_chat(messages)),
+            reply.token_ids + (tokenizer.end_ids[:1] if reply.finish == "end" else ()),
+        )
         for messages, reply in zip(prompts, replies, strict=True)
     ]

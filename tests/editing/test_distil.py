@@ -1,11 +1,13 @@
 """The head imitates its teacher where a bilinear head can, and does nothing where the teacher does nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from prosocial.editing.batches import EncodedReply, encode_reply
+from prosocial.editing.errors import InputError
 from prosocial.editing.head.distance import distance_by_rank, head_distance
 from prosocial.editing.head.distil import DistilTraining, collect_passes, distil, distil_head
 from prosocial.editing.head.module import CompactHead
@@ -144,6 +146,15 @@ def test_without_own_replies_the_data_alone_is_read(tmp_path: Path) -> None:
     training = DistilTraining(rank=2, plausible_k=K, passes=1, on_policy=0, steps=2, batch_size=8)
     head, states = distil(reward, sequences, training=training, pad_id=0, seed=0, draw=lambda *_: pytest.fail("drawn"))
     assert head.rank == 2 and len(states) == sum(len(item.reply_ids) for item in sequences)
+
+
+def test_a_teacher_that_is_no_number_stops_the_fit_with_one_line(
+    taught: tuple[TeacherStates, TeacherStates, torch.Tensor],
+) -> None:
+    train, _, weight = taught
+    broken = replace(train, shift=torch.full_like(train.shift, torch.nan))
+    with pytest.raises(InputError, match="found nan at step 0 of 5"):
+        distil_head(broken, weight, attributes=NAMES, training=DistilTraining(rank=2, steps=5), seed=0)
 
 
 def test_the_grid_holds_corners_uniform_and_draws() -> None:

@@ -1,7 +1,8 @@
 """How much of the space of rewards a set of points covers, and how well rewards follow what was asked for.
 
-The hypervolume is exact for any number of attributes: the exclusive part of each point, found by the hypervolume of
-the others cut off at it (While, Bradstreet and Barone 2012, IEEE Transactions on Evolutionary Computation 16, 86-95).
+The hypervolume is exact for any number of attributes: the sum of what each point adds to those above it on the last
+axis, found by the hypervolume of these cut off at it, with one axis less (While, Bradstreet and Barone 2012, IEEE
+Transactions on Evolutionary Computation 16, 86-95).
 """
 
 from collections.abc import Sequence
@@ -32,7 +33,8 @@ def hypervolume(points: Sequence[Sequence[float]] | Floats, reference: Sequence[
             f"{origin.shape}"
         )
     heights = np.clip(given - origin, 0.0, None)
-    return _volume(heights[(heights > 0).all(1)])
+    above = heights[(heights > 0).all(1)]
+    return _volume(above) if len(above) else 0.0
 
 
 def mean_inner_product(preferences: Sequence[Sequence[float]], points: Sequence[Sequence[float]] | Floats) -> float:
@@ -47,19 +49,25 @@ def mean_inner_product(preferences: Sequence[Sequence[float]], points: Sequence[
 
 def _volume(heights: Floats) -> float:
     """Return the volume under points [n, k], measured from 0."""
-    if not len(heights):
-        return 0.0
-    if heights.shape[1] == 1:
-        return float(heights.max())
+    if heights.shape[1] == 1 or len(heights) == 1:
+        return float(heights.prod(1).max())
+    if heights.shape[1] == 2:
+        return _area(heights)
     front = _undominated(heights)
-    front = front[np.argsort(-front[:, -1], kind="stable")]
-    if front.shape[1] == 2:
-        widths = np.maximum.accumulate(front[:, 0])  # the higher a point, the earlier it comes
-        return float((widths * (front[:, 1] - np.append(front[1:, 1], 0.0))).sum())
+    front = front[np.argsort(front[:, -1], kind="stable")]
     total = 0.0
-    for index, point in enumerate(front):  # what is left of the last axis below a point is cut off with it
-        total += float(point.prod()) - _volume(np.minimum(front[index + 1 :], point))
+    for index, point in enumerate(front):  # what comes later is higher on the last axis: cut off, it is level with it
+        side, rest = point[:-1], front[index + 1 :, :-1]
+        covered = _volume(np.minimum(rest, side)) if len(rest) else 0.0
+        total += float(point[-1]) * (float(side.prod()) - covered)
     return total
+
+
+def _area(heights: Floats) -> float:
+    """Return the area under points [n, 2]: a staircase, from the highest step down."""
+    steps = heights[np.argsort(-heights[:, 1], kind="stable")]
+    widths = np.maximum.accumulate(steps[:, 0])
+    return float((widths * (steps[:, 1] - np.append(steps[1:, 1], 0.0))).sum())
 
 
 def _undominated(points: Floats) -> Floats:
