@@ -123,6 +123,18 @@ def test_one_reading_of_two_passes_is_two_readings(tmp_path: Path) -> None:
     assert at_once.shift.abs().max() > 1e-3
 
 
+def test_joined_readings_keep_their_own_positions(tmp_path: Path) -> None:
+    reward, sequences = make_reward(tmp_path, trained=True)
+    parts = [
+        collect_states(reward, [one], torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]), plausible_k=K, pad_id=0)
+        for one in sequences[:2]
+    ]
+    joined = TeacherStates.joined(parts)
+    rows = joined.rows(torch.arange(len(joined)))
+    assert torch.equal(rows.hidden, torch.cat([part.hidden[part.position] for part in parts]))
+    assert torch.equal(rows.candidates, torch.cat([part.candidates[part.position] for part in parts]))
+
+
 def test_the_students_own_replies_are_read_under_the_preferences_that_they_were_drawn_with(tmp_path: Path) -> None:
     reward, sequences = make_reward(tmp_path, trained=True)
     asked: list[torch.Tensor] = []
@@ -130,15 +142,16 @@ def test_the_students_own_replies_are_read_under_the_preferences_that_they_were_
     def draw(student: CompactHead, preferences: torch.Tensor) -> list[EncodedReply]:
         asked.append(preferences)
         assert student.B.abs().max() > 0  # a draft was fitted first
-        return [sequences[2]] * len(preferences)
+        return [sequences[row % 3] for row in range(len(preferences))]
 
     training = DistilTraining(rank=2, plausible_k=K, passes=1, on_policy=7, steps=4, batch_size=8)
     _, states = distil(reward, sequences, training=training, pad_id=0, seed=0, draw=draw)
+    lengths = [len(sequences[row % 3].reply_ids) for row in range(7)]
+    by_length = sorted(range(7), key=lambda row: sequences[row % 3].length)
+    expected = torch.cat([asked[0][row].expand(lengths[row], -1) for row in by_length])
     n_data = sum(len(item.reply_ids) for item in sequences)
-    n_each = len(sequences[2].reply_ids)
-    assert len(states) == n_data + 7 * n_each
-    own = states.preference[n_data:].reshape(7, n_each, 2)[:, 0]
-    assert torch.equal(own.sort(0).values, asked[0].sort(0).values)
+    assert torch.equal(states.preference[n_data:], expected)
+    assert len(states) == n_data + sum(lengths)
 
 
 def test_without_own_replies_the_data_alone_is_read(tmp_path: Path) -> None:

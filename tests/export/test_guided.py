@@ -210,6 +210,17 @@ def test_weight_0_in_one_row_leaves_that_row_alone(world: World) -> None:
     assert found[0] == plainly[0] and found[2] == plainly[2] and found[1] != plainly[1]
 
 
+def test_left_padding_moves_no_absolute_position(pico: Any) -> None:
+    base, expert, other = (pico.model("gpt2", seed=seed) for seed in range(3))
+    alone, ids, mask = prompts()
+
+    def formula(ids: Tensor) -> Tensor:
+        return plain(base)(ids) + 0.6 * (plain(expert)(ids) - plain(other)(ids))
+
+    found = generated(base, dexperts(expert, other, weight=0.6, attention_mask=mask), ids, mask)
+    assert found == [greedy_without_cache(formula, row) for row in alone]
+
+
 def test_a_safety_prompt_is_read_by_the_base_itself(world: World) -> None:
     alone, ids, mask = prompts()
     rule = torch.tensor([[150, 151, 152]])
@@ -375,6 +386,21 @@ class TestEngine:
         kept = np.flatnonzero(np.isfinite(stream.decision.logits[0]))
         own = under(world.reward, None)(torch.tensor([[5, 6, 7]])).topk(3).indices
         assert sorted(kept) == sorted(own.tolist()) and stream.decision.safe_set_size.tolist() == [3]
+
+    def test_rows_that_go_on_keep_their_preference_and_their_text(self, world: World) -> None:
+        from prosocial.export.steering import control_arrays
+
+        engine = GuidedEngine.teacher(world.reward, self.config)
+        ids = np.array([[5, 6, 7], [8, 9, 10], [11, 12, 13]])
+        asked = [Steering(preference=dict(zip(NAMES, row.tolist(), strict=True))) for row in PREFERENCES]
+        controls = control_arrays(self.config, asked)
+        stream = engine.prefill(ids, controls, capacity=9)
+        stream.keep(np.array([2, 0]))
+        stream.step(np.array([20, 21]))
+        for at, (row, token) in enumerate(((2, 20), (0, 21))):
+            alone = engine.prefill(ids[row : row + 1], controls.rows([row]), capacity=9)
+            alone.step(np.array([token]))
+            np.testing.assert_allclose(stream.decision.logits[at], alone.decision.logits[0], rtol=1e-3, atol=1e-3)
 
     def test_replies_hang_on_no_batch_and_are_the_plain_ones_where_beta_is_huge(self, pico: Any, tmp_path: Any) -> None:
         pico.write_checkpoint("llama", tmp_path)

@@ -131,6 +131,7 @@ def test_intervals_widen_with_what_topics_and_runs_do_not_share() -> None:
     by_topic = [scores_of(0.4, spread=1.0, seed=n) for n in range(6)]
     by_run = [scores_of(slope, spread=0.0, seed=n) for n, slope in enumerate((0.1, 0.2, 0.3, 0.5, 0.6, 0.7))]
     assert width(by_topic) > 2 * width(alike) and width(by_run) > 2 * width(alike)
+    assert width(by_topic[:1]) > 2 * width(alike[:1]) > 0  # with one run, topics alone are drawn
 
 
 def test_the_bootstrap_of_a_mean_covers_it() -> None:

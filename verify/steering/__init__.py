@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from .bootstrap import hierarchical_bootstrap as hierarchical_bootstrap
     from .document import steering_document as steering_document
     from .grid import PreferenceGrid as PreferenceGrid
+    from .measuring import measure_steering as measure_steering
     from .monotonicity import MonotoneStep as MonotoneStep
     from .monotonicity import monotone_steps as monotone_steps
     from .page import render_steering as render_steering
@@ -22,6 +23,7 @@ _HOME = {
     "PreferenceGrid": ".grid",
     "hierarchical_bootstrap": ".bootstrap",
     "hypervolume": ".volume",
+    "measure_steering": ".measuring",
     "mean_inner_product": ".volume",
     "monotone_steps": ".monotonicity",
     "render_steering": ".page",
