@@ -23,6 +23,7 @@ from .edit import edit, undo
 from .extras import missing_extra
 from .labels import gate_app, reward_app
 from .run import run
+from .steering import steering
 from .sweep import sweep
 from .verify import compare, verify
 from .weights import inspect, vector
@@ -45,6 +46,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("chat", chat, "Bundles", "prosocial chat bundle"),
     ("verify", verify, "Trust", "prosocial verify bundle --reference runs/quickstart/steered"),
     ("compare", compare, "Trust", "prosocial compare base edited --probes probes.jsonl"),
+    ("steering", steering, "Trust", "prosocial steering bundle --probes probes.jsonl --judge lab -o steering"),
     ("audit", audit, "Trust", "prosocial audit edited --base base --vector harm-vector"),
 )
 

@@ -81,6 +81,11 @@ class ChatTokenizer:
         """
         return self.encode_with_offsets(text)[0]
 
+    def vocabulary(self) -> dict[str, int]:
+        """Return every token with its id, added tokens included."""
+        found: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+        return found
+
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the ids of plain text and, for each, the half-open range of characters that it stands for."""
         tokenizer = self._text_tokenizer

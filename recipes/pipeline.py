@@ -19,6 +19,7 @@ def recipe_stages(recipe: Recipe) -> list[Stage]:
     """Return every stage of a recipe, in the order that they are told of."""
     from .stages.edit import edit_stages
     from .stages.gate import gate_stages
+    from .stages.head import head_stage
     from .stages.report import report_stages
     from .stages.reward import reward_stages
     from .stages.sources import base_source, data_stage
@@ -31,6 +32,7 @@ def recipe_stages(recipe: Recipe) -> list[Stage]:
         *base_stages,
         *edit_stages(recipe, base),
         *reward_stages(recipe),
+        head_stage(recipe),
         *gate_stages(recipe, base),
         threshold_stage(recipe),
         *export_stages(recipe),

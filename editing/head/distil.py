@@ -1,22 +1,27 @@
 """Distilling a reward model into the compact head.
 
-Teacher: the edited model's logits plus `(1 / beta) * (log pi_p - log pi)`, the log-ratio of the reward model under
-preference p to the unadapted model. (GenARM, arXiv 2410.08193, adds `log pi_p` itself; the ratio leaves out the part
-that every preference shares with the base, so that an untrained reward model shifts nothing.)
-Student: `z0 + (1 / beta) * w_v . B G(p) A h`. Both are compared on the plausible set, the K tokens with the highest z0.
+Student: `z0 + (1 / beta) * w_v . B G(p) A h`, compared with the teacher on the plausible set, the K tokens with the
+highest z0: on the replies of the data, then on replies of its own, under the preferences that it drew them with (a
+student that is taught on the data alone meets prefixes that no teacher showed it: Agarwal et al. 2024, arXiv
+2306.13649).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from ..batches import EncodedReply, length_sorted_batches, pad_replies
+from ..batches import EncodedReply
+from ..errors import InputError
 from ..reward.loss import preference_grid
 from ..reward.model import RewardModel
 from ..settings import Count, Positive, Settings
 from .module import CompactHead
+from .states import TeacherStates, collect_states
+
+Draw = Callable[[CompactHead, Tensor], Sequence[EncodedReply]]  # replies under preferences [n, k], one each
 
 
 class DistilTraining(Settings):
@@ -28,6 +33,8 @@ class DistilTraining(Settings):
         inverse_beta: 1 / beta, the strength at which teacher and student are compared.
         sequences: how many replies the teacher reads.
         passes: how often it reads each, under new preferences each time.
+        on_policy: how many replies of the student's own it reads beside them; 0: none, and no draft of the student.
+        loss: KL(teacher || student), or KL(student || teacher), which rather leaves out what the teacher may say.
     """
 
     rank: Count = 32
@@ -35,6 +42,8 @@ class DistilTraining(Settings):
     inverse_beta: Positive = 1.0
     sequences: Count = 2000
     passes: Count = 2
+    on_policy: int = Field(default=500, ge=0)
+    loss: Literal["forward_kl", "reverse_kl"] = "forward_kl"
     max_tokens: Count = 1024
     steps: Count = 500
     batch_size: Count = 512
@@ -42,64 +51,35 @@ class DistilTraining(Settings):
     concentration: Positive = 0.4
 
 
-@dataclass(frozen=True)
-class TeacherStates:
-    """What the teacher says at N positions.
-
-    Attributes:
-        hidden: [N, H] last hidden states of the unadapted model.
-        preference: [N, k].
-        candidates: [N, K] plausible token ids.
-        z0: [N, K] the unadapted model's logits of the candidates.
-        shift: [N, K] log pi_p - log pi of the candidates.
-    """
-
-    hidden: Tensor
-    preference: Tensor
-    candidates: Tensor
-    z0: Tensor
-    shift: Tensor
-
-    def __len__(self) -> int:
-        return len(self.hidden)
-
-    def rows(self, chosen: Tensor) -> "TeacherStates":
-        """Return the states at some positions."""
-        return TeacherStates(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
-
-
-@torch.no_grad()
-def collect_states(
+def distil(
     reward: RewardModel,
     sequences: Sequence[EncodedReply],
-    preferences: Tensor,
     *,
-    plausible_k: int,
+    training: DistilTraining,
     pad_id: int,
-    batch_size: int = 64,
+    seed: int,
+    draw: Draw | None = None,
     on_batch: Callable[[int], None] = lambda n: None,
-) -> TeacherStates:
-    """Run teacher and unadapted model over every reply position, sequence i under preference i of [n, k]."""
-    found: list[TeacherStates] = []
-    hidden_states: list[Tensor] = []
-    embedding = reward.model.get_output_embeddings()  # type: ignore[operator]
-    hook = embedding.register_forward_pre_hook(lambda module, arguments: hidden_states.append(arguments[0]))
-    try:
-        for rows in length_sorted_batches(sequences, batch_size=batch_size):
-            batch = pad_replies(sequences, rows, pad_id=pad_id)
-            hidden_states.clear()
-            own = reward.logits(batch.input_ids, batch.attention_mask, None).float()
-            hidden = hidden_states[0].float()
-            adapted = reward.logits(batch.input_ids, batch.attention_mask, preferences[batch.rows]).float()
-            at = batch.predicts_reply
-            z0, candidates = own[at].topk(min(plausible_k, own.shape[-1]), dim=-1)
-            shift = (adapted[at].log_softmax(-1) - own[at].log_softmax(-1)).gather(-1, candidates)
-            preference = preferences[batch.rows][:, None].expand(-1, at.shape[1], -1)[at]
-            found.append(TeacherStates(hidden[at], preference, candidates, z0, shift))
-            on_batch(len(rows))
-    finally:
-        hook.remove()
-    return _joined(found)
+) -> tuple[CompactHead, TeacherStates]:
+    """Distil a reward model and return the head with the states that it was fitted to.
+
+    Args:
+        sequences: replies of the data.
+        draw: draws the student's own replies; None: there are none, whatever `training.on_policy` says.
+        on_batch: told how many sequences the teacher has read.
+    """
+    states = collect_passes(reward, sequences, training=training, pad_id=pad_id, seed=seed, on_batch=on_batch)
+    weight: Tensor = reward.model.get_output_embeddings().weight  # type: ignore[operator]
+    attributes = reward.config.attributes
+    if draw is not None and training.on_policy:
+        draft = training.model_copy(update={"steps": max(1, training.steps // 2)})
+        student = distil_head(states, weight, attributes=attributes, training=draft, seed=seed)
+        asked = _preferences(training.on_policy, len(attributes), training, seed + 1)
+        own = collect_states(
+            reward, draw(student, asked), asked, plausible_k=training.plausible_k, pad_id=pad_id, on_batch=on_batch
+        )
+        states = TeacherStates.joined([states, own])
+    return distil_head(states, weight, attributes=attributes, training=training, seed=seed), states
 
 
 def collect_passes(
@@ -112,20 +92,16 @@ def collect_passes(
     on_batch: Callable[[int], None] = lambda n: None,
 ) -> TeacherStates:
     """Let the teacher read the sequences `training.passes` times, each time under new preferences."""
-    generator = torch.Generator().manual_seed(seed)
-    n_attributes = len(reward.config.attributes)
-    found = [
-        collect_states(
-            reward,
-            sequences,
-            preference_grid(len(sequences), n_attributes, concentration=training.concentration, generator=generator),
-            plausible_k=training.plausible_k,
-            pad_id=pad_id,
-            on_batch=on_batch,
-        )
-        for _ in range(training.passes)
-    ]
-    return _joined(found)
+    n = len(reward.config.attributes)
+    drawn = _preferences(len(sequences) * training.passes, n, training, seed)
+    return collect_states(
+        reward,
+        sequences,
+        drawn.reshape(training.passes, len(sequences), n),
+        plausible_k=training.plausible_k,
+        pad_id=pad_id,
+        on_batch=on_batch,
+    )
 
 
 def distil_head(
@@ -137,7 +113,7 @@ def distil_head(
     seed: int,
     on_step: Callable[[], None] = lambda: None,
 ) -> CompactHead:
-    """Fit a head to the teacher's states by KL(teacher || student) on the plausible set.
+    """Fit a head to the teacher's states on the plausible set.
 
     Args:
         states: from `collect_states`.
@@ -150,45 +126,67 @@ def distil_head(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         head = CompactHead(attributes, hidden_size=states.hidden.shape[1], rank=training.rank)
+    fit(head, states, output_weight, training=training, seed=seed, on_step=on_step)
+    return head.eval()
+
+
+def fit(
+    student: nn.Module,
+    states: TeacherStates,
+    output_weight: Tensor,
+    *,
+    training: DistilTraining,
+    seed: int,
+    on_step: Callable[[], None] = lambda: None,
+) -> None:
+    """Fit any module from hidden states and preferences to shifts, such as the head, in place.
+
+    Raises:
+        InputError: the loss is not finite (names the step).
+    """
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=training.learning_rate)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=training.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, training.learning_rate, total_steps=training.steps + 1, pct_start=0.1
     )
     weight = output_weight.detach().float()
-    for _ in range(training.steps):
+    for step in range(training.steps):
         chosen = torch.randint(len(states), (training.batch_size,), generator=generator)
-        loss = divergence(head, states.rows(chosen), weight, inverse_beta=training.inverse_beta).mean()
+        batch = states.rows(chosen)
+        ours = student_log_probabilities(student, batch, weight, inverse_beta=training.inverse_beta)
+        teacher = batch.teacher(training.inverse_beta)
+        pair = (teacher, ours) if training.loss == "forward_kl" else (ours, teacher)
+        loss = divergence(*pair).mean()
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"the head's loss should stay finite, found {float(loss.detach())} at step {step} of {training.steps}: "
+                f"check the reward model, or lower head.learning_rate (it is {training.learning_rate:g})"
+            )
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         on_step()
-    return head.eval()
 
 
-def divergence(head: CompactHead, states: TeacherStates, output_weight: Tensor, *, inverse_beta: float) -> Tensor:
-    """Return [N] KL(teacher || student) on the plausible set, in nats."""
-    delta = head(states.hidden, states.preference)  # [N, H]
-    rows = nn.functional.embedding(states.candidates, output_weight)  # [N, K, H]
-    shift: Tensor = (rows @ delta.unsqueeze(-1)).squeeze(-1)  # [N, K]
-    student = (states.z0 + inverse_beta * shift).log_softmax(-1)
-    teacher = (states.z0 + inverse_beta * states.shift).log_softmax(-1)
-    kl: Tensor = (teacher.exp() * (teacher - student)).sum(-1)
+def student_log_probabilities(
+    student: nn.Module, states: TeacherStates, output_weight: Tensor, *, inverse_beta: float
+) -> Tensor:
+    """Return [M, K] log-probabilities of the student on the plausible set."""
+    at = states.position
+    delta = student(states.hidden[at], states.preference)  # [M, H]
+    rows = nn.functional.embedding(states.candidates[at], output_weight)  # [M, K, H]
+    shift: Tensor = (rows @ delta.unsqueeze(-1)).squeeze(-1)  # [M, K]
+    return (states.z0[at] + inverse_beta * shift).log_softmax(-1)
+
+
+def divergence(first: Tensor, second: Tensor) -> Tensor:
+    """Return [M] KL(first || second) in nats, of log-probabilities [M, K]."""
+    kl: Tensor = (first.exp() * (first - second)).sum(-1)
     return kl
 
 
-@torch.no_grad()
-def explained_share(head: CompactHead, states: TeacherStates, output_weight: Tensor, *, inverse_beta: float) -> float:
-    """Return 1 - KL(teacher || student) / KL(teacher || unadapted): 1 is a perfect head, 0 one that does nothing."""
-    student = divergence(head, states, output_weight.float(), inverse_beta=inverse_beta).mean()
-    base = states.z0.log_softmax(-1)
-    teacher = (states.z0 + inverse_beta * states.shift).log_softmax(-1)
-    unadapted = (teacher.exp() * (teacher - base)).sum(-1).mean()
-    return float(1 - student / unadapted) if unadapted > 0 else 0.0
-
-
-def _joined(states: Sequence[TeacherStates]) -> TeacherStates:
-    names = TeacherStates.__dataclass_fields__
-    return TeacherStates(*(torch.cat([getattr(part, name) for part in states]) for name in names))
+def _preferences(n_rows: int, n_attributes: int, training: DistilTraining, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return preference_grid(n_rows, n_attributes, concentration=training.concentration, generator=generator)

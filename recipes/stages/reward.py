@@ -1,4 +1,4 @@
-"""The preferences: labelled pairs, the reward model trained on them, and the compact head distilled from it."""
+"""The preferences: labelled pairs, and the reward model trained on them."""
 
 from dataclasses import asdict
 from typing import Any
@@ -10,7 +10,7 @@ HELD_OUT_SHARE = 0.1
 
 
 def reward_stages(recipe: Recipe) -> list[Stage]:
-    """Return the stages pairs, reward and head."""
+    """Return the stages pairs and reward."""
     data, edited = Upstream("data"), Upstream("edit")
     is_given = isinstance(recipe.data, FileData) and recipe.data.pairs is not None
     common = {"attributes": list(recipe.attributes), "dtype": recipe.dtype}
@@ -35,17 +35,6 @@ def reward_stages(recipe: Recipe) -> list[Stage]:
             | recipe.reward.model_dump(mode="json")
             | {"beta": {attribute.name: attribute.beta for attribute in attributes}},
             modules=("prosocial.editing.reward", "prosocial.editing.batches", "prosocial.editing.chat"),
-            seed=recipe.seed,
-        ),
-        Stage(
-            name="head",
-            title="distil the compact head",
-            run=_distil,
-            inputs={"edited": edited, "pairs": Upstream("pairs"), "reward": Upstream("reward")},
-            parameters=common
-            | recipe.head.model_dump(mode="json")
-            | {"plausible_k": recipe.decoding.plausible_k, "inverse_beta": 1 / recipe.decoding.beta},
-            modules=("prosocial.editing.head", "prosocial.editing.reward", "prosocial.editing.batches"),
             seed=recipe.seed,
         ),
     ]
@@ -103,7 +92,7 @@ def _train_reward(context: StageContext) -> str:
         open_model(edited, context.parameters["dtype"]),
         RewardConfig(attributes=tuple(names), **context.parameters["adapter"]),
     )
-    train, held_out = _encoded_pairs(context, training.max_tokens)
+    train, held_out = encoded_pairs(context, training.max_tokens)
     context.progress.start(training.steps, "train the reward model")
     history = train_reward(
         reward,
@@ -127,64 +116,7 @@ def _train_reward(context: StageContext) -> str:
     return f"held-out pairs ranked right at the corners: {min(corners):.0%} to {max(corners):.0%}"
 
 
-def _distil(context: StageContext) -> str:
-    import torch
-
-    from prosocial.editing.chat import ChatTokenizer
-    from prosocial.editing.fingerprint import fingerprint
-    from prosocial.editing.head.distil import (
-        DistilTraining,
-        collect_passes,
-        collect_states,
-        distil_head,
-        explained_share,
-    )
-    from prosocial.editing.reward.model import RewardModel
-
-    from .models import open_model
-
-    names, edited = context.parameters["attributes"], context.inputs["edited"]
-    training = DistilTraining(**{key: context.parameters[key] for key in DistilTraining.model_fields})
-    digest, pad_id = fingerprint(edited), ChatTokenizer(edited).pad_id
-    model = open_model(edited, context.parameters["dtype"])
-    reward = RewardModel.load(context.inputs["reward"], model, checkpoint_fingerprint=digest)
-    train, held_out = _encoded_pairs(context, training.max_tokens)
-    sequences = train.sequences[: training.sequences]
-    context.progress.start(len(sequences) * training.passes, "read the teacher")
-    states = collect_passes(
-        reward, sequences, training=training, pad_id=pad_id, seed=context.seed, on_batch=context.progress.advance
-    )
-    context.progress.start(training.steps, "fit the head")
-    weight = model.get_output_embeddings().weight
-    head = distil_head(
-        states, weight, attributes=names, training=training, seed=context.seed, on_step=context.progress.advance
-    )
-    explained = {
-        name: explained_share(
-            head,
-            collect_states(
-                reward,
-                held_out.sequences,
-                torch.eye(len(names))[index].expand(len(held_out.sequences), -1),
-                plausible_k=training.plausible_k,
-                pad_id=pad_id,
-            ),
-            weight,
-            inverse_beta=training.inverse_beta,
-        )
-        for index, name in enumerate(names)
-    }
-    head.save(
-        context.out,
-        checkpoint_fingerprint=digest,
-        extra={"training": training.model_dump(mode="json"), "explained_share": explained},
-    )
-    return (
-        f"rank {training.rank}, explains {min(explained.values()):.0%} to {max(explained.values()):.0%} of its teacher"
-    )
-
-
-def _encoded_pairs(context: StageContext, max_tokens: int) -> tuple[Any, Any]:
+def encoded_pairs(context: StageContext, max_tokens: int) -> tuple[Any, Any]:
     """Return the training pairs and the last tenth, which is held out."""
     from prosocial.editing.chat import ChatTokenizer
     from prosocial.editing.reward.encoded_pairs import EncodedPairs

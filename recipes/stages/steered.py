@@ -77,19 +77,31 @@ def steered_engine(context: StageContext, *, harm_threshold: float) -> tuple[Any
 def gated_engine(model: Any, gate: Any, tokenizer: Any, plausible_k: int, threshold: float) -> Any:
     """Return an engine of a model under a gate alone: a head that shifts nothing, no ceiling below the threshold."""
     from prosocial.editing.head import CompactHead
+
+    head = CompactHead(["none"], gate.hidden_size, rank=1)
+    return _engine(model, head, gate, tokenizer, plausible_k=plausible_k, threshold=threshold, reward_scale=0.0)
+
+
+def ungated_engine(model: Any, head: Any, tokenizer: Any, plausible_k: int, beta: float) -> Any:
+    """Return an engine of a model under a head alone, for training and measuring the head: a gate at 1 lets all by."""
+    from prosocial.editing.gate import HarmGate
+
+    gate = HarmGate(["other"], model.get_output_embeddings().weight.shape[0], head.hidden_size, rank=1)
+    return _engine(model, head, gate, tokenizer, plausible_k=plausible_k, threshold=1.0, beta=beta)
+
+
+def _engine(model: Any, head: Any, gate: Any, tokenizer: Any, *, threshold: float, **settings: Any) -> Any:
     from prosocial.export.decoding import DecodingConfig
     from prosocial.export.steered import SteeredModel
     from prosocial.export.torch_engine import SteeredEngine
 
     config = DecodingConfig(
-        attributes=["none"],
+        attributes=list(head.attributes),
         categories=list(gate.categories),
-        plausible_k=plausible_k,
-        reward_scale=0.0,
         harm_threshold=threshold,
         threshold_ceiling=threshold,
+        **settings,
     )
-    head = CompactHead(["none"], gate.hidden_size, rank=1)
     return SteeredEngine(SteeredModel(model, head, gate, config, end_ids=tokenizer.end_ids).eval())
 
 

@@ -17,7 +17,7 @@ MODULES = sorted(
 )
 PACKAGES = [
     "prosocial.verify",
-    *(f"prosocial.verify.{name}" for name in ("judges", "parity", "report", "statistics", "sweep")),
+    *(f"prosocial.verify.{name}" for name in ("judges", "parity", "report", "statistics", "steering", "sweep")),
 ]
 
 

@@ -1,0 +1,73 @@
+"""`prosocial steering`: what preferences do, over a grid of them."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def steering(
+    model: Annotated[Path, typer.Argument(help="The bundle or steered model.")],
+    probes: Annotated[Path, typer.Option(help="Requests that attributes can be scored on (JSONL).")],
+    judge: Annotated[str, typer.Option(help="The judge; it must score every attribute.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for steering.json and steering.html, with Pareto plots.")
+    ] = None,
+    edges: Annotated[str, typer.Option(help="Weights between each two attributes, with commas.")] = "0,0.5,1",
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely reply.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per reply.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Replies drawn at once.")] = 64,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure what preferences do: hypervolume, gains, and every step of every weight. Exit code 1 if one step lowers
+    its attribute in the mean."""
+    from prosocial.editing.errors import InputError
+    from prosocial.recipes.judges import resolve_judge
+    from prosocial.verify.probes import read_probes
+    from prosocial.verify.steering import measure_steering, write_steering_page
+    from prosocial.verify.systems import open_system
+
+    try:
+        levels = [float(level) for level in edges.split(",")]
+    except ValueError:
+        raise InputError(f"--edges should be numbers with commas such as 0,0.5,1, found {edges!r}") from None
+    document = measure_steering(
+        open_system(model),
+        read_probes(probes),
+        judge=resolve_judge(judge),
+        edge_levels=levels,
+        temperature=temperature,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+    )
+    if out is not None:
+        write_steering_page(out, document)
+    found = next(iter(document["systems"].values()))
+    if as_json:
+        print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+    else:
+        _print(document, found, Console())
+    raise typer.Exit(0 if found["monotone"] else 1)
+
+
+def _print(document: dict[str, Any], found: dict[str, Any], console: Console) -> None:
+    from prosocial.verify.report import wording
+
+    console.print(
+        f"{len(document['preferences'])} preferences, {document['n_probes']} probes each: hypervolume "
+        f"{found['hypervolume']:.4f} from {document['reference']}, mean inner product {found['mean_inner_product']:.4f}"
+    )
+    table = Table(box=None)
+    for name in ("attribute", "gain at its corner", "steps of its weight"):
+        table.add_column(name)
+    for name in document["attributes"]:
+        gain = found["gains"][name]
+        steps = [wording.signed(step["change"]["estimate"]) for step in found["steps"] if step["attribute"] == name]
+        limits = wording.limits(gain, difference=True)
+        table.add_row(name, f"{wording.signed(gain['estimate'])} {limits}", ", ".join(steps))
+    console.print(table)

@@ -1,0 +1,74 @@
+"""How far the head is from its teacher: KL, top-1 and the share of the shift that it explains, by rank."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .distil import DistilTraining, distil_head, divergence, student_log_probabilities
+from .states import TeacherStates
+
+STATES_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class HeadDistance:
+    """A head against its teacher on the plausible set, means over states.
+
+    Attributes:
+        kl: KL(teacher || student) in nats. kl_unsteered: that of the unadapted model, what there is to explain.
+        top1: share of states at which both like the same token best.
+    """
+
+    kl: float
+    kl_unsteered: float
+    top1: float
+
+    @property
+    def explained(self) -> float:
+        """1 - kl / kl_unsteered: 1 is a perfect head, 0 one that does nothing (or has nothing to do)."""
+        return 1 - self.kl / self.kl_unsteered if self.kl_unsteered > 0 else 0.0
+
+    def to_json(self) -> dict[str, float]:
+        """Return plain JSON."""
+        return asdict(self) | {"explained": self.explained}
+
+
+@torch.no_grad()
+def head_distance(
+    head: nn.Module, states: TeacherStates, output_weight: Tensor, *, inverse_beta: float
+) -> HeadDistance:
+    """Compare a head with its teacher at the teacher's states.
+
+    Args:
+        output_weight: [V, H] the model's output embedding. inverse_beta: the strength of both.
+    """
+    weight, totals = output_weight.float(), torch.zeros(3, dtype=torch.float64)
+    for chosen in torch.split(torch.arange(len(states)), STATES_AT_ONCE):
+        batch = states.rows(chosen)
+        student = student_log_probabilities(head, batch, weight, inverse_beta=inverse_beta)
+        teacher, own = batch.teacher(inverse_beta), batch.z0.log_softmax(-1)
+        same = (teacher.argmax(-1) == student.argmax(-1)).float()
+        totals += torch.stack([divergence(teacher, student).sum(), divergence(teacher, own).sum(), same.sum()])
+    kl, kl_unsteered, top1 = (totals / len(states)).tolist()
+    return HeadDistance(kl, kl_unsteered, top1)
+
+
+def distance_by_rank(
+    train: TeacherStates,
+    held_out: TeacherStates,
+    output_weight: Tensor,
+    *,
+    attributes: Sequence[str],
+    training: DistilTraining,
+    ranks: Sequence[int],
+    seed: int,
+) -> dict[int, HeadDistance]:
+    """Fit a head of every rank to the same states and compare each with the teacher on held-out ones."""
+    found = {}
+    for rank in ranks:
+        settings = training.model_copy(update={"rank": rank})
+        head = distil_head(train, output_weight, attributes=attributes, training=settings, seed=seed)
+        found[rank] = head_distance(head, held_out, output_weight, inverse_beta=training.inverse_beta)
+    return found
