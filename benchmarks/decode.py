@@ -30,7 +30,7 @@ SIZES = {
 }  # fmt: skip
 CLASSES = {"llama": ("LlamaConfig", "LlamaForCausalLM"), "qwen3": ("Qwen3Config", "Qwen3ForCausalLM")}
 GENAI = ("torch==2.13.0", "transformers", "onnx", "onnxscript", "onnxruntime", "onnxruntime-genai==0.18.0")
-PLAIN, STEERED, BUILDER = "ours, plain", "ours, steered", "genai, its builder"
+PLAIN, STEERED, INT8, BUILDER = "ours, plain", "ours, steered", "ours, steered, int8", "genai, its builder"
 OUR_GRAPH, TORCH, GUIDED = "genai, our plain graph", "transformers", "transformers, guided"
 
 
@@ -78,6 +78,7 @@ def make_bundles(work: Path) -> None:
     parts = work / "parts"
     assemble_steered(checkpoint=checkpoint, head=parts, gate=parts, config=config, out=work / "steered-model")
     export_bundle(work / "steered-model", work / "steered")
+    export_bundle(work / "steered-model", work / "int8", precision="int8")
     export_bundle(checkpoint, work / "plain", plain=True)
 
 
@@ -150,6 +151,7 @@ def start_all(work: Path, python: Path, threads: int, chosen: Sequence[str]) -> 
     rows = {
         PLAIN: (sys.executable, "ours", work / "plain"),
         STEERED: (sys.executable, "ours", work / "steered"),
+        INT8: (sys.executable, "ours", work / "int8"),
         BUILDER: (python, "genai", work / "builder"),
         OUR_GRAPH: (python, "genai", work / "plain"),
         TORCH: (sys.executable, "transformers", work / "model"),
@@ -170,13 +172,38 @@ def report(kind: str, workers: Sequence[Worker], n_new: int) -> None:
             first, total = (statistics.median(times) for times in zip(*worker.seconds[cell], strict=True))
             pairs = zip(worker.tokens[cell], reference.tokens[cell], strict=True)
             n_same = sum(ours == theirs for ours, theirs in pairs)
-            same = "" if worker.name in (STEERED, GUIDED) else f"{n_same} of {cell[1]}"
+            same = "" if worker.name in (STEERED, INT8, GUIDED) else f"{n_same} of {cell[1]}"
             speed = n_new * cell[1] / total
             print(f"    {worker.name:24} {speed:8.1f}  {base / total:5.2f}  {1000 * first:8.1f} ms  {same}")
     print("  peak memory of the process, MB (all requests)")
     for worker in workers:
         ratio = worker.peak_bytes / reference.peak_bytes
         print(f"    {worker.name:24} {worker.peak_bytes / 1e6:8.0f}  {ratio:5.2f}")
+
+
+def draw(path: Path, kind: str, workers: Sequence[Worker], n_new: int) -> None:
+    """Draw how the time per token grows with the context and with the batch, medians with their quartiles."""
+    import matplotlib.pyplot as plt
+
+    cells = list(workers[0].seconds)
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
+    for panel, axis, label in ((panels[0], 0, "prompt, tokens"), (panels[1], 1, "batch, rows")):
+        held = max({cell[1 - axis] for cell in cells}, key=lambda size: sum(cell[1 - axis] == size for cell in cells))
+        line = sorted(cell for cell in cells if cell[1 - axis] == held)
+        for worker in workers:
+            times = [[1000 * (total - first) / (n_new - 1) for first, total in worker.seconds[cell]] for cell in line]
+            low, middle, high = zip(*(np.quantile(values, [0.25, 0.5, 0.75]) for values in times), strict=True)
+            at = [cell[axis] for cell in line]
+            panel.plot(at, middle, marker="o", markersize=3, label=worker.name)
+            panel.fill_between(at, low, high, alpha=0.2)
+        panel.set_xlabel(label)
+        panel.set_title(f"{'batch' if axis == 0 else 'prompt'} {held}", fontsize=9)
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("milliseconds per step, after the first token")
+    panels[0].set_ylim(bottom=0)
+    panels[1].legend(fontsize=7)
+    figure.suptitle(f"{kind} of about 90 M parameters, CPU", fontsize=10)
+    figure.savefig(path, metadata={"Date": None})
 
 
 def main() -> None:
@@ -189,10 +216,15 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=128, help="new tokens")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--systems", default=";".join((PLAIN, STEERED, BUILDER, OUR_GRAPH, TORCH, GUIDED)))
+    parser.add_argument("--cells", default="", help="such as 32x1,512x1,512x8 (prompt x batch) instead of all pairs")
+    parser.add_argument("--plot", type=Path, help="an SVG of the growth with context and batch, of the last model")
+    parser.add_argument("--systems", default=";".join((PLAIN, STEERED, INT8, BUILDER, OUR_GRAPH, TORCH, GUIDED)))
     given = parser.parse_args()
     python = install(given.work.absolute() / "genai")
-    cells = [(int(prompt), int(batch)) for prompt in given.prompts.split(",") for batch in given.batches.split(",")]
+    pairs = [(prompt, batch) for prompt in given.prompts.split(",") for batch in given.batches.split(",")]
+    if given.cells:
+        pairs = [tuple(cell.split("x")) for cell in given.cells.split(",")]
+    cells = [(int(prompt), int(batch)) for prompt, batch in pairs]
     for kind in given.models.split(","):
         work = given.work.absolute() / kind
         if not (work / "builder" / "genai_config.json").is_file():
@@ -204,9 +236,11 @@ def main() -> None:
         requests = {cell: numbers.integers(2, VOCABULARY, cell[::-1]).tolist() for cell in cells}
         for turn in range(given.runs + 1):
             for cell, prompts in requests.items():
-                for worker in workers:
+                for worker in np.roll(np.array(workers, dtype=object), turn):  # nobody is always the first
                     worker.ask(cell, prompts, given.new, warming=turn == 0)
         report(kind, workers, given.new)
+        if given.plot:
+            draw(given.plot, kind, workers, given.new)
         for worker in workers:
             worker.stop()
 

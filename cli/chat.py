@@ -60,7 +60,7 @@ def chat(
     threads: Threads = None,
 ) -> None:
     """Talk with a bundle; in a terminal /help lists the commands, from a pipe every line is a message."""
-    opened = open_bundle(bundle, provider, threads)
+    opened = open_bundle(bundle, provider, threads, prefix_cache=True)
     sampling = sampling_of(
         opened,
         temperature=temperature,

@@ -78,8 +78,8 @@ def parse_preference(text: str) -> dict[str, float] | None:
     return weights or None
 
 
-def open_bundle(folder: Path, provider: ProviderName, threads: int | None) -> "Bundle":
-    """Open a bundle.
+def open_bundle(folder: Path, provider: ProviderName, threads: int | None, *, prefix_cache: bool = False) -> "Bundle":
+    """Open a bundle; `prefix_cache` as for `Bundle.open`.
 
     Raises:
         ArtefactError, MissingExtraError: as `Bundle.open` does.
@@ -89,7 +89,7 @@ def open_bundle(folder: Path, provider: ProviderName, threads: int | None) -> "B
 
     if threads is not None and threads < 1:
         raise InputError(f"--threads should be at least 1, found {threads}")
-    return Bundle.open(folder, provider=provider.value, threads=threads)
+    return Bundle.open(folder, provider=provider.value, threads=threads, prefix_cache=prefix_cache)
 
 
 def steering_of(bundle: "Bundle", prefer: Sequence[str] | None, safety_config: str) -> "Steering":

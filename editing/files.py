@@ -23,19 +23,14 @@ ASIDE_SUFFIX = ".tmp"  # of what is written before it gets its name
 
 def sha256_file(path: Path) -> str:
     """Return the hex SHA-256 of a file's bytes, as `sha256sum` and the Hub know it."""
-    return _digest(path, hashlib.sha256())
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def blake3_file(path: Path) -> str:
-    """Return the hex BLAKE3 of a file's bytes, for weights: several times as fast as SHA-256."""
-    return _digest(path, blake3())
-
-
-def _digest(path: Path, digest: Any) -> str:
-    with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return str(digest.hexdigest())
+    """Return the hex BLAKE3 of a file's bytes, for weights: about ten times as fast as SHA-256, on all cores."""
+    digest: str = blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
+    return digest
 
 
 def canonical_json(value: object) -> str:

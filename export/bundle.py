@@ -14,6 +14,7 @@ from .decoding import DECODING_FILE, DecodingConfig
 from .decoding_loop import generate
 from .manifest import check_manifest
 from .precision import PRECISIONS, Precision
+from .prefix import PrefixCache
 from .reply import Reply
 from .session import GraphEngine, GraphSession, Provider, session_options
 from .streaming import ReplyStream, stream
@@ -39,12 +40,23 @@ class Bundle:
     engine: GraphEngine
 
     @classmethod
-    def open(cls, folder: Path | str, *, provider: Provider = "cpu", threads: int | None = None) -> "Bundle":
+    def open(
+        cls,
+        folder: Path | str,
+        *,
+        provider: Provider = "cpu",
+        threads: int | None = None,
+        prefix_cache: bool = False,
+    ) -> "Bundle":
         """Check the manifest and the decoding config, and only then load the graph.
 
         Args:
             folder: of the bundle. provider: where to run.
             threads: of one operator; None: one for each core that the process may use.
+            prefix_cache: keep the keys and values of the prompt read last, so that a next one that begins alike (a
+                system prompt, a conversation) is read from where they part. Logits then differ in the last digits
+                from those of a prompt read at once. Not for several threads, nor for users who must not learn from
+                the time of an answer what others asked.
 
         Raises:
             ArtefactError: a file is missing, changed, not listed, or does not hold what it should.
@@ -68,7 +80,8 @@ class Bundle:
         options = session_options(_bundle_options(folder), threads=threads)
         session = GraphSession(folder / "model.onnx", shares_cache=profile == "ort", provider=provider, options=options)
         _require_rule(folder, session, config)
-        return cls(folder, manifest, config, tokenizer, session, GraphEngine(session, config, context))
+        engine = GraphEngine(session, config, context, prefix=PrefixCache() if prefix_cache else None)
+        return cls(folder, manifest, config, tokenizer, session, engine)
 
     def generate(self, conversations: Sequence[Sequence[Message]], **options: Any) -> list[Reply]:
         """Reply to conversations; options as for `prosocial.export.generate`."""

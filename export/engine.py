@@ -41,11 +41,12 @@ class Engine(Protocol):
     """A model that decides on next tokens.
 
     Attributes:
-        context_length: most tokens in a row, None if there is no limit.
+        context_length: most tokens in a row, None if there is no limit. vocabulary_size: tokens are ids below it.
         config: the decoding config; None for a model without the rule.
     """
 
     context_length: int | None
+    vocabulary_size: int
     config: DecodingConfig | None
 
     def prefill(self, ids: NDArray[np.int64], controls: ControlArrays | None, *, capacity: int) -> Stream:

@@ -1,4 +1,7 @@
-"""How much of a batch of prompts is the same, and whether to read it once (torch-free)."""
+"""What prompts have in common: within a batch, and with the prompt read before (torch-free)."""
+
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,3 +25,27 @@ def shared_prefix(ids: NDArray[np.int64]) -> int:
     n_shared = min(int(differs.argmax()) if differs.any() else n_tokens, n_tokens - 1)
     n_runs = 1 if n_shared == n_tokens - 1 else n_rows
     return n_shared if (n_rows - 1) * n_shared >= n_runs * TOKENS_PER_RUN else 0
+
+
+@dataclass
+class PrefixCache:
+    """The keys and values of the prompt read last, so that the next one is read from where the two part.
+
+    Attributes:
+        ids: [S] the tokens. cache: of one row, a value of at least S tokens per layer and part.
+    """
+
+    ids: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    cache: list[Any] = field(default_factory=list)
+
+    def known(self, ids: NDArray[np.int64]) -> int:
+        """Return how many tokens that all prompts [B, S] begin with are known; at least one is left to be read.
+
+        Example:
+            >>> PrefixCache(np.arange(50), []).known(np.array([[*range(40), 7, 8]]))
+            40
+        """
+        n_tokens = min(len(self.ids), ids.shape[1] - 1)
+        differs = (ids[:, :n_tokens] != self.ids[:n_tokens]).any(0)
+        n_known = int(differs.argmax()) if differs.any() else n_tokens
+        return n_known if n_known >= TOKENS_PER_RUN else 0

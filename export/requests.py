@@ -83,7 +83,8 @@ def encode_request(engine: Engine, tokenizer: ChatTokenizer, request: Request, *
         name: what an error calls the request.
 
     Raises:
-        InputError: steering that the engine cannot follow, a message that is none, or no room for a reply.
+        InputError: steering that the engine cannot follow, a message that is none, a token that the model does not
+            know, or no room for a reply.
     """
     if engine.config is not None:
         control_arrays(engine.config, [request.steering])
@@ -95,6 +96,11 @@ def encode_request(engine: Engine, tokenizer: ChatTokenizer, request: Request, *
     prompt = tokenizer.encode_chat(messages, prefill=request.prefill)
     if not prompt or not (request.prefill or any(message["content"] for message in request.messages)):
         raise InputError(f"{name} should say something, found {len(request.messages)} messages without text")
+    if max(prompt) >= engine.vocabulary_size:
+        raise InputError(
+            f"{name} should have tokens below {engine.vocabulary_size}, the size of the model's vocabulary, found "
+            f"{max(prompt)}: the tokenizer is of another model, or its added tokens have no embedding"
+        )
     if engine.context_length is not None and len(prompt) >= engine.context_length:
         raise InputError(
             f"{name} should have 1 to {engine.context_length - 1} tokens so that a reply fits, found {len(prompt)}: "

@@ -12,7 +12,7 @@ from prosocial.editing.errors import ArtefactError, InputError, MissingExtraErro
 
 from .decoding import DecodingConfig
 from .engine import Decision
-from .prefix import shared_prefix
+from .prefix import PrefixCache, shared_prefix
 from .steering import ControlArrays
 
 Provider = Literal["cpu", "cuda", "dml"]
@@ -118,6 +118,15 @@ class GraphSession:
         """Return the cache of some rows."""
         return [self._on_device(np.ascontiguousarray(value.numpy()[rows])) for value in cache]
 
+    def start(self, cache: list[Any], n_tokens: int, capacity: int) -> list[Any]:
+        """Return a cache of the same rows that begins with the first `n_tokens` of another and has room for more."""
+        begun = []
+        for value in cache:
+            known = value.numpy()[:, :, :n_tokens]
+            room = np.zeros((*known.shape[:2], max(capacity - n_tokens, 0) if self.shares_cache else 0, self.head_size))
+            begun.append(self._on_device(np.concatenate([known, room.astype(self._cache_dtype)], axis=2)))
+        return begun
+
     def join(self, caches: Sequence[list[Any]]) -> list[Any]:
         """Return the cache of the rows of several."""
         return [
@@ -192,26 +201,50 @@ def _cache_dtype(path: Path, name: str) -> type[np.floating[Any]]:
 
 
 class GraphEngine:
-    """A graph as an engine of the decoding loop."""
+    """A graph as an engine of the decoding loop.
 
-    def __init__(self, session: GraphSession, config: DecodingConfig | None, context_length: int | None) -> None:
-        self.session, self.config, self.context_length = session, config, context_length
+    Args:
+        prefix: remembers the prompt read last, from one call to the next; None: nothing outlives a reply.
+    """
+
+    def __init__(
+        self,
+        session: GraphSession,
+        config: DecodingConfig | None,
+        context_length: int | None,
+        *,
+        prefix: PrefixCache | None = None,
+    ) -> None:
+        self.session, self.config, self.context_length, self._prefix = session, config, context_length, prefix
+        self.vocabulary_size = session.vocabulary_size
 
     def prefill(self, ids: NDArray[np.int64], controls: ControlArrays | None, *, capacity: int) -> "GraphStream":
         """Read prompts [B, S] of equal length."""
-        return GraphStream(self.session, ids, controls, capacity)
+        return GraphStream(self.session, ids, controls, capacity, self._prefix)
 
 
 class GraphStream:
     """Rows under way in ONNX Runtime."""
 
     def __init__(
-        self, session: GraphSession, ids: NDArray[np.int64], controls: ControlArrays | None, capacity: int
+        self,
+        session: GraphSession,
+        ids: NDArray[np.int64],
+        controls: ControlArrays | None,
+        capacity: int,
+        prefix: PrefixCache | None = None,
     ) -> None:
         self._session, self._controls = session, controls
-        n_shared = shared_prefix(ids)
-        self._cache, self._length = session.new_cache(1 if n_shared else len(ids), capacity), 0
+        n_known = prefix.known(ids) if prefix else 0
+        n_shared = max(shared_prefix(ids), n_known)
+        if n_known and prefix:
+            self._cache, self._length = session.start(prefix.cache, n_known, capacity), n_known
+        else:
+            self._cache, self._length = session.new_cache(1 if n_shared else len(ids), capacity), 0
         self.decision = self._decide_shared(ids, n_shared) if n_shared else self._decide(ids)
+        if prefix is not None:
+            first = session.keep(self._cache, np.zeros(1, np.intp))
+            prefix.ids, prefix.cache = ids[0].copy(), session.start(first, ids.shape[1], ids.shape[1])
 
     def step(self, tokens: NDArray[np.int64]) -> None:
         """Append one token [B] per row and decide again."""
@@ -223,9 +256,10 @@ class GraphStream:
         self._controls = self._controls.rows(rows) if self._controls else None
 
     def _decide_shared(self, ids: NDArray[np.int64], n_shared: int) -> Decision:
-        """Read the tokens that all rows begin with once, then what is left of each."""
-        session, rest = self._session, ids[:, n_shared:]
-        _, prefix = session.run(ids[:1, :n_shared], 0, self._cache, None, 1)
+        """Read once what all rows begin with and is not known yet, then what is left of each."""
+        session, rest, prefix = self._session, ids[:, n_shared:], self._cache
+        if self._length < n_shared:
+            _, prefix = session.run(ids[:1, self._length : n_shared], self._length, prefix, None, 1)
         self._length = n_shared
         if not session.shares_cache or rest.shape[1] == 1:
             self._cache = session.keep(prefix, np.zeros(len(ids), np.intp))

@@ -21,7 +21,7 @@ class SteeredEngine:
         self.steered = steered
         self.backbone = steered.backbone
         self.config: DecodingConfig | None = steered.config
-        self.context_length = steered.backbone.context_length
+        self.context_length, self.vocabulary_size = self.backbone.context_length, len(self.backbone.output_weight)
 
     def prefill(self, ids: NDArray[np.int64], controls: ControlArrays | None, *, capacity: int) -> "TorchStream":
         """Read prompts [B, S] of equal length; torch's cache grows as needed, whatever the capacity."""
@@ -36,7 +36,7 @@ class PlainEngine:
     def __init__(self, model: PreTrainedModel) -> None:
         self.backbone = Backbone(model)
         self.config: DecodingConfig | None = None
-        self.context_length = self.backbone.context_length
+        self.context_length, self.vocabulary_size = self.backbone.context_length, len(self.backbone.output_weight)
 
     def prefill(self, ids: NDArray[np.int64], controls: ControlArrays | None, *, capacity: int) -> "TorchStream":
         """Read prompts [B, S] of equal length."""

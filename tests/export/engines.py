@@ -41,7 +41,7 @@ class TableEngine:
     table: dict[int, dict[int, float]]
     config: DecodingConfig | None
     context_length: int | None = None
-    size: int = 200
+    vocabulary_size: int = 200
 
     def prefill(self, ids: NDArray[np.int64], controls: ControlArrays | None, *, capacity: int) -> "TableStream":
         return TableStream(self, ids[:, -1])
@@ -53,7 +53,7 @@ class TableStream:
         self.step(last)
 
     def step(self, tokens: NDArray[np.int64]) -> None:
-        logits = np.full((len(tokens), self.engine.size), -np.inf, np.float32)
+        logits = np.full((len(tokens), self.engine.vocabulary_size), -np.inf, np.float32)
         for row, token in enumerate(tokens):
             for following, score in self.engine.table.get(int(token), {END: 0.0}).items():
                 logits[row, following] = score
@@ -76,6 +76,7 @@ class HashEngine:
     n_tokens: int
     share_dead: float = 0.0
     context_length: int | None = None
+    vocabulary_size: int = 1 << 20
     alive: list[int] = field(default_factory=lambda: [0])
     n_steps: int = 0
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -110,19 +112,43 @@ def check(steered: SteeredModel, z0: Floats, hidden: Floats, controls: Inputs, o
     return int((~closed).sum())
 
 
+def some_logits(rng: np.random.Generator, width: int) -> tuple[Floats, Floats]:
+    """Logits [N, 200] and hidden states [N, width]."""
+    hidden = rng.normal(size=(N_ROWS, width)) * rng.choice([0.1, 1.0, 10.0, 1e4], (N_ROWS, 1))
+    z0 = rng.normal(size=(N_ROWS, 200)) * rng.choice([0.0, 1.0, 30.0, 1e30], (N_ROWS, 1))
+    return hostile(rng, z0.astype(np.float32), 0.02), hostile(rng, hidden.astype(np.float32), 0.02)
+
+
 @ten_thousand
 @given(seed=st.integers(0, 2**32 - 1))
 def test_no_hostile_logits_let_a_gated_token_through(pico: Any, seed: int) -> None:
     steered, rng = cached_steered(pico), np.random.default_rng(seed)
-    hidden = rng.normal(size=(N_ROWS, 32)).astype(np.float32) * rng.choice([0.1, 1.0, 10.0, 1e4], (N_ROWS, 1))
-    z0 = (rng.normal(size=(N_ROWS, 200)) * rng.choice([0.0, 1.0, 30.0, 1e30], (N_ROWS, 1))).astype(np.float32)
-    z0, hidden = hostile(rng, z0, 0.02), hostile(rng, hidden.astype(np.float32), 0.02)
+    z0, hidden = some_logits(rng, steered.gate.M.shape[-1])
     controls = some_controls(rng)
     given_controls = Controls(*(torch.from_numpy(controls[name]) for name in CONTROLS))
     with torch.no_grad():
         outputs = steered.rule(torch.from_numpy(z0)[:, None], torch.from_numpy(hidden)[:, None], given_controls)
     found = tuple(value[:, 0].numpy() for value in outputs)
     assert check(steered, z0, hidden, controls, found) > N_ROWS // 50
+
+
+@pytest.mark.parametrize("fixture", ["llama_bundle", "portable_bundle"])
+@ten_thousand
+@given(seed=st.integers(0, 2**32 - 1))
+def test_no_hostile_logits_pass_the_nodes_of_a_bundle(
+    request: pytest.FixtureRequest, llama_folder: Path, fixture: str, seed: int
+) -> None:
+    """The very nodes that a bundle ships, cut off from the model before them."""
+    bundle = request.getfixturevalue(fixture)
+    _, steered = opened(bundle, llama_folder)
+    session, rng = rule_of(bundle), np.random.default_rng(seed)
+    z0, hidden = some_logits(rng, steered.gate.M.shape[-1])
+    controls = some_controls(rng)
+    names = (value.name for value in session.get_inputs())
+    inner = dict(zip(names, (z0[:, None], hidden[:, None]), strict=False))
+    feed = feed_of(session, np.zeros((N_ROWS, 1), np.int64)) | controls | inner
+    found = session.run(["logits", "risk", "safe_set_size"], feed)
+    assert check(steered, z0, hidden, controls, tuple(value[:, 0] for value in found)) > N_ROWS // 50
 
 
 @pytest.mark.parametrize("fixture", ["llama_bundle", "portable_bundle"])
@@ -186,6 +212,21 @@ def test_an_input_of_another_shape_is_refused(llama_bundle: Path, llama_folder: 
 def cached_steered(pico: Any) -> SteeredModel:
     steered: SteeredModel = pico.steered()
     return steered
+
+
+@functools.cache
+def rule_of(bundle: Path) -> Any:
+    """Session of what a bundle's graph does with logits and hidden states, its first two inputs."""
+    graph = onnx.load(bundle / "model.onnx", load_external_data=False).graph
+    nodes = graph.node
+    at_top = next(at for at, node in enumerate(nodes) if node.op_type == "TopK")
+    seen = list(dict.fromkeys(node.input[0] for node in nodes[:at_top] if node.op_type == "IsNaN"))
+    hidden, z0 = seen  # in the rule's first line
+    place = bundle.parent / f"{bundle.name}-rule.onnx"
+    names = list(dict.fromkeys([z0, hidden, *(value.name for value in graph.input), *CONTROLS]))
+    outputs = ["logits", "risk", "safe_set_size"]
+    onnx.utils.extract_model(str(bundle / "model.onnx"), str(place), names, outputs, check_model=False)
+    return onnxruntime.InferenceSession(str(place), providers=["CPUExecutionProvider"])
 
 
 _opened: dict[Path, tuple[Any, SteeredModel]] = {}

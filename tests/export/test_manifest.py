@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from prosocial.editing.errors import ArtefactError
-from prosocial.editing.files import sha256_file
+from prosocial.editing.files import blake3_file, sha256_file
 from prosocial.export import check_manifest, write_manifest
 from prosocial.export.manifest import ManifestDifference, compare_manifest
 
@@ -26,7 +26,8 @@ def test_every_covered_file_is_listed_with_its_digest(folder: Path) -> None:
     manifest = check_manifest(folder)
     assert manifest["kind"] == "plain" and list(manifest["files"]) == ["model.onnx", "presets/fiction.bin"]
     entry = manifest["files"]["model.onnx"]
-    assert entry == {"sha256": sha256_file(folder / "model.onnx"), "size_bytes": 5}
+    path = folder / "model.onnx"
+    assert entry == {"sha256": sha256_file(path), "blake3": blake3_file(path), "size_bytes": 5}
 
 
 def test_what_is_not_covered_may_change(folder: Path) -> None:
@@ -37,7 +38,14 @@ def test_what_is_not_covered_may_change(folder: Path) -> None:
     assert not compare_manifest(folder)
 
 
-def test_every_difference_is_named(folder: Path) -> None:
+@pytest.mark.parametrize("has_blake3", [True, False])
+def test_every_difference_is_named(folder: Path, has_blake3: bool) -> None:
+    if not has_blake3:  # as manifests once were
+        manifest = json.loads((folder / "manifest.json").read_text())
+        for entry in manifest["files"].values():
+            del entry["blake3"]
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        assert check_manifest(folder)
     (folder / "model.onnx").write_bytes(b"grapH")
     (folder / "presets" / "fiction.bin").unlink()
     (folder / "extra.so").write_bytes(b"")
@@ -52,7 +60,16 @@ def test_a_longer_file_is_a_changed_file(folder: Path) -> None:
     assert compare_manifest(folder).changed == ("model.onnx",)
 
 
-@pytest.mark.parametrize("files", [None, [], {"model.onnx": "digest"}, {"model.onnx": {"sha256": "x"}}])
+@pytest.mark.parametrize(
+    "files",
+    [
+        None,
+        [],
+        {"model.onnx": "digest"},
+        {"model.onnx": {"sha256": "x"}},
+        {"a": {"sha256": "x", "blake3": 7, "size_bytes": 1}},
+    ],
+)
 def test_a_manifest_of_another_shape_is_refused(folder: Path, files: object) -> None:
     (folder / "manifest.json").write_text(json.dumps({"schema": "prosocial.manifest/1", "files": files}))
     with pytest.raises(ArtefactError, match="should list files"):

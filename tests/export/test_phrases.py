@@ -84,7 +84,7 @@ def test_a_phrase_across_bytes_and_tokens_is_found(pico: Any, tokenizer: ChatTok
     start = start_of(tokenizer, user("a"))
     table: dict[int, dict[int, float]] = {start: {level["."]: 1.0}, level["."]: {spelled[1]: 1.0, END: 0.0}}
     table |= {before: {after: 1.0} for before, after in pairwise(spelled[1:])}
-    engine = TableEngine(table, pico.config(forbidden_phrases=["bomb"]), size=tokenizer.vocabulary_size)
+    engine = TableEngine(table, pico.config(forbidden_phrases=["bomb"]), vocabulary_size=tokenizer.vocabulary_size)
     (reply,) = generate(engine, tokenizer, [user("a")])
     assert reply.text == "." and reply.events[0].back_to == 1 and reply.events[0].banned == spelled[1]
 

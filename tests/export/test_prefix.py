@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from prosocial.export import Bundle, SteeredEngine, Steering
-from prosocial.export.prefix import TOKENS_PER_RUN, shared_prefix
+from prosocial.export.prefix import TOKENS_PER_RUN, PrefixCache, shared_prefix
 from prosocial.export.session import GraphSession
 from prosocial.export.steering import control_arrays
 
@@ -71,15 +71,22 @@ def test_rows_that_share_their_start_decide_as_they_do_alone(engine: Any, n_rest
             assert batched.safe_set_size[row] == alone.safe_set_size[0] > 0
 
 
-def test_what_is_shared_is_read_once(llama_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle, n_read = Bundle.open(llama_bundle, threads=1), []
+@pytest.fixture
+def n_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens each run read."""
+    found: list[int] = []
     run = GraphSession.run
 
     def counted(session: Any, ids: Any, *others: Any) -> Any:
-        n_read.append(ids.size)
+        found.append(ids.size)
         return run(session, ids, *others)
 
     monkeypatch.setattr(GraphSession, "run", counted)
+    return found
+
+
+def test_what_is_shared_is_read_once(llama_bundle: Path, n_read: list[int]) -> None:
+    bundle = Bundle.open(llama_bundle, threads=1)
     talks = conversations(6)
     n_tokens = len(bundle.tokenizer.encode_chat(talks[0]))
     together = bundle.generate(talks, max_new_tokens=2)
@@ -87,3 +94,34 @@ def test_what_is_shared_is_read_once(llama_bundle: Path, monkeypatch: pytest.Mon
     assert [reply.token_ids for reply in together] == [
         bundle.generate([talk], max_new_tokens=2)[0].token_ids for talk in talks
     ]
+
+
+@given(st.lists(st.integers(0, 1), max_size=60), st.lists(st.lists(st.integers(0, 1), max_size=60), min_size=1))
+def test_what_is_known_is_the_same_in_all_rows(before: list[int], rows: list[list[int]]) -> None:
+    width = 1 + max(map(len, rows))
+    ids = np.array([[*row, *[0] * (width - len(row))] for row in rows])
+    n_known = PrefixCache(np.array(before, np.int64), []).known(ids)
+    assert all(row[:n_known] == before[:n_known] for row in ids.tolist()) and n_known < width
+    assert n_known == 0 or n_known >= TOKENS_PER_RUN
+
+
+@pytest.mark.parametrize("fixture", ["llama_bundle", "portable_bundle"])
+@pytest.mark.parametrize("n_rows", [1, 3])
+def test_a_prompt_that_begins_like_the_last_one_is_read_from_where_they_part(
+    request: pytest.FixtureRequest, n_read: list[int], fixture: str, n_rows: int
+) -> None:
+    folder = request.getfixturevalue(fixture)
+    cached, fresh = (Bundle.open(folder, threads=1, prefix_cache=keeps).engine for keeps in (True, False))
+    rng = np.random.default_rng(1)
+    talk = np.tile(rng.integers(5, 200, 90), (n_rows, 1))
+    for n_tokens, n_new in ((50, 50), (70, 20), (60, 3), (90, 30)):  # it grows, is taken back, and goes on
+        talk[:, n_tokens - 3 : n_tokens] = rng.integers(5, 200, (n_rows, 3))
+        n_read.clear()
+        found, n_cached = decisions(cached, talk[:, :n_tokens], list(range(n_rows))), sum(n_read)
+        expected = decisions(fresh, talk[:, :n_tokens], list(range(n_rows)))
+        for left, right in zip(found, expected, strict=True):
+            np.testing.assert_allclose(left.logits, right.logits, rtol=0, atol=TOLERANCE)
+            np.testing.assert_array_equal(left.safe_set_size, right.safe_set_size)
+        if n_tokens > 50:
+            n_known = 47 if n_rows > 1 else n_tokens - n_new
+            assert n_cached == n_rows * (n_tokens - n_known + 2)

@@ -61,6 +61,14 @@ def test_a_row_of_a_broken_model_is_an_error_of_its_own(pico: Any, bundle: Bundl
     assert reply.finish == "error" and "finite logit" in str(reply.error)
 
 
+def test_a_token_that_the_model_does_not_know_is_an_error_of_its_own(bundle: Bundle) -> None:
+    known = max(bundle.tokenizer.encode_chat(user("word5")))
+    engine = TableEngine({}, None, vocabulary_size=known + 1)
+    first, second = generate(engine, bundle.tokenizer, [user("word5"), user("word150")], on_error="reply")
+    assert first.finish == "end" and second.finish == "error"
+    assert f"below {known + 1}" in str(second.error)
+
+
 def test_what_to_do_with_errors_is_one_of_two(bundle: Bundle) -> None:
     with pytest.raises(InputError, match="raise or reply"):
         bundle.generate([user("word1")], on_error="ignore")

@@ -92,7 +92,7 @@ def test_a_token_is_shown_as_soon_as_it_is_final(pico: Any, tokenizer: ChatToken
     start = start_of(tokenizer, user("a.bo"))
     table = {start: {letters[1]: 0.0}} | {token: ways for token, ways in table.items() if token != start}
     for rollback in (0, 1, 3):
-        engine = _Counting({**table}, pico.config(max_new_tokens=6), size=tokenizer.vocabulary_size)
+        engine = _Counting({**table}, pico.config(max_new_tokens=6), vocabulary_size=tokenizer.vocabulary_size)
         engine.table[letters[-1]] = {END: 0.0}
         streamed = stream(engine, tokenizer, user("a.bo"), rollback_tokens=rollback)
         steps = [engine.n_steps for _ in streamed]
