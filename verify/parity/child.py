@@ -57,6 +57,10 @@ class Server:
         self._bundle = Bundle.open(folder)
         self._margins: GraphMargins | None = None
 
+    def open(self) -> Any:
+        """Open the bundle and nothing more."""
+        return None, {}
+
     def replies(self, *, prompts: list[list[int]], max_new_tokens: int, batch_size: int, steering: Any) -> Any:
         """Return the most likely replies, and the decisions on the way, those of reply i as `logits_i` and so on."""
         engine = self._engine(steering, batch_size)

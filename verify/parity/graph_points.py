@@ -1,6 +1,6 @@
 """What passes by inside a bundle's graph: the output of each norm, and each layer's keys and values (needs onnx)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,8 @@ PARAMETER = ".backbone.model."  # stands in the name of a parameter that the gra
 class GraphPoints:
     """Reads the points of one pass.
 
-    A norm is found by its weight, whose name the graph keeps; one whose weight was folded into another constant is
-    not, and the keys and values of its layer have to do.
+    A norm is found by its weight, whose name the graph keeps. One whose weight was folded into another constant, or is
+    stored once for several norms, is not: the keys and values of its layer have to do.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -26,13 +26,10 @@ class GraphPoints:
         model = onnx.load(str(bundle.folder / "model.onnx"), load_external_data=False)
         given = {value.name for value in model.graph.output}
         self._names = {name.removeprefix("present."): name for name in given if name.startswith("present.")}
-        for node in model.graph.node:
-            weights = [each.split(PARAMETER)[1] for each in node.input if PARAMETER in each and "norm" in each.lower()]
-            weights = [each for each in weights if each.endswith(".weight")]
-            if weights and node.op_type != "Cast" and node.output[0] not in given:
-                self._names[weights[0].removesuffix(".weight")] = node.output[0]
-                given.add(node.output[0])
-                model.graph.output.append(onnx.ValueInfoProto(name=node.output[0]))
+        for module, outputs in _norms(model.graph.node).items():
+            if len(outputs) == 1 and outputs[0] not in given:
+                self._names[module] = outputs[0]
+                model.graph.output.append(onnx.ValueInfoProto(name=outputs[0]))
         self._session = open_graph(model.SerializeToString(), bundle.folder)
 
     def __call__(self, ids: Sequence[int]) -> dict[str, NDArray[Any]]:
@@ -40,3 +37,14 @@ class GraphPoints:
         values = self._session.run(list(self._names.values()), feed(self._session, ids))
         found = zip(self._names, values, strict=True)
         return {name: np.asarray(value[0], np.float32) for name, value in found}
+
+
+def _norms(nodes: Iterable[Any]) -> dict[str, list[str]]:
+    """Return the first output of every node that a norm's weight goes into, by the module that the weight is of."""
+    found: dict[str, list[str]] = {}
+    for node in nodes:
+        for name in node.input:
+            module = name.partition(PARAMETER)[2].removesuffix(".weight")
+            if "norm" in module.lower() and node.op_type != "Cast":
+                found.setdefault(module, []).append(node.output[0])
+    return found
