@@ -23,6 +23,7 @@ from .edit import edit, undo
 from .extras import missing_extra
 from .labels import gate_app, reward_app
 from .run import run
+from .sign import check_signature, sign
 from .steering import steering
 from .sweep import sweep
 from .verify import compare, verify
@@ -48,6 +49,8 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("compare", compare, "Trust", "prosocial compare base edited --probes probes.jsonl"),
     ("steering", steering, "Trust", "prosocial steering bundle --probes probes.jsonl --judge lab -o steering"),
     ("audit", audit, "Trust", "prosocial audit edited --base base --vector harm-vector"),
+    ("sign", sign, "Trust", "prosocial sign bundle --key key.pem --parity parity.json --audit audit.json"),
+    ("check-signature", check_signature, "Trust", "prosocial check-signature bundle --key key.pub --base base"),
 )
 
 app = typer.Typer(

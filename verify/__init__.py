@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from .parity.engines import ParityEngine as ParityEngine
     from .parity.gates import ParityGates as ParityGates
     from .parity.gates import Verdict as Verdict
-    from .parity.measure import ParityReport as ParityReport
     from .parity.measure import measure_parity as measure_parity
+    from .parity.report import ParityReport as ParityReport
     from .preferences import PreferenceEffect as PreferenceEffect
     from .preferences import preference_effects as preference_effects
     from .probes import Probe as Probe
@@ -34,7 +34,7 @@ _HOME = {
     "Outcome": ".outcomes",
     "ParityEngine": ".parity.engines",
     "ParityGates": ".parity.gates",
-    "ParityReport": ".parity.measure",
+    "ParityReport": ".parity.report",
     "PreferenceEffect": ".preferences",
     "Probe": ".probes",
     "RefusalJudge": ".judges.refusal",

@@ -1,19 +1,24 @@
 """A bundle on disk against the steered folder it was exported from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from prosocial.editing.chat import ChatTokenizer
 from prosocial.editing.errors import InputError
+from prosocial.editing.files import canonical_json, sha256_file
+from prosocial.editing.fingerprint import fingerprint
 from prosocial.editing.protocols import Message
-from prosocial.export.bundle import Bundle, precision_of
-from prosocial.export.manifest import read_manifest
+from prosocial.export.bundle import precision_of
+from prosocial.export.manifest import MANIFEST_FILE, read_manifest
 
-from .parity.engines import ParityEngine
+from .parity.comparison import Comparison
 from .parity.gates import ParityGates
-from .parity.graph_margins import GraphMargins
-from .parity.measure import ParityReport, measure_parity
-from .parity.stepping import SteppingEngine
+from .parity.measurement import Measurement
+from .parity.reference import NAME, Reference
+from .parity.remote import EngineFailure, remote_bundle
+from .parity.report import ParityReport
 from .probes import Probe
 
 ENGINE_NAMES = {
@@ -49,11 +54,31 @@ def verify_bundle(
 ) -> ParityReport:
     """Compare a bundle in ONNX Runtime with its reference in torch.
 
+    Args and errors as for `measure_bundle`, and:
+        gates: thresholds; None: the defaults for the bundle's precision.
+    """
+    found = measure_bundle(
+        bundle, reference=reference, probes=probes, max_new_tokens=max_new_tokens, on_progress=on_progress
+    )
+    return found.judge(gates or bundle_gates(bundle))
+
+
+def measure_bundle(
+    bundle: Path,
+    *,
+    reference: Path,
+    probes: Sequence[Probe] = (),
+    max_new_tokens: int = 32,
+    on_progress: Callable[[int], None] = lambda n: None,
+) -> Measurement:
+    """Measure a bundle beside its reference: its own defaults, every preference corner, every safety config.
+
+    ONNX Runtime runs in a process of its own: if it crashes, the measurement says so.
+
     Args:
         bundle: folder of `export_bundle`.
         reference: the steered folder; for a plain bundle any checkpoint folder.
         probes: requests to compare on; none: twelve short ones.
-        gates: thresholds; None: the defaults for the bundle's precision.
         max_new_tokens: length of the replies.
         on_progress: is told the number of prompts done, now and then.
 
@@ -62,26 +87,31 @@ def verify_bundle(
         InputError: the tokenizers of both give different ids.
         MissingExtraError: onnxruntime is not installed.
     """
-    opened = Bundle.open(bundle)
-    tokenizer = ChatTokenizer(reference)
-    prompts = parity_prompts(opened.tokenizer, tokenizer, probes or default_probes())
-    precision = precision_of(bundle, opened.manifest)
-    gates = gates or ParityGates.for_precision(precision)
-    under_test = SteppingEngine(
-        opened.engine,
-        name=ENGINE_NAMES[precision],
-        end_ids=opened.tokenizer.end_ids,
-        margins=GraphMargins(opened) if opened.config and gates.are_bands_measured else None,
-    )
-    trusted = reference_engine(reference, is_steered=opened.config is not None)
-    return measure_parity(
-        trusted,
-        under_test,
-        prompts,
-        gates=gates,
-        max_new_tokens=max_new_tokens,
-        on_progress=on_progress,
-    )
+    manifest = read_manifest(bundle)
+    precision, is_steered = precision_of(bundle, manifest), manifest.get("kind") == "steered"
+    with remote_bundle(bundle) as remote:
+        name = ENGINE_NAMES[precision]
+        try:
+            remote.call("open")
+            own = ChatTokenizer(bundle), ChatTokenizer(reference)
+            asked = list(probes) or default_probes()
+            prompts = parity_prompts(*own, asked)
+            trusted = Reference.open(reference, is_steered=is_steered)
+            compared = Comparison(remote, trusted, name, bundle, reference, precision, max_new_tokens)
+            found = compared.measure(asked, prompts, on_progress)
+        except EngineFailure as failure:
+            found = Measurement(NAME, name, {}, (), 0, failure=str(failure))
+            prompts = {}
+    return replace(found, subject=subject_of(bundle, reference, prompts))
+
+
+def subject_of(bundle: Path, reference: Path, prompts: Mapping[str, Sequence[int]]) -> dict[str, str]:
+    """Return the digests of what is compared, so that a report cannot be taken for another bundle's."""
+    return {
+        "manifest_sha256": sha256_file(bundle / MANIFEST_FILE),
+        "reference_fingerprint": fingerprint(reference),
+        "prompts_sha256": sha256(canonical_json(dict(prompts)).encode("utf-8")).hexdigest(),
+    }
 
 
 def bundle_gates(bundle: Path) -> ParityGates:
@@ -91,29 +121,6 @@ def bundle_gates(bundle: Path) -> ParityGates:
         ArtefactError: there is no manifest, or no such precision.
     """
     return ParityGates.for_precision(precision_of(bundle, read_manifest(bundle)))
-
-
-def reference_engine(folder: Path, *, is_steered: bool) -> ParityEngine:
-    """Open the torch side: a steered model with margins, or the plain model of a checkpoint.
-
-    Raises:
-        ArtefactError: the folder is not what it should be.
-    """
-    from prosocial.export.torch_engine import PlainEngine, SteeredEngine
-
-    end_ids = ChatTokenizer(folder).end_ids
-    if not is_steered:
-        from prosocial.editing.checkpoints import load_model
-
-        return SteppingEngine(PlainEngine(load_model(folder)), name="PyTorch, float32", end_ids=end_ids)
-    from prosocial.export.steered import SteeredModel
-
-    from .parity.steered_margins import SteeredMargins
-
-    steered = SteeredModel.open(folder)
-    return SteppingEngine(
-        SteeredEngine(steered), name="PyTorch, float32", end_ids=end_ids, margins=SteeredMargins(steered)
-    )
 
 
 def parity_prompts(first: ChatTokenizer, second: ChatTokenizer, probes: Sequence[Probe]) -> dict[str, list[int]]:

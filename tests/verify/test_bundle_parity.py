@@ -1,7 +1,10 @@
 """The real thing on a pico world: torch and ONNX Runtime step for step."""
 
 import json
+import os
 import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +15,13 @@ from prosocial.editing.errors import InputError
 from prosocial.export import Bundle, PlainEngine, SteeredEngine, SteeredModel, Steering
 from prosocial.export.engine import Engine
 from prosocial.verify import Verdict, measure_parity, open_system, read_probes, verify_bundle
-from prosocial.verify.bundle_parity import default_probes, parity_prompts, reference_engine
+from prosocial.verify.bundle_parity import default_probes, parity_prompts
 from prosocial.verify.parity.engines import StepOutputs
+from prosocial.verify.parity.reference import Reference
 from prosocial.verify.parity.steered_margins import SteeredMargins
 from prosocial.verify.parity.stepping import SteppingEngine
+
+from .parity_world import change_weight, copy, fit_manifest
 
 VOCABULARY = 200
 PROMPTS = {"a": [5, 6, 7], "b": [20, 30], "c": [9, 8, 7, 6]}
@@ -43,9 +49,51 @@ def test_a_bundle_passes_against_what_it_was_exported_from(
     assert report.to_json()["safe_set"]["n_decisions"] > 0
 
 
+def test_a_process_that_dies_is_a_verdict(bundle_folder: Path, steered_folder: Path) -> None:
+    """ONNX Runtime's process is killed in the middle, as a crash in native code would end it."""
+
+    def kill(n_done: int) -> None:
+        for child in Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split():
+            if b"parity.child" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(int(child), signal.SIGKILL)
+
+    report = verify_bundle(bundle_folder, reference=steered_folder, max_new_tokens=3, on_progress=kill)
+    assert report.verdict == Verdict.FAIL
+    assert report.gates[0].name == "runs" and "signal 9" in report.gates[0].note
+    assert report.subject["manifest_sha256"]
+
+
+FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "the gate's offsets": (change_weight("steered.gate.a", lambda values: values + 0.1), "gate (risk of tokens)"),
+    "the default threshold": (change_weight("harm_threshold", lambda values: values - 0.05), "threshold"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_in_a_bundle_is_found_and_its_place_named(
+    name: str, bundle_folder: Path, steered_folder: Path, tmp_path: Path
+) -> None:
+    fault, place = FAULTS[name]
+    bundle = copy(bundle_folder, tmp_path / "bundle")
+    fault(bundle)
+    report = verify_bundle(bundle, reference=steered_folder, max_new_tokens=4)
+    assert report.verdict == Verdict.FAIL
+    assert str(report.first_difference).startswith(place), report.first_difference
+
+
+def test_another_decoding_config_is_told_by_its_keys(bundle_folder: Path, steered_folder: Path, tmp_path: Path) -> None:
+    bundle = copy(bundle_folder, tmp_path / "bundle")
+    config = json.loads((bundle / "decoding.json").read_text())
+    (bundle / "decoding.json").write_text(json.dumps(config | {"harm_threshold": 0.61, "max_new_tokens": 5}))
+    fit_manifest(bundle)
+    report = verify_bundle(bundle, reference=steered_folder, max_new_tokens=4)
+    keys = ("decoding.json: harm_threshold", "decoding.json: max_new_tokens")
+    assert (report.verdict, report.config_differences) == (Verdict.FAIL, keys)
+
+
 def test_another_gate_is_found(bundle_folder: Path, steered: SteeredModel, steered_folder: Path) -> None:
     """The control: a reference whose gate is a little stricter does not pass for the same model."""
-    trusted = reference_engine(steered_folder, is_steered=True)
+    trusted = Reference.open(steered_folder, is_steered=True).under(None)
     stricter = SteppingEngine(
         SteeredEngine(steered), name="stricter", end_ids=(1,), steering=Steering(harm_threshold=0.4)
     )
@@ -117,7 +165,7 @@ def _assert_close(actual: StepOutputs, expected: StepOutputs) -> None:
 
 
 def test_a_plain_checkpoint_is_a_reference_too(checkpoint_folder: Path) -> None:
-    engine = reference_engine(checkpoint_folder, is_steered=False)
+    engine = Reference.open(checkpoint_folder, is_steered=False).under(None)
     report = measure_parity(engine, engine, {"a": [5, 6]}, max_new_tokens=3)
     assert report.verdict == Verdict.PASS
     assert report.to_json()["risk_difference"]["max"] == 0

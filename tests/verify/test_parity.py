@@ -1,8 +1,11 @@
 """Parity finds what differs, excuses only what rounding could turn, and fails closed."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from prosocial.editing.errors import InputError, UnknownNameError
+from prosocial.editing.errors import ArtefactError, InputError, UnknownNameError
 from prosocial.verify.parity import batches
 from prosocial.verify.parity.divergence import Ties, divergence, top_margin
+from prosocial.verify.parity.document import SCHEMA_FILE, ParityDocument, json_schema
 from prosocial.verify.parity.engines import Margins, ScoredReply, StepOutputs
 from prosocial.verify.parity.gates import ParityGates, Verdict, gate, worst
-from prosocial.verify.parity.measure import measure_parity
+from prosocial.verify.parity.localisation import FirstDifference, first_difference
+from prosocial.verify.parity.measure import Setting, join, measure_parity, measure_setting
+from prosocial.verify.parity.measurement import Measurement, read_measurement, write_measurement
 
 V, C, K, TAU, END = 40, 3, 12, 0.5, 0
 TIES = Ties(logit=2e-3, risk=1e-3)
@@ -246,16 +252,99 @@ def test_a_risk_that_moves_across_the_threshold_is_a_flip() -> None:
     assert document["safe_set"]["sizes_differ"] == 1
 
 
-def test_margins_are_computed_only_for_prompts_whose_safe_sets_differ() -> None:
-    base, same = TableEngine(), TableEngine()
-    document = measure_parity(base, same, PROMPTS).to_json()
-    assert (base.n_margins, same.n_margins, document["safe_set"]["n_positions_near_threshold"]) == (0, 0, None)
-    token = int(np.flatnonzero(np.isfinite(base.score([7], []).logits[0]))[3])
-    nudge = np.zeros((V, V))
-    nudge[7, token] = 1.0
-    document = measure_parity(base, TableEngine(risk_nudge=nudge), PROMPTS, max_new_tokens=1).to_json()
-    assert document["safe_set"]["n_flips"] == base.n_margins == 1
-    assert document["safe_set"]["n_positions_near_threshold"] >= 0
+def test_what_noise_could_turn_is_told_apart_from_what_is_certified() -> None:
+    nudge = np.random.default_rng(3).normal(0, 2e-4, (V, V))
+    document = measure_parity(TableEngine(), TableEngine(risk_nudge=nudge), PROMPTS).to_json()
+    found = document["safe_set"]
+    assert 0 < found["risk_moved_at_most"] < 2e-3
+    assert 0.5 < found["certified_share"] < 1  # the nearest risk of forty lies close at some position
+    assert 0 < found["n_prompts_near_threshold"] <= 3
+    assert found["prompt_flip_share_at_most"] > found["flip_share_at_most"]
+    assert measure_parity(TableEngine(), TableEngine(), PROMPTS).to_json()["safe_set"]["certified_share"] == 1
+
+
+def test_the_ten_most_likely_tokens_are_compared_with_near_ties_apart() -> None:
+    """The reference's tenth and eleventh change places: by little, or by much."""
+    logits = -np.arange(14.0)
+    shares = {}
+    for gap in (1e-3, 0.3):
+        left, right = logits.copy(), logits.copy()
+        left[9], left[10], right[9], right[10] = -9.0, -9.0 - gap, -9.0 - gap, -9.0
+        gates = ParityGates().with_thresholds("test", max_logit_difference=1.0, kl_p99=1.0)
+        found = divergence(_outputs([left.tolist()]), _outputs([right.tolist()]), ties=TIES)
+        measured = Measurement("a", "b", {"p": found}, (), 0)
+        shares[gap] = measured.judge(gates).to_json()["top10"]
+    assert shares == {1e-3: {"raw": 0.9, "apart": 1.0}, 0.3: {"raw": 0.9, "apart": 0.9}}
+
+
+def test_gates_move_over_kept_measurements_and_give_what_a_new_run_would(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).normal(0, 1, (V, V))
+    engines = TableEngine(), TableEngine(nudge=1e-2 * noise, risk_nudge=1e-2 * noise)
+    found = measure_setting(Setting("s", *engines, PROMPTS, 32))
+    found = replace(found, paths={"in one pass": 0.5}, subject={"manifest_sha256": "0"}, config_differences=("a",))
+    found = replace(found, first_difference=FirstDifference("1.key", None, np.inf))
+    write_measurement(tmp_path / "m.npz", found)
+    again = read_measurement(tmp_path / "m.npz")
+    for gates in (ParityGates(), ParityGates.for_precision("int8"), ParityGates(max_path_difference=None)):
+        assert again.judge(gates).to_json() == found.judge(gates).to_json()
+    lax = ParityGates().with_thresholds("x", max_logit_difference=9.0)
+    verdicts = [
+        {gate.name: gate.verdict for gate in again.judge(gates).gates}["max_logit_difference"]
+        for gates in (ParityGates(), lax)
+    ]
+    assert verdicts == [Verdict.FAIL, Verdict.PASS]
+    for raw in (b"", b"PK", (tmp_path / "m.npz").read_bytes()[:-50]):
+        (tmp_path / "broken.npz").write_bytes(raw)
+        with pytest.raises(ArtefactError, match=r"measurements of prosocial verify --out"):
+            read_measurement(tmp_path / "broken.npz")
+
+
+def test_a_bundle_that_did_not_run_or_has_another_config_fails() -> None:
+    dead = Measurement("a", "b", {}, (), 0, failure="the process died with signal 11")
+    report = dead.judge(ParityGates())
+    assert report.verdict is Verdict.FAIL
+    assert ParityDocument.model_validate(report.to_json()).gates[0].note == "the process died with signal 11"
+    good = measure_setting(Setting("s", TableEngine(), TableEngine(), PROMPTS, 4))
+    assert good.judge(ParityGates()).verdict is Verdict.PASS
+    other = replace(good, config_differences=("decoding.json: harm_threshold",))
+    assert other.judge(ParityGates()).verdict is Verdict.FAIL
+    for off, verdict in ((1e-5, Verdict.PASS), (0.1, Verdict.FAIL), (np.nan, Verdict.FAIL), (np.inf, Verdict.FAIL)):
+        assert replace(good, paths={"in one pass": off}).judge(ParityGates()).verdict is verdict
+
+
+def test_settings_are_joined_under_their_names() -> None:
+    noise = np.random.default_rng(1).normal(0, 1, (V, V))
+    plain = measure_setting(Setting("graph defaults", TableEngine(), TableEngine(), PROMPTS, 4))
+    other = measure_setting(Setting("empathy=1", TableEngine(), TableEngine(nudge=noise), {"a": [3, 4]}, 4))
+    report = join([plain, other]).judge(ParityGates())
+    assert list(report.divergences) == ["a", "b", "c", "a [empathy=1]"]
+    rows = {row["setting"]: row for row in report.to_json()["settings"]}
+    assert (rows["graph defaults"]["n_flips"], rows["graph defaults"]["n_prompts"]) == (0, 3)
+    assert rows["empathy=1"]["max_logit_difference"] > 0.1 and report.verdict is Verdict.FAIL
+
+
+def test_the_document_follows_its_published_schema() -> None:
+    noise = np.random.default_rng(1).normal(0, 1, (V, V))
+    shipped = json.loads(files("prosocial.verify.parity").joinpath(SCHEMA_FILE).read_text(encoding="utf-8"))
+    assert shipped == json_schema()
+    for other in (TableEngine(), TableEngine(nudge=noise, risk_nudge=noise)):
+        document = measure_parity(TableEngine(), other, PROMPTS).to_json()
+        assert ParityDocument.model_validate(document).to_json() == document
+        assert set(document) == set(shipped["properties"]) == set(shipped["required"])
+
+
+def test_the_first_point_that_jumps_is_named() -> None:
+    rng = np.random.default_rng(0)
+    points = {name: rng.normal(0, 1, (6, 8)).astype(np.float32) for name in ("a", "b", "c")}
+    assert first_difference(points, points, noise=1e-5) is None
+    for noise, off in ((1e-5, 1e-2), (2e-2, 0.5)):
+        other = {name: values * np.float32(1 + noise / 2) for name, values in points.items()}
+        other["b"], other["c"] = other["b"] + np.float32(off), other["c"] + np.float32(2 * off)
+        found = first_difference(points, other, noise=noise)
+        assert found is not None and (found.place, found.after) == ("b", "a")
+    broken = points | {"a": np.full((6, 8), np.nan, np.float32)}
+    found = first_difference(points, broken, noise=0.2)
+    assert found is not None and (found.place, found.after) == ("a", None)
 
 
 def test_equal_replies_need_no_second_pass() -> None:

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from prosocial.cli.verify import verify
 from prosocial.export import Bundle, SteeredEngine, SteeredModel, Steering, export_bundle
 from prosocial.verify import ParityGates, Verdict, measure_parity, read_probes, verify_bundle
-from prosocial.verify.bundle_parity import bundle_gates, reference_engine
+from prosocial.verify.bundle_parity import bundle_gates
+from prosocial.verify.parity.reference import Reference
 from prosocial.verify.parity.stepping import SteppingEngine
 
 PROMPTS = {f"p{at}": [3 + (7 * at) % 190, 20 + at] for at in range(24)}
@@ -43,7 +44,7 @@ def test_int8_keeps_every_decision_outside_the_noise_band(
 
 
 def test_another_gate_is_found_behind_the_noise_of_int8(int8_folder: Path, steered_folder: Path) -> None:
-    trusted = reference_engine(steered_folder, is_steered=True)
+    trusted = Reference.open(steered_folder, is_steered=True).under(None)
     engine = Bundle.open(int8_folder, threads=1).engine
     looser = SteppingEngine(engine, name="looser", end_ids=(1,), steering=Steering(harm_threshold=0.9))
     gates = ParityGates.for_precision("int8").with_thresholds("test", **FLAT)

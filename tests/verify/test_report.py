@@ -21,7 +21,7 @@ from prosocial.verify.outcomes import Outcome
 from prosocial.verify.parity.divergence import Divergence
 from prosocial.verify.parity.gates import GateResult, Verdict
 from prosocial.verify.parity.judging import GreedyComparison
-from prosocial.verify.parity.measure import ParityReport
+from prosocial.verify.parity.report import ParityReport
 from prosocial.verify.preferences import PreferenceEffect, preference_effects
 from prosocial.verify.probes import Probe
 from prosocial.verify.report import assemble, choose_samples, print_report, render_page, sample, write_report
@@ -228,7 +228,7 @@ def test_parity_may_come_back_from_its_json(comparison: ComparisonReport, parity
     assert assemble(title="t", comparison=comparison, parity=read) == assemble(
         title="t", comparison=comparison, parity=parity
     )
-    with pytest.raises(ArtefactError, match="parity_report/2"):
+    with pytest.raises(ArtefactError, match="parity_report/3"):
         assemble(title="t", comparison=comparison, parity={"schema": "prosocial.parity/1"})
 
 

@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from .gates import GateResult as GateResult
     from .gates import ParityGates as ParityGates
     from .gates import Verdict as Verdict
-    from .measure import ParityReport as ParityReport
     from .measure import measure_parity as measure_parity
+    from .report import ParityReport as ParityReport
 
 _HOME = {
     "GateResult": ".gates",
     "Margins": ".engines",
     "ParityEngine": ".engines",
     "ParityGates": ".gates",
-    "ParityReport": ".measure",
+    "ParityReport": ".report",
     "ScoredReply": ".engines",
     "StepOutputs": ".engines",
     "Verdict": ".gates",

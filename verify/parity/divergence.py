@@ -1,7 +1,7 @@
 """How far two engines are apart, position by position (pure functions of arrays)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -82,6 +82,8 @@ class Divergence:
         n_broken: NaN or plus infinity among the logits and risks of either engine.
         token_risk: [S] largest difference of the risk that a plausible token is let in by, added up over the
             categories; None where the margins of both were not computed.
+        top10_missing: [S] how many of the reference's ten most likely tokens are not among the bundle's.
+        top10_gap: [S] by how much the likeliest of those is above the reference's eleventh; 0 where none is missing.
     """
 
     logit: Floats
@@ -94,6 +96,8 @@ class Divergence:
     threshold_distance: Floats | None
     n_broken: int
     token_risk: Floats | None = None
+    top10_missing: Floats = field(default_factory=lambda: np.zeros(0))
+    top10_gap: Floats = field(default_factory=lambda: np.zeros(0))
 
     def under(self, ties: Ties) -> "Divergence":
         """Return the same measurement, with its flips judged by other bands."""
@@ -113,6 +117,7 @@ def divergence(reference: StepOutputs, bundle: StepOutputs, *, ties: Ties, alway
     wanted = always_margins or bool((in_left != in_right).any())
     margins = reference.margins() if reference.margins and wanted else None
     others = bundle.margins() if bundle.margins and always_margins else None
+    missing, gap = _top(left, right)
     return Divergence(
         logit=difference,
         kl=kl,
@@ -124,6 +129,8 @@ def divergence(reference: StepOutputs, bundle: StepOutputs, *, ties: Ties, alway
         threshold_distance=None if margins is None else _threshold_distance(margins),
         n_broken=sum(_n_broken(part) for part in (reference.logits, bundle.logits, reference.risk, bundle.risk)),
         token_risk=None if margins is None or others is None else _token_risk(margins, others),
+        top10_missing=missing,
+        top10_gap=gap,
     )
 
 
@@ -134,6 +141,21 @@ def top_margin(logits: Logits) -> Floats:
     clean = np.where(np.isnan(logits), -np.inf, logits)
     two = np.partition(clean, -2, axis=1)[:, -2:].astype(np.float64)
     return np.where(np.isfinite(two[:, 0]), two[:, 1] - np.where(np.isfinite(two[:, 0]), two[:, 0], 0.0), np.inf)
+
+
+def _top(left: Logits, right: Logits, n: int = 10) -> tuple[Floats, Floats]:
+    """Return how many of the first's n most likely tokens the second's lack [S], and how far the likeliest is in."""
+    missing, gap = np.zeros(len(left)), np.zeros(len(left))
+    for row, (ours, theirs) in enumerate(zip(left, right, strict=True)):
+        finite = np.flatnonzero(np.isfinite(ours))
+        order = finite[np.argsort(-ours[finite], kind="stable")]
+        likely = np.flatnonzero(np.isfinite(theirs))
+        theirs_first = likely[np.argsort(-theirs[likely], kind="stable")[:n]]
+        lost = [at for at, token in enumerate(order[:n]) if token not in theirs_first]
+        if lost:
+            next_one = ours[order[n]] if len(order) > n else -np.inf
+            missing[row], gap[row] = len(lost), float(ours[order[lost[0]]] - next_one)
+    return missing, gap
 
 
 def _best(logits: Logits) -> NDArray[np.intp]:

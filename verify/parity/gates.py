@@ -23,6 +23,7 @@ class Verdict(StrEnum):
 MEASURED: dict[str, float | None] = {
     "max_logit_difference": None,
     "max_risk_difference": None,
+    "max_path_difference": 0.1,
     "kl_p99": None,
     "greedy_divergences": None,
     "logit_tie": None,
@@ -50,6 +51,8 @@ class ParityGates:
     Attributes:
         max_logit_difference: largest difference of a logit that both sides let in.
         max_risk_difference: largest difference of a risk that both report.
+        max_path_difference: largest difference of a logit between ways that should give the same in the bundle: token
+            by token, in one pass, in a batch.
         token_risk_p99: 99th percentile over positions of the largest difference of a plausible token's risk.
         kl_p99, kl_mean: over positions, of KL(reference || bundle), in nats; the mean leaves out positions where no
             token is let in by both, which the flips count.
@@ -63,7 +66,8 @@ class ParityGates:
 
     max_logit_difference: float | None = 1e-3
     max_risk_difference: float | None = 1e-3
-    token_risk_p99: float | None = None
+    max_path_difference: float | None = 1e-3
+    token_risk_p99: float | None = 1e-3
     kl_p99: float | None = 1e-5
     kl_mean: float | None = None
     flips: int = 0

@@ -36,6 +36,8 @@ class GreedyComparison:
 def bands(found: Mapping[str, Divergence], gates: ParityGates) -> Ties:
     """Return the bands that the gates give, or that follow from what was measured."""
     parts = list(found.values())
+    if not parts:
+        return gates.ties(logit_noise=0.0, risk_noise=0.0)
     logit = np.concatenate([part.logit for part in parts])
     return gates.ties(
         logit_noise=NOISE * percentile(logit, 99.0), risk_noise=NOISE * percentile(token_risk(parts), 99.0)
@@ -107,6 +109,23 @@ def _replies(greedy: Sequence[GreedyComparison], gates: ParityGates) -> list[Gat
             note=_more(near),
         )
     ]
+
+
+def judge_beside(
+    gates: ParityGates, *, failure: str | None, config_differences: Sequence[str], paths: Mapping[str, float]
+) -> list[GateResult]:
+    """Return what is judged beside the decisions: that the bundle runs, its config, its own ways of decoding."""
+    results: list[GateResult] = []
+    if failure is not None:
+        results.append(GateResult("runs", "Runs that did not end", 1, 0, Verdict.FAIL, "always", failure))
+    n_other, keys = len(config_differences), ", ".join(config_differences)
+    results.append(GateResult("config", "Decoding settings that differ", n_other, 0, _none_of(n_other), "always", keys))
+    if paths and gates.max_path_difference is not None:
+        widest = max(paths, key=lambda name: paths[name])
+        title = "Difference of a logit by the way it is computed"
+        note = widest if paths[widest] > gates.max_path_difference else ""
+        results.append(gate("max_path_difference", title, paths[widest], gates, note=note))
+    return results
 
 
 def _more(near: int) -> str:

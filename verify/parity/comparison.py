@@ -1,0 +1,158 @@
+"""One bundle beside one reference, under every setting that the bundle names."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from prosocial.editing.chat import ChatTokenizer
+from prosocial.export.decoding import DECODING_FILE, DecodingConfig
+from prosocial.export.steering import Steering, with_safety_text
+
+from ..probes import Probe
+from .engines import StepOutputs
+from .gates import ParityGates, Verdict
+from .localisation import FirstDifference, first_difference
+from .measure import Setting, join, largest_difference, measure_setting
+from .measurement import Measurement
+from .reference import Reference
+from .remote import RemoteBundle, RemoteEngine
+
+N_PROBES = 4  # for each setting but the graph's own defaults, and for each way to compute the same
+MOST_TOKENS = 8
+GRAPH_DEFAULTS = "graph defaults"
+NOISE = {"fp32": 1e-5, "fp16": 2e-3, "int8": 2e-2, "int4": 2e-1}  # relative error that a precision brings by itself
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Measures a bundle that runs in its own process.
+
+    Attributes:
+        remote: that process. trusted: the reference. name: of the bundle's engine.
+        folder: of the bundle. max_new_tokens: length of the replies.
+        precision: of the bundle. reference_folder: where the reference lies.
+    """
+
+    remote: RemoteBundle
+    trusted: Reference
+    name: str
+    folder: Path
+    reference_folder: Path
+    precision: str
+    max_new_tokens: int
+
+    def measure(
+        self, probes: Sequence[Probe], prompts: Mapping[str, list[int]], on_progress: Callable[[int], None]
+    ) -> Measurement:
+        """Measure under all settings; on a failure by the default gates, find where both sides part."""
+        config = DecodingConfig.read(self.folder) if self.trusted.margins is not None else None
+        few = list(probes)[:: max(1, len(probes) // N_PROBES)][:N_PROBES]
+        own = self._setting(GRAPH_DEFAULTS, None, prompts, self.max_new_tokens)
+        found = [measure_setting(own, on_progress=on_progress)]
+        for name, steering in settings(config).items():
+            ids = self._prompts(few, steering, config)
+            found.append(measure_setting(self._setting(name, steering, ids, min(self.max_new_tokens, MOST_TOKENS))))
+        chosen = {probe.id: prompts[probe.id] for probe in few}
+        measured = replace(join(found), config_differences=self._config_differences(config), paths=self._paths(chosen))
+        if measured.judge(ParityGates.for_precision(self.precision)).verdict is Verdict.FAIL:
+            return replace(measured, first_difference=self._place(measured, _most_flips(measured, prompts)))
+        return measured
+
+    def _engine(self, steering: Steering | None) -> RemoteEngine:
+        return RemoteEngine(
+            self.remote, name=self.name, steering=steering, has_margins=self.trusted.margins is not None
+        )
+
+    def _setting(
+        self, name: str, steering: Steering | None, prompts: Mapping[str, list[int]], max_new_tokens: int
+    ) -> Setting:
+        return Setting(name, self.trusted.under(steering), self._engine(steering), prompts, max_new_tokens)
+
+    def _prompts(
+        self, probes: Sequence[Probe], steering: Steering, config: DecodingConfig | None
+    ) -> dict[str, list[int]]:
+        tokenizer = ChatTokenizer(self.folder)
+        texts = {
+            probe.id: probe.messages if config is None else with_safety_text(config, steering, probe.messages)
+            for probe in probes
+        }
+        return {probe.id: tokenizer.encode_chat(texts[probe.id], prefill=probe.prefill) for probe in probes}
+
+    def _config_differences(self, config: DecodingConfig | None) -> tuple[str, ...]:
+        if config is None:
+            return ()
+        ours = config.model_dump(mode="json")
+        theirs = DecodingConfig.read(self.reference_folder).model_dump(mode="json")
+        return tuple(f"{DECODING_FILE}: {key}" for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key))
+
+    def _paths(self, prompts: Mapping[str, list[int]]) -> dict[str, float]:
+        """Compute the decisions on a reply in a batch of other prompts, and in one pass, beside token by token."""
+        engine, found = self._engine(None), {"in a batch": 0.0, "in one pass": 0.0}
+        for ids in prompts.values():
+            rows = [ids, ids[::-1], [*ids[1:], ids[0]]]
+            in_batch = engine.replies(rows, max_new_tokens=min(self.max_new_tokens, MOST_TOKENS))[0]
+            reply = in_batch.tokens[:-1]
+            alone = engine.score(ids, reply)
+            for name, other in (("in a batch", in_batch.outputs), ("in one pass", engine.whole(ids, reply))):
+                found[name] = float(np.fmax(found[name], largest_difference(alone, other)))
+        return found
+
+    def _place(self, measured: Measurement, ids: list[int]) -> FirstDifference:
+        """Find the first point at which both sides part: on the way through the layers, then in the rule."""
+        from .torch_points import torch_points
+
+        if measured.config_differences:
+            return FirstDifference(measured.config_differences[0], None, np.inf)
+        expected = torch_points(self.trusted.engine.backbone, ids)
+        noise = NOISE[self.precision]
+        first = first_difference(expected, self._engine(None).points(ids), noise=noise)
+        if first is not None:
+            return first
+        last = list(expected)[-1]
+        off = max(measured.paths.values(), default=0.0)
+        limit = ParityGates.for_precision(self.precision).max_path_difference
+        if limit is not None and not off <= limit:
+            return FirstDifference(f"cache: {max(measured.paths, key=measured.paths.__getitem__)}", last, off)
+        return self._place_in_rule(ids, last)
+
+    def _place_in_rule(self, ids: list[int], last: str) -> FirstDifference:
+        """Say which part of the rule differs, where all hidden states agree."""
+        limit = ParityGates().max_logit_difference or 0.0
+        reply = self.trusted.under(None).replies([ids], max_new_tokens=MOST_TOKENS)[0].tokens[:-1]
+        plain = Steering(reward_scale=0.0) if self.trusted.margins is not None else None
+        ours, theirs = (each.score(ids, reply) for each in (self.trusted.under(plain), self._engine(plain)))
+        logits = largest_difference(ours, theirs)
+        if not logits <= limit:
+            return FirstDifference("output embedding (logits without reward)", last, logits)
+        risk = _token_risk(ours, theirs)
+        if not risk <= limit:
+            return FirstDifference("gate (risk of tokens)", last, risk)
+        ours, theirs = (each.score(ids, reply) for each in (self.trusted.under(None), self._engine(None)))
+        if (np.isfinite(ours.logits) != np.isfinite(theirs.logits)).any():
+            return FirstDifference("threshold, categories or ceilings of the gate", "gate (risk of tokens)", np.inf)
+        return FirstDifference("reward head or preference", "gate (risk of tokens)", np.inf)
+
+
+def _most_flips(measured: Measurement, prompts: Mapping[str, list[int]]) -> list[int]:
+    """Return the prompt with most flips, of those compared under the graph's defaults."""
+    return prompts[max(prompts, key=lambda name: len(measured.divergences[name].flips))]
+
+
+def settings(config: DecodingConfig | None) -> dict[str, Steering]:
+    """Return every preference corner, the uniform preference, and every safety config, by name."""
+    if config is None:
+        return {}
+    names = list(config.attributes)
+    found = {"config defaults": Steering(), "uniform": Steering(preference=dict.fromkeys(names, 1.0))}
+    found |= {f"{name}=1": Steering(preference={name: 1.0}) for name in names}
+    return found | {f"config {name}": Steering(safety_config=name) for name in config.safety_configs}
+
+
+def _token_risk(ours: StepOutputs, theirs: StepOutputs) -> float:
+    if ours.margins is None or theirs.margins is None:
+        return 0.0
+    left, right = ours.margins().safety, theirs.margins().safety
+    both = np.isfinite(left) & np.isfinite(right)
+    return float(np.abs(np.where(both, left, 0) - np.where(both, right, 0)).max())

@@ -1,0 +1,52 @@
+"""The torch side of a comparison: a steered model with margins, or the plain model of a checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from prosocial.editing.chat import ChatTokenizer
+from prosocial.export.steering import Steering
+
+from .engines import ParityEngine
+from .stepping import SteppingEngine
+
+NAME = "PyTorch, float32"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A folder that was opened.
+
+    Attributes:
+        engine: of the decoding loop. end_ids: tokens that end a reply.
+        margins: computes the margins of decisions; None for a plain model.
+    """
+
+    engine: Any
+    end_ids: tuple[int, ...]
+    margins: Any
+
+    @classmethod
+    def open(cls, folder: Path, *, is_steered: bool) -> Self:
+        """Open a steered folder, or a checkpoint.
+
+        Raises:
+            ArtefactError: the folder is not what it should be.
+        """
+        from prosocial.export.torch_engine import PlainEngine, SteeredEngine
+
+        ends = tuple(ChatTokenizer(folder).end_ids)
+        if not is_steered:
+            from prosocial.editing.checkpoints import load_model
+
+            return cls(PlainEngine(load_model(folder)), ends, None)
+        from prosocial.export.steered import SteeredModel
+
+        from .steered_margins import SteeredMargins
+
+        steered = SteeredModel.open(folder)
+        return cls(SteeredEngine(steered), ends, SteeredMargins(steered))
+
+    def under(self, steering: Steering | None) -> ParityEngine:
+        """Return the model as an engine under one steering; None: its own defaults."""
+        return SteppingEngine(self.engine, name=NAME, end_ids=self.end_ids, steering=steering, margins=self.margins)
