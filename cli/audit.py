@@ -20,6 +20,9 @@ def audit(
     vector: Annotated[
         list[Path] | None, typer.Option(help="A harm vector that was subtracted (repeat it, up to four).")
     ] = None,
+    key: Annotated[
+        list[Path] | None, typer.Option(help="A public key that you trust: the model should be signed by it.")
+    ] = None,
     ignore_record: Annotated[
         bool, typer.Option("--ignore-record", help="Recover the coefficients although there is an edit record.")
     ] = False,
@@ -34,6 +37,7 @@ def audit(
     """
     from prosocial.verify.audit.auditing import audit_model
     from prosocial.verify.audit.terminal import print_audit
+    from prosocial.verify.signing.keys import TrustedKey
 
     folders = resolve_model(model), None if base is None else resolve_model(base)
     with byte_progress("audit", visible=not as_json) as progress:
@@ -41,6 +45,7 @@ def audit(
             folders[0],
             base=folders[1],
             vectors=vector or (),
+            keys=[TrustedKey.read(path) for path in key or ()],
             ignore_record=ignore_record,
             threads=threads,
             progress=progress,

@@ -22,6 +22,7 @@ from .diff import diff
 from .edit import edit, undo
 from .extras import missing_extra
 from .run import run
+from .sign import check_signature, sign
 from .sweep import sweep
 from .verify import compare, verify
 from .weights import inspect, vector
@@ -45,6 +46,8 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("verify", verify, "Trust", "prosocial verify bundle --reference runs/quickstart/steered"),
     ("compare", compare, "Trust", "prosocial compare base edited --probes probes.jsonl"),
     ("audit", audit, "Trust", "prosocial audit edited --base base --vector harm-vector"),
+    ("sign", sign, "Trust", "prosocial sign bundle --key key.pem --parity parity.json --audit audit.json"),
+    ("check-signature", check_signature, "Trust", "prosocial check-signature bundle --key key.pub --base base"),
 )
 
 app = typer.Typer(

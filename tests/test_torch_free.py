@@ -90,6 +90,7 @@ LIGHT = (
     "recipes/store.py",
     "verify/audit",
     "verify/probes.py",
+    "verify/signing",
     "verify/statistics",
 )
 BLOCK = f"""

@@ -1,13 +1,17 @@
 """A bundle on disk against the steered folder it was exported from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from prosocial.editing.chat import ChatTokenizer
 from prosocial.editing.errors import InputError
+from prosocial.editing.files import canonical_json, sha256_file
+from prosocial.editing.fingerprint import fingerprint
 from prosocial.editing.protocols import Message
 from prosocial.export.bundle import Bundle, precision_of
-from prosocial.export.manifest import read_manifest
+from prosocial.export.manifest import MANIFEST_FILE, read_manifest
 
 from .parity.engines import ParityEngine
 from .parity.gates import ParityGates
@@ -74,7 +78,7 @@ def verify_bundle(
         margins=GraphMargins(opened) if opened.config and gates.are_bands_measured else None,
     )
     trusted = reference_engine(reference, is_steered=opened.config is not None)
-    return measure_parity(
+    report = measure_parity(
         trusted,
         under_test,
         prompts,
@@ -82,6 +86,16 @@ def verify_bundle(
         max_new_tokens=max_new_tokens,
         on_progress=on_progress,
     )
+    return replace(report, subject=subject_of(bundle, reference, prompts))
+
+
+def subject_of(bundle: Path, reference: Path, prompts: Mapping[str, Sequence[int]]) -> dict[str, str]:
+    """Return the digests of what is compared, so that a report cannot be taken for another bundle's."""
+    return {
+        "manifest_sha256": sha256_file(bundle / MANIFEST_FILE),
+        "reference_fingerprint": fingerprint(reference),
+        "prompts_sha256": sha256(canonical_json(dict(prompts)).encode("utf-8")).hexdigest(),
+    }
 
 
 def bundle_gates(bundle: Path) -> ParityGates:

@@ -1,7 +1,7 @@
 """An audit: which levels can run on what is given, tensor by tensor on several threads, and the worst of what they say.
 
-Level 1 needs the model and its record; level 2 also the base and the vector; level 3 takes the record's place where
-there is none. A signature over the record will be one more level before the first.
+Level 1 needs the model and its record, and a trusted key for its signature; level 2 also the base and the vector;
+level 3 takes the record's place where there is none.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -11,13 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from prosocial.editing.checkpoints.digests import digest_tensor
+from prosocial.editing.checkpoints.digests import combine, digest_tensor
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.checkpoints.header import TensorInfo
 from prosocial.editing.cores import usable_cores
 from prosocial.editing.edits.record import RECORD_NAME, EditRecord, read_record
 from prosocial.editing.errors import InputError
 
+from ..signing.keys import TrustedKey
 from . import forensics, integrity, recomputation
 from .claim import Claim, NoClaim, read_claim
 from .document import AuditReport, LevelAudit, SideDifference, TensorAudit
@@ -35,6 +36,7 @@ def audit_model(
     *,
     base: Path | None = None,
     vectors: Sequence[Path] = (),
+    keys: Sequence[TrustedKey] = (),
     ignore_record: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -48,6 +50,7 @@ def audit_model(
         model: the checkpoint, with or without its edit record.
         base: what it was made from; without, only digests are checked.
         vectors: harm vectors, at most four.
+        keys: public keys that are trusted; with any, the model should carry the signature of one of them.
         ignore_record: recover coefficients although there is a record.
         threads: number of workers; None takes one per core.
         progress: called after each tensor with the bytes done and the bytes in all.
@@ -63,11 +66,11 @@ def audit_model(
     given = [] if parent is None else open_vectors(vectors, parent)
     recorded = (model / RECORD_NAME).is_file() and not ignore_record
     record = read_record(model) if recorded else None
-    work = _Work(checkpoint, threads, progress, n_passes=int(record is not None) + int(parent is not None))
-    levels: list[LevelAudit] = []
+    work = _Work(checkpoint, threads, progress, n_passes=1 + int(parent is not None))
+    levels: list[LevelAudit] = [integrity.check_signer(model, keys)] if keys else []
     tensors: list[TensorAudit] = []
+    digests = work.over(checkpoint.tensors, lambda name: digest_tensor(checkpoint.tensors[name]), n_before=0)
     if record is not None:
-        digests = work.over(checkpoint.tensors, lambda name: digest_tensor(checkpoint.tensors[name]))
         levels.append(integrity.check_digests(checkpoint, record, digests))
     if parent is not None:
         level, tensors = _recompute(work, record, parent, given) if record else _examine(work, parent, given)
@@ -75,6 +78,7 @@ def audit_model(
     sides = None if parent is None else compare_side_files(parent, checkpoint)
     return AuditReport(
         model=model.name,
+        fingerprint=combine(digests.values()),
         base=base.name if base else None,
         vectors=tuple(vector.name for vector in given),
         verdict=worst([level.verdict for level in levels] + _side_verdict(sides)),
@@ -94,8 +98,8 @@ class _Work:
     progress: Progress | None
     n_passes: int
 
-    def over(self, names: Iterable[str], look: Callable[[str], Found], *, n_before: int = 0) -> dict[str, Found]:
-        """Return what was found of each tensor; `n_before` passes are done already."""
+    def over(self, names: Iterable[str], look: Callable[[str], Found], *, n_before: int = 1) -> dict[str, Found]:
+        """Return what was found of each tensor; `n_before` passes are done already, the digests first."""
         tensors, size = self.checkpoint.tensors, self.checkpoint.size_bytes
         ordered = sorted(names, key=lambda name: -tensors[name].size_bytes)
         found, done = {}, n_before * size
@@ -122,7 +126,7 @@ def _recompute(
         claim: Claim = read_claim(record, work.checkpoint, vectors)
     except NoClaim as none:
         return _level_2(none.verdict, [none.reason, *wrong]), []
-    found = work.over(pairs, lambda name: recomputation.recompute_tensor(claim, *pairs[name]), n_before=1)
+    found = work.over(pairs, lambda name: recomputation.recompute_tensor(claim, *pairs[name]))
     tensors = [audit for audit, _ in found.values()]
     if wrong:
         reasons = [*wrong, *(f"{each.name}: {each.reason}" for each in tensors if each.verdict is Verdict.REFUTED)]

@@ -119,6 +119,7 @@ class AuditReport(_Part):
 
     Attributes:
         model, base, vectors: names of the folders.
+        fingerprint: of the model's weights, so that a report cannot be taken for another model's.
         verdict: the worst of all.
         levels: in their order; a level that could not run is not there.
         weights: of each vector over all tensors that one number explains; empty where tensors differ, or at level 2.
@@ -128,6 +129,7 @@ class AuditReport(_Part):
     schema_: Literal["prosocial.audit/1"] = Field(default="prosocial.audit/1", alias="schema")
     tool: Tool = Field(default_factory=Tool)
     model: str
+    fingerprint: str
     base: str | None
     vectors: tuple[str, ...]
     verdict: Verdict

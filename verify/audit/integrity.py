@@ -1,19 +1,38 @@
-"""Level 1: the bytes of a checkpoint against the digests of its own edit record; no base is needed."""
+"""Level 1: the bytes of a checkpoint against its signature and the digests of its own record; no base is needed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from prosocial.editing.checkpoints.digests import TensorDigest, combine
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.edits.record import EditRecord
+from prosocial.editing.errors import ArtefactError
 from prosocial.editing.files import sha256_file
 
+from ..signing.envelope import BrokenSignature
+from ..signing.keys import TrustedKey
+from ..signing.model_signature import SIGNATURE_FILE, FolderDigest, check_signature
 from .document import LevelAudit
 from .verdicts import Verdict
 
 LEVEL: Final = 1
 TITLE = "digests of the edit record"
+SIGNATURE_TITLE = "signature over all files"
+
+
+def check_signer(folder: Path, keys: Sequence[TrustedKey]) -> LevelAudit:
+    """Hold a folder against its signature; one without a signature is nobody's, and of that nothing can be said."""
+    if not (folder / SIGNATURE_FILE).is_file():
+        verdict, reason = Verdict.CANNOT_SAY, f"there is no {SIGNATURE_FILE}: nobody vouches for these files"
+    else:
+        try:
+            found = FolderDigest.of(folder)
+            signer = check_signature(folder, found, keys)
+            verdict, reason = Verdict.CONFIRMED, f"{len(found.files)} files as signed with {signer.name}"
+        except (BrokenSignature, ArtefactError) as broken:
+            verdict, reason = Verdict.REFUTED, str(broken)
+    return LevelAudit(level=LEVEL, title=SIGNATURE_TITLE, verdict=verdict, reasons=(reason,))
 
 
 def check_digests(checkpoint: Checkpoint, record: EditRecord, digests: Mapping[str, TensorDigest]) -> LevelAudit:

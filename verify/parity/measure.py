@@ -13,11 +13,11 @@ from ..statistics.interval import scientific
 from ..statistics.proportions import clopper_pearson
 from .batches import equal_length_batches, rows_in_memory
 from .divergence import Divergence, Ties, divergence, top_margin
+from .document import SCHEMA
 from .engines import ParityEngine, ScoredReply, StepOutputs
 from .gates import GateResult, ParityGates, Verdict, worst
 from .judging import GreedyComparison, bands, judge, percentile
 
-SCHEMA = "prosocial.parity_report/2"
 UNJUDGED = Ties(0.0, 0.0)  # the bands are known once everything is measured
 LISTED = 50  # flips and divergences in the JSON; the counts are of all
 PERCENTILES = (("median", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99_9", 99.9), ("max", 100.0))
@@ -33,6 +33,9 @@ class ParityReport:
         divergences: by prompt, position by position (teacher forced on the reference's reply).
         greedy: one comparison per prompt.
         safe_set_sizes_differ: positions at which the engines report different sizes.
+        subject: digests of what was compared: `manifest_sha256` of the bundle, `reference_fingerprint` of the weights,
+            `prompts_sha256` of the
+            token ids; empty for engines that nobody named.
         ties: the bands that flips were judged by. are_ties_measured: whether they follow from this measurement.
     """
 
@@ -44,6 +47,7 @@ class ParityReport:
     safe_set_sizes_differ: int
     ties: Ties = field(default_factory=lambda: ParityGates().ties(logit_noise=0.0, risk_noise=0.0))
     are_ties_measured: bool = False
+    subject: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:
@@ -68,6 +72,7 @@ class ParityReport:
             "schema": SCHEMA,
             "reference": self.reference,
             "bundle": self.bundle,
+            "subject": dict(self.subject),
             "verdict": str(self.verdict),
             "gates": [result.to_json() for result in self.gates],
             "n_prompts": len(self.divergences),

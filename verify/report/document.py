@@ -9,7 +9,7 @@ from prosocial.editing.errors import ArtefactError
 from prosocial.editing.files import storage_errors, write_json
 
 from ..comparison import ComparisonReport
-from ..parity.measure import SCHEMA as PARITY_SCHEMA
+from ..parity.document import SCHEMA as PARITY_SCHEMA
 from ..parity.measure import ParityReport
 from ..preferences import PreferenceEffect
 from .headline import headline

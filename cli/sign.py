@@ -1,0 +1,67 @@
+"""The commands of the signed chain: sign, check-signature."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+EXIT_CODES = {"pass": 0, "fail": 1, "cannot say": 3}
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def sign(
+    folder: Annotated[Path, typer.Argument(help="A checkpoint, vector, steered folder or bundle.")],
+    key: Annotated[Path, typer.Option(help="Your private key: EC P-256 in PEM (encrypted: PROSOCIAL_KEY_PASSWORD).")],
+    parity: Annotated[Path | None, typer.Option(help="The JSON of `prosocial verify --json`, to be stated.")] = None,
+    audit: Annotated[Path | None, typer.Option(help="The JSON of `prosocial audit --json`, to be stated.")] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Sign changed files anew; old statements are deleted.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Sign a folder's files, the edit or export in it, and verification results (OpenSSF model signing, in-toto)."""
+    from prosocial.verify.signing.keys import SigningKey
+    from prosocial.verify.signing.sealing import sign_folder
+
+    given = {"parity": parity, "audit": audit}
+    reports = {name: path for name, path in given.items() if path is not None}
+    signer = SigningKey.read(key)
+    written = sign_folder(folder, signer, reports=reports, again=again)
+    if as_json:
+        typer.echo(json.dumps({"folder": folder.name, "written": written, "key": signer.public.hint}))
+    else:
+        typer.echo(f"signed {folder} with key {signer.public.hint[:16]}: {', '.join(written)}")
+
+
+def check_signature(
+    folder: Annotated[Path, typer.Argument(help="The signed folder.")],
+    key: Annotated[list[Path], typer.Option(help="A public key that you trust, in PEM (repeat it for several).")],
+    base: Annotated[Path | None, typer.Option(help="What was edited, to compare with the record.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="What a bundle was exported from, itself signed.")] = None,
+    allow_missing: Annotated[
+        list[str] | None, typer.Option(help="A link that may be missing: edit, export, parity or audit (repeat it).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Walk the signed chain: base, edit, checkpoint, bundle, parity, audit; say which link is missing or broken.
+
+    Exit code: 0 all links valid, 1 one is broken, 3 one is missing or states no verdict.
+    """
+    from prosocial.verify.signing.chain import check_chain
+    from prosocial.verify.signing.keys import TrustedKey
+    from prosocial.verify.signing.terminal import print_chain
+
+    report = check_chain(
+        folder,
+        keys=[TrustedKey.read(path) for path in key],
+        base=base,
+        checkpoint=checkpoint,
+        allow_missing=allow_missing or (),
+    )
+    if as_json:
+        typer.echo(json.dumps(report.to_json(), ensure_ascii=False))
+    else:
+        print_chain(report, Console())
+    raise typer.Exit(EXIT_CODES[report.verdict])

@@ -1,0 +1,426 @@
+"""Whatever is done to what was signed: a clear verdict that names the link, and never a pass."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prosocial.editing.checkpoints.digests import combine, digest_tensor
+from prosocial.editing.checkpoints.folder import Checkpoint
+from prosocial.editing.errors import ArtefactError
+from prosocial.editing.files import read_json
+from prosocial.export import write_manifest
+from prosocial.verify import verify_bundle
+from prosocial.verify.signing import SigningKey, sign_folder
+from prosocial.verify.signing.envelope import seal, unverified
+
+from .signing_helpers import (
+    Json,
+    chain,
+    change_json,
+    change_payload,
+    flip_last_byte,
+    make_edited,
+    make_key,
+    sign_payload,
+)
+
+Attack = Callable[[Path, Path], Any]  # on a copy of the folder, in the world of keys and originals
+EDIT, AUDIT, PARITY, EXPORT = (f"signatures/{name}.intoto.json" for name in ("edit", "audit", "parity", "export"))
+SIGNATURE = "model.sig"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, bundle_folder: Path, steered_folder: Path) -> Path:
+    """Keys; a signed edit `out` with an audit, another one `second`; a signed bundle with parity."""
+    folder = tmp_path_factory.mktemp("signed")
+    own = make_key(folder, "own")
+    make_key(folder, "other")
+    make_edited(folder, own)
+    shutil.copytree(folder / "out", folder / "second")
+    change_json(folder / "second" / "generation_config.json", lambda config: config.update(max_length=9))
+    sign_folder(folder / "second", SigningKey.read(own), reports={"audit": folder / "audit.json"}, again=True)
+    report = verify_bundle(bundle_folder, reference=steered_folder, max_new_tokens=2)
+    (folder / "parity.json").write_text(json.dumps(report.to_json()))
+    shutil.copytree(bundle_folder, folder / "bundle")
+    sign_folder(folder / "bundle", SigningKey.read(own), reports={"parity": folder / "parity.json"})
+    return folder
+
+
+def delete(name: str) -> Attack:
+    return lambda folder, world: (folder / name).unlink()
+
+
+def flip(name: str) -> Attack:
+    return lambda folder, world: flip_last_byte(folder / name)
+
+
+def write(name: str, text: str) -> Attack:
+    return lambda folder, world: (folder / name).write_text(text)
+
+
+def from_another(name: str, other: str = "second") -> Attack:
+    return lambda folder, world: shutil.copy(world / other / name, folder / name)
+
+
+def forged(name: str, change: Callable[[Json], Any]) -> Attack:
+    """Change what a statement says, and leave its signature."""
+    return lambda folder, world: change_payload(folder / name, change)
+
+
+def signed(name: str, change: Callable[[Json], Any], key: str = "own") -> Attack:
+    """Change what a statement says, and sign it: with `own`, what only the publisher could do."""
+    return lambda folder, world: sign_payload(folder / name, world / f"{key}.pem", change)
+
+
+def envelope(name: str, change: Callable[[Json], Any]) -> Attack:
+    return lambda folder, world: change_json(folder / name, change)
+
+
+def leave_out_the_weights(said: Json) -> None:
+    said["predicate"]["serialization"]["ignore_paths"].append("model.safetensors")
+    resources = said["predicate"]["resources"]
+    said["predicate"]["resources"] = [each for each in resources if each["name"] != "model.safetensors"]
+
+
+def list_a_file_twice(said: Json) -> None:
+    said["predicate"]["resources"].append(said["predicate"]["resources"][0])
+
+
+def sign_everything_as_another(folder: Path, world: Path) -> None:
+    sign_folder(folder, SigningKey.read(world / "other.pem"), reports={"audit": world / "audit.json"}, again=True)
+
+
+def another_edit_with_right_digests(folder: Path, world: Path) -> None:
+    """Change a weight and every digest that speaks of it, and sign the files; the edit was stated of other weights."""
+    flip_last_byte(folder / "model.safetensors")
+    digests = {name: digest_tensor(tensor) for name, tensor in Checkpoint.open(folder).tensors.items()}
+
+    def correct(record: Json) -> None:
+        for name, digest in digests.items():
+            record["result"]["tensors"][name]["blake3"] = digest.blake3
+        record["result"]["fingerprint"] = combine(digests.values())
+
+    change_json(folder / "edit_record.json", correct)
+    kept = {name: (folder / name).read_bytes() for name in (EDIT, AUDIT)}
+    sign_folder(folder, SigningKey.read(world / "own.pem"), again=True)
+    for name, raw in kept.items():
+        (folder / name).write_bytes(raw)
+
+
+def result_of_another_verdict(name: str, verdict: str) -> Attack:
+    """Sign a result again after the report said something else."""
+
+    def attack(folder: Path, world: Path) -> None:
+        report = read_json(folder / "signatures" / f"{name}.json") | {"verdict": verdict}
+        for test in report.get("gates", report.get("levels")):
+            test["verdict"] = verdict
+        (world / "changed.json").write_text(json.dumps(report))
+        sign_folder(folder, SigningKey.read(world / "own.pem"), reports={name: world / "changed.json"})
+
+    return attack
+
+
+def statement_in_the_place_of_the_signature(folder: Path, world: Path) -> None:
+    seal(folder / SIGNATURE, unverified(folder / EDIT), SigningKey.read(world / "own.pem"))
+
+
+def manifest_that_does_not_match(folder: Path, world: Path) -> None:
+    """A file is not listed, and everything is signed over that."""
+    manifest = read_json(folder / "manifest.json")
+    manifest["files"].pop("genai_config.json")
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    kept = (folder / EXPORT).read_bytes()
+    (folder / SIGNATURE).unlink()
+    (folder / EXPORT).unlink()
+    with pytest.raises(ArtefactError, match="list every file"):
+        sign_folder(folder, SigningKey.read(world / "own.pem"))
+    (folder / EXPORT).write_bytes(kept)
+    from_another(SIGNATURE, "bundle")(folder, world)
+
+
+def manifest_written_again(folder: Path, world: Path) -> None:
+    flip_last_byte(folder / "model.onnx.data")
+    manifest = read_json(folder / "manifest.json")
+    write_manifest(folder, facts={key: value for key, value in manifest.items() if key not in ("files", "schema")})
+
+
+# What is done, to which folder, the link that tells it, its state, and words that name it.
+ATTACKS: dict[str, tuple[Attack, str, str, str, str]] = {
+    "a weight changed": (flip("model.safetensors"), "out", "signature", "broken", "model.safetensors was changed"),
+    "a config changed": (flip("config.json"), "out", "signature", "broken", "config.json was changed"),
+    "a file added": (write("tokenizer.json", "{}"), "out", "signature", "broken", "tokenizer.json was not signed"),
+    "a hidden file added": (write(".extra", ""), "out", "signature", "broken", ".extra was not signed"),
+    "a file removed": (
+        delete("generation_config.json"),
+        "out",
+        "signature",
+        "broken",
+        "generation_config.json is missing",
+    ),
+    "the signature stripped": (delete(SIGNATURE), "out", "signature", "missing", "nobody vouches"),
+    "the signature empty": (write(SIGNATURE, ""), "out", "signature", "broken", "one signature"),
+    "the signature a list": (write(SIGNATURE, "[]"), "out", "signature", "broken", "one signature"),
+    "the signature nested without end": (write(SIGNATURE, "[" * 9000), "out", "signature", "broken", "one signature"),
+    "the signature of another folder": (
+        from_another(SIGNATURE),
+        "out",
+        "signature",
+        "broken",
+        "config.json was changed",
+    ),
+    "a signature by nobody": (
+        envelope(SIGNATURE, lambda e: e["dsseEnvelope"].update(signatures=[])),
+        "out",
+        "signature",
+        "broken",
+        "one signature",
+    ),
+    "two signatures": (
+        envelope(SIGNATURE, lambda e: e["dsseEnvelope"].update(signatures=2 * e["dsseEnvelope"]["signatures"])),
+        "out",
+        "signature",
+        "broken",
+        "one signature",
+    ),
+    "no base64": (
+        envelope(SIGNATURE, lambda e: e["dsseEnvelope"].update(payload="%%")),
+        "out",
+        "signature",
+        "broken",
+        "one signature",
+    ),
+    "another payload type": (
+        envelope(SIGNATURE, lambda e: e["dsseEnvelope"].update(payloadType="text/plain")),
+        "out",
+        "signature",
+        "broken",
+        "in-toto",
+    ),
+    "digests forged": (
+        forged(SIGNATURE, lambda said: said["predicate"]["resources"][0].update(digest="0" * 64)),
+        "out",
+        "signature",
+        "broken",
+        "none of the 1 trusted",
+    ),
+    "everything signed by another": (sign_everything_as_another, "out", "signature", "broken", "none of the 1 trusted"),
+    "the root digest of another folder": (
+        signed(SIGNATURE, lambda said: said["subject"][0]["digest"].update(sha256="0" * 64)),
+        "out",
+        "signature",
+        "broken",
+        "do not make the one",
+    ),
+    "the weights left out of the signature": (
+        signed(SIGNATURE, leave_out_the_weights),
+        "out",
+        "signature",
+        "broken",
+        "do not make the one",
+    ),
+    "a file listed twice": (signed(SIGNATURE, list_a_file_twice), "out", "signature", "broken", "do not make the one"),
+    "another predicate": (
+        signed(SIGNATURE, lambda said: said.update(predicateType="other")),
+        "out",
+        "signature",
+        "broken",
+        "should sign files by SHA-256",
+    ),
+    "shards instead of files": (
+        signed(SIGNATURE, lambda said: said["predicate"]["serialization"].update(method="shards")),
+        "out",
+        "signature",
+        "broken",
+        "should sign files by SHA-256",
+    ),
+    "a statement as the signature": (
+        statement_in_the_place_of_the_signature,
+        "out",
+        "signature",
+        "broken",
+        "model signing v1.0",
+    ),
+    "the edit's statement stripped": (delete(EDIT), "out", "edit", "missing", "there is no signatures/edit"),
+    "the edit's statement of another folder": (from_another(EDIT), "out", "edit", "broken", "states another subject"),
+    "the edit's base forged": (
+        forged(EDIT, lambda said: said["predicate"]["buildDefinition"].update(resolvedDependencies=[])),
+        "out",
+        "edit",
+        "broken",
+        "none of the 1 trusted",
+    ),
+    "the edit stated by another": (
+        signed(EDIT, lambda said: None, "other"),
+        "out",
+        "edit",
+        "broken",
+        "none of the 1 trusted",
+    ),
+    "another coefficient stated": (
+        signed(
+            EDIT,
+            lambda said: said["predicate"]["buildDefinition"]["externalParameters"]["terms"][0].update(
+                coefficients={"0.5": "0x1p-1"}
+            ),
+        ),
+        "out",
+        "edit",
+        "broken",
+        "terms[0].coefficients",
+    ),
+    "the audit in the place of the edit": (
+        lambda folder, world: shutil.copy(folder / AUDIT, folder / EDIT),
+        "out",
+        "edit",
+        "broken",
+        "states another",
+    ),
+    "the record changed": (
+        envelope("edit_record.json", lambda record: record["base"].update(fingerprint="0" * 64)),
+        "out",
+        "edit",
+        "broken",
+        "states another predicate",
+    ),
+    "another edit with right digests": (another_edit_with_right_digests, "out", "edit", "broken", "states another"),
+    "the record no record": (write("edit_record.json", "{}"), "out", "edit", "broken", "should carry schema"),
+    "the audit stripped": (delete(AUDIT), "out", "audit", "missing", "there is no signatures/audit"),
+    "the audit's report changed": (
+        envelope("signatures/audit.json", lambda report: report.update(base="other")),
+        "out",
+        "audit",
+        "broken",
+        "configuration[0].digest",
+    ),
+    "the audit's report stripped": (delete("signatures/audit.json"), "out", "audit", "broken", "there is none"),
+    "the audit of other weights": (
+        envelope("signatures/audit.json", lambda report: report.update(fingerprint="0" * 64)),
+        "out",
+        "audit",
+        "broken",
+        "should be about this folder",
+    ),
+    "an audit that refutes": (
+        result_of_another_verdict("audit", "refuted"),
+        "out",
+        "audit",
+        "broken",
+        "signed result is FAILED",
+    ),
+    "an audit that cannot say": (
+        result_of_another_verdict("audit", "cannot say"),
+        "out",
+        "audit",
+        "doubtful",
+        "signed result is WARNED",
+    ),
+    "weights in the bundle changed": (
+        flip("model.onnx.data"),
+        "bundle",
+        "signature",
+        "broken",
+        "model.onnx.data was changed",
+    ),
+    "the bundle's data cut short": (
+        lambda folder, world: (folder / "model.onnx.data").write_bytes(b"x"),
+        "bundle",
+        "export",
+        "broken",
+        "model.onnx.data differs",
+    ),
+    "weights changed and the manifest made to fit": (
+        manifest_written_again,
+        "bundle",
+        "parity",
+        "broken",
+        "bundle's manifest",
+    ),
+    "a manifest that does not match": (
+        manifest_that_does_not_match,
+        "bundle",
+        "export",
+        "broken",
+        "genai_config.json differs",
+    ),
+    "the decoding config changed": (
+        envelope("decoding.json", lambda config: config.update(harm_threshold=1.0)),
+        "bundle",
+        "export",
+        "broken",
+        "decoding.json differs",
+    ),
+    "the template changed": (
+        flip("chat_template.jinja"),
+        "bundle",
+        "signature",
+        "broken",
+        "chat_template.jinja was changed",
+    ),
+    "parity stripped": (delete(PARITY), "bundle", "parity", "missing", "there is no signatures/parity"),
+    "parity stated by another": (
+        signed(PARITY, lambda said: None, "other"),
+        "bundle",
+        "parity",
+        "broken",
+        "none of the 1 trusted",
+    ),
+    "a parity that fails": (
+        result_of_another_verdict("parity", "fail"),
+        "bundle",
+        "parity",
+        "broken",
+        "signed result is FAILED",
+    ),
+    "a parity that is ambiguous": (
+        result_of_another_verdict("parity", "ambiguous"),
+        "bundle",
+        "parity",
+        "doubtful",
+        "signed result is WARNED",
+    ),
+    "a failing parity stated as passed": (
+        envelope("signatures/parity.json", lambda report: report.update(verdict="pass", gates=[])),
+        "bundle",
+        "parity",
+        "broken",
+        "states another predicate",
+    ),
+    "the weights that were exported forged": (
+        signed(EXPORT, lambda said: said["predicate"]["buildDefinition"].update(resolvedDependencies=[])),
+        "bundle",
+        "export",
+        "broken",
+        "resolvedDependencies",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_is_told_by_its_link(name: str, world: Path, tmp_path: Path) -> None:
+    attack, kind, link, state, told = ATTACKS[name]
+    folder = Path(shutil.copytree(world / kind, tmp_path / kind))
+    assert chain(folder, world).verdict == "pass"  # the control
+    attack(folder, world)
+    report = chain(folder, world)
+    found = {each.name: each for each in report.links}[link]
+    assert (str(found.state), told in found.told) == (state, True), found
+    assert report.verdict == ("fail" if "broken" in {each.state for each in report.links} else "cannot say")
+    assert "\n" not in found.told
+
+
+def test_a_folder_linked_into_a_model_is_refused(world: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(world / "out", tmp_path / "out"))
+    (folder / "more").symlink_to(world)
+    with pytest.raises(ArtefactError, match="more links to another folder"):
+        chain(folder, world)
+
+
+def test_another_base_or_checkpoint_breaks_the_chain(world: Path) -> None:
+    for folder, given in (("out", {"base": world / "second"}), ("bundle", {"checkpoint": world / "out"})):
+        report = chain(world / folder, world, **given)
+        assert (report.verdict, str(report.links[0].state)) == ("fail", "broken")
+        assert "should have fingerprint" in report.links[0].told

@@ -1,0 +1,34 @@
+"""A bundle's graph with more outputs than it was written with: changed in memory, its files stay as they are."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prosocial.export.session import ERRORS_ONLY, import_runtime
+
+FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
+
+
+def open_graph(graph: bytes, folder: Path) -> Any:
+    """Return an ONNX Runtime session, on the CPU, of a serialised graph whose weights lie in a bundle's folder."""
+    runtime = import_runtime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    options.add_session_config_entry(FOLDER_OF_WEIGHTS, str(folder.resolve()))
+    return runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def feed(session: Any, ids: Sequence[int]) -> dict[str, "np.ndarray[Any, np.dtype[Any]]"]:
+    """Return the inputs of one pass over tokens without a past; the cache has no room, so it is not shared."""
+    tokens = np.array([list(ids)], dtype=np.int64)
+    given = {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "position_ids": np.arange(len(ids))[None]}
+    past = [value for value in session.get_inputs() if value.name.startswith("past_")]
+    return given | {value.name: _empty(value) for value in past}
+
+
+def _empty(value: Any) -> "np.ndarray[Any, np.dtype[Any]]":
+    """A cache without tokens, for one row."""
+    _, n_heads, _, head_size = value.shape
+    return np.zeros((1, n_heads, 0, head_size), np.float16 if value.type == "tensor(float16)" else np.float32)
