@@ -35,9 +35,9 @@ def audit(
     By the digests of its edit record; with --base and --vector, by doing the edit again; without a record, by
     recovering the coefficients from the weights. Exit code: 0 confirmed, 1 refuted, 3 cannot say.
     """
+    from prosocial.export.signing.keys import TrustedKey
     from prosocial.verify.audit.auditing import audit_model
     from prosocial.verify.audit.terminal import print_audit
-    from prosocial.verify.signing.keys import TrustedKey
 
     folders = resolve_model(model), None if base is None else resolve_model(base)
     with byte_progress("audit", visible=not as_json) as progress:

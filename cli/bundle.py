@@ -19,7 +19,6 @@ from .reply_options import (
     Provider,
     ProviderName,
     RepetitionPenalty,
-    SafetyConfigName,
     Seed,
     Stop,
     Temperature,
@@ -32,6 +31,7 @@ from .reply_options import (
     sampling_of,
     steering_of,
 )
+from .safety_options import Log, LogHead, LogKey, RequestLog, SafetyConfigName, Trust
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -96,6 +96,7 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="What the user says; - reads it from standard input.")],
     prefer: Prefer = None,
     safety_config: SafetyConfigName = "",
+    trust: Trust = None,
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -109,11 +110,15 @@ def generate(
     ] = False,
     provider: Provider = ProviderName.CPU,
     threads: Threads = None,
+    log: Log = None,
+    log_key: LogKey = None,
+    log_head: LogHead = None,
     as_json: Json = False,
 ) -> None:
     """Reply to one prompt; standard error says what the gate enforced."""
+    requests = RequestLog.open(log, log_key, log_head)
     opened = open_bundle(bundle, provider, threads)
-    steering = steering_of(opened, prefer, safety_config)
+    steering = steering_of(opened, prefer, safety_config, trust or (), requests)
     text = sys.stdin.read() if prompt == "-" else prompt
     messages: list[Message] = [{"role": "user", "content": text}]
     reply = opened.generate(
@@ -132,6 +137,7 @@ def generate(
         max_new_tokens=max_new_tokens,
         log_probabilities=log_probabilities,
     )[0]
+    requests.request(opened, steering, messages, reply)
     if as_json:
         enforced = enforced_by(opened, steering)
         data = {"reply": asdict(reply), "enforced": enforced and asdict(enforced)}

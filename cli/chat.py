@@ -1,7 +1,8 @@
 """`prosocial chat`: a conversation in a terminal, with what binds it in a panel; from a pipe, one reply per line."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
@@ -21,7 +22,6 @@ from .reply_options import (
     Provider,
     ProviderName,
     RepetitionPenalty,
-    SafetyConfigName,
     Seed,
     Stop,
     Temperature,
@@ -34,10 +34,13 @@ from .reply_options import (
     sampling_of,
     steering_of,
 )
+from .safety_options import Log, LogHead, LogKey, RequestLog, SafetyConfigName, Trust
 
 if TYPE_CHECKING:
     from prosocial.export.bundle import Bundle
     from prosocial.export.draft import GateEvent
+    from prosocial.export.reply import Reply
+    from prosocial.export.steering import Steering
     from prosocial.export.streaming import ReplyStream
 
 BAR_WIDTH = 24
@@ -48,6 +51,7 @@ def chat(
     bundle: BundlePath,
     prefer: Prefer = None,
     safety_config: SafetyConfigName = "",
+    trust: Trust = None,
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -58,8 +62,12 @@ def chat(
     max_new_tokens: MaxNewTokens = None,
     provider: Provider = ProviderName.CPU,
     threads: Threads = None,
+    log: Log = None,
+    log_key: LogKey = None,
+    log_head: LogHead = None,
 ) -> None:
     """Talk with a bundle; in a terminal /help lists the commands, from a pipe every line is a message."""
+    requests = RequestLog.open(log, log_key, log_head)
     opened = open_bundle(bundle, provider, threads, prefix_cache=True)
     sampling = sampling_of(
         opened,
@@ -71,7 +79,7 @@ def chat(
         seed=seed,
     )
     options = {"sampling": sampling, "stop": stop or (), "max_new_tokens": max_new_tokens}
-    talk = Conversation(opened, ",".join(prefer or ()), safety_config, options)
+    talk = Conversation(opened, ",".join(prefer or ()), safety_config, options, trust=trust or (), log=requests)
     if sys.stdin.isatty() and sys.stdout.isatty():
         _talk_in_terminal(talk, Console(highlight=False))
     else:
@@ -83,25 +91,37 @@ class Conversation:
 
     Args:
         bundle: to talk with. preference, safety_config: as on the command line. options: of every reply.
+        trust: whose signed configs to follow. log: of what was heard.
 
     Raises:
         InputError: a preference or a safety config that the bundle does not know.
+        RefusedConfig: a safety config from outside that is not to be followed.
     """
 
-    def __init__(self, bundle: "Bundle", preference: str, safety_config: str, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        bundle: "Bundle",
+        preference: str,
+        safety_config: str,
+        options: Mapping[str, Any],
+        *,
+        trust: Sequence[Path] = (),
+        log: RequestLog | None = None,
+    ) -> None:
         self.bundle, self._options = bundle, options
+        self._trust, self._log = trust, log or RequestLog()
         self._preference, self._safety_config = preference, safety_config
-        self.steering = steering_of(bundle, [preference], safety_config)
+        self.steering = self._steering_of(preference, safety_config)
         self.messages: list[Message] = []
 
     def prefer(self, preference: str) -> None:
         """Change the preference."""
-        self.steering = steering_of(self.bundle, [preference], self._safety_config)
+        self.steering = self._steering_of(preference, self._safety_config)
         self._preference = preference
 
     def use_config(self, name: str) -> None:
         """Change the safety config; what was said stays."""
-        self.steering = steering_of(self.bundle, [self._preference], name)
+        self.steering = self._steering_of(self._preference, name)
         self._safety_config = name
 
     def reset(self) -> None:
@@ -134,9 +154,14 @@ class Conversation:
         key = f"turn {len(messages)}"
         return self.bundle.stream(messages, steering=self.steering, row_key=key, **self._options)
 
-    def heard(self, text: str, reply: str) -> None:
-        """Remember a message and its reply."""
-        self.messages += [{"role": "user", "content": text}, {"role": "assistant", "content": reply}]
+    def heard(self, text: str, reply: "Reply") -> None:
+        """Log and remember a message and its reply."""
+        asked: list[Message] = [*self.messages, {"role": "user", "content": text}]
+        self._log.request(self.bundle, self.steering, asked, reply)
+        self.messages = [*asked, {"role": "assistant", "content": reply.text}]
+
+    def _steering_of(self, preference: str, safety_config: str) -> "Steering":
+        return steering_of(self.bundle, [preference], safety_config, self._trust, self._log)
 
 
 def _talk_through_pipe(talk: Conversation) -> None:
@@ -146,7 +171,7 @@ def _talk_through_pipe(talk: Conversation) -> None:
         for _ in stream:
             pass
         assert stream.reply is not None
-        talk.heard(text, stream.reply.text)
+        talk.heard(text, stream.reply)
         print(stream.reply.text.strip(), flush=True)
         print(gate_line(talk.bundle, talk.steering, stream.reply), file=sys.stderr)
 
@@ -184,7 +209,7 @@ def _show_reply(talk: Conversation, text: str, console: Console) -> None:
         return
     console.print()
     assert stream.reply is not None
-    talk.heard(text, stream.reply.text)
+    talk.heard(text, stream.reply)
     for event in stream.events:
         console.print(event_line(event), style="yellow", markup=False)
     if stream.withdrawn:

@@ -10,6 +10,8 @@ import typer
 
 from prosocial.editing.errors import InputError
 
+from .safety_options import RequestLog, safety_config_of
+
 if TYPE_CHECKING:
     from prosocial.export.bundle import Bundle
     from prosocial.export.reply import Reply
@@ -40,7 +42,6 @@ BundlePath = Annotated[Path, typer.Argument(help="The bundle folder.")]
 Prefer = Annotated[
     list[str] | None, typer.Option(help="Weights by attribute, such as empathy=0.6,helpfulness=0.4 (or repeat it).")
 ]
-SafetyConfigName = Annotated[str, typer.Option("--safety-config", help="Name of a safety config of the bundle.")]
 Temperature = Annotated[
     float | None,
     typer.Option(help="0 takes the most likely token; above 0 the reply is drawn (default: the bundle's)."),
@@ -92,25 +93,32 @@ def open_bundle(folder: Path, provider: ProviderName, threads: int | None, *, pr
     return Bundle.open(folder, provider=provider.value, threads=threads, prefix_cache=prefix_cache)
 
 
-def steering_of(bundle: "Bundle", prefer: Sequence[str] | None, safety_config: str) -> "Steering":
+def steering_of(
+    bundle: "Bundle",
+    prefer: Sequence[str] | None,
+    safety_config: str,
+    trust: Sequence[Path] = (),
+    log: RequestLog | None = None,
+) -> "Steering":
     """Return what a user asks of the rule, checked against the bundle.
+
+    Args:
+        safety_config: a name of the bundle, or the path of a signed file. trust: whose. log: told of a refusal.
 
     Raises:
         InputError: a preference or a safety config that the bundle does not know, or a plain bundle.
+        RefusedConfig: a safety config from outside that is not to be followed.
     """
     from prosocial.export.steering import Steering, control_arrays
 
-    known = bundle.config.safety_configs if bundle.config else {}
-    if safety_config and safety_config not in known and Path(safety_config).exists():
-        raise InputError(
-            f"--safety-config should name a config of this bundle ({', '.join(sorted(known)) or 'it has none'}): "
-            f"{safety_config} is a file, and files are refused until they can be signed"
-        )
-    steering = Steering(preference=parse_preference(",".join(prefer or ())), safety_config=safety_config or None)
-    if bundle.config is None and steering != Steering():
-        raise InputError("a plain bundle cannot be steered: leave --prefer and --safety-config out")
-    if bundle.config is not None:
-        control_arrays(bundle.config, [steering])
+    preference = parse_preference(",".join(prefer or ()))
+    if bundle.config is None:
+        if preference or safety_config:
+            raise InputError("a plain bundle cannot be steered: leave --prefer and --safety-config out")
+        return Steering()
+    chosen = safety_config_of(bundle, safety_config, trust, log or RequestLog())
+    steering = Steering(preference=preference, safety_config=chosen)
+    control_arrays(bundle.config, [steering])
     return steering
 
 
@@ -135,7 +143,7 @@ def enforced_by(bundle: "Bundle", steering: "Steering") -> Enforced | None:
     arrays = control_arrays(config, [steering])
     weights = zip(config.attributes, map(float, arrays.preference[0]), strict=True)
     return Enforced(
-        safety_config=steering.safety_config,
+        safety_config=steering.config_name,
         harm_threshold=round(float(arrays.harm_threshold[0]), 4),
         allowed=[name for name, is_on in zip(config.categories, arrays.allowed[0], strict=True) if is_on],
         preference={name: round(weight, 4) for name, weight in weights if weight > 0},

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .bundle import Bundle as Bundle
     from .bundling import export_bundle as export_bundle
+    from .configs.safety_config import SafetyConfig as SafetyConfig
     from .decoding import DecodingConfig as DecodingConfig
-    from .decoding import SafetyConfig as SafetyConfig
     from .decoding import preference_vector as preference_vector
     from .decoding_loop import generate as generate
     from .draft import GateEvent as GateEvent
@@ -30,7 +30,7 @@ _HOME = {
     "PlainEngine": ".torch_engine",
     "Reply": ".reply",
     "ReplyStream": ".streaming",
-    "SafetyConfig": ".decoding",
+    "SafetyConfig": ".configs.safety_config",
     "Sampling": ".sampling",
     "SteeredEngine": ".torch_engine",
     "SteeredModel": ".steered",

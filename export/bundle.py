@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from prosocial.editing.chat import ChatTokenizer
-from prosocial.editing.errors import ArtefactError
+from prosocial.editing.errors import ArtefactError, InputError
 from prosocial.editing.files import read_json
 from prosocial.editing.protocols import Message
 
+from .configs.authorisation import authorise, graph_digests
+from .configs.authorised import AuthorisedConfig, Clock, utc_now
+from .configs.trust import TrustStore
 from .decoding import DECODING_FILE, DecodingConfig
 from .decoding_loop import generate
 from .manifest import check_manifest
@@ -17,6 +20,7 @@ from .precision import PRECISIONS, Precision
 from .prefix import PrefixCache
 from .reply import Reply
 from .session import GraphEngine, GraphSession, Provider, session_options
+from .steering import Steering
 from .streaming import ReplyStream, stream
 
 KINDS = ("steered", "plain")
@@ -85,11 +89,30 @@ class Bundle:
 
     def generate(self, conversations: Sequence[Sequence[Message]], **options: Any) -> list[Reply]:
         """Reply to conversations; options as for `prosocial.export.generate`."""
+        self._require_own(options.get("steering"))
         return generate(self.engine, self.tokenizer, conversations, **options)
 
     def stream(self, conversation: Sequence[Message], **options: Any) -> ReplyStream:
         """Reply to one conversation piece by piece; options as for `prosocial.export.stream`."""
+        self._require_own(options.get("steering"))
         return stream(self.engine, self.tokenizer, conversation, **options)
+
+    def authorise(self, path: Path, *, trust: TrustStore, clock: Clock = utc_now) -> AuthorisedConfig:
+        """Return a signed safety config from outside, for `Steering.safety_config`.
+
+        Raises:
+            RefusedConfig: it is not to be followed; says why.
+            InputError: a plain bundle, which nothing binds.
+        """
+        if self.config is None:
+            raise InputError(f"{self.folder} is a plain bundle: a safety config would bind nothing in it")
+        return authorise(path, trust=trust, decoding=self.config, manifest=self.manifest, clock=clock)
+
+    def _require_own(self, steering: Steering | Sequence[Steering] | None) -> None:
+        """Refuse a safety config that was let in for another bundle."""
+        for asked in [steering] if isinstance(steering, Steering) else steering or ():
+            if isinstance(asked.safety_config, AuthorisedConfig):
+                asked.safety_config.require_graph(graph_digests(self.manifest))
 
 
 def precision_of(folder: Path, manifest: Mapping[str, Any]) -> Precision:

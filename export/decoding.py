@@ -5,37 +5,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from prosocial.editing.errors import ArtefactError, InputError, UnknownNameError
 from prosocial.editing.files import read_json, write_json
 from prosocial.editing.settings import StrictSettings
 
+from .configs.registry import NEVER_ALLOWED, CategoryRegistry
+from .configs.safety_config import Name, SafetyConfig, Share
 from .phrases import folded
 from .sampling import Sampling
 
 SCHEMA = "prosocial.decoding/1"
 DECODING_FILE = "decoding.json"
-NEVER_ALLOWED = "other"
 REWARD_SCALE_LIMIT = 100.0  # an input beyond it counts as out of range: the gate closes
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-class SafetyConfig(StrictSettings):
-    """A safety config (CoSA, arXiv 2410.08968): text for the system prompt, and what the gate and head do with it.
-
-    Attributes:
-        text: the system message; may be empty.
-        allowed: harm categories that the gate lets through.
-        threshold: the risk in [0, 1] up to which a token is safe; None: the default of the decoding config.
-        preference: weights by attribute; None: the default of the decoding config.
-    """
-
-    text: str = ""
-    allowed: list[str] = Field(default_factory=list)
-    threshold: Share | None = None
-    preference: dict[str, float] | None = None
 
 
 class ReplySettings(StrictSettings):
@@ -73,6 +56,7 @@ class DecodingConfig(ReplySettings):
 
     Attributes:
         attributes: names of the k attributes of the head, in order. categories: of the C harm categories of the gate.
+        category_definitions: what categories mean; signatures over configs from outside cover it.
         plausible_k: K, candidates per token. beta: > 0; the shift is multiplied by `reward_scale / beta`.
         harm_threshold: default tau. threshold_ceiling: the highest tau that any input gets.
         allowed: categories let through by default. allowed_ceiling: by category, whether an input may allow it
@@ -86,6 +70,7 @@ class DecodingConfig(ReplySettings):
     schema_: Literal["prosocial.decoding/1"] = Field(default="prosocial.decoding/1", alias="schema")
     attributes: list[Name] = Field(min_length=1)
     categories: list[Name] = Field(min_length=1)
+    category_definitions: dict[Name, str] = Field(default_factory=dict)
     plausible_k: int = Field(default=128, ge=1)
     beta: float = Field(default=1.0, gt=0.0)
     reward_scale: float = Field(default=1.0, ge=0.0, le=REWARD_SCALE_LIMIT)
@@ -104,19 +89,36 @@ class DecodingConfig(ReplySettings):
         for kind, names in (("attributes", self.attributes), ("categories", self.categories)):
             if len(set(names)) != len(names):
                 raise ValueError(f"{kind} should be distinct, found {names}")
-        unknown = sorted(set(self.allowed_ceiling) - set(self.categories))
-        if unknown:
-            raise ValueError(f"allowed_ceiling should name categories of {self.categories}, found {unknown}")
+        for kind, named in (
+            ("allowed_ceiling", self.allowed_ceiling),
+            ("category_definitions", self.category_definitions),
+        ):
+            unknown = sorted(set(named) - set(self.categories))
+            if unknown:
+                raise ValueError(f"{kind} should name categories of {self.categories}, found {unknown}")
         if self.allowed_ceiling.get(NEVER_ALLOWED):
             raise ValueError(f"allowed_ceiling should leave {NEVER_ALLOWED!r} closed: it is never allowed")
         self.preference_vector(self.preference)
         self.allowed_mask(self.allowed)
         self.check_threshold(self.harm_threshold)
         for config in self.safety_configs.values():
-            self.preference_vector(config.preference)
-            self.allowed_mask(config.allowed)
-            self.check_threshold(config.threshold)
+            self.require_config(config)
         return self
+
+    @property
+    def category_registry(self) -> CategoryRegistry:
+        """The categories with what they mean."""
+        return CategoryRegistry({name: self.category_definitions.get(name, "") for name in self.categories})
+
+    def require_config(self, config: SafetyConfig) -> None:
+        """Check that a safety config lies under the ceilings and names what exists.
+
+        Raises:
+            InputError: it does not; says what.
+        """
+        self.preference_vector(config.preference)
+        self.allowed_mask(config.allowed)
+        self.check_threshold(config.threshold)
 
     def preference_vector(self, weights: Mapping[str, float] | None) -> list[float]:
         """Return the preference [k] on the simplex; None: the default.

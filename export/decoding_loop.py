@@ -23,7 +23,7 @@ from .engine import Decision, Engine
 from .reply import Reply, error_reply, finished_reply
 from .requests import DraftMaker, OnError, ReplyOptions, Request, asked_settings, encode_request
 from .sampling import Sampler
-from .steering import ControlArrays, Steering, control_arrays, one_per_row
+from .steering import ControlArrays, Steering, control_arrays, fallback_of, one_per_row
 
 T = TypeVar("T")
 
@@ -80,9 +80,11 @@ def generate(
         engine, control_arrays(engine.config, asked) if engine.config else None, Sampler(settings.sampling, keys)
     )
     loop.run([row for row in drafts if isinstance(row, ReplyDraft)], batch_size)
+    finish = partial(finished_reply, config=engine.config, tokenizer=tokenizer)
+    fallbacks = [fallback_of(engine.config, steering) for steering in asked]
     return [
-        row if isinstance(row, Reply) else _or_error(on_error, partial(finished_reply, row, engine.config, tokenizer))
-        for row in drafts
+        row if isinstance(row, Reply) else _or_error(on_error, partial(finish, row, fallback=fallback))
+        for row, fallback in zip(drafts, fallbacks, strict=True)
     ]
 
 

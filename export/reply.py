@@ -43,8 +43,8 @@ def error_reply(error: InputError) -> Reply:
     return Reply("", (), "error", error=" ".join(str(error).split()))
 
 
-def finished_reply(row: ReplyDraft, config: DecodingConfig | None, tokenizer: ChatTokenizer) -> Reply:
-    """Return the reply of a finished draft.
+def finished_reply(row: ReplyDraft, config: DecodingConfig | None, tokenizer: ChatTokenizer, *, fallback: str) -> Reply:
+    """Return the reply of a finished draft, or `fallback` where it finished so.
 
     Raises:
         InputError: a model without a gate ran out of finite logits.
@@ -58,6 +58,6 @@ def finished_reply(row: ReplyDraft, config: DecodingConfig | None, tokenizer: Ch
         if finish == "fallback":
             raise InputError("the model gave no finite logit for a next token: its weights are broken")
         return Reply(text, tokens, finish, events, log_probabilities=kept)
-    text = config.fallback if finish == "fallback" else text
+    text = fallback if finish == "fallback" else text
     risk = {} if row.risk is None else dict(zip(config.categories, map(float, row.risk), strict=True))
     return Reply(text, tokens, finish, events, row.min_safe_set_size, risk, kept)

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from prosocial.editing.errors import InputError
 from prosocial.editing.protocols import Message
 
+from .configs.authorised import AuthorisedConfig
+from .configs.safety_config import SafetyConfig
 from .decoding import REWARD_SCALE_LIMIT, DecodingConfig
 
 Floats = NDArray[np.float32]
@@ -23,14 +25,20 @@ class Steering:
 
     Attributes:
         preference: weights by attribute. allowed: harm categories to let through. harm_threshold: tau.
-        reward_scale: factor of the shift in [0, 100]. safety_config: name of a config in `decoding.json`.
+        reward_scale: factor of the shift in [0, 100].
+        safety_config: name of a config in `decoding.json`, or one from outside that `authorise` let in.
     """
 
     preference: Mapping[str, float] | None = None
     allowed: Sequence[str] | None = None
     harm_threshold: float | None = None
     reward_scale: float | None = None
-    safety_config: str | None = None
+    safety_config: str | AuthorisedConfig | None = None
+
+    @property
+    def config_name(self) -> str | None:
+        """The name of the safety config."""
+        return self.safety_config.name if isinstance(self.safety_config, AuthorisedConfig) else self.safety_config
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,7 @@ def control_arrays(config: DecodingConfig, requests: Sequence[Steering]) -> Cont
     Raises:
         UnknownNameError: an attribute, a harm category or a safety config that does not exist.
         InputError: a weight, threshold or scale out of range, or a category that the ceiling keeps shut.
+        RefusedConfig: a config from outside that is for other categories.
     """
     resolved = [_resolved(config, request) for request in requests]
     scales = [config.reward_scale if item.reward_scale is None else item.reward_scale for item in resolved]
@@ -82,14 +91,37 @@ def control_arrays(config: DecodingConfig, requests: Sequence[Steering]) -> Cont
 
 
 def with_safety_text(config: DecodingConfig, request: Steering, messages: Sequence[Message]) -> list[Message]:
-    """Return the conversation with the safety config's text as system message, before the text of one that is there."""
-    text = config.safety_config(request.safety_config).text if request.safety_config else ""
+    """Return the conversation with the safety config's text as system message, before the text of one that is there.
+
+    Raises:
+        UnknownNameError: the bundle has no config of that name.
+        RefusedConfig: a config from outside that does not hold now, or is for other categories.
+    """
+    if isinstance(request.safety_config, AuthorisedConfig):
+        request.safety_config.require_time()
+    asked = _named(config, request)
+    text = asked.system_message if asked else ""
     if not text:
         return list(messages)
     if messages and messages[0].get("role") == "system":
         own = messages[0].get("content", "")
         return [{"role": "system", "content": f"{text}\n\n{own}"}, *messages[1:]]
     return [{"role": "system", "content": text}, *messages]
+
+
+def fallback_of(config: DecodingConfig | None, request: Steering) -> str:
+    """Return the reply where no safe continuation was found; the request was checked before it was answered."""
+    asked = _named(config, request) if config else None
+    default = config.fallback if config else ""
+    return default if asked is None or asked.fallback is None else asked.fallback
+
+
+def _named(config: DecodingConfig, request: Steering) -> SafetyConfig | None:
+    asked = request.safety_config
+    if isinstance(asked, AuthorisedConfig):
+        asked.require_categories(config.category_registry.digest)
+        return asked.config
+    return config.safety_config(asked) if asked else None
 
 
 def one_per_row(steering: Steering | Sequence[Steering] | None, n_rows: int) -> list[Steering]:
@@ -106,9 +138,9 @@ def one_per_row(steering: Steering | Sequence[Steering] | None, n_rows: int) -> 
 
 
 def _resolved(config: DecodingConfig, request: Steering) -> Steering:
-    if request.safety_config is None:
+    named = _named(config, request)
+    if named is None:
         return request
-    named = config.safety_config(request.safety_config)
     return Steering(
         preference=named.preference if request.preference is None else request.preference,
         allowed=named.allowed if request.allowed is None else request.allowed,

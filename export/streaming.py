@@ -19,7 +19,7 @@ from .reply import Reply, finished_reply
 from .reply_text import INCOMPLETE
 from .requests import DraftMaker, ReplyOptions, Request, asked_settings, encode_request
 from .sampling import Sampler
-from .steering import Steering, control_arrays
+from .steering import Steering, control_arrays, fallback_of
 
 FIRST_ROW = "0"  # the key of the first conversation of `generate`
 
@@ -39,9 +39,9 @@ class ReplyStream(Iterator[str]):
     take it off the screen.
     """
 
-    def __init__(self, engine: Engine, tokenizer: ChatTokenizer, row: ReplyDraft, loop: Loop) -> None:
-        self._row, self._shown = row, _Shown()
-        self._pieces = _pieces(engine, tokenizer, row, loop, self._shown)  # knows nothing of self: no reference cycle
+    def __init__(self, engine: Engine, tokenizer: ChatTokenizer, row: ReplyDraft, loop: Loop, *, fallback: str) -> None:
+        self._row, self._shown = row, _Shown()  # the pieces know nothing of self: no reference cycle
+        self._pieces = _pieces(engine, tokenizer, row, loop, self._shown, fallback)
 
     def __iter__(self) -> Self:
         return self
@@ -90,11 +90,12 @@ def stream(
     scores = options.get("log_probabilities", False)
     row = DraftMaker(engine, tokenizer, settings, log_probabilities=scores, reads_text=True).draft(0, prompt)
     controls = control_arrays(engine.config, [request.steering]) if engine.config else None
-    return ReplyStream(engine, tokenizer, row, Loop(engine, controls, Sampler(settings.sampling, [row_key])))
+    loop = Loop(engine, controls, Sampler(settings.sampling, [row_key]))
+    return ReplyStream(engine, tokenizer, row, loop, fallback=fallback_of(engine.config, request.steering))
 
 
 def _pieces(
-    engine: Engine, tokenizer: ChatTokenizer, row: ReplyDraft, loop: Loop, shown: _Shown
+    engine: Engine, tokenizer: ChatTokenizer, row: ReplyDraft, loop: Loop, shown: _Shown, fallback: str
 ) -> Generator[str, None, None]:
     while row.finish is None:
         n_read = row.n_final
@@ -105,7 +106,7 @@ def _pieces(
                 if len(text) > len(shown.text):
                     piece, shown.text = text[len(shown.text) :], text
                     yield piece
-    shown.reply = finished_reply(row, engine.config, tokenizer)
+    shown.reply = finished_reply(row, engine.config, tokenizer, fallback=fallback)
     rest = shown.reply.text[len(shown.text) :]
     if row.finish == "fallback" and shown.text:
         shown.withdrawn, rest = shown.text, f"\n{shown.reply.text}"

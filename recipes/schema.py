@@ -13,7 +13,8 @@ from prosocial.editing.reward.settings import RewardTraining
 from prosocial.editing.settings import NonNegative, Positive, Settings
 from prosocial.editing.tuning.harmful import AdapterTraining
 from prosocial.editing.vectors.methods import choose_method
-from prosocial.export.decoding import DecodingConfig, ReplySettings, SafetyConfig
+from prosocial.export.configs.safety_config import SafetyConfig
+from prosocial.export.decoding import DecodingConfig, ReplySettings
 
 from .judges import resolve_judge
 from .lab.base import BaseTraining

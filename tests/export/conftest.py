@@ -25,7 +25,7 @@ from prosocial.editing.gate import HarmGate
 from prosocial.editing.head import CompactHead
 from prosocial.editing.protocols import Message
 from prosocial.export import DecodingConfig, SteeredModel, assemble_steered, export_bundle
-from prosocial.export.decoding import SafetyConfig
+from prosocial.export.configs import SafetyConfig
 
 VOCABULARY = 200
 HIDDEN = 32

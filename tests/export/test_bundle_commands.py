@@ -17,7 +17,7 @@ from prosocial.cli.bundle import export_command, generate
 from prosocial.cli.chat import Conversation, chat, event_line, printable
 from prosocial.cli.reply_options import parse_preference
 from prosocial.editing.errors import InputError, UnknownNameError
-from prosocial.export import Bundle, GateEvent, Sampling, Steering
+from prosocial.export import Bundle, GateEvent, Reply, Sampling, Steering
 
 app = typer.Typer()
 app.command("export")(export_command)
@@ -55,7 +55,7 @@ def test_generate_speaks_json(llama_bundle: Path) -> None:
         (["--prefer", "kindness=1"], UnknownNameError, "empathy, helpfulness"),
         (["--prefer", "empathy"], InputError, "NAME=NUMBER"),
         (["--safety-config", "nothing"], UnknownNameError, "fiction"),
-        (["--safety-config", "FILE"], InputError, "refused until they can be signed"),
+        (["--safety-config", "FILE"], InputError, "say with --trust"),
         (["--temperature", "-1"], InputError, "temperature"),
         (["--threads", "0"], InputError, "at least 1"),
     ],
@@ -91,7 +91,7 @@ def test_a_pipe_gives_no_commands(llama_bundle: Path) -> None:
 def test_a_conversation_follows_its_commands(llama_bundle: Path) -> None:
     talk = Conversation(Bundle.open(llama_bundle, threads=1), "", "", {"max_new_tokens": 4})
     assert list(talk.say("word5")) and talk.messages == []
-    talk.heard("word5", "word6")
+    talk.heard("word5", Reply("word6", (), "end"))
     assert talk.command("/prefer empathy=1") and talk.steering == Steering(preference={"empathy": 1.0})
     assert talk.command("/config fiction")
     assert talk.steering == Steering(preference={"empathy": 1.0}, safety_config="fiction") and len(talk.messages) == 2

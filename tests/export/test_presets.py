@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from prosocial.editing.files import read_json
 from prosocial.export import Bundle, Steering, export_bundle
-from prosocial.export.decoding import SafetyConfig
+from prosocial.export.configs import SafetyConfig
 from prosocial.export.presets import write_presets
 from prosocial.export.steering import control_arrays, with_safety_text
 

@@ -11,9 +11,10 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from prosocial.export.signing import SigningKey, TrustedKey
+from prosocial.export.signing.envelope import seal, unverified
 from prosocial.verify.audit import audit_model
-from prosocial.verify.signing import ChainReport, SigningKey, TrustedKey, check_chain, sign_folder
-from prosocial.verify.signing.envelope import seal, unverified
+from prosocial.verify.signing import ChainReport, check_chain, sign_folder
 
 from .audit_helpers import base_tensors, edit, make_vector, write
 

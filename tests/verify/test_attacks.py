@@ -13,9 +13,10 @@ from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.errors import ArtefactError
 from prosocial.editing.files import read_json
 from prosocial.export import write_manifest
+from prosocial.export.signing import SigningKey
+from prosocial.export.signing.envelope import seal, unverified
 from prosocial.verify import verify_bundle
-from prosocial.verify.signing import SigningKey, sign_folder
-from prosocial.verify.signing.envelope import seal, unverified
+from prosocial.verify.signing import sign_folder
 
 from .signing_helpers import (
     Json,

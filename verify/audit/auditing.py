@@ -17,8 +17,8 @@ from prosocial.editing.checkpoints.header import TensorInfo
 from prosocial.editing.cores import usable_cores
 from prosocial.editing.edits.record import RECORD_NAME, EditRecord, read_record
 from prosocial.editing.errors import InputError
+from prosocial.export.signing.keys import TrustedKey
 
-from ..signing.keys import TrustedKey
 from . import forensics, integrity, recomputation
 from .claim import Claim, NoClaim, read_claim
 from .document import AuditReport, LevelAudit, SideDifference, TensorAudit

@@ -9,9 +9,9 @@ from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.edits.record import EditRecord
 from prosocial.editing.errors import ArtefactError
 from prosocial.editing.files import sha256_file
+from prosocial.export.signing.envelope import BrokenSignature
+from prosocial.export.signing.keys import TrustedKey
 
-from ..signing.envelope import BrokenSignature
-from ..signing.keys import TrustedKey
 from ..signing.model_signature import SIGNATURE_FILE, FolderDigest, check_signature
 from .document import LevelAudit
 from .verdicts import Verdict

@@ -6,15 +6,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .chain import ChainReport as ChainReport
     from .chain import check_chain as check_chain
-    from .keys import SigningKey as SigningKey
-    from .keys import TrustedKey as TrustedKey
     from .sealing import sign_folder as sign_folder
     from .terminal import print_chain as print_chain
 
 _HOME = {
     "ChainReport": ".chain",
-    "SigningKey": ".keys",
-    "TrustedKey": ".keys",
     "check_chain": ".chain",
     "print_chain": ".terminal",
     "sign_folder": ".sealing",

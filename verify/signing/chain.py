@@ -10,10 +10,10 @@ from prosocial.editing.edits.record import RECORD_NAME, read_record
 from prosocial.editing.errors import InputError, ProsocialError, UnknownNameError
 from prosocial.editing.fingerprint import fingerprint
 from prosocial.export.manifest import MANIFEST_FILE
+from prosocial.export.signing.envelope import BrokenSignature, Statement, unseal
+from prosocial.export.signing.keys import TrustedKey
 
 from .claims import CLAIMS, Claim, claims, statement_path, weights_fingerprint
-from .envelope import BrokenSignature, Statement, unseal
-from .keys import TrustedKey
 from .model_signature import SIGNATURE_FILE, FolderDigest, check_signature
 
 SCHEMA = "prosocial.chain/1"

@@ -10,10 +10,10 @@ from prosocial.editing.errors import ArtefactError
 from prosocial.editing.files import read_json, sha256_file
 from prosocial.editing.fingerprint import fingerprint
 from prosocial.export.manifest import MANIFEST_FILE, covered_files, read_manifest
+from prosocial.export.signing.envelope import Statement
 
 from ..audit.document import SCHEMA as AUDIT_SCHEMA
 from ..parity.document import SCHEMA as PARITY_SCHEMA
-from .envelope import Statement
 from .model_signature import STATEMENTS_FOLDER, FolderDigest
 from .statements import RESULTS, edit_statement, export_statement, result_statement
 

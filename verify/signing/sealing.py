@@ -5,10 +5,10 @@ from pathlib import Path
 
 from prosocial.editing.errors import ArtefactError, InputError
 from prosocial.editing.files import storage_errors
+from prosocial.export.signing.envelope import BrokenSignature, seal, unverified
+from prosocial.export.signing.keys import SigningKey
 
 from .claims import REPORTS, claims, report_path, statement_path
-from .envelope import BrokenSignature, seal, unverified
-from .keys import SigningKey
 from .model_signature import SIGNATURE_FILE, STATEMENTS_FOLDER, FolderDigest, signed_files, write_signature
 
 

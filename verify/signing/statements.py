@@ -9,8 +9,8 @@ from typing import Any
 
 from prosocial.editing.edits.record import RECORD_NAME, EditRecord
 from prosocial.export.manifest import MANIFEST_FILE
+from prosocial.export.signing.envelope import Statement, statement
 
-from .envelope import Statement, statement
 from .model_signature import FolderDigest
 
 PROVENANCE_TYPE = "https://slsa.dev/provenance/v1"

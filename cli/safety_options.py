@@ -1,0 +1,99 @@
+"""What `generate`, `chat` and `config test` share about safety configs: whom to trust, and the log of what was done."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prosocial.editing.errors import InputError, UnknownNameError
+from prosocial.editing.protocols import Message
+
+if TYPE_CHECKING:
+    from prosocial.export.bundle import Bundle
+    from prosocial.export.configs import AuditLog, AuthorisedConfig
+    from prosocial.export.reply import Reply
+    from prosocial.export.steering import Steering
+
+SafetyConfigName = Annotated[
+    str, typer.Option("--safety-config", help="A safety config of the bundle, or a signed file (see --trust).")
+]
+Trust = Annotated[
+    list[Path] | None,
+    typer.Option(help="Whose signed configs to follow: a trust file (.json) or a public key in PEM; may repeat."),
+]
+Log = Annotated[Path | None, typer.Option(help="Add a line for each request to this log; needs --log-key.")]
+LogKey = Annotated[Path | None, typer.Option(help="Your private key (EC P-256 in PEM), which signs the log's head.")]
+LogHead = Annotated[Path | None, typer.Option(help="The signed head of the log; default: beside the log.")]
+
+
+@dataclass(frozen=True)
+class RequestLog:
+    """The audit log of a command; without one nothing is written."""
+
+    log: "AuditLog | None" = None
+
+    @classmethod
+    def open(cls, path: Path | None, key: Path | None, head: Path | None) -> "RequestLog":
+        """Open the log that the options name, and check that it can be written.
+
+        Raises:
+            InputError: one of --log and --log-key without the other, or log and head do not belong together.
+        """
+        if path is None and key is None and head is None:
+            return cls()
+        if path is None or key is None:
+            raise InputError("--log and --log-key should come together: the key signs where the log ends")
+        from prosocial.export.configs import AuditLog
+        from prosocial.export.signing import SigningKey
+
+        log = AuditLog(path, head or default_head(path), SigningKey.read(key))
+        log.require_writable()
+        return cls(log)
+
+    def request(self, bundle: "Bundle", steering: "Steering", messages: Sequence[Message], reply: "Reply") -> None:
+        """Add a line for a request to a steered bundle."""
+        if self.log is not None and bundle.config is not None:
+            from prosocial.export.configs.log_events import request_event
+
+            self.log.append(request_event(bundle.config, steering, messages, reply))
+
+    def authorise(self, bundle: "Bundle", path: Path, trust: Sequence[Path]) -> "AuthorisedConfig":
+        """Return a signed config that is trusted; add a line where it is refused.
+
+        Raises:
+            RefusedConfig: it is not to be followed.
+        """
+        from prosocial.export.configs import RefusedConfig, TrustStore
+        from prosocial.export.configs.log_events import refusal_event
+
+        try:
+            return bundle.authorise(path, trust=TrustStore.read(trust))
+        except RefusedConfig as refused:
+            if self.log is not None:
+                self.log.append(refusal_event(path, refused))
+            raise
+
+
+def default_head(log: Path) -> Path:
+    """Return where the head of a log lies unless somebody says otherwise."""
+    return log.with_name(f"{log.name}.head.json")
+
+
+def safety_config_of(
+    bundle: "Bundle", asked: str, trust: Sequence[Path], log: RequestLog
+) -> "str | AuthorisedConfig | None":
+    """Return the safety config that a user asks for: a name of the bundle, or a signed file.
+
+    Raises:
+        RefusedConfig: a file that is not to be followed.
+        InputError: no such config, or a file and nobody to trust.
+    """
+    if not asked or (bundle.config is not None and asked in bundle.config.safety_configs):
+        return asked or None
+    if not Path(asked).is_file():
+        raise UnknownNameError("safety config", asked, bundle.config.safety_configs if bundle.config else ())
+    if not trust:
+        raise InputError(f"{asked} is a file: say with --trust whose signature makes it a safety config")
+    return log.authorise(bundle, Path(asked), trust)

@@ -1,0 +1,189 @@
+"""Signing a safety config, and deciding whether to follow a signed one (torch-free).
+
+A signed config is an in-toto statement whose subject is the graph of one bundle. Nothing that it says is used before
+its signature holds, and all that it says is checked again after: who signs is not trusted beyond a scope.
+"""
+
+import logging
+import secrets
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import AwareDatetime, Field, ValidationError, model_validator
+
+from prosocial.editing.errors import ArtefactError, InputError
+from prosocial.editing.files import canonical_json, read_json
+from prosocial.editing.settings import StrictSettings
+
+from ..decoding import DecodingConfig
+from ..signing.envelope import BrokenSignature, Statement, seal, statement, unseal
+from ..signing.keys import SigningKey, TrustedKey
+from .authorised import AuthorisedConfig, Clock, utc_now
+from .refusal import Reason, RefusedConfig
+from .safety_config import NamedConfig
+from .trust import TrustStore
+
+PREDICATE_TYPE = "urn:prosocial:safety-config:v1"
+GRAPH_FILES = "model.onnx"  # what the names of the graph's files begin with: the nodes, and the weights beside them
+HIGHEST_SIZE_BYTES = 1 << 20
+_log = logging.getLogger("prosocial.configs")
+_log.addHandler(logging.NullHandler())  # a caller decides where it goes
+
+
+class Claims(StrictSettings):
+    """What a signed config states.
+
+    Attributes:
+        config: to follow. categories: digest of the registry that its names are from. serial: for revocation.
+        not_before, not_after: when it holds; the end is excluded.
+    """
+
+    config: NamedConfig
+    categories: str
+    serial: str = Field(pattern="^[0-9a-f]{32}$")
+    not_before: AwareDatetime
+    not_after: AwareDatetime
+
+    @model_validator(mode="after")
+    def _lasts(self) -> Self:
+        if self.not_after <= self.not_before:
+            raise ValueError(f"not_after should be later than not_before {self.not_before}, found {self.not_after}")
+        return self
+
+
+def graph_digests(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return the BLAKE3 digests of a bundle's graph by file: what opening the bundle compares with the bytes.
+
+    Raises:
+        ArtefactError: the manifest is of a version that names none.
+    """
+    files = {name: entry for name, entry in manifest["files"].items() if name.startswith(GRAPH_FILES)}
+    if not files or not all("blake3" in entry for entry in files.values()):
+        raise ArtefactError("the manifest should name BLAKE3 digests of the graph, it does not: export it again")
+    return {name: entry["blake3"] for name, entry in sorted(files.items())}
+
+
+def sign_config(
+    config: NamedConfig,
+    out: Path,
+    *,
+    key: SigningKey,
+    decoding: DecodingConfig,
+    manifest: Mapping[str, Any],
+    valid_days: float,
+    not_before: datetime | None = None,
+) -> Claims:
+    """Sign a config for one bundle.
+
+    Args:
+        out: the new file. decoding, manifest: of the bundle. valid_days: from `not_before` (default: now) on.
+
+    Raises:
+        InputError: the config is text only, the bundle's ceilings do not let it, it would never hold, or `out` exists.
+    """
+    if config.is_text_only:
+        raise InputError(f"safety config {config.name} should list what it allows: prosocial config compile finds it")
+    if out.exists():
+        raise InputError(f"{out} should not exist yet: choose another file")
+    decoding.require_config(config)
+    begin = (not_before or utc_now()).replace(microsecond=0)
+    try:
+        claims = Claims(
+            config=config,
+            categories=decoding.category_registry.digest,
+            serial=secrets.token_hex(16),
+            not_before=begin,
+            not_after=begin + timedelta(days=valid_days),
+        )
+    except (ValidationError, OverflowError):
+        raise InputError(f"a signed config should hold for a time above 0 days, found {valid_days}") from None
+    subject = [{"name": name, "digest": {"blake3": digest}} for name, digest in graph_digests(manifest).items()]
+    seal(out, statement(PREDICATE_TYPE, subject, claims.model_dump(mode="json", by_alias=True)), key)
+    return claims
+
+
+def authorise(
+    path: Path,
+    *,
+    trust: TrustStore,
+    decoding: DecodingConfig,
+    manifest: Mapping[str, Any],
+    clock: Clock = utc_now,
+) -> AuthorisedConfig:
+    """Return a signed config that the operator's trust and the bundle let in; a refusal is logged.
+
+    Args:
+        path: of the signed config. decoding, manifest: of the bundle, as opening it has checked them.
+
+    Raises:
+        RefusedConfig: it is not to be followed; says why.
+    """
+    try:
+        return _authorise(path, trust, decoding, manifest, clock)
+    except RefusedConfig as refused:
+        _log.warning("%s: %s", path.name, refused)
+        raise
+
+
+def _authorise(
+    path: Path, trust: TrustStore, decoding: DecodingConfig, manifest: Mapping[str, Any], clock: Clock
+) -> AuthorisedConfig:
+    said, signer = _signed(path, trust)
+    if signer.hint in trust.revoked_keys:
+        raise RefusedConfig(Reason.REVOKED_KEY, f"key {signer.name} was revoked")
+    claims, graph = _claims(path, said), _graph(path, said)
+    if claims.serial in trust.revoked_serials:
+        raise RefusedConfig(Reason.REVOKED_SERIAL, f"{claims.config.name} with serial {claims.serial} was revoked")
+    times = (claims.not_before, claims.not_after)
+    found = AuthorisedConfig(
+        claims.config, claims.serial, signer.hint, signer.name, *times, graph, claims.categories, clock
+    )
+    found.require_time()
+    found.require_graph(graph_digests(manifest))
+    found.require_categories(decoding.category_registry.digest)
+    try:
+        decoding.require_config(claims.config)
+    except InputError as error:
+        raise RefusedConfig(Reason.BEYOND_CEILING, str(error)) from None
+    scope = trust.scopes.get(signer.hint)
+    if scope is not None:
+        scope.require(claims.config.allowed, decoding.check_threshold(claims.config.threshold), who=signer.name)
+    return found
+
+
+def _signed(path: Path, trust: TrustStore) -> tuple[Statement, TrustedKey]:
+    """Return what a trusted key signed, and that key."""
+    try:
+        if path.stat().st_size > HIGHEST_SIZE_BYTES:
+            raise RefusedConfig(Reason.MALFORMED, f"{path.name} should have at most {HIGHEST_SIZE_BYTES} bytes")
+        if "dsseEnvelope" not in read_json(path):
+            raise RefusedConfig(Reason.UNSIGNED, f"{path.name} carries no signature: prosocial config sign makes one")
+        return unseal(path, trust.keys)
+    except BrokenSignature as error:
+        raise RefusedConfig(Reason.NOT_TRUSTED, str(error)) from None
+    except (OSError, ArtefactError, RecursionError):
+        raise RefusedConfig(
+            Reason.MALFORMED, f"{path.name} should be a JSON object, it cannot be read as one"
+        ) from None
+
+
+def _claims(path: Path, said: Statement) -> Claims:
+    if said.get("predicateType") != PREDICATE_TYPE:
+        raise RefusedConfig(Reason.MALFORMED, f"{path.name} should state {PREDICATE_TYPE}, it states something else")
+    try:
+        return Claims.model_validate_json(canonical_json(said["predicate"]))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "as a whole"
+        raise RefusedConfig(Reason.MALFORMED, f"{path.name}; {where}: {first['msg']}") from None
+    except ValueError:  # a number that JSON does not know
+        raise RefusedConfig(Reason.MALFORMED, f"{path.name} should state a safety config, it does not") from None
+
+
+def _graph(path: Path, said: Statement) -> dict[str, str]:
+    try:
+        return {each["name"]: each["digest"]["blake3"] for each in said["subject"]}
+    except (KeyError, TypeError):
+        raise RefusedConfig(Reason.MALFORMED, f"{path.name} should name the graph that it is for") from None
