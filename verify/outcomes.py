@@ -62,6 +62,7 @@ class Outcome:
             "success": self.success,
             "attributes": {name: round(float(score), 6) for name, score in sorted(self.attributes.items())},
             "judge": self.judge,
+            "error": self.judgement.error,
         }
 
 
