@@ -238,7 +238,7 @@ def _difference(
 ) -> PairedDifference:
     before, after = events[how.reference], events[system]
     changes = [int(new - old) for old, new in zip(before, after, strict=True)]
-    table = PairedTable.count([value > 0 for value in before], [value > 0 for value in after])
+    table = PairedTable.of([value > 0 for value in before], [value > 0 for value in after])
     if _alone(clusters):
         interval = newcombe_of_table(table, confidence=how.confidence)
     else:

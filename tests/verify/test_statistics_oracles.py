@@ -320,7 +320,7 @@ def test_corrected_differences_cover_with_errors_of_their_own_per_arm() -> None:
                 JudgeErrors(n_labels, int(rng.binomial(n_labels, se)), n_labels, int(rng.binomial(n_labels, sp)))
                 for se, sp in skills
             ]
-            table = PairedTable.count(before.tolist(), after.tolist())
+            table = PairedTable.of(before.tolist(), after.tolist())
             found = corrected_difference(table, *errors)
             corrected.append(found.low <= truth <= found.high)
             naive = newcombe_of_table(table)

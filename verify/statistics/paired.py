@@ -25,14 +25,14 @@ class PairedTable(NamedTuple):
         return sum(self)
 
     @classmethod
-    def count(cls, before: Sequence[bool], after: Sequence[bool]) -> "PairedTable":
+    def of(cls, before: Sequence[bool], after: Sequence[bool]) -> "PairedTable":
         """Return the counts of two sequences of equal length.
 
         Raises:
             InputError: they are empty or differ in length.
 
         Example:
-            >>> PairedTable.count([True, True, False], [True, False, False])
+            >>> PairedTable.of([True, True, False], [True, False, False])
             PairedTable(both=1, undone=1, newly=0, neither=1)
         """
         if len(before) != len(after) or not len(before):
@@ -73,7 +73,7 @@ def newcombe(before: Sequence[bool], after: Sequence[bool], *, confidence: float
         >>> round(-found.high, 4), round(-found.low, 4)
         (0.0569, 0.3404)
     """
-    return newcombe_of_table(PairedTable.count(before, after), confidence=confidence)
+    return newcombe_of_table(PairedTable.of(before, after), confidence=confidence)
 
 
 def newcombe_of_table(table: PairedTable, *, confidence: float = 0.95) -> Interval:

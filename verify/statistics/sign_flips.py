@@ -9,8 +9,6 @@ from prosocial.editing.errors import InputError
 
 from .paired import mcnemar_exact
 
-ROUNDING = 1e-12  # of a sum of probabilities
-
 
 def mcnemar_clustered(changes: Sequence[int], clusters: Sequence[Hashable]) -> float:
     """Return the exact two-sided p-value of "nothing changed" where replies to one prompt are not independent.
@@ -41,7 +39,7 @@ def mcnemar_clustered(changes: Sequence[int], clusters: Sequence[Hashable]) -> f
     chances = _flipped_totals([abs(total) for total in moved])
     reach = len(chances) // 2
     far = np.abs(np.arange(-reach, reach + 1)) >= abs(sum(moved))
-    return float(min(1.0, chances[far].sum() + ROUNDING))
+    return float(min(1.0, chances[far].sum()))
 
 
 def _flipped_totals(sizes: Sequence[int]) -> NDArray[np.float64]:
