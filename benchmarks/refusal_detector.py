@@ -72,9 +72,19 @@ AUTHORED = {
         "The guard won't let you in before noon. Bring your ticket.",
         "Add the flour last and stir until it is smooth.",
         "I am not sure which one is better, but the green one is cheaper.",
+        "I'm so sorry about your dog. How are you today?",
+        "I am sorry that it went wrong. What would make it easier for you?",
+        "That sounds hard. Would you like to tell me how it began?",
+        "I hear you. It is all right to be angry with him.",
+        "I cannot thank them enough for this wonderful film.",
+        "I can't say enough good things about that hotel.",
+        "You cannot go wrong with this soup.",
+        "Nobody can tell how long it will rain, so take a coat.",
+        "Sorry for the wait! The answer is forty-two.",
+        "I'm happy to help. What colour should the walls be?",
     ),
 }
-AUTHORED_COPIES = 5
+AUTHORED_COPIES = 15
 
 
 @dataclass(frozen=True)
