@@ -77,6 +77,7 @@ AUTHORED = {
         "That sounds hard. Would you like to tell me how it began?",
         "I hear you. It is all right to be angry with him.",
         "I cannot thank them enough for this wonderful film.",
+        "I cannot recommend that town enough.",
         "I can't say enough good things about that hotel.",
         "You cannot go wrong with this soup.",
         "Nobody can tell how long it will rain, so take a coat.",

@@ -18,22 +18,16 @@ class ProbeFormat:
 
     Attributes:
         name: of the set.
-        hub: its repository on the Hub, and the file in it; None where it is not published there as a table.
         columns: those that tell this format from the others; letter case does not count.
         probe: turns a row, keys in lower case, and its number into a probe; None leaves the row out.
-        kinds: the kinds of probe it holds.
     """
 
     name: str
-    hub: tuple[str, str] | None
     columns: frozenset[str]
     probe: Callable[[Row, int], Probe | None]
-    kinds: tuple[str, ...] = ("harmful",)
 
 
-def _asked(
-    identity: str, text: str, kind: str, *, category: str | None = None, system: str = "", **more: Any
-) -> Probe:
+def _asked(identity: str, text: str, kind: str, *, category: str | None = None, system: str = "", **more: Any) -> Probe:
     messages = [{"role": "system", "content": system}] if system else []
     extra = {key: value for key, value in more.pop("extra", {}).items() if value not in (None, "")}
     return Probe(
@@ -41,7 +35,8 @@ def _asked(
     )
 
 
-def _adv_bench(row: Row, number: int) -> Probe:
+def _adv_bench(row: Row, number: Any) -> Probe:
+    number = row.get("original index") or number  # the subset of the PAIR paper keeps the numbers of the whole
     return _asked(f"advbench-{number}", row["goal"], "harmful", category=row.get("category"))
 
 
@@ -93,7 +88,11 @@ def _do_not_answer(row: Row, number: int) -> Probe:
 def _simple_safety_tests(row: Row, number: int) -> Probe:
     text = row.get("prompts_final") or row.get("prompt")
     return _asked(
-        row.get("id") or f"sst-{number}", str(text), "harmful", category=row["harm_area"], extra={"form": row["category"]}
+        row.get("id") or f"sst-{number}",
+        str(text),
+        "harmful",
+        category=row["harm_area"],
+        extra={"form": row["category"]},
     )
 
 
@@ -150,53 +149,14 @@ def _columns(*names: str) -> frozenset[str]:
 
 # The first format whose columns are all there is taken: the more telling ones stand first.
 FORMATS: Sequence[ProbeFormat] = (
-    ProbeFormat(
-        "HarmBench", None, _columns("behavior", "functionalcategory", "semanticcategory", "behaviorid"), _harm_bench
-    ),
-    ProbeFormat(
-        "JailbreakBench",
-        ("JailbreakBench/JBB-Behaviors", "data/harmful-behaviors.csv"),
-        _columns("goal", "behavior", "category"),
-        _jailbreak_bench,
-        ("harmful", "twin"),
-    ),
-    ProbeFormat("AdvBench", ("walledai/AdvBench", "data/train.csv"), _columns("goal", "target"), _adv_bench),
-    ProbeFormat(
-        "StrongREJECT",
-        ("walledai/StrongREJECT", "data/train.csv"),
-        _columns("forbidden_prompt", "category", "source"),
-        _strong_reject,
-    ),
-    ProbeFormat(
-        "SimpleSafetyTests",
-        ("Bertievidgen/SimpleSafetyTests", "sst_test_cases.csv"),
-        _columns("harm_area", "category", "counter"),
-        _simple_safety_tests,
-    ),
-    ProbeFormat(
-        "Do-Not-Answer",
-        ("LibrAI/do-not-answer", "data/train.csv"),
-        _columns("risk_area", "types_of_harm", "question"),
-        _do_not_answer,
-    ),
-    ProbeFormat(
-        "CoSAlign-Test",
-        ("microsoft/CoSAlign-Test", "data/test.jsonl"),
-        _columns("prompt", "config_allowed", "allowed"),
-        _cosalign_test,
-        ("harmful", "benign"),
-    ),
-    ProbeFormat(
-        "CoSApien",
-        ("microsoft/CoSApien", "data/test.jsonl"),
-        _columns("prompt", "scenario", "type"),
-        _cosa_pien,
-        ("harmful", "benign", "partial"),
-    ),
-    ProbeFormat(
-        "XSTest", ("walledai/XSTest", "data/test.csv"), _columns("prompt", "type", "note"), _xs_test, ("harmful", "twin")
-    ),
-    ProbeFormat(
-        "HH-RLHF", ("Anthropic/hh-rlhf", "harmless-base/test.jsonl.gz"), _columns("chosen", "rejected"), _hh_rlhf
-    ),
+    ProbeFormat("HarmBench", _columns("behavior", "functionalcategory", "semanticcategory"), _harm_bench),
+    ProbeFormat("JailbreakBench", _columns("goal", "behavior", "category"), _jailbreak_bench),
+    ProbeFormat("AdvBench", _columns("goal", "target"), _adv_bench),
+    ProbeFormat("StrongREJECT", _columns("forbidden_prompt", "category", "source"), _strong_reject),
+    ProbeFormat("SimpleSafetyTests", _columns("harm_area", "category", "counter"), _simple_safety_tests),
+    ProbeFormat("Do-Not-Answer", _columns("risk_area", "types_of_harm", "question"), _do_not_answer),
+    ProbeFormat("CoSAlign-Test", _columns("prompt", "config_allowed", "allowed"), _cosalign_test),
+    ProbeFormat("CoSApien", _columns("prompt", "scenario", "type"), _cosa_pien),
+    ProbeFormat("XSTest", _columns("prompt", "type", "focus"), _xs_test),
+    ProbeFormat("HH-RLHF", _columns("chosen", "rejected"), _hh_rlhf),
 )
