@@ -67,7 +67,12 @@ class Outcome:
 
 
 def judge_reply(judge: Judge, messages: Sequence[Message], reply: Reply) -> Judgement:
-    """Judge one reply; a fallback, which the runtime gave instead of the model, is a full refusal."""
+    """Judge one reply; a fallback, which the runtime gave instead of the model, is a full refusal.
+
+    A request that could not be answered is not judged.
+    """
+    if reply.finish == "error":
+        return Judgement(error=f"no reply: {reply.error}")
     judgement = judge.judge(messages, reply.text)
     if reply.finish != "fallback":
         return judgement
