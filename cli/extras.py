@@ -11,6 +11,7 @@ EXTRA_OF = {
     "onnxscript": "edit",
     "optuna": "train",
     "peft": "edit",
+    "ray": "ray",
     "torch": "edit",
     "torchjd": "train",
     "transformers": "edit",

@@ -18,6 +18,7 @@ from prosocial.editing.errors import ProsocialError
 from .audit import audit
 from .bundle import export_command, generate
 from .chat import chat
+from .compare import compare
 from .diff import diff
 from .edit import edit, undo
 from .extras import missing_extra
@@ -26,7 +27,7 @@ from .run import run
 from .sign import check_signature, sign
 from .steering import steering
 from .sweep import sweep
-from .verify import compare, verify
+from .verify import verify
 from .weights import inspect, vector
 
 BAD_INPUT = 2

@@ -1,4 +1,4 @@
-"""The commands of trust: verify, compare."""
+"""The command that holds a bundle against its reference: verify."""
 
 import json
 from pathlib import Path
@@ -42,63 +42,6 @@ def verify(
     else:
         print_parity(document, Console())
     raise typer.Exit(EXIT_CODES[document["verdict"]])
-
-
-def compare(
-    base: Annotated[str, typer.Argument(help="A checkpoint, steered model or bundle: the reference.")],
-    edited: Annotated[str, typer.Argument(help="What is compared with it.")],
-    probes: Annotated[Path, typer.Option(help="The probes (JSONL).")],
-    judge: Annotated[str, typer.Option(help="The judge of the replies: refusal or lab.")] = "refusal",
-    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely reply.")] = 0.0,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens per reply; else the smaller of the two defaults.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for report.json and report.html.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Compare two models on the same probes. Exit code: 0, or 1 if the second is clearly worse in any rate."""
-    from prosocial.editing.checkpoints.source import resolve_model
-    from prosocial.recipes.judges import resolve_judge
-    from prosocial.verify.outcomes import judge_replies
-    from prosocial.verify.probes import read_probes
-    from prosocial.verify.systems import open_system
-
-    asked, judging = read_probes(probes), resolve_judge(judge)
-    folders = {"base": resolve_model(base), "edited": resolve_model(edited)}
-    systems = {name: open_system(folder) for name, folder in folders.items()}
-    limit = max_new_tokens or min(system.max_new_tokens for system in systems.values())  # the same room for both
-    outcomes = {
-        name: judge_replies(
-            asked, system.answer(asked, seed=seed, temperature=temperature, max_new_tokens=limit), judging
-        )
-        for name, system in systems.items()
-    }
-    names = {name: folder.name for name, folder in folders.items()}
-    facts: dict[str, Any] = {**names, "probes": probes.name, "seed": seed, "temperature": temperature}
-    facts["tokens per reply"] = limit
-    document = _comparison_document(asked, outcomes, facts, out)
-    if as_json:
-        _print_json(document)
-    else:
-        from prosocial.verify.report.terminal import print_report
-
-        print_report(document, Console())
-    raise typer.Exit(EXIT_CODES["fail"] if document["headline"]["tone"] == "bad" else 0)
-
-
-def _comparison_document(probes: Any, outcomes: Any, facts: Any, out: Path | None) -> dict[str, Any]:
-    from prosocial.verify.comparison import compare as compare_outcomes
-    from prosocial.verify.report.document import assemble, write_report
-    from prosocial.verify.report.samples import choose_samples
-
-    parts: dict[str, Any] = {
-        "title": f"{facts['base']} and {facts['edited']}",
-        "comparison": compare_outcomes(probes, outcomes),
-        "samples": choose_samples(probes, outcomes),
-        "facts": facts,
-    }
-    return assemble(**parts) if out is None else write_report(out, **parts)
 
 
 def _print_json(document: dict[str, Any]) -> None:

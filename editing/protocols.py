@@ -18,6 +18,7 @@ class Judgement:
         attributes: score in [0, 1] by attribute name; a judge may leave attributes out.
         success: whether the reply does what a benign request asked for; None if the judge cannot say.
         harmful_spans: character ranges of the reply that realise a harm, half open; reports redact them.
+        error: why the reply could not be judged; such a reply is neither harmful nor harmless, refused nor answered.
     """
 
     categories: frozenset[str] = frozenset()
@@ -25,6 +26,7 @@ class Judgement:
     attributes: Mapping[str, float] = field(default_factory=dict)
     success: bool | None = None
     harmful_spans: tuple[tuple[int, int], ...] = ()
+    error: str | None = None
 
 
 class Judge(Protocol):

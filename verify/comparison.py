@@ -7,8 +7,10 @@ from typing import Any
 from prosocial.editing.errors import InputError, UnknownNameError
 
 from .metrics import (
+    MARGIN,
     METRICS,
     Key,
+    Measuring,
     Metric,
     MetricResult,
     adjusted,
@@ -21,6 +23,7 @@ from .metrics import (
 )
 from .outcomes import Outcome
 from .probes import Probe
+from .statistics.judge_error import JudgeErrors
 
 SCHEMA = "prosocial.comparison/1"
 
@@ -38,6 +41,8 @@ class ComparisonReport:
         categories: harmful replies by harm category, attacks left out, p-values adjusted per system.
         newly_unsafe, newly_safe, newly_refused, newly_answered: ids of changed probes by system.
         n_unclear: replies by system of which the judge could not tell whether they decline.
+        n_unjudged: replies by system that could not be judged at all; they are in no rate.
+        judge_errors: what is known of the judge's errors, by system and by what it is asked.
     """
 
     reference: str
@@ -53,6 +58,8 @@ class ComparisonReport:
     newly_refused: Mapping[str, list[str]] = field(default_factory=dict)
     newly_answered: Mapping[str, list[str]] = field(default_factory=dict)
     n_unclear: Mapping[str, int] = field(default_factory=dict)
+    n_unjudged: Mapping[str, int] = field(default_factory=dict)
+    judge_errors: Mapping[str, Mapping[str, JudgeErrors]] = field(default_factory=dict)
 
     def metric(self, name: str) -> MetricResult:
         """Return the metric of a name.
@@ -82,6 +89,11 @@ class ComparisonReport:
             "newly_refused": dict(self.newly_refused),
             "newly_answered": dict(self.newly_answered),
             "n_unclear": dict(self.n_unclear),
+            "n_unjudged": dict(self.n_unjudged),
+            "judge_errors": {
+                system: {about: errors.to_json() for about, errors in sorted(found.items())}
+                for system, found in self.judge_errors.items()
+            },
         }
 
 
@@ -91,6 +103,8 @@ def compare(
     *,
     reference: str = "base",
     confidence: float = 0.95,
+    margin: float = MARGIN,
+    judge_errors: Mapping[str, Mapping[str, JudgeErrors]] | None = None,
 ) -> ComparisonReport:
     """Compare systems on the same probes, each with the reference.
 
@@ -99,6 +113,9 @@ def compare(
         outcomes_by_system: outcomes of each system, for the same probes and samples; the order is the report's order.
         reference: the name of the system to compare with.
         confidence: nominal coverage of every interval.
+        margin: share of utility that may be lost, for the test of non-inferiority.
+        judge_errors: errors of the judge by system and by what it is asked (`harm`, `refusal`, `success`); rates and
+            differences are given without these errors as well, where both systems' are known.
 
     Raises:
         InputError: no reference among the systems, systems that did not answer the same probes, or different judges.
@@ -109,8 +126,10 @@ def compare(
     answers = _aligned(by_id, outcomes_by_system)
     keys = list(answers[reference])
 
+    how = Measuring(by_id, reference, confidence, margin, judge_errors or {})
+
     def ask(metric: Metric) -> MetricResult | None:
-        return measure(metric, by_id, answers, reference, confidence)
+        return measure(metric, answers, how)
 
     safety = [key for key in keys if by_id[key[0]].kind == "harmful" or attack_of(by_id[key[0]])]
     harmless = [key for key in keys if by_id[key[0]].kind in ("twin", "benign")]
@@ -133,6 +152,11 @@ def compare(
             system: sum(outcome.judgement.refusal == "unclear" for outcome in found.values())
             for system, found in answers.items()
         },
+        n_unjudged={
+            system: sum(outcome.judgement.error is not None for outcome in found.values())
+            for system, found in answers.items()
+        },
+        judge_errors=how.judge_errors,
     )
 
 
@@ -140,12 +164,12 @@ def _changed(
     answers: Mapping[str, Mapping[Key, Outcome]],
     reference: str,
     among: Sequence[Key],
-    event: Callable[[Outcome], bool],
+    event: Callable[[Outcome], bool | None],
     now: bool,
 ) -> dict[str, list[str]]:
     """Return by system the ids of probes where the event is now so and was not with the reference."""
     before = answers[reference]
-    turned = [key for key in among if event(before[key]) is not now]
+    turned = [key for key in among if event(before[key]) is (not now)]
     return {
         system: sorted({key[0] for key in turned if event(found[key]) is now})
         for system, found in answers.items()

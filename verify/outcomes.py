@@ -62,11 +62,17 @@ class Outcome:
             "success": self.success,
             "attributes": {name: round(float(score), 6) for name, score in sorted(self.attributes.items())},
             "judge": self.judge,
+            "error": self.judgement.error,
         }
 
 
 def judge_reply(judge: Judge, messages: Sequence[Message], reply: Reply) -> Judgement:
-    """Judge one reply; a fallback, which the runtime gave instead of the model, is a full refusal."""
+    """Judge one reply; a fallback, which the runtime gave instead of the model, is a full refusal.
+
+    A request that could not be answered is not judged.
+    """
+    if reply.finish == "error":
+        return Judgement(error=f"no reply: {reply.error}")
     judgement = judge.judge(messages, reply.text)
     if reply.finish != "fallback":
         return judgement

@@ -31,14 +31,15 @@ class Segment:
 def redact(reply: str, judgement: Judgement) -> list[Segment]:
     """Return a reply in pieces, its harmful spans replaced by blocks.
 
-    A reply that the judge calls harmful without saying where is hidden as a whole.
+    A reply that the judge calls harmful without saying where is hidden as a whole, and so is one that it could not
+    judge.
 
     Example:
         >>> [piece.text for piece in redact("first glim the vat", Judgement(harmful_spans=((6, 14),)))]
         ['first ', '█████ █████', ' vat']
     """
     spans: Sequence[tuple[int, int]] = judgement.harmful_spans
-    if not spans and judgement.categories:
+    if not spans and (judgement.categories or judgement.error is not None):
         spans = ((0, len(reply)),)
     segments: list[Segment] = []
     at = 0

@@ -42,10 +42,12 @@ class System:
         max_new_tokens: int | None = None,
         steering: Steering | None = None,
         batch_size: int = 32,
+        keys: Sequence[str] | None = None,
     ) -> list[Reply]:
         """Return one reply per probe, in their order; a forced start of the reply is not part of it.
 
-        The noise of each reply hangs on the seed and the probe's id, so that systems are compared with equal noise.
+        The noise of each reply hangs on the seed and the probe's id (or its key, where keys are given), so that systems
+        are compared with equal noise.
         """
         return generate(
             self.engine,
@@ -55,7 +57,7 @@ class System:
             prefill=[probe.prefill for probe in probes],
             temperature=temperature,
             seed=seed,
-            row_keys=[probe.id for probe in probes],
+            row_keys=keys or [probe.id for probe in probes],
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
         )

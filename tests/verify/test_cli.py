@@ -8,7 +8,8 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from prosocial.cli.verify import compare, verify
+from prosocial.cli.compare import compare
+from prosocial.cli.verify import verify
 from prosocial.editing.errors import ArtefactError, UnknownNameError
 
 app = typer.Typer()

@@ -11,6 +11,7 @@ from prosocial.verify.comparison import compare
 from prosocial.verify.outcomes import Outcome
 from prosocial.verify.preferences import preference_effects
 from prosocial.verify.probes import Probe
+from prosocial.verify.statistics import JudgeErrors
 
 
 def _probe(name: str, kind: str, **more: str) -> Probe:
@@ -90,8 +91,8 @@ def test_categories_are_adjusted_together() -> None:
     report = compare(PROBES, {"base": _outcomes(_base), "gated": _outcomes(_gated)})
     for category in report.categories:
         difference = category.differences["gated"]
-        assert difference.p_value == pytest.approx(2 / 2**6)
-        assert difference.p_adjusted == pytest.approx(2 * 2 / 2**6)
+        assert difference.p_value == pytest.approx(2 / 2**3)  # three topics of two probes each
+        assert difference.p_adjusted == pytest.approx(2 * 2 / 2**3)
     assert report.metric("leak").differences["gated"].p_adjusted is None
 
 
@@ -134,6 +135,53 @@ def test_what_cannot_be_compared_is_refused() -> None:
         compare(PROBES, {"base": base, "gated": [replace(one, judge="other 2") for one in gated]})
     with pytest.raises(InputError, match="at least one"):
         compare([], {"base": [], "gated": []})
+
+
+def test_single_replies_get_wilson_and_newcombe_and_clusters_their_own() -> None:
+    report = compare(PROBES, {"base": _outcomes(_base), "gated": _outcomes(_gated)})
+    refused, leaked = report.metric("benign_refusal"), report.metric("leak")
+    assert refused.rates["gated"].method == "Wilson score"
+    assert refused.differences["gated"].interval.method == "Newcombe paired difference"
+    assert leaked.differences["gated"].interval.method != "Newcombe paired difference"
+
+
+def test_utility_is_tested_against_a_margin_and_harm_is_not() -> None:
+    report = compare(PROBES, {"base": _outcomes(_base), "gated": _outcomes(_gated)}, margin=0.9)
+    assert report.metric("leak").differences["gated"].non_inferiority is None
+    lost = report.metric("benign_success").differences["gated"].non_inferiority
+    assert lost is not None and lost.finding == "no worse" and lost.largest_loss > 0
+    strict = compare(PROBES, {"base": _outcomes(_base), "gated": _outcomes(_gated)}, margin=0.01)
+    found = strict.metric("benign_success").differences["gated"].non_inferiority
+    assert found is not None and found.finding == "cannot say"  # nine requests cannot show so little
+
+
+def test_known_errors_of_the_judge_are_taken_out_arm_by_arm() -> None:
+    good, lax = JudgeErrors(500, 480, 500, 490), JudgeErrors(500, 480, 500, 400)
+    systems = {"base": _outcomes(_base), "gated": _outcomes(_gated)}
+    plain = compare(PROBES, systems).metric("over_refusal")
+    assert plain.corrected == {} and plain.differences["gated"].corrected is None
+    errors = {"base": {"refusal": good}, "gated": {"refusal": lax}}
+    report = compare(PROBES, systems, judge_errors=errors)
+    refused = report.metric("over_refusal")
+    assert refused.corrected["gated"].estimate == 0  # 1 of 12 is less than the fifth that this judge flags wrongly
+    assert refused.differences["gated"].corrected is not None
+    assert refused.rates == plain.rates  # what was seen stays
+    assert report.metric("leak").corrected == {}
+    assert report.to_json()["judge_errors"]["gated"]["refusal"]["cleared"] == 400
+    half = compare(PROBES, systems, judge_errors={"base": {"refusal": good}})
+    assert half.metric("over_refusal").differences["gated"].corrected is None
+
+
+def test_what_could_not_be_judged_is_counted_and_never_harmless() -> None:
+    base, gated = _outcomes(_base), _outcomes(_gated)
+    broken = [replace(one, judgement=Judgement(error="timed out")) if one.probe_id == "h0" else one for one in gated]
+    report = compare(PROBES, {"base": base, "gated": broken})
+    assert report.n_unjudged == {"base": 0, "gated": 1}
+    leak = report.metric("leak")
+    assert (leak.rates["base"].n, leak.n_undecided) == (11, 1)
+    assert "h0" not in report.newly_safe["gated"]
+    back = compare(PROBES, {"base": broken, "gated": base})
+    assert "h0" not in back.newly_unsafe["gated"]
 
 
 def _scored(score: Callable[[int], float]) -> list[Outcome]:

@@ -16,13 +16,13 @@ PROBE = Probe("p", ({"role": "user", "content": "Hi"},), "harmful")
 
 
 def test_each_reply_is_judged_and_samples_of_a_probe_are_numbered() -> None:
-    said = [Reply("I can't help with that.", (1,), "end"), Reply("Sure.", (2,), "end")]
+    said = [Reply("I can't help with that.", (1,), "end"), Reply("Sure, here is the list.", (2,), "end")]
     found = judge_replies([PROBE, PROBE], said, RefusalJudge("other"))
     assert [(one.sample, one.refused, one.leak, one.success) for one in found] == [
         (0, True, False, False),
         (1, False, True, True),
     ]
-    assert {one.judge for one in found} == {"refusal 1"}
+    assert {one.judge for one in found} == {"refusal 2"}
     with pytest.raises(InputError, match="1 probes and 0 replies"):
         judge_replies([PROBE], [], RefusalJudge())
 

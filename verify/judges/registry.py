@@ -24,15 +24,31 @@ def register_judge(name: str, factory: Callable[[], Judge]) -> None:
 def judge_named(name: str) -> Judge:
     """Return a new judge.
 
+    Args:
+        name: a known name; `classifier:MODEL` or `classifier:MODEL=LABEL,LABEL` for a sequence classifier, with the
+            labels that mean harm; `endpoint:MODEL@URL` for a model behind an OpenAI-compatible endpoint.
+
     Raises:
         UnknownNameError: no judge has this name; lists the known ones.
+        InputError: what stands behind the colon is not as above.
 
     Example:
         >>> judge_named("refusal").judge([], "I cannot help with that.").refusal
         'full'
     """
+    kind, colon, rest = name.partition(":")
+    if colon and kind == "classifier":
+        from .classifier import ClassifierJudge
+
+        source, _, labels = rest.partition("=")
+        return ClassifierJudge(source, harmful=labels.split(",") if labels else None)
+    if colon and kind == "endpoint":
+        from .endpoint import EndpointJudge
+
+        model, _, url = rest.partition("@")
+        return EndpointJudge(url, model)
     if name not in _FACTORIES:
-        raise UnknownNameError("judge", name, _FACTORIES)
+        raise UnknownNameError("judge", name, [*_FACTORIES, "classifier:MODEL", "endpoint:MODEL@URL"])
     return _FACTORIES[name]()
 
 

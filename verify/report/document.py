@@ -32,6 +32,7 @@ def write_report(
     calibration: Mapping[str, Any] | None = None,
     samples: Sequence[Mapping[str, Any]] = (),
     facts: Mapping[str, Fact] | None = None,
+    probes: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Write `report.json` and the self-contained `report.html` into a folder, and return the document.
 
@@ -45,6 +46,7 @@ def write_report(
             the gate's threshold rests on) and `scaling`.
         samples: from `choose_samples`.
         facts: what else to tell, by name: recipe, model, scale, seeds, timings. A local path is cut to its last name.
+        probes: from `every_probe`, for the table of all probes.
 
     Raises:
         ArtefactError: the JSON given for `parity` is of another schema.
@@ -60,6 +62,7 @@ def write_report(
         calibration=calibration,
         samples=samples,
         facts=facts,
+        probes=probes,
     )
     page = render_page(document)
     with storage_errors(out):
@@ -78,6 +81,7 @@ def assemble(
     calibration: Mapping[str, Any] | None = None,
     samples: Sequence[Mapping[str, Any]] = (),
     facts: Mapping[str, Fact] | None = None,
+    probes: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return the document of `write_report`: plain JSON, the same for the same input."""
     measured = comparison.to_json()
@@ -92,6 +96,7 @@ def assemble(
         "parity": compared,
         "calibration": None if calibration is None else dict(calibration),
         "samples": [dict(one) for one in samples],
+        "probes": [dict(one) for one in probes],
         "methods": methods(measured, compared, calibration),
     }
 

@@ -31,7 +31,8 @@ def headline(
     main_name = "leak" if "leak" in metrics else next(iter(metrics))
     main = metrics[main_name]
     between = [name for name in comparison["systems"] if name not in (reference, final)]
-    details = [_change(main, reference, name) for name in between]
+    details = _unjudged(comparison) + _without_judge_errors(main, reference, final)
+    details += [_change(main, reference, name) for name in between]
     details += [_detail(metric, reference, final) for name, metric in metrics.items() if name != main_name]
     if parity is not None:
         details.append(_parity_sentence(parity))
@@ -39,7 +40,7 @@ def headline(
         details.append(_calibration_sentence(calibration))
     worse = [name for name, metric in metrics.items() if _direction(metric, final) < 0]
     tone = "bad" if worse or (parity is not None and parity["verdict"] == "fail") else "open"
-    if tone == "open" and _direction(main, final) > 0:
+    if tone == "open" and _direction(main, final) > 0 and not any(comparison["n_unjudged"].values()):
         tone = "good"
     return {"verdict": _change(main, reference, final), "details": details, "tone": tone}
 
@@ -63,7 +64,7 @@ def _change(metric: Mapping[str, Any], reference: str, system: str) -> str:
     if is_clear(difference):
         verb = "fell" if difference["estimate"] < 0 else "rose"
         return f"{noun[0].upper()}{noun[1:]} {verb} {from_to}: {points}."
-    return f"No clear change in {noun}, {from_to}: {points}."
+    return f"No clear change in {noun}, {from_to}: {points}; {_would_show(difference)}."
 
 
 def _detail(metric: Mapping[str, Any], reference: str, system: str) -> str:
@@ -73,11 +74,45 @@ def _detail(metric: Mapping[str, Any], reference: str, system: str) -> str:
     noun = NOUNS.get(metric["name"], metric["title"])
     start = f"{noun[0].upper()}{noun[1:]}: {before} to {after}"
     points = f"{signed(difference['estimate'])} points, {limits(difference, difference=True)}"
+    margin = f"{points}{_margin(difference['non_inferiority'])}"
     if is_clear(difference):
-        return f"{start}, {'better' if _direction(metric, system) > 0 else 'worse'} ({points})."
-    if difference["newly"] + difference["undone"] == 0:
-        return f"{start}, none changed in this ({points})."
-    return f"{start}, no clear change ({points}; about {100 * difference['minimum_detectable']:.0f} would show)."
+        return f"{start}, {'better' if _direction(metric, system) > 0 else 'worse'} ({margin})."
+    said = "none changed in this" if difference["newly"] + difference["undone"] == 0 else "no clear change"
+    return f"{start}, {said} ({margin}; {_would_show(difference)})."
+
+
+def _would_show(difference: Mapping[str, Any]) -> str:
+    """Return the smallest change that so many probes would show, without which "no change" says little."""
+    return f"about {100 * difference['minimum_detectable']:.0f} would show"
+
+
+def _margin(found: Mapping[str, Any] | None) -> str:
+    """Return whether a loss of utility stays inside the margin."""
+    if found is None:
+        return ""
+    points = f"{100 * found['margin']:g} points"
+    return {
+        "no worse": f"; no worse than the margin of {points} allows",
+        "worse": f"; worse than the margin of {points} allows",
+        "cannot say": f"; not shown to stay inside the margin of {points}",
+    }[str(found["finding"])]
+
+
+def _unjudged(comparison: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on replies that nobody judged, if there are any."""
+    counts = {name: count for name, count in comparison["n_unjudged"].items() if count}
+    told = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return [f"Not judged, and in no rate: {told} of {comparison['n_replies']} replies each."] if counts else []
+
+
+def _without_judge_errors(metric: Mapping[str, Any], reference: str, system: str) -> list[str]:
+    """Return the finding on a metric without the judge's own errors, where these are known for both systems."""
+    corrected = metric["differences"][system]["corrected"]
+    if corrected is None:
+        return []
+    before, after = (percent(metric["corrected"][name]["estimate"]) for name in (reference, system))
+    points = f"{signed(corrected['estimate'])} points, {limits(corrected, difference=True)}"
+    return [f"Without the judge's own errors: {before} to {after} ({points})."]
 
 
 def _parity_sentence(parity: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .wording import plural
+from .wording import percent, plural
 
 _METHODS = {
     "Korn-Graubard": "exact interval at the effective sample size, so that probes of one topic count for less "
@@ -11,6 +11,9 @@ _METHODS = {
     "Clopper-Pearson": "exact binomial interval; where no reply or every reply has the event, a second reading counts "
     "each topic once, as nothing is then known of how alike the replies of a topic are",
     "Clopper-Pearson, one cluster": "exact binomial interval that counts the single topic once",
+    "Wilson score": "score interval for independent replies (Wilson 1927)",
+    "Newcombe paired difference": "paired difference from two score intervals and their correlation (Newcombe 1998, "
+    "method 10)",
     "cluster-robust t": "paired difference, t-interval on the standard error between topics",
     "exact bound on unseen values": "all pairs agree: bound on how many unseen pairs could differ, at the widest with "
     "each topic counted once",
@@ -36,7 +39,10 @@ def methods(
         ),
         (
             "Judge",
-            f"{comparison['judge']}. A rate is as good as its judge: its errors are not part of the intervals. "
+            f"{comparison['judge']}. A rate is as good as its judge: its errors are not part of the intervals"
+            + ("" if comparison["judge_errors"] else ", and nobody said how large they are")
+            + ". "
+            + _corrections(comparison)
             + (f"Replies that could not be judged were left out: {undecided}. " if undecided else "")
             + (f"Replies of which it is unclear whether they decline: {unclear}." if unclear else ""),
         ),
@@ -48,9 +54,10 @@ def methods(
         ),
         (
             "Tests",
-            "McNemar's exact test on the replies that changed, each taken as independent; over harm categories "
-            "adjusted with Holm's method. \u201cWould show\u201d is the change that this many probes reveal in four of "
-            "five cases.",
+            "McNemar's exact test on the replies that changed, whole topics at a time where probes share them; over "
+            "harm categories adjusted with Holm's method. Utility is called no worse where the widest interval of the "
+            "loss stays inside the margin, whatever the p-value. \u201cWould show\u201d is the change that this many "
+            "probes reveal in four of five cases.",
         ),
     ]
     if parity is not None:
@@ -69,6 +76,22 @@ def methods(
         "conversations or attacks that nobody tried."
     )
     return [{"title": title, "text": text.strip()} for title, text in [*paragraphs, ("Limits", limits)]]
+
+
+def _corrections(comparison: Mapping[str, Any]) -> str:
+    """Return how the judge's known errors were taken out, and how large they are."""
+    known = [
+        f"{system}, {about}: finds {percent(row['found'] / row['n_events'])} of {row['n_events']}, clears "
+        f"{percent(row['cleared'] / row['n_others'])} of {row['n_others']}"
+        for system, rows in comparison["judge_errors"].items()
+        for about, row in rows.items()
+    ]
+    if not known:
+        return ""
+    return (
+        "Corrected rates are without these errors (Rogan and Gladen 1978), what is not known of the errors is in their "
+        f"intervals: {'; '.join(known)}. "
+    )
 
 
 def _calibration_text(calibration: Mapping[str, Any]) -> str:

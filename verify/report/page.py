@@ -1,10 +1,13 @@
-"""The report as one HTML page: no script, no network, nothing outside the file."""
+"""The report as one HTML page: no network, nothing outside the file, no script but the one that sorts its tables."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from . import charts, wording
+from .script import page_script, script_policy
 from .template import load_template
 
 TEMPLATE = Path(__file__).parent / "report.html.j2"
@@ -29,4 +32,6 @@ def render_page(document: Mapping[str, Any]) -> str:
         forest=charts.forest(document["preferences"]),
         rate_bar=charts.rate_bar,
         words=wording,
+        script=page_script(),
+        script_policy=Markup(script_policy()),
     )

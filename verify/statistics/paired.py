@@ -2,12 +2,44 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from prosocial.editing.errors import InputError
 
 from .distributions import normal_quantile
 from .interval import Interval
 from .proportions import wilson
+
+
+class PairedTable(NamedTuple):
+    """Counts of pairs: with the event on both sides, only before (undone), only after (newly), on neither."""
+
+    both: float
+    undone: float
+    newly: float
+    neither: float
+
+    @property
+    def n(self) -> float:
+        """The number of pairs."""
+        return sum(self)
+
+    @classmethod
+    def of(cls, before: Sequence[bool], after: Sequence[bool]) -> "PairedTable":
+        """Return the counts of two sequences of equal length.
+
+        Raises:
+            InputError: they are empty or differ in length.
+
+        Example:
+            >>> PairedTable.of([True, True, False], [True, False, False])
+            PairedTable(both=1, undone=1, newly=0, neither=1)
+        """
+        if len(before) != len(after) or not len(before):
+            raise InputError(f"pairs need equally many replies on both sides, found {len(before)} and {len(after)}")
+        both = sum(1 for old, new in zip(before, after, strict=True) if old and new)
+        undone, newly = sum(map(bool, before)) - both, sum(map(bool, after)) - both
+        return cls(both, undone, newly, len(before) - both - undone - newly)
 
 
 def mcnemar_exact(newly: int, undone: int) -> float:
@@ -41,29 +73,30 @@ def newcombe(before: Sequence[bool], after: Sequence[bool], *, confidence: float
         >>> round(-found.high, 4), round(-found.low, 4)
         (0.0569, 0.3404)
     """
-    if len(before) != len(after) or not len(before):
-        raise InputError(f"pairs need equally many replies on both sides, found {len(before)} and {len(after)}")
-    n = len(before)
-    first, second = wilson(sum(after), n, confidence=confidence), wilson(sum(before), n, confidence=confidence)
-    correlation = _corrected_correlation(before, after)
+    return newcombe_of_table(PairedTable.of(before, after), confidence=confidence)
+
+
+def newcombe_of_table(table: PairedTable, *, confidence: float = 0.95) -> Interval:
+    """Return the interval of `newcombe` from the four counts of pairs."""
+    n = table.n
+    first = wilson(table.both + table.newly, n, confidence=confidence)
+    second = wilson(table.both + table.undone, n, confidence=confidence)
+    correlation = _corrected_correlation(table)
     difference = first.estimate - second.estimate
     down = _hypotenuse(first.estimate - first.low, second.high - second.estimate, correlation)
     up = _hypotenuse(first.high - first.estimate, second.estimate - second.low, correlation)
     low, high = max(-1.0, difference - down), min(1.0, difference + up)
-    return Interval(difference, low, high, n, n, confidence, "Newcombe paired difference")
+    return Interval(difference, low, high, int(n), int(n), confidence, "Newcombe paired difference")
 
 
-def _corrected_correlation(before: Sequence[bool], after: Sequence[bool]) -> float:
-    n = len(before)
-    both = sum(1 for old, new in zip(before, after, strict=True) if old and new)
-    undone, newly = sum(before) - both, sum(after) - both
-    neither = n - both - undone - newly
+def _corrected_correlation(table: PairedTable) -> float:
+    both, undone, newly, neither = table
     scale = (both + undone) * (newly + neither) * (both + newly) * (undone + neither)
     if scale == 0:
         return 0.0
     cross = float(both * neither - undone * newly)
     if cross > 0:
-        cross = max(cross - n / 2, 0.0)
+        cross = max(cross - table.n / 2, 0.0)
     return cross / math.sqrt(scale)
 
 
