@@ -54,8 +54,8 @@ class EncodedPairs:
         n = len(self)
         batch = pad_replies(self.sequences, [*rows, *(row + n for row in rows)], pad_id=pad_id)
         logits = reward.logits(batch.input_ids, batch.attention_mask, preference.repeat(2, 1))
-        totals = reply_log_probability(logits, batch.next_ids, batch.predicts_reply)  # [2B]
-        first, second = totals.chunk(2)
+        at = (batch.next_ids.to(logits.device), batch.predicts_reply.to(logits.device))
+        first, second = reply_log_probability(logits, *at).cpu().chunk(2)
         return first, second
 
     def n_reply_tokens(self, rows: Sequence[int]) -> int:

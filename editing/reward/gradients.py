@@ -3,21 +3,25 @@
 A part is one micro-batch's share of the losses [k] and of the anchor (a scalar, or None): the parts of a batch add up.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import MissingExtraError
+from .processes import add_up
 
 Part = tuple[Tensor, Tensor | None]
 
 
-def weighted_gradients(parts: Iterable[Part], weigh: Callable[[Tensor], Tensor]) -> None:
+def weighted_gradients(
+    parts: Iterable[Part], parameters: Sequence[nn.Parameter], weigh: Callable[[Tensor], Tensor]
+) -> None:
     """Add the gradient of `weigh(losses) @ losses + anchor` to the parameters' `.grad`: one backward pass a part."""
     for losses, anchor in parts:
         total = weigh(losses.detach()) @ losses + (0.0 if anchor is None else anchor)
         total.backward()  # type: ignore[no-untyped-call]
+    add_up(_gradients(parameters))
 
 
 def combined_gradients(
@@ -48,12 +52,18 @@ def combined_gradients(
             backward(rows, inputs=list(parameters), parallel_chunk_size=1, retain_graph=anchor is not None)
         if anchor is not None:
             anchor.backward()  # type: ignore[no-untyped-call]
+    add_up(_gradients(parameters))
     gramian = torch.zeros(len(carried), len(carried), dtype=torch.float64, device=carried.device)
     if carried.any():
         at = carried.nonzero()[:, 0]
-        gramian[at[:, None], at] = _gramian(parameters)
-        jac_to_grad(list(parameters), Constant(combine(gramian)[carried].float()))
+        add_up(parameter.jac for parameter in parameters)  # type: ignore[attr-defined]
+        gramian[at[:, None], at] = _gramian(parameters).to(gramian.device)
+        jac_to_grad(list(parameters), Constant(combine(gramian)[carried].to(parameters[0])))
     return gramian
+
+
+def _gradients(parameters: Sequence[nn.Parameter]) -> Iterator[Tensor]:
+    return (parameter.grad for parameter in parameters if parameter.grad is not None)
 
 
 def _gramian(parameters: Sequence[nn.Parameter]) -> Tensor:

@@ -11,6 +11,7 @@ from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..errors import ArtefactError, FingerprintError, InputError
 from ..files import read_json, require_keys, storage_errors, write_json
@@ -83,10 +84,23 @@ class RewardModel:
         """
         return use_preference(self.peft, preference)
 
+    def recompute_activations(self) -> None:
+        """Let backward passes compute activations again instead of keeping them; no dropout is switched on.
+
+        Under `use`, a backward pass belongs into the same block as its forward pass.
+        """
+        self.model.activation_checkpointing_enable({"use_reentrant": False})
+        for module in self.model.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.training = True  # of the layer itself alone: it recomputes in training only
+
     def logits(self, input_ids: Tensor, attention_mask: Tensor, preference: Tensor | None) -> Tensor:
         """Return [B, S, V] next-token logits under preferences [B, k], or of the unadapted model under None."""
         with self.use(preference):
-            output: Any = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+            device = self.model.device
+            output: Any = self.model(
+                input_ids=input_ids.to(device), attention_mask=attention_mask.to(device), use_cache=False
+            )
         logits: Tensor = output.logits
         return logits
 

@@ -12,6 +12,7 @@ class RewardTraining(Settings):
         steps: number of optimiser steps.
         batch_size: pairs per step.
         micro_batch_size: pairs per pass through the model; None: all of a batch. It changes memory, not the result.
+        gradient_checkpointing: compute activations again for a backward pass instead of keeping them: less memory.
         learning_rate: peak of a cosine schedule with 5 % warm-up.
         concentration: Dirichlet parameter of the preferences; below 1 favours the corners.
         preferences: whether each pair of a batch has its own preference, or the batch has one (as in PARM).
@@ -25,6 +26,7 @@ class RewardTraining(Settings):
     steps: Count = 200
     batch_size: Count = 32
     micro_batch_size: Count | None = None
+    gradient_checkpointing: bool = False
     learning_rate: Positive = 5e-3
     weight_decay: NonNegative = 0.0
     concentration: Positive = 0.5

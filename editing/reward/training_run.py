@@ -22,6 +22,7 @@ from .famo import Famo
 from .gradients import Part, combined_gradients, weighted_gradients
 from .loss import attribute_losses, attribute_shares, preference_grid
 from .model import RewardModel
+from .processes import add_up, is_first, own_rows
 from .settings import RewardTraining
 from .training_state import StepRecord, TrainingState, moments_of, restore
 
@@ -72,6 +73,8 @@ class TrainingRun:
             self._parameters, lr=training.learning_rate, weight_decay=training.weight_decay
         )
         self._famo = Famo(len(attributes)) if training.conflict == "famo" else None
+        if training.gradient_checkpointing:
+            reward.recompute_activations()
         if training.conflict in GRAMIAN_METHODS:  # a package that is missing is told of now
             combination(torch.eye(len(attributes)), torch.ones(len(attributes)), method=training.conflict)
 
@@ -84,9 +87,9 @@ class TrainingRun:
         gramian: Tensor | None = None
         if self._famo is not None:
             weigh = self._famo_weights(batch, self._famo)
-            weighted_gradients(parts, weigh)
+            weighted_gradients(parts, self._parameters, weigh)
         elif method == "none" and step % self._training.log_every:
-            weighted_gradients(parts, lambda losses: batch.weights)
+            weighted_gradients(parts, self._parameters, lambda losses: batch.weights)
         else:
             seed = _seed(self._seed, PROJECTION, step)
             gramian = combined_gradients(
@@ -95,7 +98,7 @@ class TrainingRun:
                 batch.weights > 0,
                 lambda gram: combination(gram, batch.weights, method=method, seed=seed),
             )
-        return torch.stack(found).sum(0), gramian
+        return _total(found), gramian
 
     def is_finite(self, losses: Tensor) -> bool:
         """Return whether losses and gradients of the coming step are finite."""
@@ -117,6 +120,8 @@ class TrainingRun:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint."""
+        if not is_first():
+            return
         values = [parameter.detach() for parameter in self._parameters]
         moments = moments_of(self._optimizer, self._parameters)
         famo = [] if self._famo is None else self._famo.history
@@ -151,28 +156,31 @@ class TrainingRun:
 
     def _parts(self, batch: Batch, found: list[Tensor]) -> Iterator[Part]:
         """Yield the losses and the anchor of each micro-batch; the losses are appended to `found` as well."""
-        size = self._training.micro_batch_size or len(batch.rows)
+        own = own_rows(range(len(batch.rows)))
+        size = self._training.micro_batch_size or len(own)
         n_tokens = self._pairs.n_reply_tokens(batch.rows)
-        for start in range(0, len(batch.rows), size):
-            at = slice(start, start + size)
-            rows = batch.rows[at]
-            first, second = self._pairs.rewards(self._reward, rows, batch.preference[at], self._pad_id)
-            losses = attribute_losses(first, second, self._pairs.signs[rows], self._betas, batch.shares[at])
-            found.append(losses.detach())
-            anchor = -self._training.anchor_weight * (first.sum() + second.sum()) / n_tokens
-            yield losses, anchor if self._training.anchor_weight else None
+        for start in range(0, len(own), size):
+            at = list(own[start : start + size])
+            rows, preference = [batch.rows[index] for index in at], batch.preference[at]
+            with self._reward.use(preference.repeat(2, 1)):  # also for what a backward pass computes again
+                first, second = self._pairs.rewards(self._reward, rows, preference, self._pad_id)
+                losses = attribute_losses(first, second, self._pairs.signs[rows], self._betas, batch.shares[at])
+                found.append(losses.detach())
+                anchor = -self._training.anchor_weight * (first.sum() + second.sum()) / n_tokens
+                yield losses, anchor if self._training.anchor_weight else None
 
     @torch.no_grad()
     def _losses(self, batch: Batch) -> Tensor:
         found: list[Tensor] = []
         for _ in self._parts(batch, found):
             pass
-        return torch.stack(found).sum(0)
+        return _total(found)
 
     def _famo_weights(self, batch: Batch, famo: Famo) -> Callable[[Tensor], Tensor]:
         """Return FAMO's weights of the batch; losses that come in several parts are added up first."""
-        size = self._training.micro_batch_size or len(batch.rows)
-        whole = self._losses(batch) if size < len(batch.rows) else None
+        own = len(own_rows(batch.rows))
+        is_one_part = own == len(batch.rows) and (self._training.micro_batch_size or own) >= own
+        whole = None if is_one_part else self._losses(batch)
         return lambda losses: famo.combination(
             _standing_in(losses if whole is None else whole, batch.weights), batch.weights
         )
@@ -184,6 +192,13 @@ class TrainingRun:
         made_from = [sequences, self._pairs.signs.tolist(), self._betas.tolist(), shapes, self._pad_id, self._seed]
         text = canonical_json([*made_from, self._training.model_dump(mode="json")])
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _total(parts: list[Tensor]) -> Tensor:
+    """Return the batch's losses [k] from those of this process's micro-batches."""
+    total = torch.stack(parts).sum(0)
+    add_up([total])
+    return total
 
 
 def _standing_in(losses: Tensor, weights: Tensor) -> Tensor:

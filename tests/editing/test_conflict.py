@@ -215,7 +215,7 @@ def test_parts_add_up_to_the_whole_batch(method: str) -> None:
 def test_the_two_ways_to_a_weighted_sum_are_one() -> None:
     one, other = (torch.nn.Parameter(torch.tensor([1.0, 1.0])) for _ in range(2))
     weights = torch.tensor([0.3, 0.7])
-    weighted_gradients(parts(one, 2)(), lambda losses: weights)
+    weighted_gradients(parts(one, 2)(), [one], lambda losses: weights)
     combined_gradients(parts(other, 2)(), [other], weights > 0, lambda gram: weights)
 
     assert one.grad is not None and other.grad is not None and torch.allclose(one.grad, other.grad)

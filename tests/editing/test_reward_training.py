@@ -1,11 +1,13 @@
 """A training run goes on to the same weights, adds up over micro-batches, and stops where numbers end."""
 
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import Tensor, distributed
 
 from prosocial.editing.errors import DivergenceError, InputError
 from prosocial.editing.reward.attributes import resolve_attributes
@@ -165,3 +167,49 @@ def test_label_agreement_counts_pairs_labelled_for_both() -> None:
 
     assert label_agreement(signs) == [[1.0, agreed, 0.0], [agreed, 1.0, 0.0], [0.0, 0.0, 1.0]]
     assert label_agreement(torch.tensor([[1.0, 0.0]]))[0][1] is None
+
+
+@pytest.mark.parametrize("method", ["none", "upgrad"])
+def test_activations_computed_again_give_the_same_gradients(world: World, method: str) -> None:
+    found, calls = [], []
+    for again in (False, True):
+        reward, counted = world.reward(), []
+        arguments = world.arguments(conflict=method, gradient_checkpointing=again, log_every=100)
+        run = TrainingRun(reward, world.pairs, **arguments)
+        run.history.append(StepRecord(0, 0.0, [], [], None))  # a step whose conflicts need no measuring
+        reward.model.model.layers[0].self_attn.register_forward_hook(lambda *given, to=counted: to.append(1))
+        run.fill_gradients()
+        calls.append(len(counted))
+        gradients = [parameter.grad for parameter in run._parameters if parameter.grad is not None]
+        found.append(torch.cat([gradient.flatten() for gradient in gradients]))
+
+    assert calls[0] == 1 and calls[1] > 1
+    assert found[0].norm() > 1e-3 and torch.allclose(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
+def train_as(rank: int, folder: Path, method: str) -> None:
+    """One of two processes."""
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    parameters, _ = World(folder / f"world{rank}").train(conflict=method, steps=3)
+    save_file({str(n): tensor for n, tensor in enumerate(parameters)}, folder / f"parameters{rank}.safetensors")
+
+
+@pytest.mark.parametrize("method", ["none", "upgrad", "famo"])
+def test_two_processes_train_what_one_does(world: World, tmp_path: Path, method: str) -> None:
+    started = []
+    for rank in range(2):
+        (tmp_path / f"world{rank}").mkdir()
+        process = multiprocessing.get_context("fork").Process(target=train_as, args=(rank, tmp_path, method))
+        process.start()
+        started.append(process)
+    for process in started:
+        process.join(timeout=100)
+        process.kill()
+    first, second = (load_file(tmp_path / f"parameters{rank}.safetensors") for rank in range(2))
+    expected, _ = world.train(conflict=method, steps=3)
+    untrained = world.reward().parameters
+
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for name, found in first.items():
+        assert torch.allclose(found, expected[int(name)], rtol=1e-2, atol=1e-3)
+    assert any(not torch.allclose(found, untrained[int(name)], atol=1e-2) for name, found in first.items())
