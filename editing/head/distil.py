@@ -111,7 +111,6 @@ def distil_head(
     attributes: Sequence[str],
     training: DistilTraining,
     seed: int,
-    on_step: Callable[[], None] = lambda: None,
 ) -> CompactHead:
     """Fit a head to the teacher's states on the plausible set.
 
@@ -121,12 +120,11 @@ def distil_head(
         attributes: names in the order of the preference vector.
         training: how.
         seed: seeds the initial values and the batches.
-        on_step: called after every step.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         head = CompactHead(attributes, hidden_size=states.hidden.shape[1], rank=training.rank)
-    fit(head, states, output_weight, training=training, seed=seed, on_step=on_step)
+    fit(head, states, output_weight, training=training, seed=seed)
     return head.eval()
 
 
@@ -137,7 +135,6 @@ def fit(
     *,
     training: DistilTraining,
     seed: int,
-    on_step: Callable[[], None] = lambda: None,
 ) -> None:
     """Fit any module from hidden states and preferences to shifts, such as the head, in place.
 
@@ -167,7 +164,6 @@ def fit(
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        on_step()
 
 
 def student_log_probabilities(

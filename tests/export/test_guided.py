@@ -28,7 +28,7 @@ from prosocial.export.guided import (
     union_penalty,
     weighted_product,
 )
-from prosocial.export.steering import Steering
+from prosocial.export.steering import Steering, control_arrays
 from prosocial.export.torch_engine import PlainEngine
 
 from .architectures import CONFIGS, random_model
@@ -387,10 +387,14 @@ class TestEngine:
         own = under(world.reward, None)(torch.tensor([[5, 6, 7]])).topk(3).indices
         assert sorted(kept) == sorted(own.tolist()) and stream.decision.safe_set_size.tolist() == [3]
 
-    def test_rows_that_go_on_keep_their_preference_and_their_text(self, world: World) -> None:
-        from prosocial.export.steering import control_arrays
-
-        engine = GuidedEngine.teacher(world.reward, self.config)
+    @pytest.mark.parametrize("form", ["teacher", "separate"])
+    def test_rows_that_go_on_keep_their_preference_and_their_text(self, pico: Any, form: str) -> None:
+        base = pico.model("llama")
+        if form == "teacher":
+            engine = GuidedEngine.teacher(make_reward(base), self.config)
+        else:
+            rewards = [make_reward(pico.model("llama"), (name,), seed=seed) for seed, name in enumerate(NAMES)]
+            engine = GuidedEngine.separate(base, rewards, self.config, log_ratio=True)
         ids = np.array([[5, 6, 7], [8, 9, 10], [11, 12, 13]])
         asked = [Steering(preference=dict(zip(NAMES, row.tolist(), strict=True))) for row in PREFERENCES]
         controls = control_arrays(self.config, asked)
@@ -424,8 +428,6 @@ class TestEngine:
 
     @staticmethod
     def tokens(engine: GuidedEngine, prompt: Tensor, steering: Steering) -> list[int]:
-        from prosocial.export.steering import control_arrays
-
         assert engine.config is not None
         stream = engine.prefill(prompt.numpy(), control_arrays(engine.config, [steering]), capacity=64)
         chosen = [int(stream.decision.logits[0].argmax())]
