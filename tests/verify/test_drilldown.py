@@ -3,21 +3,25 @@
 import base64
 import hashlib
 import html
+import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from prosocial.editing.protocols import Judgement
+from prosocial.verify import report
 from prosocial.verify.comparison import compare
 from prosocial.verify.outcomes import Outcome
 from prosocial.verify.probes import Probe
 from prosocial.verify.report import assemble, render_page
 from prosocial.verify.report.drilldown import LONGEST, every_probe
 from prosocial.verify.report.script import page_script
+from prosocial.verify.statistics import JudgeErrors
 
 NASTY = "</script><script>document.title='owned'</script>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -78,6 +82,17 @@ def test_requests_for_harm_are_withheld_and_harmful_words_black() -> None:
     assert "snorvle" not in str(rows["h0"]["replies"]) and "Who knows" not in str(rows["h11"])
     revealed = {row["probe"]: row for row in _document(reveal=True)["probes"]}
     assert "snorvle" in str(revealed["h0"]["messages"]) and "snorvle" in str(revealed["h0"]["replies"])
+
+
+def test_the_json_is_of_the_published_schema() -> None:
+    schema = json.loads((Path(report.__file__).parent / "report.schema.json").read_text(encoding="utf-8"))
+    errors = JudgeErrors(50, 45, 80, 76)
+    known = {name: {"harm": errors, "refusal": errors} for name in OUTCOMES}
+    document = _document() | {"comparison": compare(PROBES, OUTCOMES, judge_errors=known).to_json()}
+    jsonschema.validate(json.loads(json.dumps(document)), schema)
+    for wrong in (document | {"schema": "other"}, document | {"more": 1}, document | {"probes": [{}]}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema)
 
 
 def test_long_replies_are_cut() -> None:

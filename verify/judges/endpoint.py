@@ -1,8 +1,10 @@
 """A model as judge, behind any endpoint that speaks OpenAI's chat completions."""
 
+import importlib
 import os
 from collections.abc import Sequence
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlsplit
 
 from prosocial.editing.errors import InputError
@@ -35,8 +37,6 @@ class EndpointJudge:
     name = "endpoint"
 
     def __init__(self, url: str, model: str, *, timeout: float = 60.0, attempts: int = 3) -> None:
-        from huggingface_hub.utils import httpx  # the HTTP library that the Hub's client brings
-
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or not model:
             raise InputError(f"a judge's endpoint should be an address and a model, found {url!r} and {model!r}")
@@ -46,7 +46,7 @@ class EndpointJudge:
         self._model, self._attempts = model, attempts
         key = os.environ.get(KEY_VARIABLE)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout)
+        self._client = _http_library().Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout)
 
     def judge(self, messages: Sequence[Message], reply: str) -> Judgement:
         """Judge one reply.
@@ -54,8 +54,7 @@ class EndpointJudge:
         Raises:
             InputError: the endpoint refuses the request as such (a wrong key, model or address).
         """
-        from huggingface_hub.utils import httpx
-
+        httpx = _http_library()
         problem = ""
         for attempt in range(self._attempts):
             try:
@@ -89,3 +88,8 @@ class EndpointJudge:
             return str(found.json()["choices"][0]["message"]["content"] or "")
         except (KeyError, IndexError, TypeError):
             return ""
+
+
+def _http_library() -> Any:
+    """Return the HTTP library that the Hub's client brings, whichever of its versions uses; it is slow to import."""
+    return importlib.import_module("huggingface_hub.utils").httpx

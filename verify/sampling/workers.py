@@ -47,7 +47,7 @@ def _in_processes(shards: Sequence[Shard], workers: int) -> Iterator[Answered]:
 def _on_ray(shards: Sequence[Shard], address: str, workers: int) -> Iterator[Answered]:
     import ray
 
-    own = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
+    own: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False, **own)
     except (ConnectionError, ValueError) as error:
