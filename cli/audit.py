@@ -27,6 +27,8 @@ def audit(
         bool, typer.Option("--ignore-record", help="Recover the coefficients although there is an edit record.")
     ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="One per core by default.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for audit.json and audit.html.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="A JUnit XML file for CI: a test per level and tensor.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many tensors the table shows.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object (prosocial.audit/1).")] = False,
 ) -> None:
@@ -37,7 +39,9 @@ def audit(
     """
     from prosocial.export.signing.keys import TrustedKey
     from prosocial.verify.audit.auditing import audit_model
+    from prosocial.verify.audit.page import write_audit
     from prosocial.verify.audit.terminal import print_audit
+    from prosocial.verify.report.junit import audit_cases, write_junit
 
     folders = resolve_model(model), None if base is None else resolve_model(base)
     with byte_progress("audit", visible=not as_json) as progress:
@@ -50,8 +54,13 @@ def audit(
             threads=threads,
             progress=progress,
         )
+    document = report.to_json()
+    if out is not None:
+        write_audit(out, document)
+    if junit is not None:
+        write_junit(junit, "prosocial audit", audit_cases(document))
     if as_json:
-        typer.echo(json.dumps(report.to_json(), ensure_ascii=False, allow_nan=False))
+        typer.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
     else:
         print_audit(report, Console(), top=top)
     raise typer.Exit(EXIT_CODES[report.verdict])

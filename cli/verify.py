@@ -1,11 +1,14 @@
 """The command that holds a bundle against its reference: verify."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+
+from prosocial.editing.errors import InputError
 
 EXIT_CODES = {"pass": 0, "fail": 1, "ambiguous": 3}
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -13,35 +16,63 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 def verify(
     bundle: Annotated[Path, typer.Argument(help="The bundle.")],
-    reference: Annotated[Path, typer.Option(help="The steered folder that it was exported from.")],
+    reference: Annotated[
+        Path | None, typer.Option(help="The steered folder that it was exported from; needed to measure.")
+    ] = None,
     probes: Annotated[
         Path | None, typer.Option(help="Requests to compare on (JSONL). [default: twelve short ones]")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens per reply.")] = 32,
     max_kl_p99: Annotated[float | None, typer.Option(help="Highest KL, 99th percentile, that passes.")] = None,
     max_logit_difference: Annotated[float | None, typer.Option(help="Largest logit difference that passes.")] = None,
+    gate: Annotated[list[str] | None, typer.Option(help="Another threshold, as NAME=NUMBER (repeat it).")] = None,
+    measurements: Annotated[
+        Path | None, typer.Option(help="Judge the measurements.npz of an earlier run; no model runs.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for parity.json, parity.html and measurements.npz.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(help="A JUnit XML file for CI: one test per gate.")] = None,
     as_json: Json = False,
 ) -> None:
     """Compare a bundle with its reference, decision by decision. Exit code: 0 pass, 1 fail, 3 ambiguous."""
-    from prosocial.verify.bundle_parity import bundle_gates, verify_bundle
+    from prosocial.verify.bundle_parity import bundle_gates, measure_bundle, read_measurement_of
+    from prosocial.verify.parity.files import write_parity
     from prosocial.verify.probes import read_probes
+    from prosocial.verify.report.junit import parity_cases, write_junit
     from prosocial.verify.report.terminal import print_parity
 
-    given = {"kl_p99": max_kl_p99, "max_logit_difference": max_logit_difference}
-    thresholds = {name: value for name, value in given.items() if value is not None}
-    report = verify_bundle(
-        bundle,
-        reference=reference,
-        probes=read_probes(probes) if probes else (),
-        gates=bundle_gates(bundle).with_thresholds("command line", **thresholds),
-        max_new_tokens=max_new_tokens,
-    )
-    document = report.to_json()
+    thresholds = _thresholds(gate or (), kl_p99=max_kl_p99, max_logit_difference=max_logit_difference)
+    gates = bundle_gates(bundle).with_thresholds("command line", **thresholds)
+    if measurements is not None and reference is None:
+        found = read_measurement_of(bundle, measurements)
+    elif reference is not None and measurements is None:
+        asked = read_probes(probes) if probes else ()
+        found = measure_bundle(bundle, reference=reference, probes=asked, max_new_tokens=max_new_tokens)
+    else:
+        raise InputError("verify needs either --reference, to measure, or --measurements, to judge anew")
+    document = found.judge(gates).to_json()
+    if out is not None:
+        write_parity(out, found, document)
+    if junit is not None:
+        write_junit(junit, "prosocial verify", parity_cases(document))
     if as_json:
         _print_json(document)
     else:
         print_parity(document, Console())
     raise typer.Exit(EXIT_CODES[document["verdict"]])
+
+
+def _thresholds(given: Sequence[str], **others: float | None) -> dict[str, float]:
+    """Read NAME=NUMBER; the gates themselves refuse a name that they do not know."""
+    found = {name: value for name, value in others.items() if value is not None}
+    for text in given:
+        name, _, number = text.partition("=")
+        try:
+            found[name.strip()] = float(number)
+        except ValueError:
+            raise InputError(f"--gate should be NAME=NUMBER, such as kl_mean=1e-3, found {text!r}") from None
+    return found
 
 
 def _print_json(document: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from prosocial.editing.chat import ChatTokenizer
-from prosocial.editing.errors import InputError
+from prosocial.editing.errors import ArtefactError, InputError
 from prosocial.editing.files import canonical_json, sha256_file
 from prosocial.editing.fingerprint import fingerprint
 from prosocial.editing.protocols import Message
@@ -15,7 +15,7 @@ from prosocial.export.manifest import MANIFEST_FILE, read_manifest
 
 from .parity.comparison import Comparison
 from .parity.gates import ParityGates
-from .parity.measurement import Measurement
+from .parity.measurement import Measurement, read_measurement
 from .parity.reference import NAME, Reference
 from .parity.remote import EngineFailure, remote_bundle
 from .parity.report import ParityReport
@@ -103,6 +103,21 @@ def measure_bundle(
             found = Measurement(NAME, name, {}, (), 0, failure=str(failure))
             prompts = {}
     return replace(found, subject=subject_of(bundle, reference, prompts))
+
+
+def read_measurement_of(bundle: Path, path: Path) -> Measurement:
+    """Read what was measured of a bundle before.
+
+    Raises:
+        ArtefactError: the file is no measurement, or of another bundle.
+    """
+    found, manifest = read_measurement(path), sha256_file(bundle / MANIFEST_FILE)
+    measured = found.subject.get("manifest_sha256", "")
+    if measured != manifest:
+        raise ArtefactError(
+            f"{path} should be of {bundle}, whose manifest has SHA-256 {manifest[:16]}; it is of {measured[:16]}"
+        )
+    return found
 
 
 def subject_of(bundle: Path, reference: Path, prompts: Mapping[str, Sequence[int]]) -> dict[str, str]:

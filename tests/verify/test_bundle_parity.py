@@ -65,7 +65,10 @@ def test_a_process_that_dies_is_a_verdict(bundle_folder: Path, steered_folder: P
 
 FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "the gate's offsets": (change_weight("steered.gate.a", lambda values: values + 0.1), "gate (risk of tokens)"),
-    "the default threshold": (change_weight("harm_threshold", lambda values: values - 0.05), "threshold"),
+    "the default threshold": (
+        change_weight("harm_threshold", lambda values: values + 1e-6),
+        "default of harm_threshold",
+    ),
 }
 
 

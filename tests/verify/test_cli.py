@@ -10,7 +10,9 @@ from typer.testing import CliRunner, Result
 
 from prosocial.cli.compare import compare
 from prosocial.cli.verify import verify
-from prosocial.editing.errors import ArtefactError, UnknownNameError
+from prosocial.editing.errors import ArtefactError, InputError, UnknownNameError
+
+from .parity_world import copy, fit_manifest
 
 app = typer.Typer()
 app.command("verify")(verify)
@@ -40,8 +42,32 @@ def test_verify_prints_the_verdict_and_exits_by_it(
 
 
 def test_verify_refuses_without_a_reference(bundle_folder: Path, checkpoint_folder: Path) -> None:
-    assert _run("verify", bundle_folder).exit_code == 2
+    assert isinstance(_run("verify", bundle_folder).exception, InputError)
     assert isinstance(_run("verify", bundle_folder, "--reference", checkpoint_folder).exception, ArtefactError)
+
+
+def test_verify_keeps_what_it_measured_so_that_a_gate_moves_without_a_run(
+    bundle_folder: Path, steered_folder: Path, tmp_path: Path
+) -> None:
+    words: list[str | Path] = ["verify", bundle_folder, "--reference", steered_folder, "--max-new-tokens", "2"]
+    first = _run(*words, "-o", tmp_path, "--junit", tmp_path / "junit.xml", "--json")
+    assert first.exit_code == 0, first.output
+    document = json.loads(first.stdout)
+    assert json.loads((tmp_path / "parity.json").read_text(encoding="utf-8")) == document
+    assert "PASS" in (tmp_path / "parity.html").read_text(encoding="utf-8")
+    assert 'failures="0"' in (tmp_path / "junit.xml").read_text(encoding="utf-8")
+    kept = ["verify", bundle_folder, "--measurements", tmp_path / "measurements.npz", "--json"]
+    assert json.loads(_run(*kept).stdout) == document
+    moved = _run(*kept, "--gate", "max_path_difference=1e-30")
+    gates = {gate["name"]: gate for gate in json.loads(moved.stdout)["gates"]}
+    assert (moved.exit_code, gates["max_path_difference"]["set_by"]) == (1, "command line")
+    assert isinstance(_run(*kept, "--gate", "kl_mean").exception, InputError)
+    assert isinstance(_run(*kept, "--gate", "kl=1").exception, UnknownNameError)
+    other = copy(bundle_folder, tmp_path / "other")
+    (other / "config.json").write_text("{}", encoding="utf-8")
+    fit_manifest(other)
+    refused = _run("verify", other, "--measurements", tmp_path / "measurements.npz")
+    assert isinstance(refused.exception, ArtefactError) and "manifest" in str(refused.exception)
 
 
 def test_compare_prints_or_writes_the_same_report(

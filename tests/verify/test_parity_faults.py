@@ -79,7 +79,10 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     ),
     "tied head": (of_shape(64, 200, change=tied), "output embedding"),
     "int8 on the gate only": (change_weight("steered.gate.U", int8), "gate (risk of tokens)"),
-    "threshold off by 0.01": (change_weight("harm_threshold", lambda values: values + 0.01), "threshold"),
+    "threshold off by 0.01": (
+        change_weight("harm_threshold", lambda values: values + 0.01),
+        "default of harm_threshold",
+    ),
     "swapped preference order": (of_shape(4, 8, change=swap_preferences), "reward head or preference"),
     "stale cache": (stale_cache, "1.key"),
 }

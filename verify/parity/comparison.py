@@ -8,7 +8,8 @@ import numpy as np
 
 from prosocial.editing.chat import ChatTokenizer
 from prosocial.export.decoding import DECODING_FILE, DecodingConfig
-from prosocial.export.steering import Steering, with_safety_text
+from prosocial.export.precision import Precision
+from prosocial.export.steering import Steering, control_arrays, with_safety_text
 
 from ..probes import Probe
 from .engines import StepOutputs
@@ -40,7 +41,7 @@ class Comparison:
     name: str
     folder: Path
     reference_folder: Path
-    precision: str
+    precision: Precision
     max_new_tokens: int
 
     def measure(
@@ -84,8 +85,10 @@ class Comparison:
         if config is None:
             return ()
         ours = config.model_dump(mode="json")
-        theirs = DecodingConfig.read(self.reference_folder).model_dump(mode="json")
-        return tuple(f"{DECODING_FILE}: {key}" for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key))
+        trusted_config = DecodingConfig.read(self.reference_folder)
+        theirs = trusted_config.model_dump(mode="json")
+        keys = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
+        return *(f"{DECODING_FILE}: {key}" for key in keys), *_other_defaults(self.folder, trusted_config)
 
     def _paths(self, prompts: Mapping[str, list[int]]) -> dict[str, float]:
         """Compute the decisions on a reply in a batch of other prompts, and in one pass, beside token by token."""
@@ -133,6 +136,24 @@ class Comparison:
         if (np.isfinite(ours.logits) != np.isfinite(theirs.logits)).any():
             return FirstDifference("threshold, categories or ceilings of the gate", "gate (risk of tokens)", np.inf)
         return FirstDifference("reward head or preference", "gate (risk of tokens)", np.inf)
+
+
+def _other_defaults(folder: Path, config: DecodingConfig) -> list[str]:
+    """Return the optional inputs whose default in the graph is not the config's: what other clients decode with.
+
+    No probe may come near enough to a threshold that is a little off, so the numbers themselves are compared.
+    """
+    import onnx
+
+    model = onnx.load(str(folder / "model.onnx"), load_external_data=False)
+    stored = {each.name: each for each in model.graph.initializer}
+    wrong = []
+    for name, expected in control_arrays(config, [Steering()]).as_inputs().items():
+        found = stored.get(name)
+        actual = None if found is None else onnx.numpy_helper.to_array(found, base_dir=str(folder))
+        if actual is None or not np.array_equal(actual.astype(np.float32).ravel(), expected.ravel()):
+            wrong.append(f"default of {name} in the graph")
+    return wrong
 
 
 def _most_flips(measured: Measurement, prompts: Mapping[str, list[int]]) -> list[int]:

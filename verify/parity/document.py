@@ -143,6 +143,19 @@ class SettingEntry(_Part):
     n_parted: int
 
 
+class PromptEntry(_Part):
+    """What was found on one prompt under one steering; `parts_at` is null where the greedy replies are identical."""
+
+    prompt: str
+    setting: str
+    n_positions: int
+    max_logit_difference: float | None
+    max_kl: float | None
+    n_flips: int
+    n_near_ties: int
+    parts_at: int | None
+
+
 class ParityDocument(_Part):
     """A judged comparison; `ParityReport.to_json` says what the parts are."""
 
@@ -164,6 +177,7 @@ class ParityDocument(_Part):
     safe_set: SafeSet
     greedy: Greedy
     settings: list[SettingEntry]
+    prompts: list[PromptEntry]
     config_differences: list[str]
     paths: dict[str, float | None]
 

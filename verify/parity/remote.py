@@ -101,20 +101,20 @@ class RemoteEngine:
         found = []
         for at, reply in enumerate(tokens):
             parts = {part: arrays[f"{part}_{at}"] for part in PARTS}
-            margins = self._margins([*ids[at], *reply[:-1]], len(reply))
-            found.append(ScoredReply(reply, StepOutputs(**parts, margins=margins)))
+            found.append(ScoredReply(reply, _outputs(parts, self._margins([*ids[at], *reply[:-1]], len(reply)))))
         return found
 
     def score(self, prompt: Sequence[int], reply: Sequence[int]) -> StepOutputs:
         """Return the decisions after the prompt and after each token of the reply, through the cache."""
         asked = {"prompt": list(prompt), "reply": list(reply)}
         _, arrays = self._bundle.call("score", **asked, steering=self._steering)
-        return StepOutputs(**arrays, margins=self._margins([*prompt, *reply], len(reply) + 1))
+        return _outputs(arrays, margins=self._margins([*prompt, *reply], len(reply) + 1))
 
     def whole(self, prompt: Sequence[int], reply: Sequence[int]) -> StepOutputs:
         """Return the same decisions as `score`, from one pass over all tokens."""
         asked = {"ids": [*prompt, *reply], "n_last": len(reply) + 1}
-        return StepOutputs(**self._bundle.call("whole", **asked, steering=self._steering)[1])
+        _, arrays = self._bundle.call("whole", **asked, steering=self._steering)
+        return _outputs(arrays)
 
     def points(self, ids: Sequence[int]) -> Arrays:
         """Return what passes by on the way through the layers."""
@@ -125,3 +125,7 @@ class RemoteEngine:
 
     def _ask_margins(self, ids: list[int], n_last: int) -> Margins:
         return Margins(**self._bundle.call("margins", ids=ids, n_last=n_last, steering=self._steering)[1])
+
+
+def _outputs(arrays: Arrays, margins: Callable[[], Margins] | None = None) -> StepOutputs:
+    return StepOutputs(*(arrays[part] for part in PARTS), margins=margins)

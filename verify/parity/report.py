@@ -69,6 +69,12 @@ class ParityReport:
         return worst([result.verdict for result in self.gates])
 
     @property
+    def prompts(self) -> list[str]:
+        """The prompts, each under the first steering alone."""
+        first = next(iter(self.settings.values()), "")
+        return [name for name in self.divergences if self.settings.get(name, first) == first]
+
+    @property
     def n_positions(self) -> int:
         """Number of compared decisions."""
         return sum(len(found.kl) for found in self.divergences.values())
@@ -84,7 +90,7 @@ class ParityReport:
             "verdict": str(self.verdict),
             "gates": [result.to_json() for result in self.gates],
             "first_difference": None if first is None else first.to_json(),
-            "n_prompts": len(self.divergences),
+            "n_prompts": len(self.prompts),
             "n_positions": self.n_positions,
             "logit_difference": self._summary("logit"),
             "kl": self._summary("kl"),
@@ -95,6 +101,7 @@ class ParityReport:
             "safe_set": self._safe_set(),
             "greedy": self._greedy(),
             "settings": self._settings(),
+            "prompts": self._prompts(),
             "config_differences": list(self.config_differences),
             "paths": {name: scientific(value) for name, value in self.paths.items()},
         }
@@ -134,7 +141,7 @@ class ParityReport:
             {"prompt": prompt, **flip.to_json()} for prompt, found in self.divergences.items() for flip in found.flips
         ]
         n_decisions = sum(found.n_decisions for found in self.divergences.values())
-        n_flipping = sum(bool(found.flips) for found in self.divergences.values())
+        n_flipping = sum(bool(self.divergences[name].flips) for name in self.prompts)
         return {
             "n_decisions": n_decisions,
             "bands": {
@@ -149,7 +156,7 @@ class ParityReport:
             "n_near_ties": sum(flip["near_tie"] for flip in flips),
             "n_unsafe_let_in": sum(flip.is_unsafe for found in self.divergences.values() for flip in found.flips),
             "flip_share_at_most": _at_most(len(flips), n_decisions),
-            "prompt_flip_share_at_most": _at_most(n_flipping, len(self.divergences)),
+            "prompt_flip_share_at_most": _at_most(n_flipping, len(self.prompts)),
             "sizes_differ": self.safe_set_sizes_differ,
             "flips": flips[:LISTED],
         }
@@ -189,6 +196,23 @@ class ParityReport:
                 for found in parted[:LISTED]
             ],
         }
+
+    def _prompts(self) -> list[dict[str, Any]]:
+        """Return one row for each prompt and setting."""
+        parted = {one.prompt_id: one.first_difference for one in self.greedy}
+        return [
+            {
+                "prompt": name,
+                "setting": self.settings.get(name, ""),
+                "n_positions": len(found.kl),
+                "max_logit_difference": scientific(float(found.logit.max())),
+                "max_kl": scientific(float(found.kl.max())),
+                "n_flips": len(found.flips),
+                "n_near_ties": sum(flip.near_tie for flip in found.flips),
+                "parts_at": parted.get(name),
+            }
+            for name, found in self.divergences.items()
+        ]
 
     def _settings(self) -> list[dict[str, Any]]:
         """Return the comparison under each steering."""

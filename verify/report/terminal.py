@@ -42,7 +42,13 @@ def print_parity(parity: Mapping[str, Any], console: Console) -> None:
             f"  {parity['bundle']} against {parity['reference']}",
         )
     )
+    first = parity["first_difference"]
+    if first is not None:
+        after = f"; {first['after']} before it agrees" if first["after"] else ""
+        console.print(Text(f"both part first at {first['place']}{after}", style="bold red"))
     console.print(parity_table(parity))
+    if not parity["n_positions"]:
+        return
     console.print()
     console.print(distance_table(parity))
     for line in wording.decision_lines(parity):
@@ -117,7 +123,8 @@ def parity_table(parity: Mapping[str, Any]) -> Table:
 def distance_table(parity: Mapping[str, Any]) -> Table:
     """Return how far logits, distributions and risks are apart."""
     table = _table()
-    for name in ("measured", "median", "p99", "max"):
+    columns = ("mean", "median", "p90", "p99", "p99_9", "max")
+    for name in ("measured", *(column.replace("_", ".") for column in columns)):
         table.add_column(name, justify="left" if name == "measured" else "right")
     for title, name in (
         ("logit difference", "logit_difference"),
@@ -126,7 +133,7 @@ def distance_table(parity: Mapping[str, Any]) -> Table:
         ("risk difference of a token", "token_risk_difference"),
     ):
         if parity[name] is not None:
-            table.add_row(title, *(wording.number(parity[name][column]) for column in ("median", "p99", "max")))
+            table.add_row(title, *(wording.number(parity[name][column]) for column in columns))
     return table
 
 

@@ -111,6 +111,10 @@ def decision_lines(parity: Mapping[str, Any]) -> list[str]:
         f"the band ({bands['set_by']}): risk within {number(bands['risk'])} of the threshold, "
         f"logit within {number(bands['logit'])} of the last plausible one"
         + ("" if near is None else f"; at {near:,} positions a risk lies that near"),
+        f"beyond the noise (risk off by at most {number(found['risk_moved_at_most'])}): "
+        f"{percent(found['certified_share'])} of positions",
+        f"decisions that differ, at most (95 %): {percent(found['flip_share_at_most'], digits=3)}; "
+        f"prompts with any: {percent(found['prompt_flip_share_at_most'])}",
         f"most likely token the same at {percent(parity['top1_agreement'])} of {parity['n_positions']:,} positions; "
         f"{greedy['n_identical']:,} of {greedy['n']:,} greedy replies are identical",
     ]

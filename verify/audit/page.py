@@ -1,0 +1,67 @@
+"""An audit as one HTML page: nothing outside the file, one script of ours."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prosocial.editing.files import storage_errors, write_json
+
+from ..report import wording
+from ..report.interactive import policy, script
+from ..report.template import load_template
+from .document import Weight
+from .forensics import formula
+
+TEMPLATE = Path(__file__).parent / "audit.html.j2"
+WIDTH, LEFT, ROW, MOST_ROWS = 640.0, 260.0, 18.0, 60
+
+
+def write_audit(out: Path, document: Mapping[str, Any]) -> None:
+    """Write `audit.json` and `audit.html` into a folder; what lies there is replaced.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "audit.html").write_text(render_audit(document), encoding="utf-8")
+    write_json(out / "audit.json", document)
+
+
+def render_audit(document: Mapping[str, Any]) -> str:
+    """Return the page of an audit's JSON; every text in it is escaped."""
+    verdicts = list(dict.fromkeys(tensor["verdict"] for tensor in document["tensors"]))
+    return load_template(TEMPLATE).render(
+        document=document,
+        verdicts=verdicts,
+        plot=coefficients(document),
+        formula=lambda weights: formula(Weight.model_validate(weight) for weight in weights),
+        policy=policy(),
+        script=script(),
+        words=wording,
+    )
+
+
+def coefficients(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the marks of a plot of the recovered weights, one row for each tensor and vector; None without any."""
+    found = [
+        (f"{tensor['name']}" if len(document["vectors"]) < 2 else f"{tensor['name']} · {weight['vector']}", weight)
+        for tensor in document["tensors"]
+        for weight in tensor["weights"]
+        if weight["estimate"] is not None
+    ]
+    if not found:
+        return None
+    values = [0.0, *(weight[end] for _, weight in found for end in ("low", "high"))]
+    low = float(min(values))
+    span = float(max(values)) - low or 1.0
+
+    def across(value: float) -> float:
+        return LEFT + (WIDTH - LEFT - 40) * (value - low) / span
+
+    rows = [
+        {"name": name, "y": 16 + ROW * at, "value": f"{weight['estimate']:.6g}"}
+        | {end: across(weight[end]) for end in ("low", "high", "estimate")}
+        for at, (name, weight) in enumerate(found[:MOST_ROWS])
+    ]
+    return {"rows": rows, "zero": across(0.0), "width": WIDTH, "height": 24 + ROW * len(rows), "n": len(found)}

@@ -1,0 +1,27 @@
+"""The files of a comparison: its JSON, its page, and the measurements that it rests on."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prosocial.editing.files import storage_errors, write_json
+
+from .measurement import Measurement, write_measurement
+from .page import render_parity
+
+JSON_FILE = "parity.json"
+PAGE_FILE = "parity.html"
+MEASUREMENTS_FILE = "measurements.npz"
+
+
+def write_parity(out: Path, found: Measurement, document: Mapping[str, Any]) -> None:
+    """Write the three files into a folder, the JSON last; what lies there is replaced.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / PAGE_FILE).write_text(render_parity(document), encoding="utf-8")
+    write_measurement(out / MEASUREMENTS_FILE, found)
+    write_json(out / JSON_FILE, document)
