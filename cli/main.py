@@ -18,9 +18,11 @@ from prosocial.editing.errors import ProsocialError
 from .audit import audit
 from .bundle import export_command, generate
 from .chat import chat
+from .config import config_app
 from .diff import diff
 from .edit import edit, undo
 from .extras import missing_extra
+from .log import log_app
 from .run import run
 from .sign import check_signature, sign
 from .sweep import sweep
@@ -58,6 +60,8 @@ app = typer.Typer(
 )
 for _name, _function, _panel, _example in COMMANDS:
     app.command(_name, rich_help_panel=_panel, epilog=f"Example: {_example}")(_function)
+app.add_typer(config_app, name="config", rich_help_panel="Trust")
+app.add_typer(log_app, name="log", rich_help_panel="Trust")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
