@@ -23,6 +23,11 @@ from .diff import diff
 from .edit import edit, undo
 from .extras import missing_extra
 from .labels import gate_app, reward_app
+from .config import config_app
+from .diff import diff
+from .edit import edit, undo
+from .extras import missing_extra
+from .log import log_app
 from .run import run
 from .sign import check_signature, sign
 from .steering import steering
@@ -64,6 +69,8 @@ for _name, _function, _panel, _example in COMMANDS:
     app.command(_name, rich_help_panel=_panel, epilog=f"Example: {_example}")(_function)
 app.add_typer(reward_app, name="reward", rich_help_panel="Data")
 app.add_typer(gate_app, name="gate", rich_help_panel="Data")
+app.add_typer(config_app, name="config", rich_help_panel="Trust")
+app.add_typer(log_app, name="log", rich_help_panel="Trust")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,7 +1,6 @@
 """What the log says of one request: digests, numbers and names, never text of a user or a model (torch-free)."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,10 +52,3 @@ def _named(decoding: DecodingConfig, steering: Steering) -> dict[str, Any] | Non
 
 def _digest(value: object) -> str:
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def gate_counts(replies: Sequence[Reply]) -> dict[str, int]:
-    """Return how many replies finished in which way, and how often the gate acted in them."""
-    finished = Counter(f"finish {reply.finish}" for reply in replies)
-    acted = Counter(f"{event.action} ({event.reason})" for reply in replies for event in reply.events)
-    return dict(sorted((finished + acted).items()))

@@ -1,0 +1,263 @@
+"""The commands about safety configs: show, check, compile, sign, test, revoke."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prosocial.editing.errors import InputError
+from prosocial.editing.files import read_json, read_jsonl, require_keys
+from prosocial.editing.protocols import Message
+
+from .reply_options import Provider, ProviderName, Threads, open_bundle, steering_of
+from .safety_options import Log, LogHead, LogKey, RequestLog, Trust
+
+if TYPE_CHECKING:
+    from prosocial.export.configs import NamedConfig
+    from prosocial.export.configs.reading import Reading
+    from prosocial.export.decoding import DecodingConfig
+    from prosocial.export.reply import Reply
+
+config_app = typer.Typer(
+    no_args_is_help=True, help="Safety configs: show, check, compile, sign, test, revoke (docs/safety-configs.md)."
+)
+File = Annotated[Path, typer.Argument(help="The safety config, a JSON file.")]
+BundleFolder = Annotated[Path, typer.Option("--bundle", help="The bundle that it is for.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The new file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@config_app.command(epilog="Example: prosocial config show bundle")
+def show(
+    what: Annotated[Path, typer.Argument(help="A bundle folder, or a config file, signed or not.")],
+    as_json: Json = False,
+) -> None:
+    """Show the safety configs of a bundle, or what a file claims (its signature is not checked)."""
+    if what.is_dir():
+        decoding, _ = _bundle_facts(what)
+        found: dict[str, Any] = {name: each.model_dump() for name, each in sorted(decoding.safety_configs.items())}
+    else:
+        found = _claimed(what)
+    if as_json:
+        typer.echo(json.dumps(found, ensure_ascii=False))
+    else:
+        typer.echo(json.dumps(found, ensure_ascii=False, indent=2))
+
+
+@config_app.command(epilog="Example: prosocial config check signed.json --bundle bundle --trust trust.json")
+def check(file: File, bundle: BundleFolder, trust: Trust = None, as_json: Json = False) -> None:
+    """Say whether a bundle would follow a file: a signed one by --trust, an unsigned one by the ceilings alone."""
+    decoding, manifest = _bundle_facts(bundle)
+    if trust:
+        from prosocial.export.configs import TrustStore, authorise
+
+        found = authorise(file, trust=TrustStore.read(trust), decoding=decoding, manifest=manifest)
+        config = found.config
+        until = f"{found.not_after:%Y-%m-%d %H:%M} UTC"
+        told = {"serial": found.serial, "signed_by": found.key_name, "key": found.key, "until": until}
+    else:
+        config, told = _draft(file), {}
+        decoding.require_config(config)
+    warnings = _warn(config, _read_by_words(config, decoding))
+    if as_json:
+        typer.echo(json.dumps({"name": config.name, "digest": config.digest, "warnings": warnings, **told}))
+    elif told:
+        typer.echo(f"{config.name}: signed by {told['signed_by']}, until {told['until']}, serial {told['serial']}")
+    else:
+        lacks = "lists nothing allowed: compile it" if config.is_text_only else "signed by nobody yet"
+        typer.echo(f"{config.name}: within the bundle's ceilings, {lacks}")
+
+
+@config_app.command("compile", epilog="Example: prosocial config compile draft.json --bundle bundle -o config.json")
+def compile_command(
+    file: File,
+    bundle: BundleFolder,
+    out: Out,
+    endpoint: Annotated[str, typer.Option(help="URL of an OpenAI-compatible endpoint; default: read by words.")] = "",
+    model: Annotated[str, typer.Option(help="Name of the model there.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Approve without being asked.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Propose the mask that a config's text calls for, ask for approval, and write it, unsigned."""
+    from prosocial.export.configs.reading import with_mask
+
+    if bool(endpoint) != bool(model):
+        raise InputError("--endpoint and --model should come together")
+    if out.exists():
+        raise InputError(f"{out} should not exist yet: choose another file")
+    decoding, _ = _bundle_facts(bundle)
+    draft = _draft(file)
+    reading = _read_by_words(draft, decoding)
+    if endpoint:
+        from prosocial.export.configs.endpoint import EndpointReader
+
+        reading = EndpointReader(endpoint, model)(draft.text, decoding.category_registry)
+    may_allow = [name for name, is_open in zip(decoding.categories, decoding.ceiling_mask(), strict=True) if is_open]
+    config = with_mask(draft, reading, may_allow=may_allow)
+    warnings = _warn(config, reading)
+    typer.echo(f"text: {config.text}\nallowed: {', '.join(config.allowed) or 'nothing'}", err=True)
+    if not yes and not _approved():
+        raise typer.Exit(1)
+    decoding.require_config(config)
+    config.write(out)
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), "allowed": config.allowed, "warnings": warnings}))
+    else:
+        typer.echo(f"wrote {out}, which nobody has signed yet")
+
+
+@config_app.command(
+    epilog="Example: prosocial config sign config.json --bundle bundle --key key.pem --valid-days 30 -o signed.json"
+)
+def sign(
+    file: File,
+    bundle: BundleFolder,
+    key: Annotated[Path, typer.Option(help="Your private key: EC P-256 in PEM (encrypted: PROSOCIAL_KEY_PASSWORD).")],
+    valid_days: Annotated[float, typer.Option(help="How long it holds, from now.")],
+    out: Out,
+    as_json: Json = False,
+) -> None:
+    """Sign a config for one bundle."""
+    from prosocial.export.configs import sign_config
+    from prosocial.export.signing import SigningKey
+
+    signer, config = SigningKey.read(key), _draft(file)
+    decoding, manifest = _bundle_facts(bundle)
+    _warn(config, _read_by_words(config, decoding))
+    claims = sign_config(config, out, key=signer, decoding=decoding, manifest=manifest, valid_days=valid_days)
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), "serial": claims.serial, "key": signer.public.hint}))
+    else:
+        typer.echo(f"wrote {out}: {config.name} until {claims.not_after:%Y-%m-%d %H:%M} UTC, serial {claims.serial}")
+
+
+@config_app.command(
+    epilog="Example: prosocial config test signed.json --bundle bundle --trust key.pub --prompts prompts.jsonl"
+)
+def test(
+    config: Annotated[str, typer.Argument(help="A config of the bundle, or a signed file (see --trust).")],
+    bundle: BundleFolder,
+    prompts: Annotated[Path, typer.Option(help='JSONL with a "prompt" in each row.')],
+    trust: Trust = None,
+    provider: Provider = ProviderName.CPU,
+    threads: Threads = None,
+    log: Log = None,
+    log_key: LogKey = None,
+    log_head: LogHead = None,
+    as_json: Json = False,
+) -> None:
+    """Reply to prompts under a config and say what the gate did; the replies themselves are not shown."""
+    requests = RequestLog.open(log, log_key, log_head)
+    conversations = _conversations(prompts)
+    opened = open_bundle(bundle, provider, threads)
+    steering = steering_of(opened, None, config, trust or (), requests)
+    replies = opened.generate(conversations, steering=steering, on_error="reply")
+    for messages, reply in zip(conversations, replies, strict=True):
+        requests.request(opened, steering, messages, reply)
+    rows = [_decided(number, reply) for number, reply in enumerate(replies, start=1)]
+    counts = Counter(str(row["finish"]) for row in rows)
+    if as_json:
+        typer.echo(json.dumps({"config": steering.config_name, "counts": counts, "replies": rows}))
+        return
+    for row in rows:
+        typer.echo(f"prompt {row['prompt']}: finish {row['finish']}; {'; '.join(row['gate']) or 'the gate let it be'}")
+    typer.echo(f"{steering.config_name}: {', '.join(f'{n} {finish}' for finish, n in sorted(counts.items()))}")
+
+
+@config_app.command(epilog="Example: prosocial config revoke trust.json --serial 0123456789abcdef0123456789abcdef")
+def revoke(
+    trust_file: Annotated[Path, typer.Argument(help="The operator's trust file.")],
+    serial: Annotated[list[str] | None, typer.Option(help="Of a signed config; may repeat.")] = None,
+    key: Annotated[list[Path] | None, typer.Option(help="A public key in PEM; may repeat.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Take trust back from signed configs or from keys, for good."""
+    from prosocial.export.configs.trust import TrustFile
+    from prosocial.export.signing import TrustedKey
+
+    if not serial and not key:
+        raise InputError("--serial or --key should say what to revoke")
+    said = TrustFile.read(trust_file)
+    said.revoke(serials=serial or (), keys=[TrustedKey.read(path).hint for path in key or ()]).write(trust_file)
+    found = TrustFile.read(trust_file)
+    if as_json:
+        typer.echo(json.dumps({"revoked_serials": found.revoked_serials, "revoked_keys": found.revoked_keys}))
+    else:
+        typer.echo(f"{trust_file}: {len(found.revoked_serials)} serials and {len(found.revoked_keys)} keys are revoked")
+
+
+def _bundle_facts(folder: Path) -> "tuple[DecodingConfig, dict[str, Any]]":
+    """Return the decoding config and the checked manifest of a steered bundle, without loading its graph."""
+    from prosocial.export.decoding import DecodingConfig
+    from prosocial.export.manifest import check_manifest
+
+    return DecodingConfig.read(folder), check_manifest(folder)
+
+
+def _draft(path: Path) -> "NamedConfig":
+    from prosocial.export.configs import NamedConfig
+
+    return NamedConfig.read(path)
+
+
+def _claimed(path: Path) -> dict[str, Any]:
+    """Return what a file says, as plain data."""
+    from prosocial.export.signing import BrokenSignature
+    from prosocial.export.signing.envelope import unverified
+
+    if "dsseEnvelope" not in read_json(path):
+        return _draft(path).model_dump(by_alias=True)
+    try:
+        typer.echo("signature not checked: prosocial config check does that", err=True)
+        predicate: dict[str, Any] = unverified(path)["predicate"]
+        return predicate
+    except BrokenSignature as broken:
+        raise InputError(str(broken)) from None
+
+
+def _read_by_words(config: "NamedConfig", decoding: "DecodingConfig") -> "Reading":
+    from prosocial.export.configs.reading import read_by_words
+
+    return read_by_words(config.text, decoding.category_registry)
+
+
+def _warn(config: "NamedConfig", reading: "Reading") -> list[str]:
+    """Print where text and mask contradict, both shown, and return it."""
+    from prosocial.export.configs.reading import contradictions
+
+    found = [] if config.is_text_only else contradictions(config, reading)
+    for each in found:
+        typer.echo(f"warning: {each}", err=True)
+    if found:
+        typer.echo(f"text: {config.text}\nmask: {', '.join(config.allowed) or 'nothing'}", err=True)
+    return found
+
+
+def _approved() -> bool:
+    if not sys.stdin.isatty():
+        raise InputError("somebody should approve the mask: answer in a terminal, or give --yes")
+    return typer.confirm("Write it?", default=False, err=True)
+
+
+def _conversations(prompts: Path) -> list[Sequence[Message]]:
+    rows = read_jsonl(prompts)
+    for number, row in enumerate(rows, start=1):
+        require_keys(row, ("prompt",), where=f"{prompts} row {number}")
+    return [[{"role": "user", "content": str(row["prompt"])}] for row in rows]
+
+
+def _decided(number: int, reply: "Reply") -> dict[str, Any]:
+    """Return what came of one prompt."""
+    events = [f"{each.action} after {each.step} tokens ({each.reason})" for each in reply.events]
+    return {
+        "prompt": number,
+        "finish": reply.finish,
+        "gate": events,
+        "smallest_safe_set": reply.min_safe_set_size,
+        "max_risk": {name: round(value, 4) for name, value in reply.max_risk.items()},
+        "error": reply.error,
+    }
