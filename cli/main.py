@@ -19,14 +19,11 @@ from .audit import audit
 from .bundle import export_command, generate
 from .chat import chat
 from .compare import compare
-from .diff import diff
-from .edit import edit, undo
-from .extras import missing_extra
-from .labels import gate_app, reward_app
 from .config import config_app
 from .diff import diff
 from .edit import edit, undo
 from .extras import missing_extra
+from .labels import gate_app, reward_app
 from .log import log_app
 from .run import run
 from .sign import check_signature, sign
