@@ -318,6 +318,8 @@ def _cell(row: dict[str, Any]) -> str:
     if row["difference"] is None:
         return text
     estimate, low, high = (f"{value:+.{digits}f}" for value in row["difference"])
+    if row["n"] == 1:
+        return f"{text}; {estimate}"
     return f"{text}; {estimate} ({low} to {high}), p {row['p']:.3f}"
 
 
