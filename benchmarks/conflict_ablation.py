@@ -53,7 +53,7 @@ from prosocial.recipes.stages.models import sample_replies
 from prosocial.recipes.stages.reward import reward_stages
 from prosocial.recipes.stages.sources import base_source, data_stage
 from prosocial.verify.probes import Probe, read_probes
-from prosocial.verify.statistics import clustered_difference, clustered_mean, holm
+from prosocial.verify.statistics import clustered_difference, holm
 
 KINDS = ("benign", "twin", "disclosure", "false_premise")
 N_PAIRS_PER_KIND, N_REPLIES_PER_KIND = 60, 16
@@ -280,15 +280,16 @@ def comparisons(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             against = None
             if method != "none":
                 bounds = (-np.inf, np.inf)
-                against = clustered_difference(values["none"], found, seeds, bounds=bounds)
-            mean = clustered_mean(found, seeds)
+                interval = clustered_difference(values["none"], found, seeds, bounds=bounds)
+                ends = (interval.low, interval.high) if len(seeds) > 1 else (interval.estimate, interval.estimate)
+                against = [interval.estimate, *ends]
             table.append(
                 {
                     "metric": metric,
                     "method": method,
                     "n": len(seeds),
-                    "mean": mean.estimate,
-                    "difference": against and [against.estimate, against.low, against.high],
+                    "mean": sum(found) / len(found),
+                    "difference": against,
                     "p": tests.get(method),
                 }
             )
@@ -317,6 +318,8 @@ def _cell(row: dict[str, Any]) -> str:
     if row["difference"] is None:
         return text
     estimate, low, high = (f"{value:+.{digits}f}" for value in row["difference"])
+    if row["n"] == 1:
+        return f"{text}; {estimate}"
     return f"{text}; {estimate} ({low} to {high}), p {row['p']:.3f}"
 
 

@@ -89,18 +89,18 @@ class RewardModel:
 
         Under `use`, a backward pass belongs into the same block as its forward pass.
         """
-        self.model.activation_checkpointing_enable({"use_reentrant": False})
-        for module in self.model.modules():
+        model: Any = self.model
+        model.activation_checkpointing_enable({"use_reentrant": False})
+        for module in model.modules():
             if isinstance(module, GradientCheckpointingLayer):
                 module.training = True  # of the layer itself alone: it recomputes in training only
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor, preference: Tensor | None) -> Tensor:
         """Return [B, S, V] next-token logits under preferences [B, k], or of the unadapted model under None."""
         with self.use(preference):
-            device = self.model.device
-            output: Any = self.model(
-                input_ids=input_ids.to(device), attention_mask=attention_mask.to(device), use_cache=False
-            )
+            model: Any = self.model
+            ids, mask = input_ids.to(model.device), attention_mask.to(model.device)
+            output = model(input_ids=ids, attention_mask=mask, use_cache=False)
         logits: Tensor = output.logits
         return logits
 

@@ -81,23 +81,15 @@ class TrainingRun:
     def fill_gradients(self) -> tuple[Tensor, Tensor | None]:
         """Fill `.grad` for the coming step; return its losses [k] and, where it was needed, the Gramian [k, k]."""
         self._optimizer.zero_grad()
-        batch, method, step = self._batch(), self._training.conflict, len(self.history)
+        batch, step = self._batch(), len(self.history)
         found: list[Tensor] = []
         parts = self._parts(batch, found)
-        gramian: Tensor | None = None
-        if self._famo is not None:
-            weigh = self._famo_weights(batch, self._famo)
+        weigh = self._weigh(batch)
+        if weigh is not None and step % self._training.log_every:
             weighted_gradients(parts, self._parameters, weigh)
-        elif method == "none" and step % self._training.log_every:
-            weighted_gradients(parts, self._parameters, lambda losses: batch.weights)
+            gramian = None
         else:
-            seed = _seed(self._seed, PROJECTION, step)
-            gramian = combined_gradients(
-                parts,
-                self._parameters,
-                batch.weights > 0,
-                lambda gram: combination(gram, batch.weights, method=method, seed=seed),
-            )
+            gramian = combined_gradients(parts, self._parameters, batch.weights > 0, self._combine(batch, weigh))
         return _total(found), gramian
 
     def is_finite(self, losses: Tensor) -> bool:
@@ -176,14 +168,28 @@ class TrainingRun:
             pass
         return _total(found)
 
-    def _famo_weights(self, batch: Batch, famo: Famo) -> Callable[[Tensor], Tensor]:
-        """Return FAMO's weights of the batch; losses that come in several parts are added up first."""
+    def _weigh(self, batch: Batch) -> Callable[[Tensor], Tensor] | None:
+        """Return the weights [k] as a function of the losses [k], for the methods that need no gradients for them.
+
+        FAMO's losses that come in several parts are added up first.
+        """
+        famo = self._famo
+        if famo is None:
+            return (lambda losses: batch.weights) if self._training.conflict == "none" else None
         own = len(own_rows(batch.rows))
         is_one_part = own == len(batch.rows) and (self._training.micro_batch_size or own) >= own
         whole = None if is_one_part else self._losses(batch)
         return lambda losses: famo.combination(
             _standing_in(losses if whole is None else whole, batch.weights), batch.weights
         )
+
+    def _combine(self, batch: Batch, weigh: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:
+        """Return the weights [k] as a function of the Gramian [k, k]."""
+        if weigh is not None:
+            weights = weigh(self._losses(batch))
+            return lambda gramian: weights
+        method, seed = self._training.conflict, _seed(self._seed, PROJECTION, len(self.history))
+        return lambda gramian: combination(gramian, batch.weights, method=method, seed=seed)
 
     def _key(self) -> str:
         """Return what a checkpoint has to share with the run: data, betas, settings, seed and the adapter's shapes."""
