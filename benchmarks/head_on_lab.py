@@ -282,6 +282,7 @@ def normalised(runs: Runs, draw: Draw) -> list[Volume]:
     for run, _ in draw:
         every = np.vstack([scores[run].means() for scores in runs.values()])
         low, span = every.min(0), np.ptp(every, 0)
+        span[span == 0] = 1.0  # an axis on which nothing moves
         found.append(lambda points, low=low, span=span: hypervolume((points - low) / span, np.full(len(low), -MARGIN)))
     return found
 
