@@ -250,7 +250,7 @@ def figures(runs: Runs, grid: PreferenceGrid, draw: Draw) -> dict[str, float]:
             for name in steered
         }
         found |= {f"{title}hypervolume, {name}": volumes[name] for name in steered}
-        found |= {f"{title}hypervolume, head by {name}": volumes[HEAD] / volumes[name] for name in others}
+        found |= {f"{title}hypervolume, head by {name}": _ratio(volumes[HEAD], volumes[name]) for name in others}
     for name in steered:
         found[f"mean inner product, {name}"] = float(
             np.mean([mean_inner_product(grid.points, points) for points in means[name]])
@@ -260,8 +260,15 @@ def figures(runs: Runs, grid: PreferenceGrid, draw: Draw) -> dict[str, float]:
         own = np.mean([points[0, index] for points in means[UNSTEERED]])
         gains = {name: float(np.mean([points[at, index] for points in means[name]]) - own) for name in steered}
         found |= {f"gain at the corner of {attribute}, {name}": gains[name] for name in steered}
-        found |= {f"gain at the corner of {attribute}, head by {name}": gains[HEAD] / gains[name] for name in others}
+        found |= {
+            f"gain at the corner of {attribute}, head by {name}": _ratio(gains[HEAD], gains[name]) for name in others
+        }
     return found
+
+
+def _ratio(value: float, reference: float) -> float:
+    """Return how many times the reference a value is; not a number where the reference is 0."""
+    return value / reference if reference else float("nan")
 
 
 def as_they_are(runs: Runs, draw: Draw) -> list[Volume]:
@@ -275,6 +282,7 @@ def normalised(runs: Runs, draw: Draw) -> list[Volume]:
     for run, _ in draw:
         every = np.vstack([scores[run].means() for scores in runs.values()])
         low, span = every.min(0), np.ptp(every, 0)
+        span[span == 0] = 1.0  # an axis on which nothing moves
         found.append(lambda points, low=low, span=span: hypervolume((points - low) / span, np.full(len(low), -MARGIN)))
     return found
 
