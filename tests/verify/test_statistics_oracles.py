@@ -196,7 +196,7 @@ def test_non_inferiority_is_the_one_sided_test_and_its_margin_is_named() -> None
 def test_a_perfect_judge_leaves_the_rate_and_a_blind_one_leaves_nothing() -> None:
     perfect, blind = JudgeErrors(10**6, 10**6, 10**6, 10**6), JudgeErrors(100, 52, 100, 50)
     for k in (0, 3, 100, 250):
-        plain = stats.beta(k + 0.5, 250 - k + 0.5).ppf([0.025, 0.975])
+        plain = stats.beta(k + 1, 250 - k + 1).ppf([0.025, 0.975])
         found = corrected_rate(k / 250, 250, perfect)
         assert found.estimate == pytest.approx(k / 250)
         assert (found.low, found.high) == pytest.approx(
@@ -310,7 +310,7 @@ def test_corrected_differences_cover_with_errors_of_their_own_per_arm() -> None:
     skills = ((0.92, 0.95), (0.85, 0.9))
     corrected, plain = [], []
     for n, rate, n_labels in itertools.product((50, 200, 1000), RATES[::4], (100, 400)):
-        for _ in range(12):
+        for _ in range(24):
             cells, truth = _cells(rate, rng)
             pairs = rng.choice(4, p=cells / cells.sum(), size=n)
             true_events = np.stack([pairs <= 1, (pairs == 0) | (pairs == 2)])

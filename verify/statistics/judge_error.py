@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from prosocial.editing.errors import InputError
 
 from .interval import Interval
-from .paired import PairedTable
+from .paired import PairedTable, square_and_add
 
 Floats = NDArray[np.float64]
 N_DRAWS = 20_000
 SEED = 20140801
-METHOD = "Rogan-Gladen, Jeffreys draws"
+METHOD = "Rogan-Gladen, draws"
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class JudgeErrors:
         """Share of the others that the judge cleared."""
         return self.cleared / self.n_others
 
+    @property
+    def skills(self) -> tuple[float, float]:
+        """Sensitivity and specificity."""
+        return self.sensitivity, self.specificity
+
     def mirrored(self) -> "JudgeErrors":
         """Return the errors for the opposite event."""
         return JudgeErrors(self.n_others, self.cleared, self.n_events, self.found)
@@ -78,9 +83,9 @@ class JudgeErrors:
         return cls(*(row[name] for name in names))
 
     def draws(self, generator: np.random.Generator) -> tuple[Floats, Floats]:
-        """Return sensitivities and specificities that these counts allow, [N_DRAWS] each (Jeffreys)."""
-        sensitivity = generator.beta(self.found + 0.5, self.n_events - self.found + 0.5, N_DRAWS)
-        specificity = generator.beta(self.cleared + 0.5, self.n_others - self.cleared + 0.5, N_DRAWS)
+        """Return sensitivities and specificities that these counts allow, [N_DRAWS] each (uniform prior)."""
+        sensitivity = generator.beta(self.found + 1, self.n_events - self.found + 1, N_DRAWS)
+        specificity = generator.beta(self.cleared + 1, self.n_others - self.cleared + 1, N_DRAWS)
         return sensitivity, specificity
 
 
@@ -89,7 +94,8 @@ def corrected_rate(rate: float, size: float, errors: JudgeErrors, *, confidence:
 
     The estimate is (rate - (1 - specificity)) / (sensitivity + specificity - 1), cut to [0, 1]; the interval is made of
     draws of the rate and of both errors. Where the judge may be no better than chance it is the whole range.
-    Source: Rogan and Gladen 1978, American Journal of Epidemiology 107, 71-76; Jeffreys intervals for each part.
+    Source: Rogan and Gladen 1978, American Journal of Epidemiology 107, 71-76; each part drawn given its counts, with
+    a uniform prior.
 
     Args:
         rate: share of replies of which the judge said that they have the event.
@@ -103,9 +109,9 @@ def corrected_rate(rate: float, size: float, errors: JudgeErrors, *, confidence:
         (0.073, True)
     """
     generator = np.random.Generator(np.random.PCG64(SEED))
-    observed = generator.beta(rate * size + 0.5, (1 - rate) * size + 0.5, N_DRAWS)
+    observed = generator.beta(rate * size + 1, (1 - rate) * size + 1, N_DRAWS)
     sensitivity, specificity = errors.draws(generator)
-    estimate = float(np.clip(_true_rate(rate, errors.sensitivity, errors.specificity), 0.0, 1.0))
+    estimate = float(np.clip(_true_rate(rate, *errors.skills), 0.0, 1.0))
     draws = np.clip(_true_rate(observed, sensitivity, specificity), 0.0, 1.0)
     whole = _is_blind(sensitivity, specificity, confidence)
     return _interval(estimate, draws, (0.0, 1.0), size, confidence, whole=whole)
@@ -116,7 +122,9 @@ def corrected_difference(
 ) -> Interval:
     """Return the difference of two corrected rates of paired replies, each corrected with its own errors.
 
-    Errors that are equal are taken as one measurement, the same for both.
+    The limits of both rates are joined as in Newcombe's method, with the correlation of their draws. Errors that are
+    equal are taken as one measurement, the same for both. Source: Zou and Donner 2008, Statistics in Medicine 27,
+    1693-1702 (MOVER).
 
     Args:
         table: counts of pairs as the judge saw them; they need not be whole.
@@ -130,20 +138,21 @@ def corrected_difference(
         (-0.146, True)
     """
     generator = np.random.Generator(np.random.PCG64(SEED))
-    cells = generator.dirichlet(np.array(table) + 0.25, N_DRAWS)
+    cells = generator.dirichlet(np.array(table) + 0.5, N_DRAWS)
     old = before.draws(generator)
     new = old if after == before else after.draws(generator)
-    rates = (table.both + table.undone) / table.n, (table.both + table.newly) / table.n
-    estimates = [
-        float(np.clip(_true_rate(rate, errors.sensitivity, errors.specificity), 0.0, 1.0))
-        for rate, errors in zip(rates, (before, after), strict=True)
-    ]
-    drawn = [
-        np.clip(_true_rate(cells[:, 0] + cells[:, column], *errors), 0.0, 1.0)
-        for column, errors in ((1, old), (2, new))
-    ]
-    whole = _is_blind(*old, confidence) or _is_blind(*new, confidence)
-    return _interval(estimates[1] - estimates[0], drawn[1] - drawn[0], (-1.0, 1.0), table.n, confidence, whole=whole)
+    if _is_blind(*old, confidence) or _is_blind(*new, confidence):
+        return _interval(0.0, np.zeros(1), (-1.0, 1.0), table.n, confidence, whole=True)
+    arms, drawn = [], []
+    for events, column, errors, skills in ((table.undone, 1, before, old), (table.newly, 2, after, new)):
+        rate = float(np.clip(_true_rate((table.both + events) / table.n, *errors.skills), 0.0, 1.0))
+        drawn.append(_true_rate(cells[:, 0] + cells[:, column], *skills))
+        arms.append(_interval(rate, np.clip(drawn[-1], 0.0, 1.0), (0.0, 1.0), table.n, confidence, whole=False))
+    cross = table.both * table.neither - table.undone * table.newly
+    kept = max(cross - table.n / 2, 0.0) / cross if cross > 0 else 0.0  # Newcombe's correction, as in `newcombe`
+    correlation = kept * max(0.0, float(np.corrcoef(*drawn)[0, 1]))
+    low, high = square_and_add(arms[1], arms[0], correlation)
+    return Interval(arms[1].estimate - arms[0].estimate, low, high, int(table.n), int(table.n), confidence, METHOD)
 
 
 def _true_rate(rate: Any, sensitivity: Any, specificity: Any) -> Any:

@@ -82,11 +82,17 @@ def newcombe_of_table(table: PairedTable, *, confidence: float = 0.95) -> Interv
     first = wilson(table.both + table.newly, n, confidence=confidence)
     second = wilson(table.both + table.undone, n, confidence=confidence)
     correlation = _corrected_correlation(table)
+    low, high = square_and_add(first, second, correlation)
+    difference = first.estimate - second.estimate
+    return Interval(difference, low, high, int(n), int(n), confidence, "Newcombe paired difference")
+
+
+def square_and_add(first: Interval, second: Interval, correlation: float) -> tuple[float, float]:
+    """Return the limits of first - second from the intervals of two rates and the correlation of their estimates."""
     difference = first.estimate - second.estimate
     down = _hypotenuse(first.estimate - first.low, second.high - second.estimate, correlation)
     up = _hypotenuse(first.high - first.estimate, second.estimate - second.low, correlation)
-    low, high = max(-1.0, difference - down), min(1.0, difference + up)
-    return Interval(difference, low, high, int(n), int(n), confidence, "Newcombe paired difference")
+    return max(-1.0, difference - down), min(1.0, difference + up)
 
 
 def _corrected_correlation(table: PairedTable) -> float:
