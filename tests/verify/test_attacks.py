@@ -6,18 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
 from prosocial.editing.checkpoints.digests import combine, digest_tensor
 from prosocial.editing.checkpoints.folder import Checkpoint
-from prosocial.editing.errors import ArtefactError
+from prosocial.editing.errors import ArtefactError, InputError
 from prosocial.editing.files import read_json
 from prosocial.export import write_manifest
 from prosocial.export.signing import SigningKey
 from prosocial.export.signing.envelope import seal, unverified
-from prosocial.verify import verify_bundle
+from prosocial.verify import Probe, Verdict, verify_bundle
 from prosocial.verify.signing import sign_folder
 
+from .parity_world import copy, fit_manifest
 from .signing_helpers import (
     Json,
     chain,
@@ -32,6 +35,7 @@ from .signing_helpers import (
 Attack = Callable[[Path, Path], Any]  # on a copy of the folder, in the world of keys and originals
 EDIT, AUDIT, PARITY, EXPORT = (f"signatures/{name}.intoto.json" for name in ("edit", "audit", "parity", "export"))
 SIGNATURE = "model.sig"
+PROBES = [Probe("a", ({"role": "user", "content": "word3 word8 word5"},), "benign")]
 
 
 @pytest.fixture(scope="module")
@@ -425,3 +429,63 @@ def test_another_base_or_checkpoint_breaks_the_chain(world: Path) -> None:
         report = chain(world / folder, world, **given)
         assert (report.verdict, str(report.links[0].state)) == ("fail", "broken")
         assert "should have fingerprint" in report.links[0].told
+
+
+def weights_from(place: str) -> Callable[[Path], None]:
+    """Let a bundle read its weights from another file."""
+
+    def attack(folder: Path) -> None:
+        graph = onnx.load(folder / "model.onnx", load_external_data=False)
+        shutil.copy(folder / "model.onnx.data", folder.parent / "outside.data")
+        for tensor in graph.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = place.format(folder=folder.parent)
+        onnx.save(graph, folder / "model.onnx")
+
+    return attack
+
+
+def other_domain(folder: Path) -> None:
+    graph = onnx.load(folder / "model.onnx", load_external_data=False)
+    next(node for node in graph.graph.node if node.op_type == "MatMul").domain = "evil.operators"
+    onnx.save(graph, folder / "model.onnx")
+
+
+def weights_of_nan(folder: Path) -> None:
+    values = np.fromfile(folder / "model.onnx.data", np.float32)
+    np.full_like(values, np.nan).tofile(folder / "model.onnx.data")
+
+
+def another_tokenizer(folder: Path) -> None:
+    change_json(folder / "tokenizer.json", lambda file: file["model"]["vocab"].update(word3=8, word8=3))
+
+
+def cut_short(folder: Path) -> None:
+    (folder / "model.onnx.data").write_bytes((folder / "model.onnx.data").read_bytes()[:-4000])
+
+
+# What is done to a bundle before its manifest is made to fit, and what `verify` says: a failed gate, or an error.
+BUNDLES: dict[str, tuple[Callable[[Path], None], str | None, str]] = {
+    "weights beside the folder": (weights_from("../outside.data"), None, "should load in ONNX Runtime"),
+    "weights at an absolute path": (weights_from("{folder}/outside.data"), None, "should load in ONNX Runtime"),
+    "an unknown operator domain": (other_domain, None, "should load in ONNX Runtime"),
+    "a data file cut short": (cut_short, None, "should load in ONNX Runtime"),
+    "another tokenizer": (another_tokenizer, None, "should encode probe"),
+    "weights of NaN": (weights_of_nan, "flips", ""),
+}
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_a_hostile_bundle_never_passes(name: str, bundle_folder: Path, steered_folder: Path, tmp_path: Path) -> None:
+    attack, gate, told = BUNDLES[name]
+    folder = copy(bundle_folder, tmp_path / "bundle")
+    attack(folder)
+    fit_manifest(folder)
+    if gate is None:
+        with pytest.raises(InputError, match=told):
+            verify_bundle(folder, reference=steered_folder, probes=PROBES, max_new_tokens=2)
+    else:
+        report = verify_bundle(folder, reference=steered_folder, probes=PROBES, max_new_tokens=2)
+        failed = {each.name for each in report.gates if each.verdict is Verdict.FAIL}
+        assert gate in failed and report.verdict is Verdict.FAIL

@@ -128,4 +128,4 @@ class RemoteEngine:
 
 
 def _outputs(arrays: Arrays, margins: Callable[[], Margins] | None = None) -> StepOutputs:
-    return StepOutputs(*(arrays[part] for part in PARTS), margins=margins)
+    return StepOutputs(arrays["logits"], arrays["risk"], arrays["safe_set_size"], margins)
