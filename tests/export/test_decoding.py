@@ -70,6 +70,8 @@ def test_a_round_trip_changes_nothing(pico: Any, tmp_path: Path) -> None:
         ({"categories": ["violence", "violence"]}, "distinct"),
         ({"preference": {"kindness": 1.0}}, "unknown attribute"),
         ({"safety_configs": {"Bad Name": {}}}, "match pattern"),
+        ({"safety_configs": {"x": {"system_prompt": "no slot"}}}, "found it 0 times"),
+        ({"category_definitions": {"lies": "x"}}, "category_definitions should name categories"),
         ({"safety_configs": {"x": {"threshold": 0.95}}}, "ceiling"),
         ({"safety_configs": {"x": {"allowed": ["other"]}}}, "ceiling"),
         ({"safety_configs": {"x": {"preference": {"empathy": -1.0}}}}, "at least 0"),
