@@ -20,7 +20,6 @@ from .outcomes import Outcome, judge_reply
 from .probes import Probe
 from .report.document import assemble, write_report
 from .report.drilldown import every_probe
-from .report.samples import choose_samples
 from .sampling.shards import Drawing, plan_shards, reply_of
 from .sampling.store import ReplyStore
 from .sampling.workers import answer_shards
@@ -99,7 +98,6 @@ def compare_models(
     parts: dict[str, Any] = {
         "title": f"{base.name} and {edited.name}",
         "comparison": compare(probes, outcomes, margin=how.margin, judge_errors=how.judge_errors),
-        "samples": choose_samples(probes, outcomes),
         "facts": told,
         "probes": every_probe(probes, outcomes, reveal=how.reveal),
     }
