@@ -38,8 +38,8 @@ class ExactSearch:
     def narrow(self, piece: Piece) -> bool:
         """Keep the weights that explain the piece too; False if there are none."""
         while True:
-            ends = [self.misfits(piece, [_value(key)]) for key in (self._low, self._high)]
-            unsettled = np.flatnonzero(ends[0] | ends[1])
+            ends = [self.misfits(piece, [_value(key)]) for key in {self._low, self._high}]  # one where they meet
+            unsettled = np.flatnonzero(ends[0] | ends[-1])
             few = unsettled[:: -(-len(unsettled) // FIRST_ELEMENTS) or 1]
             if len(few) and not self._bisect(piece.take(few)):
                 return False
