@@ -34,6 +34,7 @@ BY_PRECISION: dict[str, dict[str, float | None]] = {
     "int8": {"kl_mean": 1e-3, "top1_disagreement": 0.01, "token_risk_p99": 0.15},
     "int4": {"kl_mean": 1e-2, "top1_disagreement": 0.05, "token_risk_p99": 0.25},
 }
+MOST_TIED_REPLIES = 0.005  # share of replies that rounding alone may part at near ties; beyond it nothing is sure
 SEVERITY = (Verdict.PASS, Verdict.AMBIGUOUS, Verdict.FAIL)
 
 
@@ -163,10 +164,10 @@ class GateResult:
 
 
 def gate(
-    name: str, title: str, observed: float, gates: ParityGates, *, near_ties: int = 0, note: str = ""
+    name: str, title: str, observed: float, gates: ParityGates, *, is_open: bool = False, note: str = ""
 ) -> GateResult:
-    """Judge one number against its threshold; with `near_ties`, a passing one becomes ambiguous."""
+    """Judge one number against its threshold; where the question `is_open`, what would pass is ambiguous."""
     threshold = float(getattr(gates, name))
-    passing = Verdict.AMBIGUOUS if near_ties else Verdict.PASS
+    passing = Verdict.AMBIGUOUS if is_open else Verdict.PASS
     verdict = passing if observed <= threshold else Verdict.FAIL  # a NaN does not pass
     return GateResult(name, title, observed, threshold, verdict, gates.who_set(name), note)

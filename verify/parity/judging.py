@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .divergence import Divergence, Ties
-from .gates import GateResult, ParityGates, Verdict, gate
+from .gates import MOST_TIED_REPLIES, GateResult, ParityGates, Verdict, gate
 
 NOISE = 2.0  # times the 99th percentile over positions
 
@@ -56,7 +56,7 @@ def judge(
     parts = list(found.values())
     n_broken = sum(part.n_broken for part in parts)
     broken = GateResult("broken", "Numbers that are NaN or infinite", n_broken, 0, _none_of(n_broken), "always", "")
-    rest = (*_distances(parts, gates), *_decisions(parts, gates, ties), *_replies(greedy, gates))
+    rest = (*_distances(parts, gates), *_decisions(parts, gates, ties), *judge_replies(greedy, gates))
     return (broken, *(result for result in rest if result is not None))
 
 
@@ -94,18 +94,20 @@ def _decisions(parts: Sequence[Divergence], gates: ParityGates, ties: Ties) -> l
     ]
 
 
-def _replies(greedy: Sequence[GreedyComparison], gates: ParityGates) -> list[GateResult]:
+def judge_replies(greedy: Sequence[GreedyComparison], gates: ParityGates) -> list[GateResult]:
+    """Return what the greedy replies say; so many that part at near ties that rounding alone may not do it is open."""
     if gates.greedy_divergences is None:
         return []
     parted = [one for one in greedy if one.first_difference is not None]
     near = sum(one.near_tie for one in parted)
+    is_open = near > MOST_TIED_REPLIES * len(greedy)
     return [
         gate(
             "greedy_divergences",
             "Greedy replies that part",
             len(parted) - near,
             gates,
-            near_ties=near,
+            is_open=is_open,
             note=_more(near),
         )
     ]
