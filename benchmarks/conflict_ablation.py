@@ -21,7 +21,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise, product
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ from prosocial.recipes.stages.reward import reward_stages
 from prosocial.recipes.stages.sources import base_source, data_stage
 from prosocial.verify.probes import Probe, read_probes
 from prosocial.verify.statistics import clustered_difference, holm
+from prosocial.verify.steering import hypervolume
 
 KINDS = ("benign", "twin", "disclosure", "false_premise")
 N_PAIRS_PER_KIND, N_REPLIES_PER_KIND = 60, 16
@@ -180,7 +181,7 @@ def _measured(world: World, seed: int, preferences: str, method: str) -> dict[st
         "seed": seed,
         "preferences": preferences,
         "method": method,
-        "hypervolume": hypervolume(rewards.tolist()),
+        "hypervolume": hypervolume(rewards.tolist(), [0.0] * len(rewards[0])),
         "worst_accuracy": min(value["corner"] for value in accuracy.values()),
         "seconds": seconds,
         "rewards": rewards.tolist(),
@@ -248,19 +249,6 @@ def guided_replies(
 def _until_end(ids: Sequence[int], tokenizer: ChatTokenizer) -> str:
     ends = [at for at, token in enumerate(ids) if token in tokenizer.end_ids]
     return tokenizer.decode(ids[: min(ends, default=len(ids))])
-
-
-def hypervolume(points: Sequence[Sequence[float]]) -> float:
-    """Return the volume that points in [0, 1]^k dominate over the reference point 0, by slicing along the last axis."""
-    if not points:
-        return 0.0
-    if len(points[0]) == 1:
-        return max(point[0] for point in points)
-    heights = sorted({point[-1] for point in points} | {0.0})
-    volume = 0.0
-    for low, high in pairwise(heights):
-        volume += (high - low) * hypervolume([point[:-1] for point in points if point[-1] >= high])
-    return volume
 
 
 def comparisons(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
