@@ -18,8 +18,8 @@ from prosocial.verify.parity.files import write_parity
 from prosocial.verify.parity.gates import ParityGates
 from prosocial.verify.parity.measure import Setting, join, measure_setting
 from prosocial.verify.parity.page import render_parity
-from prosocial.verify.report.interactive import policy, script
 from prosocial.verify.report.junit import audit_cases, junit, parity_cases
+from prosocial.verify.report.script import page_policy, page_script
 
 from .audit_helpers import MATRIX, base_tensors, edit, make_vector, move_one_ulp
 from .test_parity import PROMPTS, TableEngine, V
@@ -73,8 +73,11 @@ def test_a_page_is_one_file_that_runs_our_script_alone(folder: Path, name: str) 
     seen.feed(page)
     assert seen.found == []
     scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
-    assert scripts == [str(script())]
-    assert policy().split("'sha256-")[1].rstrip("'") in page and "unsafe-inline" not in policy().split("script-src")[1]
+    assert scripts == [str(page_script())]
+    assert (
+        page_policy().split("'sha256-")[1].rstrip("'") in page
+        and "unsafe-inline" not in page_policy().split("script-src")[1]
+    )
     assert str(folder) not in page
 
 
@@ -130,7 +133,7 @@ def test_a_parity_page_opens_filters_sorts_and_expands(folder: Path, browser: An
     rows = page.locator("#prompts tbody tr:visible")
     assert rows.count() == 8
     page.get_by_label("Search").fill("empathy=1")
-    assert rows.count() == 4 and page.locator("form.filter output").inner_text() == "4 of 8"
+    assert rows.count() == 4 and page.locator(".filters output").inner_text() == "4 of 8"
     page.get_by_label("Search").fill("")
     column = page.locator("#prompts thead button", has_text="largest KL")
     found = []

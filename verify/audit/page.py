@@ -7,7 +7,7 @@ from typing import Any
 from prosocial.editing.files import storage_errors, write_json
 
 from ..report import wording
-from ..report.interactive import policy, script
+from ..report.script import page_policy, page_script
 from ..report.template import load_template
 from .document import Weight
 from .forensics import formula
@@ -36,8 +36,8 @@ def render_audit(document: Mapping[str, Any]) -> str:
         verdicts=verdicts,
         plot=coefficients(document),
         formula=lambda weights: formula(Weight.model_validate(weight) for weight in weights),
-        policy=policy(),
-        script=script(),
+        policy=page_policy(),
+        script=page_script(),
         words=wording,
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..report import wording
-from ..report.interactive import policy, script
+from ..report.script import page_policy, page_script
 from ..report.template import load_template
 
 TEMPLATE = Path(__file__).parent / "parity.html.j2"
@@ -30,8 +30,8 @@ def render_parity(document: Mapping[str, Any]) -> str:
         percentiles=PERCENTILES,
         lines=wording.decision_lines(document) if document["n_positions"] else [],
         flips=_by_prompt(document["safe_set"]["flips"]),
-        policy=policy(),
-        script=script(),
+        policy=page_policy(),
+        script=page_script(),
         words=wording,
     )
 

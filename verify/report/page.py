@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from . import charts, wording
-from .script import page_script, script_policy
+from .script import page_policy, page_script
 from .template import load_template
 
 TEMPLATE = Path(__file__).parent / "report.html.j2"
@@ -33,5 +31,5 @@ def render_page(document: Mapping[str, Any]) -> str:
         rate_bar=charts.rate_bar,
         words=wording,
         script=page_script(),
-        script_policy=Markup(script_policy()),
+        policy=page_policy(scripted=bool(document["probes"])),
     )
