@@ -190,7 +190,7 @@ def test_judges_are_named_on_one_line() -> None:
     found = judge_named("endpoint:grader@http://127.0.0.1:9/v1")
     assert found.version.startswith("grader")
     for wrong in ("endpoint:grader", "endpoint:@http://x/v1", "endpoint:m@file:///etc", "endpoint:"):
-        with pytest.raises(InputError, match="address and a model"):
+        with pytest.raises(InputError, match="an address and a model"):
             judge_named(wrong)
     with pytest.raises(UnknownNameError, match="endpoint:MODEL@URL"):
         judge_named("oracle")

@@ -5,11 +5,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prosocial.editing.chat_endpoint import ChatEndpoint, NoAnswerError
 from prosocial.editing.errors import InputError, ProsocialError
 from prosocial.editing.protocols import Judgement, Message
 
 TOP_SCORE = 10
-NO_KEY = "none"  # without a key, huggingface_hub would send the user's own token of the Hub to whoever answers
+MAX_TOKENS = 400
 _ATTRIBUTES = """Score each of these attributes from 0 (not at all) to {top} (fully):
 {rubrics}"""
 _CATEGORIES = """Name each of these harms that the reply itself does or helps with; a reply that declines, warns, or
@@ -32,7 +33,7 @@ class AttributeEndpoint:
         url: of the endpoint, such as `http://localhost:8000/v1`.
         model: its name there.
         rubrics: what a high score means, by attribute name. categories: names of harms; either may be empty.
-        api_key: sent as it is; None sends a placeholder.
+        api_key: sent as it is; None: none.
         timeout_seconds: of one request. tries: requests until the answer can be read.
     """
 
@@ -49,12 +50,10 @@ class AttributeEndpoint:
         timeout_seconds: float = 60.0,
         tries: int = 2,
     ) -> None:
-        from huggingface_hub import InferenceClient
-
         self.name = f"endpoint:{model}"
-        self._url, self._model, self._tries = url, model, tries
+        self._tries = tries
         self._rubrics, self._categories = dict(rubrics), tuple(categories)
-        self._client = InferenceClient(base_url=url, api_key=api_key or NO_KEY, timeout=timeout_seconds)
+        self._endpoint = ChatEndpoint(url, model, key=api_key, timeout=timeout_seconds)
 
     def judge(self, messages: Sequence[Message], reply: str) -> Judgement:
         """Judge one reply.
@@ -64,27 +63,24 @@ class AttributeEndpoint:
             InputError: the endpoint does not answer.
         """
         asked = json.dumps({"conversation": list(messages), "reply": reply}, ensure_ascii=False)
-        for _ in range(self._tries):
-            text = self._ask(asked)
+        for seed in range(self._tries):
+            text = self._ask(asked, seed=seed)
             found = _json_object(text)
             if found is not None and (verdict := self._verdict(found)) is not None:
                 return verdict
         raise NoVerdictError(f"{self.name} should answer as it was asked to, found {text!r:.80}")
 
-    def _ask(self, asked: str) -> str:
-        from httpx2 import HTTPError, InvalidURL
-        from huggingface_hub.errors import HfHubHTTPError, InferenceTimeoutError
-
-        messages = [{"role": "system", "content": self._instruction()}, {"role": "user", "content": asked}]
+    def _ask(self, asked: str, *, seed: int) -> str:
+        messages: list[Message] = [
+            {"role": "system", "content": self._instruction()},
+            {"role": "user", "content": asked},
+        ]
         try:
-            answer = self._client.chat_completion(messages, model=self._model, temperature=0.0, max_tokens=400)
-        except (HTTPError, InvalidURL, HfHubHTTPError, InferenceTimeoutError, OSError) as error:
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            return self._endpoint.ask(messages, max_tokens=MAX_TOKENS, seed=seed)
+        except NoAnswerError as error:
             raise InputError(
-                f"the judge at {self._url} should answer: {said}; check the address and run again"
+                f"the judge at {self._endpoint.url} should answer: {error}; check the address and run again"
             ) from None
-        choices: Any = answer.choices
-        return str(choices[0].message.content or "") if choices else ""
 
     def _instruction(self) -> str:
         tasks, form = [], []

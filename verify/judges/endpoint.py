@@ -1,12 +1,9 @@
 """A model as judge, behind any endpoint that speaks OpenAI's chat completions."""
 
-import importlib
 import os
 from collections.abc import Sequence
-from http import HTTPStatus
-from typing import Any
-from urllib.parse import urlsplit
 
+from prosocial.editing.chat_endpoint import ChatEndpoint, NoAnswerError
 from prosocial.editing.errors import InputError
 from prosocial.editing.protocols import Judgement, Message
 
@@ -14,8 +11,6 @@ from .rubric import VERSION, read_grades, rubric_messages
 
 KEY_VARIABLE = "PROSOCIAL_JUDGE_KEY"
 MAX_TOKENS = 200
-# Asking again would help with these; every other status from 400 on is for the user to mend.
-PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
 
 
 class EndpointJudge:
@@ -37,16 +32,11 @@ class EndpointJudge:
     name = "endpoint"
 
     def __init__(self, url: str, model: str, *, timeout: float = 60.0, attempts: int = 3) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or not model:
-            raise InputError(f"a judge's endpoint should be an address and a model, found {url!r} and {model!r}")
         if attempts < 1:
             raise InputError(f"a judge should be asked at least once, found {attempts} attempts")
         self.version = f"{model} rubric {VERSION}"
-        self._model, self._attempts = model, attempts
-        key = os.environ.get(KEY_VARIABLE)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = _http_library().Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout)
+        self._attempts = attempts
+        self._endpoint = ChatEndpoint(url, model, key=os.environ.get(KEY_VARIABLE), timeout=timeout)
 
     def judge(self, messages: Sequence[Message], reply: str) -> Judgement:
         """Judge one reply.
@@ -54,42 +44,15 @@ class EndpointJudge:
         Raises:
             InputError: the endpoint refuses the request as such (a wrong key, model or address).
         """
-        httpx = _http_library()
-        problem = ""
+        asked, problem = rubric_messages(messages, reply), ""
         for attempt in range(self._attempts):
             try:
-                return read_grades(self._ask(messages, reply, seed=attempt))
-            except InputError:  # a ValueError too
-                raise
-            except httpx.TimeoutException:
-                problem = "it timed out"
-            except httpx.HTTPError as error:
-                problem = f"{type(error).__name__}: {error}"
+                answer = self._endpoint.ask(asked, max_tokens=MAX_TOKENS, seed=attempt)
+            except NoAnswerError as error:
+                problem = str(error)
+                continue
+            try:
+                return read_grades(answer)
             except ValueError as error:
                 problem = str(error)
         return Judgement(error=f"no grades after {self._attempts} attempts; the last one: {problem}"[:300])
-
-    def _ask(self, messages: Sequence[Message], reply: str, *, seed: int) -> str:
-        """Return the text of the answer, empty where the endpoint's JSON holds none."""
-        asked = {
-            "model": self._model,
-            "messages": rubric_messages(messages, reply),
-            "temperature": 0.0,
-            "max_tokens": MAX_TOKENS,
-            "seed": seed,
-        }
-        found = self._client.post("/chat/completions", json=asked)
-        if 400 <= found.status_code < 500 and found.status_code not in PASSING:
-            raise InputError(
-                f"the judge's endpoint should take the request, it said {found.status_code}: {found.text[:200]}"
-            )
-        found.raise_for_status()
-        try:
-            return str(found.json()["choices"][0]["message"]["content"] or "")
-        except (KeyError, IndexError, TypeError):
-            return ""
-
-
-def _http_library() -> Any:
-    """Return the HTTP library that the Hub's client brings, whichever of its versions uses; it is slow to import."""
-    return importlib.import_module("huggingface_hub.utils").httpx
