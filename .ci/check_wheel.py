@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 
 FOLDERS = ("editing", "export", "verify", "recipes", "cli")
-SUFFIXES = (".py", ".yaml", ".j2", ".json", ".typed")
+SUFFIXES = (".py", ".yaml", ".j2", ".json", ".typed", ".safetensors")
 NATIVE = "prosocial/editing/kernels/native."  # built where there is a compiler
 
 
