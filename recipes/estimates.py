@@ -21,11 +21,11 @@ LAB_SECONDS: Mapping[str, float] = {
     "replies": 12,
     "reward": 24,
     "gate": 35,
-    "head": 12,
+    "head": 28,
     "threshold": 40,
     "steered": 1,
     "bundle": 16,
-    "parity": 22,
+    "parity": 120,
     "report": 58,
 }
 LAB_BYTES: Mapping[str, int] = {
