@@ -263,6 +263,19 @@ def test_what_noise_could_turn_is_told_apart_from_what_is_certified() -> None:
     assert measure_parity(TableEngine(), TableEngine(), PROMPTS).to_json()["safe_set"]["certified_share"] == 1
 
 
+def test_of_many_prompts_an_even_spread_is_asked_for_margins(monkeypatch: pytest.MonkeyPatch) -> None:
+    nudge = np.random.default_rng(3).normal(0, 1e-6, (V, V))
+    whole = measure_parity(TableEngine(), TableEngine(risk_nudge=nudge), PROMPTS)
+    assert whole.to_json()["safe_set"]["n_prompts_with_margins"] == len(PROMPTS)
+    monkeypatch.setattr("prosocial.verify.parity.measure.MOST_MARGINS", 1)
+    part = measure_parity(TableEngine(), TableEngine(risk_nudge=nudge), PROMPTS)
+    found, first = part.to_json(), next(iter(PROMPTS))
+    assert found["safe_set"]["n_prompts_with_margins"] == 1
+    assert found["token_risk_difference"]["worst"]["prompt"] == first
+    moved = whole.divergences[first].token_risk
+    assert moved is not None and found["safe_set"]["risk_moved_at_most"] == pytest.approx(moved.max(), rel=1e-4)
+
+
 def test_the_ten_most_likely_tokens_are_compared_with_near_ties_apart() -> None:
     """The reference's tenth and eleventh change places: by little, or by much."""
     logits = -np.arange(14.0)

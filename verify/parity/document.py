@@ -93,6 +93,8 @@ class SafeSet(_Part):
 
     Attributes:
         n_decisions: tokens that at least one side lets in.
+        n_prompts_with_margins: prompts whose decisions both gates were asked about, token by token; what follows up to
+            `certified_share` is of these.
         n_positions_near_threshold, n_prompts_near_threshold: where a risk lies inside the band.
         risk_moved_at_most, certified_share: the most that any risk differs, and the share of positions where no risk
             lies that near to the threshold; null without a gate.
@@ -102,6 +104,7 @@ class SafeSet(_Part):
 
     n_decisions: int
     bands: Bands
+    n_prompts_with_margins: int
     n_positions_near_threshold: int | None
     n_prompts_near_threshold: int | None
     risk_moved_at_most: float | None

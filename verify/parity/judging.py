@@ -45,8 +45,9 @@ def bands(found: Mapping[str, Divergence], gates: ParityGates) -> Ties:
 
 
 def token_risk(parts: Sequence[Divergence]) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    """Return by position how far a plausible token's risk is off; where that was not asked, a reported risk."""
-    return np.concatenate([part.risk if part.token_risk is None else part.token_risk for part in parts])
+    """Return by position how far a plausible token's risk is off, where that was asked; if nowhere, a reported risk."""
+    asked = [part.token_risk for part in parts if part.token_risk is not None]
+    return np.concatenate(asked or [part.risk for part in parts])
 
 
 def judge(

@@ -1,6 +1,6 @@
 """The comparison of a bundle with its reference, prompt by prompt, under one steering or several."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from .judging import GreedyComparison
 from .measurement import Measurement
 from .report import ParityReport
 
+MOST_MARGINS = 300  # prompts that both gates are asked about token by token, which takes two more passes for each
 UNJUDGED = Ties(0.0, 0.0)  # the bands are known once everything is measured
 Prompts = Mapping[str, Sequence[int]]
 
@@ -65,7 +66,7 @@ def measure_setting(setting: Setting, *, on_progress: Callable[[int], None] = la
     """Compare two engines under one steering.
 
     Prompts are taken in batches of equal length, each of which is summarised before the next, so that memory does not
-    grow with their number.
+    grow with their number. Of many prompts an even spread is asked for margins, the others where a decision differs.
 
     Raises:
         InputError: there is no prompt, `max_new_tokens` is below 1, or the outputs of the engines differ in shape
@@ -77,8 +78,9 @@ def measure_setting(setting: Setting, *, on_progress: Callable[[int], None] = la
     if setting.max_new_tokens < 1:
         raise InputError(f"max_new_tokens should be at least 1, found {setting.max_new_tokens}")
     found: dict[str, _Found] = {}
+    asked = set(list(prompts)[:: -(-len(prompts) // MOST_MARGINS)])
     for batch in _batches(setting):
-        found |= _compare(setting, batch)
+        found |= _compare(setting, batch, asked)
         on_progress(len(found))
     parts = {name: found[name] for name in prompts}
     return Measurement(
@@ -123,7 +125,7 @@ def _batches(setting: Setting) -> list[dict[str, Sequence[int]]]:
     return [{names[index]: ids[index] for index in batch} for batch in batches]
 
 
-def _compare(setting: Setting, prompts: Prompts) -> dict[str, _Found]:
+def _compare(setting: Setting, prompts: Prompts, asked: Container[str]) -> dict[str, _Found]:
     """Compare the replies to some prompts; those of the bundle are scored again only where they differ."""
     ids = list(prompts.values())
     expected = setting.reference.replies(ids, max_new_tokens=setting.max_new_tokens)
@@ -131,14 +133,14 @@ def _compare(setting: Setting, prompts: Prompts) -> dict[str, _Found]:
     found: dict[str, _Found] = {}
     for (name, prompt), left, right in zip(prompts.items(), expected, actual, strict=True):
         forced = right.outputs if left.tokens == right.tokens else setting.bundle.score(prompt, left.tokens[:-1])
-        found[name] = _found(name, left, right, forced)
+        found[name] = _found(name, left, right, forced, always_margins=name in asked)
     return found
 
 
-def _found(name: str, left: ScoredReply, right: ScoredReply, forced: StepOutputs) -> _Found:
+def _found(name: str, left: ScoredReply, right: ScoredReply, forced: StepOutputs, *, always_margins: bool) -> _Found:
     _check_shapes(name, left.outputs, forced)
     return _Found(
-        divergence(left.outputs, forced, ties=UNJUDGED, always_margins=True),
+        divergence(left.outputs, forced, ties=UNJUDGED, always_margins=always_margins),
         _greedy_comparison(name, left.tokens, right.tokens, left.outputs),
         int((left.outputs.safe_set_size != forced.safe_set_size).sum()),
     )

@@ -109,6 +109,10 @@ class ParityReport:
     def _columns(self, part: str) -> dict[str, NDArray[Any]]:
         return {name: getattr(found, part) for name, found in self.divergences.items()}
 
+    def _known(self, part: str) -> dict[str, NDArray[Any]]:
+        """Return the columns of the prompts that were asked about a part."""
+        return {name: column for name, column in self._columns(part).items() if column is not None}
+
     def _all(self, part: str) -> NDArray[Any]:
         return np.concatenate([np.zeros(0), *self._columns(part).values()])
 
@@ -117,8 +121,8 @@ class ParityReport:
 
     def _summary(self, part: str) -> dict[str, Any] | None:
         """Return mean with its standard error, percentiles and the worst place of a number that each position has."""
-        columns = self._columns(part)
-        if not columns or any(column is None for column in columns.values()):
+        columns = self._known(part)
+        if not columns:
             return None
         values = np.concatenate(list(columns.values()))
         worst_name = max(columns, key=lambda name: columns[name].max())
@@ -149,6 +153,7 @@ class ParityReport:
                 "risk": scientific(self.ties.risk),
                 "set_by": "measured" if self.are_ties_measured else "gates",
             },
+            "n_prompts_with_margins": len(self._known("threshold_distance")),
             "n_positions_near_threshold": self._n_within(self.ties.risk),
             "n_prompts_near_threshold": self._n_prompts_within(self.ties.risk),
             **self._certified(),
@@ -163,20 +168,20 @@ class ParityReport:
 
     def _certified(self) -> dict[str, Any]:
         """Return the share of positions where no risk lies as near to the threshold as any risk was seen to move."""
-        moved, distance = self._columns("token_risk").values(), self._columns("threshold_distance").values()
-        if not moved or any(each is None for each in (*moved, *distance)):
+        moved, distance = self._known("token_risk"), self._known("threshold_distance")
+        if not moved:
             return {"risk_moved_at_most": None, "certified_share": None}
-        most = max(float(each.max(initial=0.0)) for each in moved)
-        share = float((np.concatenate(list(distance)) > most).mean())
+        most = max(float(each.max(initial=0.0)) for each in moved.values())
+        share = float((np.concatenate([distance[name] for name in moved]) > most).mean())
         return {"risk_moved_at_most": scientific(most), "certified_share": scientific(share)}
 
     def _n_within(self, band: float) -> int | None:
         """Positions where a token's risk comes as close to the threshold as a band is wide, where that was asked."""
-        known = [each for each in self._columns("threshold_distance").values() if each is not None]
+        known = self._known("threshold_distance").values()
         return sum(int((distance <= band).sum()) for distance in known) if known else None
 
     def _n_prompts_within(self, band: float) -> int | None:
-        known = [each for each in self._columns("threshold_distance").values() if each is not None]
+        known = self._known("threshold_distance").values()
         return sum(bool((distance <= band).any()) for distance in known) if known else None
 
     def _greedy(self) -> dict[str, Any]:

@@ -104,15 +104,16 @@ def decision_lines(parity: Mapping[str, Any]) -> list[str]:
     """Return what a parity report found of the decisions and the replies, in sentences."""
     found, greedy = parity["safe_set"], parity["greedy"]
     bands, near = found["bands"], found["n_positions_near_threshold"]
-    inside, n_flips = found["n_near_ties"], found["n_flips"]
+    inside, n_flips, n_asked = found["n_near_ties"], found["n_flips"], found["n_prompts_with_margins"]
+    part = f" of {n_asked:,} prompts" if 0 < n_asked < parity["n_prompts"] else ""
     lines = [
         f"{n_flips:,} of {found['n_decisions']:,} safety decisions differ: {inside:,} inside the noise band, "
         f"{n_flips - inside:,} outside; {found['n_unsafe_let_in']:,} let in a token that the reference calls unsafe",
         f"the band ({bands['set_by']}): risk within {number(bands['risk'])} of the threshold, "
         f"logit within {number(bands['logit'])} of the last plausible one"
-        + ("" if near is None else f"; at {near:,} positions a risk lies that near"),
+        + ("" if near is None else f"; at {near:,} positions{part} a risk lies that near"),
         f"beyond the noise (risk off by at most {number(found['risk_moved_at_most'])}): "
-        f"{percent(found['certified_share'])} of positions",
+        f"{percent(found['certified_share'])} of positions{part}",
         f"decisions that differ, at most (95 %): {percent(found['flip_share_at_most'], digits=3)}; "
         f"prompts with any: {percent(found['prompt_flip_share_at_most'])}",
         f"most likely token the same at {percent(parity['top1_agreement'])} of {parity['n_positions']:,} positions; "
