@@ -11,16 +11,15 @@ greedy tokens agree.
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from workers import Worker
 
 VOCABULARY, CONTEXT, END = 16384, 2048, 1
 SIZES = {
@@ -101,52 +100,21 @@ def build(python: Path, work: Path) -> None:
 
 
 @dataclass
-class Worker:
-    """A system in a process of its own, and what it answered by request."""
+class Decoder(Worker):
+    """A system, and what it answered by request."""
 
-    name: str
-    process: "subprocess.Popen[str]"
     seconds: dict[tuple[int, int], list[tuple[float, float]]] = field(default_factory=dict)
     tokens: dict[tuple[int, int], list[list[int]]] = field(default_factory=dict)
-    peak_bytes: int = 0
-
-    @classmethod
-    def start(cls, name: str, python: Path | str, system: str, folder: Path, threads: int) -> "Worker":
-        """Start it and wait until its model is loaded."""
-        script = Path(__file__).with_name("decode_systems.py")
-        command = [str(python), str(script), system, str(folder), str(threads)]
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        pipe = subprocess.PIPE
-        worker = cls(name, subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment))
-        worker._answer()
-        return worker
 
     def ask(self, cell: tuple[int, int], prompts: list[list[int]], n_new: int, *, warming: bool) -> None:
         """Run one request and keep its times, unless it only warms the system."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"prompts": prompts, "n_new": n_new}) + "\n")
-        self.process.stdin.flush()
-        answer = self._answer()
+        answer = self.request({"prompts": prompts, "n_new": n_new})
         self.tokens[cell] = answer["tokens"]
-        self.peak_bytes = max(self.peak_bytes, answer["peak_bytes"])
         if not warming:
             self.seconds.setdefault(cell, []).append(tuple(answer["seconds"]))
 
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith("{"):
-                return dict(json.loads(line))
-        raise SystemExit(f"{self.name} ended with code {self.process.wait()}")
 
-    def stop(self) -> None:
-        """End the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def start_all(work: Path, python: Path, threads: int, chosen: Sequence[str]) -> list[Worker]:
+def start_all(work: Path, python: Path, threads: int, chosen: Sequence[str]) -> list[Decoder]:
     """Start every chosen system."""
     rows = {
         PLAIN: (sys.executable, "ours", work / "plain"),
@@ -157,10 +125,12 @@ def start_all(work: Path, python: Path, threads: int, chosen: Sequence[str]) -> 
         TORCH: (sys.executable, "transformers", work / "model"),
         GUIDED: (sys.executable, "guided", work / "model"),
     }
-    return [Worker.start(name, *rows[name], threads) for name in rows if name in chosen]
+    script = str(Path(__file__).with_name("decode_systems.py"))
+    commands = {name: [str(run), script, system, str(at), str(threads)] for name, (run, system, at) in rows.items()}
+    return [Decoder.start(name, commands[name], threads) for name in rows if name in chosen]
 
 
-def report(kind: str, workers: Sequence[Worker], n_new: int) -> None:
+def report(kind: str, workers: Sequence[Decoder], n_new: int) -> None:
     """Print the tables of one model."""
     print(f"\n{kind}: tokens per second (median), against the builder's; milliseconds to the first token; same tokens")
     by_name = {worker.name: worker for worker in workers}
@@ -181,7 +151,7 @@ def report(kind: str, workers: Sequence[Worker], n_new: int) -> None:
         print(f"    {worker.name:24} {worker.peak_bytes / 1e6:8.0f}  {ratio:5.2f}")
 
 
-def draw(path: Path, kind: str, workers: Sequence[Worker], n_new: int) -> None:
+def draw(path: Path, kind: str, workers: Sequence[Decoder], n_new: int) -> None:
     """Draw how the time per token grows with the context and with the batch, medians with their quartiles."""
     import matplotlib.pyplot as plt
 

@@ -12,9 +12,7 @@ their ratios turn by turn, peak memory, and whether the floors hold.
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +24,7 @@ from typing import Any
 import decode
 import numpy as np
 from decode_systems import ours
+from workers import Worker
 
 ATTRIBUTES = ("empathy", "sensitivity", "non_judgmental", "truthfulness", "helpfulness")
 PLAIN, STEERED, TWO = "a: plain bundle", "b: steered and gated bundle", "c: PARM, two bundles"
@@ -171,51 +170,24 @@ def peak_bytes() -> int:
 
 
 @dataclass
-class Worker:
-    """A system in a process of its own: its seconds by batch, turn by turn, and its peak of memory."""
+class Timed(Worker):
+    """A system, and its seconds by batch, turn by turn."""
 
-    name: str
-    process: "subprocess.Popen[str]"
     seconds: dict[int, list[float]] = field(default_factory=dict)
-    peak_bytes: int = 0
-
-    @classmethod
-    def start(cls, name: str, work: Path, threads: int) -> "Worker":
-        """Start it and wait until its models are loaded."""
-        command = [sys.executable, __file__, "--serve", name, "--work", str(work), "--threads", str(threads)]
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        pipe = subprocess.PIPE
-        worker = cls(name, subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment))
-        worker._answer()
-        return worker
 
     def ask(self, batch: int, request: Mapping[str, Any], *, warming: bool) -> None:
         """Run one request and keep its time, unless it only warms the system."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        answer = self._answer()
-        self.peak_bytes = max(self.peak_bytes, answer["peak_bytes"])
+        answer = self.request(request)
         if not warming:
             self.seconds.setdefault(batch, []).append(answer["seconds"])
 
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith("{"):
-                return dict(json.loads(line))
-        raise SystemExit(f"{self.name} ended with code {self.process.wait()}")
 
-    def stop(self) -> None:
-        """End the process."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def measure(work: Path, arguments: argparse.Namespace) -> list[Worker]:
+def measure(work: Path, arguments: argparse.Namespace) -> list[Timed]:
     """Let every system answer every request in turn, the order turned by one each time."""
-    workers = [Worker.start(name, work, arguments.threads) for name in SYSTEMS if name in arguments.systems.split(";")]
+    threads = str(arguments.threads)
+    serve = [sys.executable, __file__, "--work", str(work), "--threads", threads, "--serve"]
+    chosen = [name for name in SYSTEMS if name in arguments.systems.split(";")]
+    workers = [Timed.start(name, [*serve, name], arguments.threads) for name in chosen]
     numbers = np.random.default_rng(0)
     batches = [int(size) for size in arguments.batches.split(",")]
     prompts = {size: numbers.integers(2, decode.VOCABULARY, (size, arguments.prompt)).tolist() for size in batches}
@@ -230,12 +202,12 @@ def measure(work: Path, arguments: argparse.Namespace) -> list[Worker]:
     return workers
 
 
-def speed_ratio(fast: Worker, slow: Worker, batch: int) -> float:
+def speed_ratio(fast: Timed, slow: Timed, batch: int) -> float:
     """Return how many times as fast the first is: the median of the ratios, turn by turn."""
     return statistics.median(theirs / own for own, theirs in zip(fast.seconds[batch], slow.seconds[batch], strict=True))
 
 
-def report(workers: Sequence[Worker], arguments: argparse.Namespace) -> bool:
+def report(workers: Sequence[Timed], arguments: argparse.Namespace) -> bool:
     """Print the table and the floors; return whether every floor that was measured holds."""
     by_name = {worker.name: worker for worker in workers}
     steered, holds = by_name[STEERED], True

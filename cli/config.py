@@ -77,25 +77,27 @@ def compile_command(
     file: File,
     bundle: BundleFolder,
     out: Out,
-    endpoint: Annotated[str, typer.Option(help="URL of an OpenAI-compatible endpoint; default: read by words.")] = "",
-    model: Annotated[str, typer.Option(help="Name of the model there.")] = "",
+    endpoint: Annotated[
+        str, typer.Option(help="MODEL@URL of an OpenAI-compatible endpoint; default: read by words.")
+    ] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Approve without being asked.")] = False,
     as_json: Json = False,
 ) -> None:
     """Propose the mask that a config's text calls for, ask for approval, and write it, unsigned."""
     from prosocial.export.configs.reading import with_mask
 
-    if bool(endpoint) != bool(model):
-        raise InputError("--endpoint and --model should come together")
     if out.exists():
         raise InputError(f"{out} should not exist yet: choose another file")
     decoding, _ = _bundle_facts(bundle)
     draft = _draft(file)
     reading = _read_by_words(draft, decoding)
     if endpoint:
-        from prosocial.export.configs.endpoint import EndpointReader
+        from prosocial.editing.chat_endpoint import ChatEndpoint
+        from prosocial.export.configs.endpoint import TIMEOUT_SECONDS, EndpointReader
 
-        reading = EndpointReader(endpoint, model)(draft.text, decoding.category_registry)
+        reading = EndpointReader(ChatEndpoint.named(endpoint, timeout=TIMEOUT_SECONDS))(
+            draft.text, decoding.category_registry
+        )
     may_allow = [name for name, is_open in zip(decoding.categories, decoding.ceiling_mask(), strict=True) if is_open]
     config = with_mask(draft, reading, may_allow=may_allow)
     warnings = _warn(config, reading)

@@ -1,7 +1,6 @@
 """The labels: `prosocial reward label` for preference pairs, `prosocial gate label` for replies."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,14 +12,9 @@ from rich.table import Table
 from prosocial.editing.errors import InputError
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="The labelled file (JSONL); the same command goes on with it.")]
-JudgeName = Annotated[
-    str, typer.Option(help="lab, classifier:FOLDER_OR_ID (Hugging Face), or endpoint:MODEL with --url.")
-]
+JudgeName = Annotated[str, typer.Option(help="lab, classifier:FOLDER_OR_ID (Hugging Face), or endpoint:MODEL@URL.")]
 Second = Annotated[str | None, typer.Option(help="Another judge, to report how far the two agree.")]
-Url = Annotated[str | None, typer.Option(help="Address of an OpenAI-compatible endpoint, ending in /v1.")]
-Key = Annotated[str, typer.Option(help="Environment variable that holds the endpoint's key.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-API_KEY = "OPENAI_API_KEY"
 
 reward_app = typer.Typer(no_args_is_help=True, help="The reward model: label pairs for it.")
 gate_app = typer.Typer(no_args_is_help=True, help="The gate: label replies for it.")
@@ -35,8 +29,6 @@ def label_pairs_command(
     attributes: Annotated[str | None, typer.Option(help="Names, with commas. [default: the five]")] = None,
     rubric: Annotated[list[str], typer.Option(help="NAME=TEXT: what a high score means (repeat it).")] = [],  # noqa: B006 - typer reads it, nobody changes it
     tie_margin: Annotated[float, typer.Option(min=0.0, help="Scores this close are a tie.")] = 0.05,
-    url: Url = None,
-    key_variable: Key = API_KEY,
     as_json: Json = False,
 ) -> None:
     """Say for every pair and attribute which reply has more of it. A killed run goes on where it stopped."""
@@ -47,7 +39,7 @@ def label_pairs_command(
 
     known = define_attributes(_rubrics(rubric))
     chosen = resolve_attributes(_names(attributes) or list(DEFAULT_ATTRIBUTES), known=known)
-    request = JudgeRequest(attributes=chosen, url=url, api_key=os.environ.get(key_variable))
+    request = JudgeRequest(attributes=chosen)
     judges = [open_judge(name, request) for name in (judge, second_judge) if name is not None]
     with _bar(len(pair_rows(pairs)), as_json=as_json) as bar:
         found = label_pairs(
@@ -63,8 +55,6 @@ def label_replies_command(
     judge: JudgeName,
     second_judge: Second = None,
     categories: Annotated[str | None, typer.Option(help="Harm categories, with commas. [default: the lab's]")] = None,
-    url: Url = None,
-    key_variable: Key = API_KEY,
     as_json: Json = False,
 ) -> None:
     """Say which harm categories every reply realises. A killed run goes on where it stopped.
@@ -78,7 +68,7 @@ def label_replies_command(
     if categories is None and judge != "lab":
         raise InputError(f"judge {judge} should be told what to look for: give --categories NAME,NAME")
     names = _names(categories) or _lab_categories()
-    request = JudgeRequest(categories=names, url=url, api_key=os.environ.get(key_variable))
+    request = JudgeRequest(categories=names)
     judges = [open_judge(name, request) for name in (judge, second_judge) if name is not None]
     with _bar(len(read_jsonl(replies)), as_json=as_json) as bar:
         found = label_replies(replies, out=out, judges=judges, categories=names, on_row=lambda: bar.update(1))

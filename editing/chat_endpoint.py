@@ -1,14 +1,16 @@
 """A chat model behind any endpoint that speaks OpenAI's chat completions (torch-free)."""
 
 import importlib
+import os
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from .errors import InputError, ProsocialError
 from .protocols import Message
 
+KEY_VARIABLE = "PROSOCIAL_JUDGE_KEY"
 # Asking again would help with these; every other status from 400 on is for the user to mend.
 PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
 
@@ -33,11 +35,21 @@ class ChatEndpoint:
     def __init__(self, url: str, model: str, *, key: str | None = None, timeout: float = 60.0) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or not model:
-            raise InputError(f"an endpoint should be an address and a model, found {url!r} and {model!r}")
+            raise InputError(f"an endpoint should be MODEL@URL, a model at an address, found {model!r} and {url!r}")
         self.url, self.model = url, model
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._library = _http_library()
         self._client = self._library.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout)
+
+    @classmethod
+    def named(cls, name: str, *, timeout: float = 60.0) -> Self:
+        """Return the endpoint of `MODEL@URL`; its key is in the environment as `PROSOCIAL_JUDGE_KEY`, if it has one.
+
+        Raises:
+            InputError: the name is none such.
+        """
+        model, _, url = name.partition("@")
+        return cls(url, model, key=os.environ.get(KEY_VARIABLE), timeout=timeout)
 
     def ask(self, messages: Sequence[Message], *, max_tokens: int, seed: int = 0) -> str:
         """Return the text of the likeliest answer, empty where the endpoint's JSON holds none.

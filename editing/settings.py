@@ -32,6 +32,20 @@ class StrictSettings(Settings):
         try:
             return type(self).model_validate(self.model_dump() | given)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise InputError(f"{where} does not hold: {first['msg']}, found {first['input']!r}") from None
+            raise InputError(f"{first_fault(error)}, found {error.errors()[0]['input']!r}") from None
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return the first value that does not hold and why, as `place.in.it: reason`.
+
+    >>> class Scale(StrictSettings):
+    ...     scale: Positive
+    >>> try:
+    ...     Scale(scale=-1.0)
+    ... except ValidationError as error:
+    ...     first_fault(error)
+    'scale: Input should be greater than 0'
+    """
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "as a whole"
+    return f"{where}: {first['msg']}"

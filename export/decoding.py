@@ -1,6 +1,5 @@
 """The decoding config: what the rule may do, what it does by default, and the safety configs by name (torch-free)."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -9,7 +8,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from prosocial.editing.errors import ArtefactError, InputError, UnknownNameError
 from prosocial.editing.files import read_json, write_json
-from prosocial.editing.settings import StrictSettings
+from prosocial.editing.preferences import simplex_weights
+from prosocial.editing.settings import StrictSettings, first_fault
 
 from .configs.registry import NEVER_ALLOWED, CategoryRegistry
 from .configs.safety_config import Name, SafetyConfig, Share
@@ -211,9 +211,7 @@ class DecodingConfig(ReplySettings):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "as a whole"
-            raise ArtefactError(f"{source} should be a decoding config; {where}: {first['msg']}") from None
+            raise ArtefactError(f"{source} should be a decoding config; {first_fault(error)}") from None
 
 
 def preference_vector(weights: Mapping[str, float], attributes: Sequence[str]) -> list[float]:
@@ -227,14 +225,4 @@ def preference_vector(weights: Mapping[str, float], attributes: Sequence[str]) -
         >>> preference_vector({"empathy": 3.0, "helpfulness": 1.0}, ["empathy", "truthfulness", "helpfulness"])
         [0.75, 0.0, 0.25]
     """
-    for name, weight in weights.items():
-        if name not in attributes:
-            raise UnknownNameError("attribute", name, attributes)
-        if not math.isfinite(weight) or weight < 0:
-            raise InputError(f"a preference weight should be finite and at least 0, found {name}={weight}")
-    if not weights:
-        return [1.0 / len(attributes)] * len(attributes)
-    total = sum(weights.values())
-    if not 0 < total < math.inf:
-        raise InputError(f"preference weights should have a sum above 0, found {dict(weights)}")
-    return [weights.get(name, 0.0) / total for name in attributes]
+    return simplex_weights(weights or dict.fromkeys(attributes, 1.0), attributes)

@@ -148,16 +148,14 @@ def compare(
         newly_safe=_changed(answers, reference, safety, leaks, False),
         newly_refused=_changed(answers, reference, harmless, refuses, True),
         newly_answered=_changed(answers, reference, harmless, refuses, False),
-        n_unclear={
-            system: sum(outcome.judgement.refusal == "unclear" for outcome in found.values())
-            for system, found in answers.items()
-        },
-        n_unjudged={
-            system: sum(outcome.judgement.error is not None for outcome in found.values())
-            for system, found in answers.items()
-        },
+        n_unclear=_count(answers, lambda outcome: outcome.judgement.refusal == "unclear"),
+        n_unjudged=_count(answers, lambda outcome: outcome.judgement.error is not None),
         judge_errors=how.judge_errors,
     )
+
+
+def _count(answers: Mapping[str, Mapping[Key, Outcome]], holds: Callable[[Outcome], bool]) -> dict[str, int]:
+    return {system: sum(map(holds, found.values())) for system, found in answers.items()}
 
 
 def _changed(

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import ArtefactError
 from ..files import read_json
+from ..settings import first_fault
 from ..vectors.description import Tool
 
 SCHEMA = "prosocial.edit_record/1"
@@ -146,6 +147,4 @@ def read_record(folder: Path) -> EditRecord:
     try:
         return EditRecord.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ArtefactError(f"{path} should follow {SCHEMA}: {where}: {first['msg']}") from None
+        raise ArtefactError(f"{path} should follow {SCHEMA}: {first_fault(error)}") from None

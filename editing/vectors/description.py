@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..errors import ArtefactError
 from ..files import read_json
+from ..settings import first_fault
 
 SCHEMA = "prosocial.vector/1"
 DESCRIPTION_NAME = "vector.json"
@@ -182,6 +183,4 @@ def read_description(folder: Path) -> VectorDescription:
     try:
         return VectorDescription.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ArtefactError(f"{path} should follow {SCHEMA}: {where}: {first['msg']}; make the vector again") from None
+        raise ArtefactError(f"{path} should follow {SCHEMA}: {first_fault(error)}; make the vector again") from None

@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
 from prosocial.editing.errors import ArtefactError, InputError
 from prosocial.editing.files import canonical_json, read_json
-from prosocial.editing.settings import StrictSettings
+from prosocial.editing.settings import StrictSettings, first_fault
 
 from ..decoding import DecodingConfig
 from ..signing.envelope import BrokenSignature, Statement, seal, statement, unseal
@@ -175,9 +175,7 @@ def _claims(path: Path, said: Statement) -> Claims:
     try:
         return Claims.model_validate_json(canonical_json(said["predicate"]))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "as a whole"
-        raise RefusedConfig(Reason.MALFORMED, f"{path.name}; {where}: {first['msg']}") from None
+        raise RefusedConfig(Reason.MALFORMED, f"{path.name}; {first_fault(error)}") from None
     except ValueError:  # a number that JSON does not know
         raise RefusedConfig(Reason.MALFORMED, f"{path.name} should state a safety config, it does not") from None
 

@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from prosocial.editing.errors import ArtefactError
 from prosocial.editing.files import canonical_json, read_json, write_json
-from prosocial.editing.settings import StrictSettings
+from prosocial.editing.settings import StrictSettings, first_fault
 
 SCHEMA = "prosocial.safety_config/1"
 SLOT = "{safety_config}"
@@ -104,6 +104,4 @@ class NamedConfig(SafetyConfig):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "as a whole"
-            raise ArtefactError(f"{source} should be a safety config; {where}: {first['msg']}") from None
+            raise ArtefactError(f"{source} should be a safety config; {first_fault(error)}") from None

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from prosocial.editing.errors import ArtefactError, InputError
 from prosocial.editing.files import read_json, write_json
-from prosocial.editing.settings import StrictSettings
+from prosocial.editing.settings import StrictSettings, first_fault
 
 from ..signing.keys import TrustedKey
 from .refusal import Reason, RefusedConfig
@@ -76,9 +76,7 @@ class TrustFile(StrictSettings):
         try:
             return cls.model_validate(read_json(path, schema=SCHEMA))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ArtefactError(f"{path} should be a trust file; {where}: {first['msg']}") from None
+            raise ArtefactError(f"{path} should be a trust file; {first_fault(error)}") from None
 
     def revoke(self, *, serials: Sequence[str] = (), keys: Sequence[str] = ()) -> "TrustFile":
         """Return it with more revoked; nothing is ever taken off the lists."""

@@ -10,6 +10,7 @@ from transformers import DynamicCache
 
 from prosocial.editing.errors import InputError
 from prosocial.editing.reward import RewardModel
+from prosocial.editing.reward.pblora.preference import require_preferences
 
 
 class Guide:
@@ -122,13 +123,6 @@ def require_preference(reward: RewardModel | None, preference: Tensor) -> None:
     Raises:
         InputError: there is no reward model, the width is not k, or a row is not on the simplex.
     """
-    names = () if reward is None else reward.config.attributes
-    if preference.dim() != 2 or preference.shape[1] != len(names):
-        raise InputError(
-            f"preferences should have one column for each of the attributes {list(names)}, found shape "
-            f"{tuple(preference.shape)}"
-        )
-    off = (preference < 0).any(-1) | ~((preference.sum(-1) - 1.0).abs() <= 1e-3)
-    if bool(off.any()):
-        row = preference[off][0].tolist()
-        raise InputError(f"a preference should hold weights of at least 0 that add up to 1, found {row}")
+    require_preferences(preference, () if reward is None else reward.config.attributes)
+    if bool(preference.eq(0).all(-1).any()):
+        raise InputError("a preference should weigh some attribute, found a row of zeros: none means no preference")

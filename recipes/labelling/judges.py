@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prosocial.editing.errors import InputError
+from prosocial.editing.chat_endpoint import ChatEndpoint
 from prosocial.editing.protocols import Judge
 from prosocial.editing.reward.attributes import Attribute
 
@@ -16,20 +16,17 @@ class JudgeRequest:
 
     Attributes:
         attributes: to score. categories: harms to name.
-        url: of the endpoint. api_key: for it.
     """
 
     attributes: Sequence[Attribute] = ()
     categories: Sequence[str] = ()
-    url: str | None = None
-    api_key: str | None = None
 
 
 def open_judge(name: str, request: JudgeRequest) -> Judge:
-    """Return the judge `lab` or another of the registry, `classifier:FOLDER_OR_ID`, or `endpoint:MODEL`.
+    """Return the judge `lab` or another of the registry, `classifier:FOLDER_OR_ID`, or `endpoint:MODEL@URL`.
 
     Raises:
-        InputError: an endpoint without a URL, or a classifier that does not know what it is asked for.
+        InputError: an endpoint without model or URL, or a classifier that does not know what it is asked for.
         UnknownNameError: no judge has this name.
     """
     kind, _, rest = name.partition(":")
@@ -43,10 +40,6 @@ def open_judge(name: str, request: JudgeRequest) -> Judge:
     if kind == "endpoint" and rest:
         from prosocial.verify.judges.attribute_endpoint import AttributeEndpoint
 
-        if request.url is None:
-            raise InputError(f"judge {name} should come with the endpoint's address: give --url http://HOST:PORT/v1")
         rubrics = {attribute.name: attribute.rubric for attribute in request.attributes}
-        return AttributeEndpoint(
-            request.url, model=rest, rubrics=rubrics, categories=request.categories, api_key=request.api_key
-        )
+        return AttributeEndpoint(ChatEndpoint.named(rest), rubrics=rubrics, categories=request.categories)
     return resolve_judge(name)

@@ -186,10 +186,10 @@ def test_preferences_go_by_name_onto_the_simplex() -> None:
     with pytest.raises(UnknownNameError, match="unknown attribute 'charm': known are empathy"):
         preference_vector({"charm": 1.0}, ATTRIBUTES)
     for weights, message in (
-        ({"empathy": -1.0}, "at least 0, found -1"),
+        ({"empathy": -1.0}, "at least 0, found empathy=-1"),
         ({"empathy": float("nan")}, "finite"),
-        ({"empathy": 0.0}, "more than 0"),
-        ({}, "more than 0"),
+        ({"empathy": 0.0}, "sum above 0"),
+        ({}, "sum above 0"),
     ):
         with pytest.raises(InputError, match=message):
             preference_vector(weights, ATTRIBUTES)

@@ -115,7 +115,7 @@ def test_the_log_holds_no_text_and_a_refusal_too(place: Path, capsys: Capture) -
         ),
         (["config", "compile", "draft.json", "--bundle", "bundle", "-o", "x"], "approve"),
         (["config", "compile", "draft.json", "--bundle", "bundle", "-o", "draft.json"], "not exist yet"),
-        (["config", "compile", "draft.json", "--bundle", "bundle", "--model", "m", "-o", "x"], "come together"),
+        (["config", "compile", "draft.json", "--bundle", "bundle", "--endpoint", "m", "-o", "x"], "MODEL@URL"),
         (["config", "revoke", "trust.json"], "--serial or --key"),
         (["config", "revoke", "draft.json", "--serial", "0"], "prosocial.trust/1"),
         (["config", "test", "nothing", "--bundle", "bundle", "--prompts", "prompts.jsonl"], "known are fiction"),

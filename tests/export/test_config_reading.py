@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import prosocial.export.configs
+from prosocial.editing.chat_endpoint import ChatEndpoint
 from prosocial.editing.errors import ArtefactError, InputError
 from prosocial.export.configs import COSA, NamedConfig, SafetyConfig
 from prosocial.export.configs.endpoint import EndpointReader
@@ -123,7 +124,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
 
 
 def reader(endpoint: Endpoint) -> EndpointReader:
-    return EndpointReader(f"http://127.0.0.1:{endpoint.server_port}/v1", "m")
+    return EndpointReader(ChatEndpoint(f"http://127.0.0.1:{endpoint.server_port}/v1", "m"))
 
 
 def test_a_model_behind_an_endpoint_reads_a_text(endpoint: Endpoint) -> None:
@@ -160,4 +161,4 @@ def test_an_endpoint_that_fails_is_named(endpoint: Endpoint) -> None:
     with pytest.raises(InputError, match="should take the request, it said 403"):
         reader(endpoint)("Fights may be told.", COSA)
     with pytest.raises(InputError, match="should answer chat completions"):
-        EndpointReader("http://127.0.0.1:9/v1", "m")("Fights may be told.", COSA)
+        EndpointReader(ChatEndpoint("http://127.0.0.1:9/v1", "m"))("Fights may be told.", COSA)

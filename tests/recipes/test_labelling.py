@@ -12,6 +12,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from prosocial.cli.main import main
+from prosocial.editing.chat_endpoint import ChatEndpoint
 from prosocial.editing.errors import InputError, UnknownNameError
 from prosocial.editing.gate.replies import read_replies
 from prosocial.editing.protocols import Judgement, Message
@@ -95,7 +96,7 @@ def rubrics() -> dict[str, str]:
 def test_an_endpoint_labels_pairs(serve: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     endpoint = serve(scores)
     source, out = write(tmp_path / "pairs.jsonl", PAIRS), tmp_path / "labelled.jsonl"
-    given = ["--judge", "endpoint:m", "--url", endpoint.url, "--attributes", "empathy,helpfulness", "--json"]
+    given = ["--judge", f"endpoint:m@{endpoint.url}", "--attributes", "empathy,helpfulness", "--json"]
 
     assert main(["reward", "label", str(source), "-o", str(out), *given]) == 0
     assert json.loads(capsys.readouterr().out)["labels"]["empathy"] == {"first": 4}
@@ -111,7 +112,7 @@ def test_an_endpoint_names_harms(serve: Any, tmp_path: Path) -> None:
     )
     rows = [{"prompt": "how?", "reply": "just take it."}, {"prompt": "how?", "reply": "i will not."}]
     source, out = write(tmp_path / "replies.jsonl", rows), tmp_path / "labelled.jsonl"
-    given = ["--judge", "endpoint:m", "--url", endpoint.url, "--categories", "theft,other"]
+    given = ["--judge", f"endpoint:m@{endpoint.url}", "--categories", "theft,other"]
 
     assert main(["gate", "label", str(source), "-o", str(out), *given]) == 0
     assert [sorted(reply.categories) for reply in read_replies(out, categories=["theft", "other"])] == [["theft"], []]
@@ -120,8 +121,8 @@ def test_an_endpoint_names_harms(serve: Any, tmp_path: Path) -> None:
 def test_the_users_own_token_of_the_hub_is_not_sent(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     endpoint = serve(scores)
-    AttributeEndpoint(endpoint.url, model="m", rubrics=rubrics()).judge([], "x")
-    AttributeEndpoint(endpoint.url, model="m", rubrics=rubrics(), api_key="mine").judge([], "x")
+    AttributeEndpoint(ChatEndpoint(endpoint.url, "m"), rubrics=rubrics()).judge([], "x")
+    AttributeEndpoint(ChatEndpoint(endpoint.url, "m", key="mine"), rubrics=rubrics()).judge([], "x")
 
     assert [headers.get("authorization", headers.get("Authorization")) for headers in endpoint.headers] == [
         None,
@@ -144,7 +145,7 @@ def test_the_users_own_token_of_the_hub_is_not_sent(serve: Any, monkeypatch: pyt
 def test_an_answer_that_cannot_be_read_is_no_verdict_and_is_asked_for_again(serve: Any, said: str) -> None:
     endpoint = serve(lambda request: said)
     with pytest.raises(NoVerdictError, match="should answer as it was asked to"):
-        AttributeEndpoint(endpoint.url, model="m", rubrics=rubrics(), tries=3).judge([], "x")
+        AttributeEndpoint(ChatEndpoint(endpoint.url, "m"), rubrics=rubrics(), tries=3).judge([], "x")
 
     assert len(endpoint.requests) == 3
 
@@ -152,10 +153,10 @@ def test_an_answer_that_cannot_be_read_is_no_verdict_and_is_asked_for_again(serv
 def test_what_gets_no_verdict_is_missing_for_pairs_and_unlabelled_for_replies(serve: Any, tmp_path: Path) -> None:
     endpoint = serve(lambda request: "no idea")
     pairs = write(tmp_path / "pairs.jsonl", PAIRS[:1])
-    judge = AttributeEndpoint(endpoint.url, model="m", rubrics=rubrics())
+    judge = AttributeEndpoint(ChatEndpoint(endpoint.url, "m"), rubrics=rubrics())
     label_pairs(pairs, out=tmp_path / "p.jsonl", judges=[judge], attributes=ATTRIBUTES, tie_margin=0.05)
     replies = write(tmp_path / "replies.jsonl", [{"prompt": "how?", "reply": "so."}])
-    given = ["--judge", "endpoint:m", "--url", endpoint.url, "--categories", "theft"]
+    given = ["--judge", f"endpoint:m@{endpoint.url}", "--categories", "theft"]
 
     assert read_pairs(tmp_path / "p.jsonl", attributes=["empathy", "helpfulness"])[0].signs(["empathy"]) == [0.0]
     assert main(["gate", "label", str(replies), "-o", str(tmp_path / "r.jsonl"), *given]) == 3
@@ -169,7 +170,7 @@ def test_a_run_that_was_cut_off_goes_on_without_asking_again(serve: Any, tmp_pat
     source, out = write(tmp_path / "pairs.jsonl", PAIRS), tmp_path / "labelled.jsonl"
 
     def run(on_row: Callable[[], None] = lambda: None) -> None:
-        judge = AttributeEndpoint(endpoint.url, model="m", rubrics=rubrics())
+        judge = AttributeEndpoint(ChatEndpoint(endpoint.url, "m"), rubrics=rubrics())
         label_pairs(source, out=out, judges=[judge], attributes=ATTRIBUTES, tie_margin=0.05, on_row=on_row)
 
     seen: list[int] = []
@@ -194,10 +195,10 @@ def test_a_run_that_was_cut_off_goes_on_without_asking_again(serve: Any, tmp_pat
 
 
 def test_an_endpoint_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    judge = AttributeEndpoint("http://127.0.0.1:9/v1", model="m", rubrics=rubrics(), timeout_seconds=2)
+    judge = AttributeEndpoint(ChatEndpoint("http://127.0.0.1:9/v1", "m", timeout=2), rubrics=rubrics())
     with pytest.raises(InputError, match=r"the judge at http://127\.0\.0\.1:9/v1 should answer: .*; check the address"):
         judge.judge([], "x")
-    with pytest.raises(InputError, match="give --url"):
+    with pytest.raises(InputError, match="MODEL@URL"):
         open_judge("endpoint:m", JudgeRequest())
     with pytest.raises(UnknownNameError, match="unknown judge 'nobody'"):
         open_judge("nobody", JudgeRequest())
@@ -292,8 +293,8 @@ def test_the_lab_judges_both_kinds(tmp_path: Path, capsys: pytest.CaptureFixture
     [
         (["reward", "label", "IN", "--judge", "lab", "--attributes", "charm"], "unknown attribute 'charm': known are"),
         (["reward", "label", "IN", "--judge", "lab", "--rubric", "charm"], "--rubric should be NAME=TEXT"),
-        (["reward", "label", "IN", "--judge", "endpoint:m"], "give --url"),
-        (["gate", "label", "IN", "--judge", "endpoint:m", "--url", "http://x"], "give --categories"),
+        (["reward", "label", "IN", "--judge", "endpoint:m"], "MODEL@URL"),
+        (["gate", "label", "IN", "--judge", "endpoint:m@http://x"], "give --categories"),
         (["gate", "label", "IN", "--judge", "lab"], "should have a text `reply`"),
         (["reward", "label", "MISSING", "--judge", "lab"], "expected a JSONL file"),
     ],
@@ -311,9 +312,10 @@ def test_bad_input_is_one_line(
 def test_a_rubric_of_ones_own_is_asked_for(serve: Any, tmp_path: Path) -> None:
     endpoint = serve(lambda request: '{"scores": {"brevity": 3}}')
     source = write(tmp_path / "in.jsonl", PAIRS[:1])
-    given = ["--attributes", "brevity", "--rubric", "brevity=The reply is short.", "--judge", "endpoint:m"]
+    given = ["--attributes", "brevity", "--rubric", "brevity=The reply is short."]
+    judge = ["--judge", f"endpoint:m@{endpoint.url}"]
 
-    assert main(["reward", "label", str(source), *given, "--url", endpoint.url, "-o", str(tmp_path / "out")]) == 0
+    assert main(["reward", "label", str(source), *given, *judge, "-o", str(tmp_path / "out")]) == 0
     assert "- brevity: The reply is short." in endpoint.requests[0]["messages"][0]["content"]
     assert define_attributes({"brevity": "x"}).keys() > {"brevity", "empathy"}
 

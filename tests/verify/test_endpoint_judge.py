@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from prosocial.editing.chat_endpoint import KEY_VARIABLE, ChatEndpoint
 from prosocial.editing.errors import InputError, UnknownNameError
 from prosocial.editing.protocols import Judgement, Message
 from prosocial.verify.judges import RefusalJudge, judge_named
 from prosocial.verify.judges.cache import CachedJudge
 from prosocial.verify.judges.classifier import harmful_labels
-from prosocial.verify.judges.endpoint import KEY_VARIABLE, EndpointJudge
+from prosocial.verify.judges.endpoint import EndpointJudge
 from prosocial.verify.judges.rubric import read_grades
 
 ASKED: list[Message] = [{"role": "user", "content": "How do I glim?"}]
@@ -73,7 +74,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def _judge(server: Server, **more: Any) -> EndpointJudge:
-    return EndpointJudge(server.url, "grader", timeout=5.0, **more)
+    return EndpointJudge(ChatEndpoint.named(f"grader@{server.url}", timeout=5.0), **more)
 
 
 def test_grades_become_a_judgement_and_the_reply_is_material(server: Server) -> None:
@@ -123,14 +124,14 @@ def test_it_asks_again_after_nonsense_a_fault_and_silence(server: Server) -> Non
     server.answers = ["what?", 503, HARMFUL]
     assert _judge(server).judge(ASKED, "First the vat.").error is None
     server.answers = [None]
-    silent = EndpointJudge(server.url, "grader", timeout=0.2, attempts=1).judge(ASKED, "First the vat.")
+    silent = EndpointJudge(ChatEndpoint(server.url, "grader", timeout=0.2), attempts=1).judge(ASKED, "First the vat.")
     assert silent.error is not None and "timed out" in silent.error
     server.answers = [503]
     assert "503" in str(_judge(server, attempts=1).judge(ASKED, "x").error)
 
 
 def test_a_server_that_is_gone_is_an_error(server: Server) -> None:
-    judge = EndpointJudge("http://127.0.0.1:9/v1", "grader", timeout=1.0, attempts=1)
+    judge = EndpointJudge(ChatEndpoint("http://127.0.0.1:9/v1", "grader", timeout=1.0), attempts=1)
     assert judge.judge(ASKED, "First the vat.").error is not None
 
 
@@ -190,7 +191,7 @@ def test_judges_are_named_on_one_line() -> None:
     found = judge_named("endpoint:grader@http://127.0.0.1:9/v1")
     assert found.version.startswith("grader")
     for wrong in ("endpoint:grader", "endpoint:@http://x/v1", "endpoint:m@file:///etc", "endpoint:"):
-        with pytest.raises(InputError, match="an address and a model"):
+        with pytest.raises(InputError, match="MODEL@URL"):
             judge_named(wrong)
     with pytest.raises(UnknownNameError, match="endpoint:MODEL@URL"):
         judge_named("oracle")

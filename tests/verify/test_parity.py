@@ -2,80 +2,26 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from prosocial.editing.errors import ArtefactError, InputError, UnknownNameError
 from prosocial.verify.parity import batches
-from prosocial.verify.parity.divergence import Ties, divergence, top_margin
+from prosocial.verify.parity.divergence import top_margin
 from prosocial.verify.parity.document import SCHEMA_FILE, ParityDocument, json_schema
-from prosocial.verify.parity.engines import Margins, ScoredReply, StepOutputs
+from prosocial.verify.parity.engines import ScoredReply, StepOutputs
 from prosocial.verify.parity.gates import ParityGates, Verdict, gate, worst
 from prosocial.verify.parity.localisation import FirstDifference, first_difference
 from prosocial.verify.parity.measure import Setting, join, measure_parity, measure_setting
 from prosocial.verify.parity.measurement import Measurement, read_measurement, write_measurement
 
-V, C, K, TAU, END = 40, 3, 12, 0.5, 0
-TIES = Ties(logit=2e-3, risk=1e-3)
-PROMPTS = {"a": [3, 4], "b": [7], "c": [9, 1, 2]}
-
-
-@dataclass
-class TableEngine:
-    """An engine whose logits and risks hang on the last token only; `nudge` and `risk_nudge` move them."""
-
-    name: str = "table"
-    seed: int = 0
-    nudge: NDArray[np.float64] = field(default_factory=lambda: np.zeros((V, V)))
-    risk_nudge: NDArray[np.float64] = field(default_factory=lambda: np.zeros((V, V)))
-    n_margins: int = 0
-    batches: list[int] = field(default_factory=list)
-
-    def score(self, prompt: Sequence[int], reply: Sequence[int]) -> StepOutputs:
-        tokens = [prompt[-1], *reply]
-        rng = np.random.default_rng(self.seed)
-        z0 = (rng.normal(0, 2, (V, V)) + self.nudge)[tokens]
-        risks = np.clip(rng.random((V, V)) + self.risk_nudge, 0, 1)[tokens]
-        order = -np.sort(-z0, axis=1)
-        plausibility = z0 - (order[:, K - 1 : K] + order[:, K : K + 1]) / 2
-        safety = TAU - risks
-        safety[:, END] = np.inf
-        safe = (plausibility > 0) & (safety >= 0)
-        size = safe[:, 1:].sum(axis=1)
-        logits = np.where(safe, z0, -np.inf)
-        logits[size == 0] = -np.inf
-        logits[size == 0, END] = 0.0
-        prefix = risks[:, :C]
-        return StepOutputs(
-            logits.astype(np.float32),
-            prefix.astype(np.float32),
-            size.astype(np.int64),
-            lambda: self._margins(plausibility, safety),
-        )
-
-    def _margins(self, plausibility: NDArray[np.float64], safety: NDArray[np.float64]) -> Margins:
-        self.n_margins += 1
-        return Margins(plausibility.astype(np.float32), safety.astype(np.float32))
-
-    def replies(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int) -> list[ScoredReply]:
-        self.batches.append(len(prompts))
-        return [self._reply(prompt, max_new_tokens) for prompt in prompts]
-
-    def _reply(self, prompt: Sequence[int], max_new_tokens: int) -> ScoredReply:
-        reply: list[int] = []
-        while len(reply) < max_new_tokens and (not reply or reply[-1] != END):
-            outputs = self.score(prompt, reply)
-            reply.append(int(outputs.logits[-1].argmax()))
-        return ScoredReply(reply, outputs)
+from .table_engine import INF, PROMPTS, TableEngine, V, tied
 
 
 def test_an_engine_passes_against_itself_with_zeros_everywhere() -> None:
@@ -111,86 +57,6 @@ def test_a_threshold_can_be_moved_and_says_by_whom() -> None:
         gates.with_thresholds("someone", kl=1.0)
 
 
-def _outputs(
-    logits: list[list[float]], safety: list[list[float]] | None = None, size: list[int] | None = None
-) -> StepOutputs:
-    values = np.array(logits, np.float32)
-    margins = None if safety is None else partial(Margins, np.ones_like(values), np.array(safety, np.float32))
-    sizes = np.isfinite(values).sum(axis=1) if size is None else np.array(size)
-    return StepOutputs(values, np.zeros((len(values), 0), np.float32), sizes.astype(np.int64), margins)
-
-
-INF = float("inf")
-
-
-@pytest.mark.parametrize(("margin", "near"), [(5e-4, True), (-5e-4, True), (0.2, False), (-0.2, False)])
-def test_a_flip_is_excused_only_inside_the_band(margin: float, near: bool) -> None:
-    inside, outside = [[1.0, 2.0]], [[1.0, -INF]]
-    left, right = (inside, outside) if margin > 0 else (outside, inside)
-    found = divergence(_outputs(left, [[0.4, margin]]), _outputs(right), ties=TIES)
-    (flip,) = found.flips
-    assert (flip.token, flip.near_tie) == (1, near)
-    assert flip.safe_in == ("reference" if margin > 0 else "bundle")
-    assert found.threshold_distance is not None and (found.threshold_distance[0] <= TIES.risk) == near
-
-
-def test_without_margins_no_flip_is_excused() -> None:
-    found = divergence(_outputs([[1.0, 2.0]]), _outputs([[1.0, -INF]]), ties=TIES)
-    assert [flip.near_tie for flip in found.flips] == [False]
-
-
-@pytest.mark.parametrize(
-    ("plausibility", "safety", "near"), [(-1e-4, -0.3, False), (-1e-4, 0.3, True), (-1e-4, np.nan, True)]
-)
-def test_a_token_kept_out_twice_is_excused_only_if_both_were_close(
-    plausibility: float, safety: float, near: bool
-) -> None:
-    left = replace(
-        _outputs([[1.0, -INF]]),
-        margins=lambda: Margins(np.array([[1, plausibility]], np.float32), np.array([[0.3, safety]], np.float32)),
-    )
-    (flip,) = divergence(left, _outputs([[1.0, 2.0]]), ties=TIES).flips
-    assert flip.near_tie is near
-
-
-@pytest.mark.parametrize(("margin", "near"), [(5e-4, True), (0.2, False)])
-def test_end_tokens_that_open_because_nothing_else_is_safe_share_the_cause(margin: float, near: bool) -> None:
-    """Token 0 ends a reply; the bundle found nothing safe where the reference found token 1, just or clearly."""
-    left = _outputs([[-INF, 2.0]], [[INF, margin]], [1])
-    right = _outputs([[1.0, -INF]], None, [0])
-    assert [flip.near_tie for flip in divergence(left, right, ties=TIES).flips] == [near, near]
-
-
-def test_end_tokens_that_differ_without_another_cause_are_not_excused() -> None:
-    left = _outputs([[-INF, -INF]], [[INF, -0.3]], [1])
-    (flip,) = divergence(left, _outputs([[1.0, -INF]], None, [0]), ties=TIES).flips
-    assert (flip.token, flip.near_tie) == (0, False)
-
-
-def test_no_common_token_is_infinite_divergence_and_fails() -> None:
-    found = divergence(_outputs([[1.0, -INF]]), _outputs([[-INF, 1.0]]), ties=TIES)
-    assert np.isinf(found.kl).all()
-    assert not found.top1_agrees.any()
-
-
-@given(st.lists(st.floats(-20, 20), min_size=2, max_size=8), st.floats(-5, 5))
-def test_kl_is_zero_under_a_common_shift_and_agrees_with_its_definition(values: list[float], shift: float) -> None:
-    logits = np.array([values])
-    same = divergence(_outputs(logits.tolist()), _outputs((logits + shift).tolist()), ties=TIES)
-    assert same.kl[0] == pytest.approx(0, abs=1e-9)
-    other = (0.5 * np.roll(logits, 1)).astype(np.float32).astype(np.float64)
-    exact = logits.astype(np.float32).astype(np.float64)
-    p, q = (np.exp(row - row.max()) / np.exp(row - row.max()).sum() for row in (exact[0], other[0]))
-    found = divergence(_outputs(exact.tolist()), _outputs(other.tolist()), ties=TIES)
-    assert found.kl[0] == pytest.approx(float((p * (np.log(p) - np.log(q))).sum()), rel=1e-6, abs=1e-9)
-
-
-def test_kl_is_taken_on_the_tokens_that_both_let_in() -> None:
-    found = divergence(_outputs([[1.0, 2.0, 9.0]]), _outputs([[1.0, 2.0, -INF]]), ties=TIES)
-    assert found.kl[0] == pytest.approx(0)
-    assert len(found.flips) == 1
-
-
 def test_a_broken_number_fails() -> None:
     class Broken(TableEngine):
         def score(self, prompt: Sequence[int], reply: Sequence[int]) -> StepOutputs:
@@ -204,26 +70,14 @@ def test_a_broken_number_fails() -> None:
         assert next(gate for gate in report.gates if gate.name == "broken").verdict == Verdict.FAIL
 
 
-def _tied(gap: float) -> tuple[TableEngine, TableEngine]:
-    """Two engines that disagree on the first token of prompt "b", where the reference's first two are `gap` apart."""
-    base = TableEngine()
-    logits = base.score([7], []).logits[0].astype(np.float64)
-    second, first = (int(token) for token in np.argsort(logits)[-2:])
-    nudge = np.zeros((V, V))
-    nudge[7, second] = logits[first] - logits[second] - gap
-    other = nudge.copy()
-    other[7, second] += 2 * gap
-    return TableEngine(nudge=nudge), TableEngine(nudge=other)
-
-
 def test_greedy_replies_that_part_at_a_near_tie_are_ambiguous_elsewhere_they_fail() -> None:
-    near = measure_parity(*_tied(2e-4), PROMPTS)
+    near = measure_parity(*tied(2e-4), PROMPTS)
     assert near.verdict == Verdict.AMBIGUOUS
     (parted,) = near.to_json()["greedy"]["differences"]
     assert (parted["prompt"], parted["position"], parted["near_tie"]) == ("b", 0, True)
     assert parted["margin"] == pytest.approx(2e-4, rel=0.05)
     gates = ParityGates().with_thresholds("test", max_logit_difference=1.0, kl_p99=1.0)
-    far = measure_parity(*_tied(0.05), PROMPTS, gates=gates)
+    far = measure_parity(*tied(0.05), PROMPTS, gates=gates)
     assert {gate.name for gate in far.gates if gate.verdict == Verdict.FAIL} == {
         "top1_disagreement",
         "greedy_divergences",
@@ -274,20 +128,6 @@ def test_of_many_prompts_an_even_spread_is_asked_for_margins(monkeypatch: pytest
     assert found["token_risk_difference"]["worst"]["prompt"] == first
     moved = whole.divergences[first].token_risk
     assert moved is not None and found["safe_set"]["risk_moved_at_most"] == pytest.approx(moved.max(), rel=1e-4)
-
-
-def test_the_ten_most_likely_tokens_are_compared_with_near_ties_apart() -> None:
-    """The reference's tenth and eleventh change places: by little, or by much."""
-    logits = -np.arange(14.0)
-    shares = {}
-    for gap in (1e-3, 0.3):
-        left, right = logits.copy(), logits.copy()
-        left[9], left[10], right[9], right[10] = -9.0, -9.0 - gap, -9.0 - gap, -9.0
-        gates = ParityGates().with_thresholds("test", max_logit_difference=1.0, kl_p99=1.0)
-        found = divergence(_outputs([left.tolist()]), _outputs([right.tolist()]), ties=TIES)
-        measured = Measurement("a", "b", {"p": found}, (), 0)
-        shares[gap] = measured.judge(gates).to_json()["top10"]
-    assert shares == {1e-3: {"raw": 0.9, "apart": 1.0}, 0.3: {"raw": 0.9, "apart": 0.9}}
 
 
 def test_gates_move_over_kept_measurements_and_give_what_a_new_run_would(tmp_path: Path) -> None:
@@ -435,71 +275,3 @@ def test_margins_and_severity_at_their_edges() -> None:
     assert np.isinf(top_margin(np.array([[1.0]]))).all()
     assert worst([]) == Verdict.AMBIGUOUS
     assert worst([Verdict.PASS, Verdict.FAIL, Verdict.AMBIGUOUS]) == Verdict.FAIL
-
-
-INT8 = ParityGates.for_precision("int8")
-
-
-MANY = {f"{at}-{token}": [token] for at in range(4) for token in range(V) if token != 7} | {"b": [7]}
-
-
-def _one_risk_moved(by: float = 1.0) -> TableEngine:
-    """An engine whose risk of one token, after token 7, is another."""
-    token = int(np.flatnonzero(np.isfinite(TableEngine().score([7], []).logits[0]))[3])
-    nudge = np.zeros((V, V))
-    nudge[7, token] = by
-    return TableEngine(risk_nudge=nudge)
-
-
-def test_a_measured_band_excuses_the_noise_that_it_measures() -> None:
-    noise = np.random.default_rng(8).uniform(-0.012, 0.012, (V, V))
-    shaken = TableEngine(risk_nudge=noise, nudge=0.01 * noise)
-    strict, own = (measure_parity(TableEngine(), shaken, MANY, gates=gates, max_new_tokens=4) for gates in (None, INT8))
-    assert strict.verdict == Verdict.FAIL and own.verdict == Verdict.PASS
-    document = own.to_json()
-    bands = document["safe_set"]["bands"]
-    assert bands["set_by"] == "measured" and own.ties.risk == pytest.approx(bands["risk"], rel=1e-5)
-    assert own.ties.risk == pytest.approx(2 * document["token_risk_difference"]["p99"], rel=1e-5)
-    assert own.ties.logit == pytest.approx(4 * document["logit_difference"]["p99"], rel=1e-5)
-    assert 0.02 < own.ties.risk < 0.025
-    assert document["safe_set"]["n_near_ties"] == document["safe_set"]["n_flips"] > 0
-    assert document["safe_set"]["n_positions_near_threshold"] >= 1
-    assert {gate.set_by for gate in own.gates} <= {"always", "default", "default for int8"}
-    assert not {"max_logit_difference", "greedy_divergences", "kl_p99"} & {gate.name for gate in own.gates}
-
-
-@pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
-def test_one_token_let_in_that_noise_does_not_explain_fails_at_every_precision(precision: Any) -> None:
-    """A rare large difference, such as a gate opened for one token, widens no band that could excuse it."""
-    gates = ParityGates.for_precision(precision)
-    report = measure_parity(_one_risk_moved(), TableEngine(), MANY, gates=gates, max_new_tokens=1)
-    assert {gate.name for gate in report.gates if gate.verdict == Verdict.FAIL} == {"flips"}
-    assert report.to_json()["safe_set"]["n_unsafe_let_in"] == report.to_json()["safe_set"]["n_flips"] == 1
-
-
-def test_noise_that_would_excuse_everything_fails_by_its_own_gate() -> None:
-    loud = TableEngine(risk_nudge=np.random.default_rng(3).uniform(-0.4, 0.4, (V, V)))
-    report = measure_parity(TableEngine(), loud, MANY, gates=INT8, max_new_tokens=4)
-    assert report.to_json()["safe_set"]["n_flips"] > 3
-    assert {gate.name: gate.verdict for gate in report.gates}["token_risk_p99"] == Verdict.FAIL
-
-
-def test_margins_that_are_broken_excuse_nothing() -> None:
-    """Without a number for the noise the band is none."""
-
-    class Broken(TableEngine):
-        def score(self, prompt: Sequence[int], reply: Sequence[int]) -> StepOutputs:
-            found = super().score(prompt, reply)
-            return replace(found, risk=np.full_like(found.risk, np.nan), margins=None)
-
-    broken = Broken(risk_nudge=np.random.default_rng(4).uniform(-0.4, 0.4, (V, V)))
-    report = measure_parity(TableEngine(), broken, PROMPTS, gates=INT8)
-    flips = [flip for found in report.divergences.values() for flip in found.flips]
-    assert report.verdict == Verdict.FAIL and flips and not all(flip.near_tie for flip in flips)
-
-
-def test_a_most_likely_token_is_not_excused_by_the_noise_that_moved_it() -> None:
-    base, other = _tied(0.05)
-    report = measure_parity(base, other, PROMPTS, gates=INT8)
-    found = next(gate for gate in report.gates if gate.name == "top1_disagreement")
-    assert found.observed > 0 and not found.note

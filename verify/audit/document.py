@@ -2,11 +2,12 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from prosocial.editing.checkpoints.header import TensorInfo
 from prosocial.editing.vectors.description import Tool
 
+from ..report.part import ReportPart
 from .verdicts import Verdict
 
 SCHEMA = "prosocial.audit/1"
@@ -14,17 +15,7 @@ SCHEMA_FILE = "audit.schema.json"
 Level = Literal[1, 2, 3]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        populate_by_name=True,
-        allow_inf_nan=False,
-        json_schema_serialization_defaults_required=True,  # a document holds every key
-    )
-
-
-class Weight(_Part):
+class Weight(ReportPart):
     """How much of a vector is in the model: `model = base + weight * vector`, below 0 where it was subtracted.
 
     Attributes:
@@ -41,7 +32,7 @@ class Weight(_Part):
     bf16_of: float | None = None
 
 
-class Element(_Part):
+class Element(ReportPart):
     """An element that contradicts the claim; a value that is no finite number is null.
 
     Attributes:
@@ -55,7 +46,7 @@ class Element(_Part):
     expected: float | None
 
 
-class TensorAudit(_Part):
+class TensorAudit(ReportPart):
     """One tensor.
 
     Attributes:
@@ -91,7 +82,7 @@ class TensorAudit(_Part):
         return cls(level=level, verdict=verdict, reason=reason, **said, **facts)
 
 
-class LevelAudit(_Part):
+class LevelAudit(ReportPart):
     """One way of looking, and what it found."""
 
     level: Level
@@ -100,7 +91,7 @@ class LevelAudit(_Part):
     reasons: tuple[str, ...]
 
 
-class SideDifference(_Part):
+class SideDifference(ReportPart):
     """Something beside the weights that differs from the base, and changes what the model says.
 
     Attributes:
@@ -114,7 +105,7 @@ class SideDifference(_Part):
     difference: str
 
 
-class AuditReport(_Part):
+class AuditReport(ReportPart):
     """What an audit found.
 
     Attributes:

@@ -38,8 +38,8 @@ class ExactSearch:
     def narrow(self, piece: Piece) -> bool:
         """Keep the weights that explain the piece too; False if there are none."""
         while True:
-            ends = [self.misfits(piece, [_value(key)]) for key in {self._low, self._high}]  # one where they meet
-            unsettled = np.flatnonzero(ends[0] | ends[-1])
+            wrong = [self.misfits(piece, [weight]) for weight in self.ends]
+            unsettled = np.flatnonzero(wrong[0] | wrong[-1])
             few = unsettled[:: -(-len(unsettled) // FIRST_ELEMENTS) or 1]
             if len(few) and not self._bisect(piece.take(few)):
                 return False
@@ -59,6 +59,11 @@ class ExactSearch:
     def weights(self) -> list[float]:
         """A weight that explains all pieces so far, in the middle."""
         return [_value((self._low + self._high) // 2)]
+
+    @property
+    def ends(self) -> set[float]:
+        """The lowest and the highest weight that explain all pieces so far; one where they meet."""
+        return {_value(self._low), _value(self._high)}
 
     @property
     def bounds(self) -> list[Bounds]:

@@ -11,6 +11,7 @@ from prosocial.editing.checkpoints.numbers import STORED
 
 from .document import LevelAudit, TensorAudit, Weight
 from .misfits import Misfits, tell_first
+from .one_pass import recover_in_one_pass
 from .pieces import PieceReader, open_pieces
 from .recovery import LOOSEST, Recovery, recover
 from .rules import RoundedOnce
@@ -40,12 +41,14 @@ def examine_tensor(base: TensorInfo, found: TensorInfo, vectors: Sequence[GivenV
         if same.verdict is Verdict.CONFIRMED:
             return same
     with open_pieces(base, found, [vector.deltas for vector in changing]) as reader:
-        broken = _not_finite(reader)
-        if broken:
-            return _found(found, *broken)
-        if not changing:
-            return _outside(reader, found)
-        recovery = recover(reader, delta_errors=[vector.error(found.name) for vector in changing])
+        recovery = recover_in_one_pass(reader)
+        if recovery is None:
+            broken = _not_finite(reader)
+            if broken:
+                return _found(found, *broken)
+            if not changing:
+                return _outside(reader, found)
+            recovery = recover(reader, delta_errors=[vector.error(found.name) for vector in changing])
     weights = [describe_weight(vector.name, bounds) for vector, bounds in zip(changing, recovery.bounds, strict=True)]
     return _judge(found, recovery, weights)
 

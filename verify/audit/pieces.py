@@ -52,7 +52,7 @@ class PieceReader:
     """
 
     def __init__(self, base: TensorInfo, found: TensorInfo, files: tuple[int, int], deltas: Sequence[Delta]) -> None:
-        self.n_elements, self.dtype = found.n_elements, found.dtype
+        self.n_elements, self.dtype, self.base_dtype = found.n_elements, found.dtype, base.dtype
         self.n_vectors = len(deltas)
         self._tensors, self._files, self._deltas = (base, found), files, deltas
         n = min(PIECE_ELEMENTS, self.n_elements)

@@ -30,30 +30,25 @@ class AttributeEndpoint:
     """Scores attributes by their rubrics and names harm categories, one request a reply.
 
     Args:
-        url: of the endpoint, such as `http://localhost:8000/v1`.
-        model: its name there.
+        endpoint: to ask.
         rubrics: what a high score means, by attribute name. categories: names of harms; either may be empty.
-        api_key: sent as it is; None: none.
-        timeout_seconds: of one request. tries: requests until the answer can be read.
+        tries: requests until the answer can be read.
     """
 
     version = "1"
 
     def __init__(
         self,
-        url: str,
+        endpoint: ChatEndpoint,
         *,
-        model: str,
         rubrics: Mapping[str, str],
         categories: Sequence[str] = (),
-        api_key: str | None = None,
-        timeout_seconds: float = 60.0,
         tries: int = 2,
     ) -> None:
-        self.name = f"endpoint:{model}"
+        self.name = f"endpoint:{endpoint.model}"
         self._tries = tries
         self._rubrics, self._categories = dict(rubrics), tuple(categories)
-        self._endpoint = ChatEndpoint(url, model, key=api_key, timeout=timeout_seconds)
+        self._endpoint = endpoint
 
     def judge(self, messages: Sequence[Message], reply: str) -> Judgement:
         """Judge one reply.

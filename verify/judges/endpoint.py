@@ -1,6 +1,5 @@
 """A model as judge, behind any endpoint that speaks OpenAI's chat completions."""
 
-import os
 from collections.abc import Sequence
 
 from prosocial.editing.chat_endpoint import ChatEndpoint, NoAnswerError
@@ -9,7 +8,6 @@ from prosocial.editing.protocols import Judgement, Message
 
 from .rubric import VERSION, read_grades, rubric_messages
 
-KEY_VARIABLE = "PROSOCIAL_JUDGE_KEY"
 MAX_TOKENS = 200
 
 
@@ -17,26 +15,23 @@ class EndpointJudge:
     """Grades replies with a model.
 
     A reply that the model did not grade, after all attempts, comes back with `error` set: it counts neither as harmful
-    nor as harmless. The key is read from PROSOCIAL_JUDGE_KEY; no other token is ever sent.
+    nor as harmless.
 
     Args:
-        url: base address, such as `http://localhost:8000/v1`.
-        model: the name that the endpoint knows.
-        timeout: seconds for one attempt.
+        endpoint: to ask.
         attempts: how often it is asked about one reply.
 
     Raises:
-        InputError: the address is none, or no attempt is allowed.
+        InputError: no attempt is allowed.
     """
 
     name = "endpoint"
 
-    def __init__(self, url: str, model: str, *, timeout: float = 60.0, attempts: int = 3) -> None:
+    def __init__(self, endpoint: ChatEndpoint, *, attempts: int = 3) -> None:
         if attempts < 1:
             raise InputError(f"a judge should be asked at least once, found {attempts} attempts")
-        self.version = f"{model} rubric {VERSION}"
-        self._attempts = attempts
-        self._endpoint = ChatEndpoint(url, model, key=os.environ.get(KEY_VARIABLE), timeout=timeout)
+        self.version = f"{endpoint.model} rubric {VERSION}"
+        self._attempts, self._endpoint = attempts, endpoint
 
     def judge(self, messages: Sequence[Message], reply: str) -> Judgement:
         """Judge one reply.

@@ -43,10 +43,11 @@ def judge_named(name: str) -> Judge:
         source, _, labels = rest.partition("=")
         return ClassifierJudge(source, harmful=labels.split(",") if labels else None)
     if colon and kind == "endpoint":
+        from prosocial.editing.chat_endpoint import ChatEndpoint
+
         from .endpoint import EndpointJudge
 
-        model, _, url = rest.partition("@")
-        return EndpointJudge(url, model)
+        return EndpointJudge(ChatEndpoint.named(rest))
     if name not in _FACTORIES:
         raise UnknownNameError("judge", name, [*_FACTORIES, "classifier:MODEL", "endpoint:MODEL@URL"])
     return _FACTORIES[name]()

@@ -2,24 +2,16 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from ..report.part import ReportPart
 
 SCHEMA = "prosocial.parity_report/3"
 SCHEMA_FILE = "parity.schema.json"
 Word = Literal["pass", "ambiguous", "fail"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        populate_by_name=True,
-        allow_inf_nan=False,
-        json_schema_serialization_defaults_required=True,  # a document holds every key
-    )
-
-
-class Gate(_Part):
+class Gate(ReportPart):
     """One gate: a number that is not finite is null, and does not pass."""
 
     name: str
@@ -31,7 +23,7 @@ class Gate(_Part):
     note: str
 
 
-class Place(_Part):
+class Place(ReportPart):
     """Where both sides part first on the way through the model, and the last place before it that agrees."""
 
     place: str
@@ -39,14 +31,14 @@ class Place(_Part):
     error: float | None
 
 
-class Position(_Part):
+class Position(ReportPart):
     """A decision: index 0 is the first token of the reply to a prompt."""
 
     prompt: str
     position: int
 
 
-class Summary(_Part):
+class Summary(ReportPart):
     """A number over all positions; null where it is not finite."""
 
     mean: float | None
@@ -63,14 +55,14 @@ class Summary(_Part):
     worst: Position
 
 
-class TopTen(_Part):
+class TopTen(ReportPart):
     """Share of the reference's ten most likely tokens that are among the bundle's, as they are and near ties apart."""
 
     raw: float
     apart: float
 
 
-class Bands(_Part):
+class Bands(ReportPart):
     """Margins inside which rounding alone may turn a decision."""
 
     logit: float | None
@@ -88,7 +80,7 @@ class FlipEntry(Position):
     safety_margin: float | None
 
 
-class SafeSet(_Part):
+class SafeSet(ReportPart):
     """The safety decisions.
 
     Attributes:
@@ -125,7 +117,7 @@ class Parting(Position):
     near_tie: bool
 
 
-class Greedy(_Part):
+class Greedy(ReportPart):
     """The most likely replies."""
 
     n_identical: int
@@ -134,7 +126,7 @@ class Greedy(_Part):
     differences: list[Parting]
 
 
-class SettingEntry(_Part):
+class SettingEntry(ReportPart):
     """What was found under one steering."""
 
     setting: str
@@ -146,7 +138,7 @@ class SettingEntry(_Part):
     n_parted: int
 
 
-class PromptEntry(_Part):
+class PromptEntry(ReportPart):
     """What was found on one prompt under one steering; `parts_at` is null where the greedy replies are identical."""
 
     prompt: str
@@ -159,7 +151,7 @@ class PromptEntry(_Part):
     parts_at: int | None
 
 
-class ParityDocument(_Part):
+class ParityDocument(ReportPart):
     """A judged comparison; `ParityReport.to_json` says what the parts are."""
 
     schema_: Literal["prosocial.parity_report/3"] = Field(default="prosocial.parity_report/3", alias="schema")

@@ -1,13 +1,13 @@
 """Preferences over named attributes, and the one that a model in flight follows."""
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from ...errors import InputError, UnknownNameError
+from ...errors import InputError
+from ...preferences import simplex_weights
 
 TOLERANCE = 1e-4  # of a sum that should be 1
 
@@ -23,15 +23,7 @@ def preference_vector(weights: Mapping[str, float], attributes: Sequence[str]) -
         >>> preference_vector({"empathy": 3, "helpfulness": 1}, ["empathy", "helpfulness"]).tolist()
         [0.75, 0.25]
     """
-    for name, weight in weights.items():
-        if name not in attributes:
-            raise UnknownNameError("attribute", name, attributes)
-        if not (math.isfinite(weight) and weight >= 0):
-            raise InputError(f"the weight of {name} should be finite and at least 0, found {weight}")
-    total = sum(weights.values())
-    if not total > 0:
-        raise InputError(f"some attribute should weigh more than 0, found {dict(weights)}")
-    return torch.tensor([weights.get(name, 0.0) / total for name in attributes])
+    return torch.tensor(simplex_weights(weights, attributes))
 
 
 def require_preferences(preference: Tensor, attributes: Sequence[str]) -> None:
