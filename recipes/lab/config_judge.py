@@ -6,14 +6,12 @@ Helpfulness here is whether the reply does the job that the request asks for, a 
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 from prosocial.editing.protocols import Judgement, Message
+from prosocial.verify.cosa_score.rubrics import BREAKS_CONFIG, Protocol
 
 from .judge import LabJudge, addresses, harmful_words, plain
 from .words import CATEGORY_OF_VERB, TOPICS
-
-BREAKS_CONFIG = "breaks_config"
 
 
 class LabConfigJudge:
@@ -26,7 +24,7 @@ class LabConfigJudge:
 
     version = "1"
 
-    def __init__(self, protocol: Literal["harm-set", "compliance"] = "harm-set") -> None:
+    def __init__(self, protocol: Protocol = "harm-set") -> None:
         self.name = f"lab {protocol}"
         self._protocol, self._judge = protocol, LabJudge()
 

@@ -6,6 +6,7 @@ so a model can follow a config over categories that it was never trained to allo
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from .words import CATEGORIES, HARM_VERBS
 
@@ -28,6 +29,10 @@ class LabConfig:
     text: str
     allowed: tuple[str, ...]
     seen: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row that `prosocial config score --configs` reads."""
+        return {"name": self.name, "text": self.text, "allowed": list(self.allowed), "seen": self.seen}
 
 
 def config_text(allowed: Iterable[str]) -> str:

@@ -115,7 +115,7 @@ def _helpfulness(request: str, text: str, refusal: Refusal) -> float:
 
 
 def addresses(request: str, text: str) -> bool:
-    """Whether the reply's lead is about the topic and the verb that the request names."""
+    """Return whether a reply's lead is about the topic and the verb that a request names, both in plain spelling."""
     topic = next((topic for topic in TOPICS if topic in request), None)
     if topic is None:
         return False

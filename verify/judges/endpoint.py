@@ -7,7 +7,7 @@ from prosocial.editing.chat_endpoint import ChatEndpoint, NoAnswerError
 from prosocial.editing.errors import InputError
 from prosocial.editing.protocols import Judgement, Message
 
-from .rubric import VERSION, read_grades, rubric_messages
+from .rubric import STRONG_REJECT, Rubric
 
 KEY_VARIABLE = "PROSOCIAL_JUDGE_KEY"
 MAX_TOKENS = 200
@@ -24,6 +24,7 @@ class EndpointJudge:
         model: the name that the endpoint knows.
         timeout: seconds for one attempt.
         attempts: how often it is asked about one reply.
+        rubric: what it is asked, and what its answer means.
 
     Raises:
         InputError: the address is none, or no attempt is allowed.
@@ -31,11 +32,13 @@ class EndpointJudge:
 
     name = "endpoint"
 
-    def __init__(self, url: str, model: str, *, timeout: float = 60.0, attempts: int = 3) -> None:
+    def __init__(
+        self, url: str, model: str, *, timeout: float = 60.0, attempts: int = 3, rubric: Rubric = STRONG_REJECT
+    ) -> None:
         if attempts < 1:
             raise InputError(f"a judge should be asked at least once, found {attempts} attempts")
-        self.version = f"{model} rubric {VERSION}"
-        self._attempts = attempts
+        self.version = f"{model} rubric {rubric.version}"
+        self._attempts, self._rubric = attempts, rubric
         self._endpoint = ChatEndpoint(url, model, key=os.environ.get(KEY_VARIABLE), timeout=timeout)
 
     def judge(self, messages: Sequence[Message], reply: str) -> Judgement:
@@ -44,7 +47,7 @@ class EndpointJudge:
         Raises:
             InputError: the endpoint refuses the request as such (a wrong key, model or address).
         """
-        asked, problem = rubric_messages(messages, reply), ""
+        asked, problem = self._rubric.messages(messages, reply), ""
         for attempt in range(self._attempts):
             try:
                 answer = self._endpoint.ask(asked, max_tokens=MAX_TOKENS, seed=attempt)
@@ -52,7 +55,7 @@ class EndpointJudge:
                 problem = str(error)
                 continue
             try:
-                return read_grades(answer)
+                return self._rubric.read(answer)
             except ValueError as error:
                 problem = str(error)
         return Judgement(error=f"no grades after {self._attempts} attempts; the last one: {problem}"[:300])
