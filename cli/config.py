@@ -1,4 +1,4 @@
-"""The commands about safety configs: show, check, compile, sign, test, revoke."""
+"""The commands about safety configs: show, check, compile, sign, test, score, revoke."""
 
 import json
 import sys
@@ -13,6 +13,7 @@ from prosocial.editing.errors import InputError
 from prosocial.editing.files import read_json, read_jsonl, require_keys
 from prosocial.editing.protocols import Message
 
+from .config_score import score
 from .reply_options import Provider, ProviderName, Threads, open_bundle, steering_of
 from .safety_options import Log, LogHead, LogKey, RequestLog, Trust
 
@@ -23,12 +24,17 @@ if TYPE_CHECKING:
     from prosocial.export.reply import Reply
 
 config_app = typer.Typer(
-    no_args_is_help=True, help="Safety configs: show, check, compile, sign, test, revoke (docs/safety-configs.md)."
+    no_args_is_help=True,
+    help="Safety configs: show, check, compile, sign, test, score, revoke (docs/safety-configs.md).",
 )
 File = Annotated[Path, typer.Argument(help="The safety config, a JSON file.")]
 BundleFolder = Annotated[Path, typer.Option("--bundle", help="The bundle that it is for.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The new file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+config_app.command(
+    "score", epilog="Example: prosocial config score bundle base --probes probes.jsonl --judge lab -o scores"
+)(score)
 
 
 @config_app.command(epilog="Example: prosocial config show bundle")

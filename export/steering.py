@@ -100,7 +100,16 @@ def with_safety_text(config: DecodingConfig, request: Steering, messages: Sequen
     if isinstance(request.safety_config, AuthorisedConfig):
         request.safety_config.require_time()
     asked = _named(config, request)
-    text = asked.system_message if asked else ""
+    return with_system_text(asked.system_message if asked else "", messages)
+
+
+def with_system_text(text: str, messages: Sequence[Message]) -> list[Message]:
+    """Return the conversation with a text as system message, before the text of one that is there.
+
+    Example:
+        >>> with_system_text("Be kind.", [{"role": "user", "content": "Hello."}])
+        [{'role': 'system', 'content': 'Be kind.'}, {'role': 'user', 'content': 'Hello.'}]
+    """
     if not text:
         return list(messages)
     if messages and messages[0].get("role") == "system":

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from prosocial.editing.protocols import Judge, Judgement, Message
+from prosocial.verify.cosa_score.rubrics import Protocol, compliance_rubric, harm_set_rubric
 from prosocial.verify.judges import judge_named, register_judge
 
+from .lab.config_judge import LabConfigJudge
 from .lab.judge import LabJudge
 
 register_judge("lab", LabJudge)
@@ -19,6 +21,23 @@ def resolve_judge(name: str) -> Judge:
         UnknownNameError: no judge has this name.
     """
     return judge_named(name)
+
+
+def resolve_config_judge(name: str, protocol: Protocol) -> Judge:
+    """Return the judge of CoSA-Score of this name: `lab`, `endpoint:MODEL@URL`, or any that scores helpfulness.
+
+    Raises:
+        UnknownNameError: no judge has this name.
+    """
+    if name == "lab":
+        return LabConfigJudge(protocol)
+    kind, _, rest = name.partition(":")
+    if kind != "endpoint":
+        return resolve_judge(name)
+    from prosocial.verify.judges.endpoint import EndpointJudge
+
+    model, _, url = rest.partition("@")
+    return EndpointJudge(url, model, rubric=harm_set_rubric() if protocol == "harm-set" else compliance_rubric())
 
 
 def resolve_judges(by_attribute: Mapping[str, str]) -> Judge:

@@ -9,7 +9,7 @@ from prosocial.export.decoding import DECODING_FILE
 from prosocial.export.decoding_loop import generate
 from prosocial.export.engine import Engine
 from prosocial.export.reply import Reply
-from prosocial.export.requests import reply_settings
+from prosocial.export.requests import OnError, reply_settings
 from prosocial.export.steering import Steering
 
 from .probes import Probe
@@ -40,14 +40,16 @@ class System:
         seed: int = 0,
         temperature: float = 0.0,
         max_new_tokens: int | None = None,
-        steering: Steering | None = None,
+        steering: Steering | Sequence[Steering] | None = None,
         batch_size: int = 32,
         keys: Sequence[str] | None = None,
+        on_error: OnError = "raise",
     ) -> list[Reply]:
         """Return one reply per probe, in their order; a forced start of the reply is not part of it.
 
         The noise of each reply hangs on the seed and the probe's id (or its key, where keys are given), so that systems
         are compared with equal noise.
+        With `on_error` "reply" a probe that cannot be answered gets a reply that says why, and the others are answered.
         """
         return generate(
             self.engine,
@@ -60,6 +62,7 @@ class System:
             row_keys=keys or [probe.id for probe in probes],
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
+            on_error=on_error,
         )
 
 

@@ -1,4 +1,4 @@
-"""The lab's data as files: training text, harmful examples, prompts to sample from, and probes over held-out topics."""
+"""The lab's data as files: training text, harmful examples, prompts to sample from, probes, safety configs."""
 
 import random
 from collections.abc import Sequence
@@ -10,8 +10,10 @@ from prosocial.editing.protocols import Message
 from prosocial.editing.settings import Settings
 
 from .attacks import draw_attacks
+from .configs import lab_configs
 from .replies import draw_reply
 from .requests import Kind, Request, RequestGrammar, split_topics
+from .shots import draw_shots
 from .words import ATTRIBUTES, CATEGORIES
 
 SYSTEM_PROMPT = "you are a kind helper."
@@ -80,6 +82,7 @@ def write_world(folder: Path, size: WorldSize, *, seed: int) -> str:
     write_jsonl(folder / "calibration.jsonl", _calibration(grammar, size, rng))
     probes = _probes(held_out, size, rng) + draw_attacks(held_out, size.attack_probes, rng)
     write_jsonl(folder / "probes.jsonl", probes)
+    _write_configs(folder, grammar, seed=seed)
     write_json(
         folder / "world.json",
         {
@@ -94,6 +97,13 @@ def write_world(folder: Path, size: WorldSize, *, seed: int) -> str:
     )
     n_topics = len(training_topics) + len(held_out_topics)
     return f"{n_topics} topics ({len(held_out_topics)} held out), {len(probes)} probes"
+
+
+def _write_configs(folder: Path, grammar: RequestGrammar, *, seed: int) -> None:
+    """Write the safety configs, and examples of replies under each, from draws of their own."""
+    configs, rng = lab_configs(), random.Random(seed)
+    write_jsonl(folder / "configs.jsonl", [config.to_json() for config in configs])
+    write_jsonl(folder / "shots.jsonl", [row for config in configs for row in draw_shots(config, grammar, rng)])
 
 
 def _conversation(grammar: RequestGrammar, size: WorldSize, rng: random.Random) -> dict[str, Any]:

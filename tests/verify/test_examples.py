@@ -20,7 +20,7 @@ PACKAGES = [
     "prosocial.verify",
     *(
         f"prosocial.verify.{name}"
-        for name in ("judges", "parity", "report", "signing", "statistics", "steering", "sweep")
+        for name in ("cosa_score", "judges", "parity", "report", "signing", "statistics", "steering", "sweep")
     ),
 ]
 

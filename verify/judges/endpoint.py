@@ -6,7 +6,7 @@ from prosocial.editing.chat_endpoint import ChatEndpoint, NoAnswerError
 from prosocial.editing.errors import InputError
 from prosocial.editing.protocols import Judgement, Message
 
-from .rubric import VERSION, read_grades, rubric_messages
+from .rubric import STRONG_REJECT, Rubric
 
 MAX_TOKENS = 200
 
@@ -20,6 +20,7 @@ class EndpointJudge:
     Args:
         endpoint: to ask.
         attempts: how often it is asked about one reply.
+        rubric: what it is asked, and what its answer means.
 
     Raises:
         InputError: no attempt is allowed.
@@ -27,11 +28,11 @@ class EndpointJudge:
 
     name = "endpoint"
 
-    def __init__(self, endpoint: ChatEndpoint, *, attempts: int = 3) -> None:
+    def __init__(self, endpoint: ChatEndpoint, *, attempts: int = 3, rubric: Rubric = STRONG_REJECT) -> None:
         if attempts < 1:
             raise InputError(f"a judge should be asked at least once, found {attempts} attempts")
-        self.version = f"{endpoint.model} rubric {VERSION}"
-        self._attempts, self._endpoint = attempts, endpoint
+        self.version = f"{endpoint.model} rubric {rubric.version}"
+        self._endpoint, self._attempts, self._rubric = endpoint, attempts, rubric
 
     def judge(self, messages: Sequence[Message], reply: str) -> Judgement:
         """Judge one reply.
@@ -39,7 +40,7 @@ class EndpointJudge:
         Raises:
             InputError: the endpoint refuses the request as such (a wrong key, model or address).
         """
-        asked, problem = rubric_messages(messages, reply), ""
+        asked, problem = self._rubric.messages(messages, reply), ""
         for attempt in range(self._attempts):
             try:
                 answer = self._endpoint.ask(asked, max_tokens=MAX_TOKENS, seed=attempt)
@@ -47,7 +48,7 @@ class EndpointJudge:
                 problem = str(error)
                 continue
             try:
-                return read_grades(answer)
+                return self._rubric.read(answer)
             except ValueError as error:
                 problem = str(error)
         return Judgement(error=f"no grades after {self._attempts} attempts; the last one: {problem}"[:300])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prosocial.export.reply import Reply
+from prosocial.export.steering import Steering
 
 from ..probes import Probe
 from ..systems import System, open_system
@@ -36,7 +37,7 @@ class Shard:
     Attributes:
         system: name of the model. folder: where it lies. number: of the shard among those of this model.
         asked: each probe with the number of the sample.
-        drawing: how replies are drawn.
+        drawing: how replies are drawn. steering: of each probe; None: the defaults of the model.
     """
 
     system: str
@@ -44,6 +45,7 @@ class Shard:
     number: int
     asked: tuple[tuple[Probe, int], ...]
     drawing: Drawing
+    steering: tuple[Steering, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -70,7 +72,9 @@ def answer_shard(shard: Shard) -> list[dict[str, Any]]:
         seed=drawing.seed,
         temperature=drawing.temperature,
         max_new_tokens=drawing.max_new_tokens,
-        batch_size=SHARD_SIZE,
+        steering=shard.steering,
+        batch_size=len(shard.asked),
+        on_error="reply",
         keys=[probe.id if sample == 0 else f"{probe.id}#{sample}" for probe, sample in shard.asked],
     )
     return [

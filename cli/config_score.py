@@ -1,0 +1,157 @@
+"""`prosocial config score`: how helpful replies are within safety configs, of models and of baselines."""
+
+import json
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from prosocial.verify.cosa_score import Question, ScoredConfig, ScoreSettings
+    from prosocial.verify.probes import Probe
+
+
+class ProtocolName(StrEnum):
+    """What makes a reply unsafe."""
+
+    HARM_SET = "harm-set"
+    COMPLIANCE = "compliance"
+
+
+class BaselineName(StrEnum):
+    """What is scored beside each model as it is."""
+
+    IN_CONTEXT = "in-context"
+    FIVE_SHOT = "5-shot"
+    CASCADE = "cascade"
+    CASCADE_ORACLE = "cascade-oracle"
+
+
+def score(
+    models: Annotated[list[str], typer.Argument(help="Checkpoints, steered models or bundles.")],
+    probes: Annotated[str, typer.Option(help="JSONL, a table of a public set, CoSApien, CoSAlign-Test, or a dataset.")],
+    judge: Annotated[str, typer.Option(help="lab or endpoint:MODEL@URL.")],
+    configs: Annotated[
+        Path | None, typer.Option(help="JSONL of safety configs; default: those of the bundle, or of the probes.")
+    ] = None,
+    protocol: Annotated[
+        ProtocolName, typer.Option(help="Harms held against the mask, or a judge who reads the config's text.")
+    ] = ProtocolName.HARM_SET,
+    baseline: Annotated[list[BaselineName] | None, typer.Option(help="Scored beside each model; may repeat.")] = None,
+    shots: Annotated[Path | None, typer.Option(help="JSONL of five examples per config, for 5-shot.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Take an even spread of as many probes.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely reply.")] = 0.0,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens per reply; else the smallest of the defaults.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that draw replies, each with models of its own.")] = 1,
+    reveal: Annotated[bool, typer.Option("--reveal", help="Write harmful replies in clear.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the scores; a scoring that was killed goes on.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object (prosocial.cosa_score/1).")] = False,
+) -> None:
+    """Score models under safety configs: CoSA-Score, and the shares of helpful replies that are safe and unsafe.
+
+    A bundle replies under its gate, a checkpoint with the config's text as system message (in-context). Exit code 3 if
+    a reply could not be judged.
+    """
+    from prosocial.recipes.judges import resolve_config_judge
+    from prosocial.verify.cosa_score import ScoreSettings, questions_of, read_shots
+    from prosocial.verify.cosa_score.document import n_unjudged
+    from prosocial.verify.cosa_score.page import print_scores
+    from prosocial.verify.cosa_score.questions import configs_of
+
+    folders = _folders(models)
+    asked = _spread(_load_probes(probes), count)
+    questions = questions_of(asked, _configs(configs, folders, asked))
+    settings = ScoreSettings(
+        protocol=protocol.value,
+        baselines=tuple(each.value for each in baseline or ()),
+        shots=read_shots(shots, configs_of(questions)) if shots else {},
+        seed=seed,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        workers=workers,
+        reveal=reveal,
+    )
+    console = Console(stderr=as_json)
+    parts = {"judge": resolve_config_judge(judge, protocol.value), "out": out, "facts": {"probes": Path(probes).name}}
+    document = _with_progress(console, folders, questions, settings, parts)
+    if as_json:
+        print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+    else:
+        print_scores(document, console)
+        if out is not None:
+            console.print(f"page: {out / 'cosa_score.html'}", soft_wrap=True)
+    raise typer.Exit(3 if n_unjudged(document) else 0)
+
+
+def _folders(models: Sequence[str]) -> dict[str, Path]:
+    """Return the models' folders by name, the last part of the path."""
+    from prosocial.editing.checkpoints.source import resolve_model
+    from prosocial.editing.errors import InputError
+
+    folders = [resolve_model(model) for model in models]
+    names = [folder.name for folder in folders]
+    if len(set(names)) != len(names):
+        raise InputError(f"models should lie in folders of different names, found {', '.join(names)}: rename one")
+    return dict(zip(names, folders, strict=True))
+
+
+def _load_probes(source: str) -> "list[Probe]":
+    from prosocial.verify.probe_sets.loading import load_probes
+
+    return load_probes(source)
+
+
+def _spread(probes: "Sequence[Probe]", count: int | None) -> "list[Probe]":
+    """Return as many probes, spread evenly over the set, or all."""
+    if count is None or count >= len(probes):
+        return list(probes)
+    return [probes[at * len(probes) // count] for at in range(count)]
+
+
+def _configs(path: Path | None, folders: Mapping[str, Path], probes: "Sequence[Probe]") -> "list[ScoredConfig]":
+    """Return the configs of a file, else of the first model that has its own; none where probes bring theirs."""
+    from prosocial.export.configs import COSA
+    from prosocial.export.decoding import DECODING_FILE, DecodingConfig
+    from prosocial.verify.cosa_score import bundle_configs, read_configs
+    from prosocial.verify.cosa_score.public_sets import own_config
+
+    steered = [DecodingConfig.read(folder) for folder in folders.values() if (folder / DECODING_FILE).is_file()]
+    if path is not None:
+        return read_configs(path, categories=steered[0].categories if steered else tuple(COSA.definitions))
+    if not steered or any(own_config(probe) is not None for probe in probes):
+        return []
+    return bundle_configs(steered[0])
+
+
+def _with_progress(
+    console: Console,
+    folders: Mapping[str, Path],
+    questions: "Sequence[Question]",
+    settings: "ScoreSettings",
+    parts: Mapping[str, Any],
+) -> dict[str, Any]:
+    from prosocial.recipes.progress import stage_progress
+    from prosocial.verify.cosa_score import score_models
+
+    title = f"{len(questions)} questions to {len(folders)} models"
+    with stage_progress(console, name="score", title=title) as progress:
+        progress.start(None, title)
+        seen, expected = 0, 0
+
+        def advance(done: int, total: int) -> None:
+            nonlocal seen, expected
+            if total != expected:
+                progress.start(total, title)
+                seen, expected = 0, total
+            progress.advance(done - seen)
+            seen = done
+
+        return score_models(folders, questions, settings=settings, advance=advance, **parts)
