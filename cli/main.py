@@ -29,6 +29,7 @@ from .run import run
 from .sign import check_signature, sign
 from .steering import steering
 from .sweep import sweep
+from .tune import tune
 from .verify import verify
 from .weights import inspect, vector
 
@@ -45,6 +46,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("sweep", sweep, "Weights", "prosocial sweep base --harmful adapter --probes probes.jsonl -o sweep --pick best"),
     ("undo", undo, "Weights", "prosocial undo edited --base base -o restored"),
     ("diff", diff, "Weights", "prosocial diff base edited"),
+    ("tune", tune, "Weights", "prosocial tune base --rows preferences.jsonl --method dpo -o tuned"),
     ("export", export_command, "Bundles", "prosocial export runs/quickstart/steered -o bundle"),
     ("generate", generate, "Bundles", 'prosocial generate bundle "How do I say no to a friend?" --prefer empathy=1'),
     ("chat", chat, "Bundles", "prosocial chat bundle"),

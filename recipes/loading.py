@@ -43,6 +43,17 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, model: typ
         raise InputError(f"recipe {source}: {describe(error, recipe=recipe, model=model)}") from None
 
 
+def recipe_pipeline(source: str | Path, *, default: str) -> str:
+    """Return what a recipe names as its `pipeline`, before it is read in full.
+
+    Raises:
+        InputError: no such file or recipe, or not YAML.
+    """
+    value = read_yaml(_read(str(source)), where=f"recipe {source}")
+    named = value.get("pipeline", default) if isinstance(value, dict) else default
+    return str(named)
+
+
 def describe(error: ValidationError, *, recipe: Any, model: type[BaseModel]) -> str:
     """Return one line for a validation error: the dotted path, what should hold, what was found."""
     first, *more = error.errors(include_url=False)

@@ -1,18 +1,60 @@
 """A recipe as stages, and the run of them: what `prosocial run` calls."""
 
 import json as json_module
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from prosocial.editing.errors import UnknownNameError
 from prosocial.editing.files import read_json
 
 from .estimates import with_estimates
-from .loading import load_recipe
+from .loading import load_recipe, recipe_pipeline
 from .plan import RunPlan, plan_run
 from .runner import RunResult, delete_dual_use, execute
 from .schema import Recipe
 from .stage import Stage
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A kind of recipe.
+
+    Attributes:
+        model: what its YAML is read into. stages: of such a recipe.
+        show: prints what came of a run, and returns the exit code.
+    """
+
+    model: Any
+    stages: Callable[[Any], list[Stage]]
+    show: Callable[[RunResult, bool, Console], int]
+
+
+def pipelines() -> dict[str, Pipeline]:
+    """Return the kinds of recipes by the name that a recipe gives as its `pipeline`."""
+    from .cosalign.pipeline import cosalign_stages, show_counts
+    from .cosalign.schema import CosalignRecipe
+
+    return {
+        "steering": Pipeline(Recipe, recipe_stages, _show_report),
+        "cosalign": Pipeline(CosalignRecipe, cosalign_stages, show_counts),
+    }
+
+
+def open_recipe(source: str, overrides: Sequence[str] = ()) -> tuple[Any, Pipeline]:
+    """Return a recipe and its kind.
+
+    Raises:
+        InputError: the recipe does not hold. UnknownNameError: it names another pipeline.
+    """
+    name = recipe_pipeline(source, default="steering")
+    if name not in pipelines():
+        raise UnknownNameError(f"pipeline of recipe {source}", name, pipelines())
+    pipeline = pipelines()[name]
+    return load_recipe(source, overrides, model=pipeline.model), pipeline
 
 
 def recipe_stages(recipe: Recipe) -> list[Stage]:
@@ -65,8 +107,8 @@ def run_recipe(
     Raises:
         InputError: the recipe does not hold; nothing was written.
     """
-    recipe = load_recipe(source, overrides, model=Recipe)
-    plan = plan_run(recipe_stages(recipe), out / "store")
+    recipe, pipeline = open_recipe(source, overrides)
+    plan = plan_run(pipeline.stages(recipe), out / "store")
     if dry_run:
         _show_plan(plan, json, console)
         return 0
@@ -74,7 +116,7 @@ def run_recipe(
     result = execute(plan, console, out=out)
     if clean:
         delete_dual_use(plan, out=out)
-    return _show_report(result, json, console)
+    return pipeline.show(result, json, console)
 
 
 def _quieten_libraries() -> None:

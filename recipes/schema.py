@@ -166,6 +166,7 @@ class Recipe(Settings):
     """A whole run, from a base model to a verified bundle.
 
     Attributes:
+        pipeline: this way, the default, or another: see `prosocial.recipes.cosalign`.
         model: a folder, a Hub id, or the lab's own.
         judge: who labels replies and scores the report: `lab` or `refusal`.
         attributes: names, in the order of the preference vector.
@@ -173,6 +174,7 @@ class Recipe(Settings):
         categories: names of the harm categories.
     """
 
+    pipeline: Literal["steering"] = "steering"
     name: str
     title: str = ""
     seed: int = 0

@@ -1,17 +1,16 @@
 """A harmful copy of a model as a LoRA adapter: supervised fine-tuning through TRL and peft."""
 
 import tempfile
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..batches import EncodedReply
-from ..errors import MissingExtraError
 from ..files import storage_errors
 from ..settings import Count, Positive, Settings
-
-NO_LOSS = -100
+from .settings import LoraShape
+from .supervised import reply_dataset
+from .trainer import import_trl, lora_config, quiet_trl, step_callback
 
 
 class AdapterTraining(Settings):
@@ -54,18 +53,18 @@ def train_adapter(
         seed: seeds the adapter's initial values and the order of the rows.
         on_step: called after every step.
     """
-    trl = _import_trl()
+    trl = import_trl()
     from transformers import PrinterCallback
 
-    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # TRL still sets options that transformers renames
+    shape = LoraShape(rank=training.rank, alpha=training.alpha, targets=training.targets)
+    with tempfile.TemporaryDirectory() as scratch, quiet_trl():
         trainer = trl.SFTTrainer(
             model=model,
             args=_arguments(trl, training, scratch, seed),
-            train_dataset=_dataset(sequences),
+            train_dataset=reply_dataset(sequences),
             processing_class=tokenizer,
-            peft_config=_lora(training),
-            callbacks=[_step_callback(on_step)],
+            peft_config=lora_config(shape),
+            callbacks=[step_callback(on_step)],
         )
         trainer.remove_callback(PrinterCallback)
         result = trainer.train()
@@ -92,44 +91,3 @@ def _arguments(trl: Any, training: AdapterTraining, scratch: str, seed: int) -> 
         bf16=False,
         dataloader_pin_memory=False,
     )
-
-
-def _dataset(sequences: Sequence[EncodedReply]) -> Any:
-    from datasets import Dataset
-
-    return Dataset.from_list(
-        [
-            {
-                "input_ids": list(item.prompt_ids + item.reply_ids),
-                "labels": [NO_LOSS] * len(item.prompt_ids) + list(item.reply_ids),
-            }
-            for item in sequences
-        ]
-    )
-
-
-def _lora(training: AdapterTraining) -> Any:
-    from peft import LoraConfig
-
-    targets = training.targets if isinstance(training.targets, str) else list(training.targets)
-    return LoraConfig(
-        r=training.rank, lora_alpha=training.alpha, target_modules=targets, task_type="CAUSAL_LM", lora_dropout=0.0
-    )
-
-
-def _step_callback(on_step: Callable[[], None]) -> Any:
-    from transformers import TrainerCallback
-
-    class StepCallback(TrainerCallback):
-        def on_step_end(self, *arguments: Any, **rest: Any) -> None:
-            on_step()
-
-    return StepCallback()
-
-
-def _import_trl() -> Any:
-    try:
-        import trl
-    except ImportError:
-        raise MissingExtraError("trl", "train") from None
-    return trl

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prosocial.editing.chat import ChatTokenizer
 from prosocial.editing.checkpoints import Checkpoint, refuse_quantised, resolve_model
@@ -12,6 +13,10 @@ from prosocial.verify.probes import read_probes
 
 from ..schema import FileData, LabData, LabModel, Recipe
 from ..stage import Outside, Source, Stage, StageContext, Upstream
+
+if TYPE_CHECKING:
+    from ..cosalign.schema import CosalignRecipe
+    from ..lab.world import WorldSize
 
 DATA_FILES = ("harmful", "prompts", "calibration", "probes", "pairs", "replies", "gate_prompts")
 
@@ -24,14 +29,7 @@ def data_stage(recipe: Recipe) -> Stage:
     """
     _require_enough(recipe)
     if isinstance(recipe.data, LabData):
-        return Stage(
-            name="data",
-            title="write the lab's world",
-            run=_write_lab,
-            parameters=recipe.data.lab.model_dump(mode="json"),
-            modules=("prosocial.recipes.lab",),
-            seed=recipe.seed,
-        )
+        return lab_data_stage(recipe.data.lab, seed=recipe.seed)
     files = _files(recipe.data)
     return Stage(
         name="data",
@@ -40,6 +38,18 @@ def data_stage(recipe: Recipe) -> Stage:
         inputs={part: Outside(path) for part, path in files.items()},
         modules=("prosocial.recipes.stages.sources",),
         seed=recipe.seed,
+    )
+
+
+def lab_data_stage(size: "WorldSize", *, seed: int) -> Stage:
+    """Return the stage that writes the lab's files."""
+    return Stage(
+        name="data",
+        title="write the lab's world",
+        run=_write_lab,
+        parameters=size.model_dump(mode="json"),
+        modules=("prosocial.recipes.lab",),
+        seed=seed,
     )
 
 
@@ -58,7 +68,7 @@ def _require_enough(recipe: Recipe) -> None:
         raise InputError(too_few_prompts(n_harmful, **asked))
 
 
-def base_source(recipe: Recipe) -> tuple[Source, list[Stage]]:
+def base_source(recipe: "Recipe | CosalignRecipe") -> tuple[Source, list[Stage]]:
     """Return where the base checkpoint comes from, and the stages that make it (none for one that exists)."""
     if isinstance(recipe.model, LabModel):
         return Upstream("base"), [_lab_base_stage(recipe, recipe.model)]
@@ -85,7 +95,7 @@ def _require_fit(tokenizer: ChatTokenizer, checkpoint: Checkpoint) -> None:
         )
 
 
-def _lab_base_stage(recipe: Recipe, model: LabModel) -> Stage:
+def _lab_base_stage(recipe: "Recipe | CosalignRecipe", model: LabModel) -> Stage:
     return Stage(
         name="base",
         title="train the lab's base model",

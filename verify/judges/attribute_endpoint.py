@@ -60,7 +60,7 @@ class AttributeEndpoint:
         asked = json.dumps({"conversation": list(messages), "reply": reply}, ensure_ascii=False)
         for seed in range(self._tries):
             text = self._ask(asked, seed=seed)
-            found = _json_object(text)
+            found = json_object(text)
             if found is not None and (verdict := self._verdict(found)) is not None:
                 return verdict
         raise NoVerdictError(f"{self.name} should answer as it was asked to, found {text!r:.80}")
@@ -107,7 +107,7 @@ def _is_score(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= TOP_SCORE
 
 
-def _json_object(text: str) -> dict[str, Any] | None:
+def json_object(text: str) -> dict[str, Any] | None:
     """Return the JSON object in an answer, which models like to wrap in a sentence or a fence."""
     match = re.search(r"\{.*\}", text, re.DOTALL)
     try:

@@ -1,0 +1,47 @@
+"""`prosocial tune`: one training of CoSAlign by itself, which `accelerate launch` can start on several devices."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def tune(
+    base: Annotated[str, typer.Argument(help="The checkpoint to start from: a folder or a Hub id.")],
+    rows: Annotated[Path, typer.Option(help="JSONL: messages with reply (sft), or with chosen and rejected (dpo).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new checkpoint.")],
+    method: Annotated[str, typer.Option(help="sft or dpo.")] = "sft",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may repeat.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the order of the rows.")] = 0,
+) -> None:
+    """Tune a model on replies, or on pairs of replies. A killed run goes on where it stopped.
+
+    On several devices: accelerate launch -m prosocial.cli.main tune BASE --rows ROWS --method dpo -o OUT
+    """
+    from prosocial.editing.checkpoints import resolve_model
+    from prosocial.recipes.cosalign.tuning import read_tuning, tune_rows
+    from prosocial.recipes.progress import stage_progress
+
+    scratch = out.with_name(f".{out.name}.checkpoints")
+    is_first = os.environ.get("RANK", "0") == "0"  # of the processes that accelerate starts
+    console = Console(stderr=True, quiet=not is_first)
+    tuning = read_tuning(method, set_ or [])
+    with stage_progress(console, name="tune", title=f"tune ({method})") as progress:
+        told = tune_rows(
+            resolve_model(base),
+            rows,
+            out=out,
+            tuning=tuning,
+            seed=seed,
+            scratch=scratch,
+            on_start=lambda n_steps: progress.start(n_steps, method),
+            on_step=progress.advance,
+        )
+    if is_first:
+        shutil.rmtree(scratch)
+        console.print(f"{told}: {out}")

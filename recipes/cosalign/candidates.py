@@ -1,0 +1,116 @@
+"""Candidate replies: what one or more models say to the prompts, under drawn configs or without."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from prosocial.editing.errors import InputError
+from prosocial.editing.files import read_jsonl
+from prosocial.editing.reward.pairs import messages_of
+from prosocial.editing.settings import Count, Settings
+
+from ..labelling.rows import label_rows
+from .configs import under_config
+from .contamination import normalised
+from .prompts import request_text
+from .rows import Row
+
+CHUNK = 1024  # replies between two states to go on from
+
+
+class CandidateSource(Settings):
+    """A model that candidates come from.
+
+    Attributes:
+        model: `base`, a folder, or a Hub id.
+        under_configs: one reply under every config drawn for replies; else `count` without a config.
+        count: replies to each prompt without a config. system_prompt: for those; may be empty.
+    """
+
+    model: str = "base"
+    under_configs: bool = True
+    count: Count = 1
+    system_prompt: str = ""
+    temperature: float = Field(default=1.0, ge=0.0)
+    max_new_tokens: Count = 1024
+
+
+def asked_candidates(source: CandidateSource, prompts: Sequence[Row], configs: Sequence[Row]) -> list[Row]:
+    """Return what a source is asked: rows of `prompt` and `messages`."""
+    by_id = {row["id"]: row for row in prompts}
+    if not source.under_configs:
+        return [
+            {"prompt": row["id"], "messages": under_config(row, source.system_prompt)}
+            for row in prompts
+            for _ in range(source.count)
+        ]
+    return [
+        {"prompt": row["prompt"], "messages": under_config(by_id[row["prompt"]], row["system"])}
+        for row in configs
+        if row["purpose"] == "reply"
+    ]
+
+
+def given_candidates(path: Path | None, prompts: Sequence[Row]) -> tuple[list[Row], dict[str, int]]:
+    """Return replies of a file to prompts that are trained on, and how many it holds of those and of others.
+
+    Raises:
+        InputError: a row has no reply, or neither a prompt nor messages.
+    """
+    if path is None:
+        return [], {}
+    by_text = {normalised(request_text(row)): row["id"] for row in prompts}
+    rows: list[Row] = []
+    given = read_jsonl(path)
+    for number, row in enumerate(given, start=1):
+        where = f"{path} row {number}"
+        if not isinstance(row.get("reply"), str):
+            raise InputError(f"{where} should have a text `reply`, found {sorted(row)}")
+        asked = normalised(request_text({"messages": messages_of(row, where=where)}))
+        if asked in by_text:
+            rows.append({"prompt": by_text[asked], "reply": row["reply"], "source": "given"})
+    return rows, {"given": len(rows), "given_to_other_prompts": len(given) - len(rows)}
+
+
+def sample_candidates(
+    checkpoint: Path,
+    asked: Sequence[Row],
+    source: CandidateSource,
+    *,
+    dtype: str,
+    seed: int,
+    out: Path,
+    on_chunk: Callable[[], None] = lambda: None,
+) -> list[Row]:
+    """Return `asked` with a sampled `reply` each; a killed run goes on after the last whole chunk in `out`."""
+    from prosocial.editing.chat import ChatTokenizer
+    from prosocial.export.decoding_loop import generate
+    from prosocial.export.torch_engine import PlainEngine
+
+    from ..stages.models import BATCH_SIZE, open_model
+
+    tokenizer = ChatTokenizer(checkpoint)
+    opened: list[Any] = []
+
+    def reply_to(chunk: Row) -> Row:
+        if not opened:
+            opened.append(PlainEngine(open_model(checkpoint, dtype)))
+        replies = generate(
+            opened[0],
+            tokenizer,
+            [row["messages"] for row in chunk["rows"]],
+            temperature=source.temperature,
+            max_new_tokens=source.max_new_tokens,
+            seed=seed,
+            row_keys=[str(chunk["start"] + number) for number in range(len(chunk["rows"]))],
+            batch_size=BATCH_SIZE,
+        )
+        return {
+            "rows": [row | {"reply": reply.text} for row, reply in zip(chunk["rows"], replies, strict=True)],
+        }
+
+    chunks = [{"start": start, "rows": list(asked[start : start + CHUNK])} for start in range(0, len(asked), CHUNK)]
+    done = label_rows(chunks, reply_to, out=out, made_with=source.model_dump(mode="json"), on_row=on_chunk)
+    return [row for chunk in done for row in chunk["rows"]]

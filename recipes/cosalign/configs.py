@@ -1,0 +1,53 @@
+"""The safety configs that are drawn for each prompt: some to sample replies under, some to make pairs for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from prosocial.editing.settings import Count, Settings
+
+from .config_sampling import MODES, Mode, draw_allowed
+from .config_text import ConfigWording
+from .rows import Row, chance
+
+Purpose = Literal["reply", "pair"]
+
+
+class DrawSettings(Settings):
+    """How many configs are drawn for each prompt.
+
+    Attributes:
+        replies: configs that candidate replies are sampled under, by mode. pairs: those that pairs are made for.
+    """
+
+    replies: dict[Mode, Count] = Field(default_factory=lambda: {"superset": 4, "not_superset": 4})
+    pairs: dict[Mode, Count] = Field(default_factory=lambda: dict.fromkeys(MODES, 1))
+
+
+def draw_configs(
+    prompt: Row,
+    settings: DrawSettings,
+    *,
+    pool: Sequence[str],
+    definitions: Mapping[str, str],
+    wording: ConfigWording,
+    seed: int,
+) -> list[Row]:
+    """Return the configs of one prompt (`id`, `harms`) as rows of `prompt`, `purpose`, `mode`, `allowed`, `system`."""
+    rows: list[Row] = []
+    wanted: dict[Purpose, Mapping[Mode, int]] = {"reply": settings.replies, "pair": settings.pairs}
+    for purpose, counts in wanted.items():
+        for mode in (mode for mode, count in counts.items() for _ in range(count)):
+            rng = chance(seed, prompt["id"], purpose, str(len(rows)))
+            allowed = draw_allowed(mode, set(prompt["harms"]), pool, rng)
+            text = wording.write(allowed, definitions, rng)
+            named = {"prompt": prompt["id"], "purpose": purpose, "mode": mode}
+            rows.append(named | {"allowed": sorted(allowed), "system": text})
+    return rows
+
+
+def under_config(prompt: Row, system: str) -> list[dict[str, str]]:
+    """Return a prompt's conversation with a config as its system message, in the place of any other."""
+    turns = [turn for turn in prompt["messages"] if turn["role"] != "system"]
+    return [{"role": "system", "content": system}, *turns] if system else turns

@@ -1,0 +1,43 @@
+"""Training rows as token ids; a row that does not fit is left out and counted, never cut."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from prosocial.editing.batches import EncodedReply, encode_reply
+from prosocial.editing.chat import ChatTokenizer
+from prosocial.editing.errors import InputError
+from prosocial.editing.tuning.preference_tuning import EncodedPreference
+
+from .rows import Row
+
+Item = TypeVar("Item")
+
+
+def encode_replies(rows: Sequence[Row], base: Path, *, max_tokens: int) -> tuple[list[EncodedReply], int]:
+    """Encode rows of `messages` and `reply` with a checkpoint's template; return them and how many are too long.
+
+    Raises:
+        InputError: none fits.
+    """
+    tokenizer = ChatTokenizer(base)
+    encoded = [encode_reply(tokenizer, row["messages"], row["reply"]) for row in rows]
+    fitting = [item for item in encoded if item.length <= max_tokens]
+    return _some(fitting, max_tokens), len(encoded) - len(fitting)
+
+
+def encode_preferences(rows: Sequence[Row], base: Path, *, max_tokens: int) -> tuple[list[EncodedPreference], int]:
+    """Encode rows of `messages`, `chosen` and `rejected`; raises what `encode_replies` raises."""
+    tokenizer = ChatTokenizer(base)
+    encoded = [
+        EncodedPreference(*(encode_reply(tokenizer, row["messages"], row[part]) for part in ("chosen", "rejected")))
+        for row in rows
+    ]
+    fitting = [pair for pair in encoded if max(pair.chosen.length, pair.rejected.length) <= max_tokens]
+    return _some(fitting, max_tokens), len(encoded) - len(fitting)
+
+
+def _some(fitting: list[Item], max_tokens: int) -> list[Item]:
+    if not fitting:
+        raise InputError(f"rows should fit into max_tokens {max_tokens}, found none that does: raise it")
+    return fitting

@@ -1,0 +1,77 @@
+"""Pairs of replies to one prompt under one safety config: the one with the lower error score is chosen."""
+
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from itertools import combinations
+
+from .error_score import ErrorWeights, breaks, error_score
+
+
+@dataclass(frozen=True)
+class ReplyLabel:
+    """What a judge found in a reply: the two things that an error score hangs on.
+
+    Attributes:
+        harms: names of the harm categories that it does. addressed: whether it does what was asked.
+    """
+
+    harms: frozenset[str]
+    addressed: bool
+
+    def collapsed(self, known: Set[str], *, rest: str) -> "ReplyLabel":
+        """Return it with every harm outside `known` called `rest`."""
+        return ReplyLabel(frozenset(name if name in known else rest for name in self.harms), self.addressed)
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Two replies, their labels and error scores."""
+
+    chosen: str
+    rejected: str
+    chosen_label: ReplyLabel
+    rejected_label: ReplyLabel
+    chosen_error: float
+    rejected_error: float
+
+
+def group_by_label(replies: Sequence[tuple[str, ReplyLabel]]) -> dict[ReplyLabel, list[str]]:
+    """Return the distinct replies of each label, labels and replies in an order that hangs on nothing else."""
+    groups: dict[ReplyLabel, list[str]] = {}
+    for reply, label in sorted(replies, key=lambda item: (sorted(item[1].harms), item[1].addressed, item[0])):
+        if reply not in groups.setdefault(label, []):
+            groups[label].append(reply)
+    return groups
+
+
+def pair_replies(
+    groups: Mapping[ReplyLabel, Sequence[str]],
+    *,
+    allowed: Set[str],
+    weights: ErrorWeights,
+    rng: random.Random,
+) -> tuple[list[Preference], Counter[str]]:
+    """Return a pair for every two groups whose error scores differ, a reply drawn from each, and what became of all.
+
+    Two groups that both break the config give no pair (counted as `both_break`), nor do two of equal score (`tie`).
+
+    Source: arXiv 2410.08968, section 4 and the authors' code.
+    """
+    pairs: list[Preference] = []
+    counts: Counter[str] = Counter()
+    for one, other in combinations(groups, 2):
+        errors = {
+            label: error_score(label.harms, label.addressed, allowed=allowed, weights=weights) for label in (one, other)
+        }
+        if breaks(one.harms, allowed=allowed) and breaks(other.harms, allowed=allowed):
+            counts["both_break"] += 1
+        elif errors[one] == errors[other]:
+            counts["tie"] += 1
+        else:
+            counts["pair"] += 1
+            chosen, rejected = sorted((one, other), key=errors.__getitem__)
+            replies = rng.choice(groups[chosen]), rng.choice(groups[rejected])
+            pairs.append(Preference(*replies, chosen, rejected, errors[chosen], errors[rejected]))
+    return pairs, counts

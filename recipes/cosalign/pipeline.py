@@ -1,0 +1,46 @@
+"""A CoSAlign recipe as stages, and what its run has to show."""
+
+import json as json_module
+
+from rich.console import Console
+
+from prosocial.editing.files import read_json
+
+from ..runner import RunResult
+from ..stage import Stage
+from .rows import COUNTS_FILE, SCHEMA, told
+from .schema import CosalignRecipe
+
+
+def cosalign_stages(recipe: CosalignRecipe) -> list[Stage]:
+    """Return every stage of a recipe, in the order that they are told of."""
+    from ..schema import LabData
+    from ..stages.cosalign import data_stages, prompts_stage
+    from ..stages.cosalign_tuning import tuning_stages
+    from ..stages.sources import base_source, lab_data_stage
+
+    base, base_stages = base_source(recipe)
+    lab = [lab_data_stage(recipe.data.lab, seed=recipe.seed)] if isinstance(recipe.data, LabData) else []
+    return [
+        *lab,
+        *base_stages,
+        prompts_stage(recipe),
+        *data_stages(recipe, base),
+        *tuning_stages(recipe, base),
+    ]
+
+
+def show_counts(result: RunResult, json: bool, console: Console) -> int:
+    """Print what each filter kept and where the tuned model lies; the exit code is 0."""
+    counts = {
+        stage.name: read_json(stage.folder / COUNTS_FILE, schema=SCHEMA)
+        for stage in result.stages
+        if (stage.folder / COUNTS_FILE).is_file()
+    }
+    if json:
+        print(json_module.dumps({"run": result.to_json(), "counts": counts, "model": str(result.folder("dpo"))}))
+        return 0
+    for name, found in counts.items():
+        console.print(f"{name}: {told(found)}")
+    console.print(f"model: {result.folder('dpo')}")
+    return 0

@@ -1,0 +1,94 @@
+"""A CoSAlign recipe as one validated model: which model, which prompts, and the parameters of every step."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from prosocial.editing.settings import Settings
+from prosocial.editing.tuning.settings import PreferenceTuning, Tuning
+from prosocial.export.configs.registry import COSA, NEVER_ALLOWED
+
+from ..schema import LabData, LabModel
+from .candidates import CandidateSource
+from .config_text import ConfigWording
+from .configs import DrawSettings
+from .contamination import ContaminationSettings
+from .error_score import ErrorWeights
+from .labels import EndpointJudge
+from .prompts import PromptSettings
+from .taxonomy import TaxonomySettings
+
+
+class PromptFiles(Settings):
+    """Prompts as files.
+
+    Attributes:
+        prompts: JSONL rows with `prompt` or `messages`.
+        evaluation: probe sets whose prompts are not trained on: our JSONL, or tables of the public sets.
+        replies: replies of other models, JSONL rows with `prompt` or `messages`, and `reply`; None: none.
+    """
+
+    prompts: Path
+    evaluation: tuple[Path, ...] = Field(min_length=1)
+    replies: Path | None = None
+
+
+class TaxonomyNames(TaxonomySettings):
+    """How prompts are clustered, and who names the clusters.
+
+    Attributes:
+        names: by the number of a cluster, given by hand. namer: a model that names them; None: nobody does.
+    """
+
+    names: dict[str, str] = Field(default_factory=dict)
+    namer: EndpointJudge | None = None
+
+
+class CosalignRecipe(Settings):
+    """The way from prompts to a model that follows safety configs.
+
+    Attributes:
+        model: a folder, a Hub id, or the lab's own.
+        judge: who labels prompts and replies: `lab` or an endpoint.
+        definitions: what each harm category means, by name; the config texts quote it.
+        pool: categories that a training config may allow; the others are held out.
+    """
+
+    pipeline: Literal["cosalign"]
+    name: str
+    title: str = ""
+    seed: int = 0
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    model: str | LabModel
+    data: LabData | PromptFiles
+    judge: Literal["lab"] | EndpointJudge
+    definitions: dict[str, str] = Field(default_factory=lambda: dict(COSA.definitions))
+    pool: tuple[str, ...] = ("discrimination", "violence", "financial_crime", "privacy")
+    contamination: ContaminationSettings = ContaminationSettings()
+    taxonomy: TaxonomyNames = TaxonomyNames()
+    prompts: PromptSettings = PromptSettings()
+    wording: ConfigWording = ConfigWording()
+    configs: DrawSettings = DrawSettings()
+    candidates: tuple[CandidateSource, ...] = Field(default=(CandidateSource(),), min_length=1)
+    error: ErrorWeights = ErrorWeights()
+    sft: Tuning = Tuning()
+    dpo: PreferenceTuning = PreferenceTuning()
+
+    @model_validator(mode="after")
+    def _pool_is_defined(self) -> Self:
+        for name in self.pool:
+            if name == NEVER_ALLOWED or name not in self.definitions:
+                known = ", ".join(known for known in self.definitions if known != NEVER_ALLOWED)
+                raise ValueError(f"pool should name defined categories that a config may allow ({known}), found {name}")
+        if len(set(self.pool)) != len(self.pool) or not self.pool:
+            raise ValueError(f"pool should be one or more different names, found {list(self.pool)}")
+        return self
+
+    @model_validator(mode="after")
+    def _lab_goes_with_lab(self) -> Self:
+        if isinstance(self.model, LabModel) and not isinstance(self.data, LabData):
+            raise ValueError("model.lab should go with data.lab: its tokenizer and text come from there")
+        if (self.judge == "lab") != isinstance(self.data, LabData):
+            raise ValueError("judge lab should go with data.lab, and an endpoint with files: it knows no other harm")
+        return self

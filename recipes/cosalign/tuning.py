@@ -1,0 +1,79 @@
+"""The two trainings, from rows of JSONL to a checkpoint: supervised on replies, DPO on pairs."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from prosocial.editing.errors import InputError, UnknownNameError
+from prosocial.editing.files import read_jsonl, sha256_file
+from prosocial.editing.fingerprint import fingerprint
+from prosocial.editing.tuning.settings import PreferenceTuning, Tuning
+
+from ..loading import describe
+from ..overrides import apply_overrides
+
+SETTINGS: dict[str, type[Tuning]] = {"sft": Tuning, "dpo": PreferenceTuning}
+ROWS = {"sft": "chosen.jsonl", "dpo": "preferences.jsonl"}  # of the stage preferences
+
+
+def tune_rows(
+    base: Path,
+    rows: Path,
+    *,
+    out: Path,
+    tuning: Tuning,
+    seed: int,
+    scratch: Path,
+    on_start: Callable[[int], None] = lambda n_steps: None,
+    on_step: Callable[[], None] = lambda: None,
+) -> str:
+    """Tune a checkpoint on a file of rows into `out`, and return one line that says what came out.
+
+    Args:
+        base: the checkpoint.
+        rows: JSONL with `messages` and `reply`, or for `PreferenceTuning` with `chosen` and `rejected`.
+        scratch: folder of checkpoints, from which the same training goes on.
+        on_start: told the number of steps. on_step: called after each.
+
+    Raises:
+        InputError: no row fits, or `scratch` is another training's.
+        DivergenceError: a loss or gradient is not finite; `scratch` keeps the last checkpoint where all were.
+    """
+    from prosocial.editing.tuning import tune_on_preferences, tune_on_replies
+
+    from .encoding import encode_preferences, encode_replies
+
+    given = read_jsonl(rows)
+    made_with = f"{fingerprint(base)} {sha256_file(rows)}"
+    if isinstance(tuning, PreferenceTuning):
+        pairs, n_long = encode_preferences(given, base, max_tokens=tuning.max_tokens)
+        n_steps = tuning.steps(len(pairs))
+        on_start(n_steps)
+        loss = tune_on_preferences(
+            base, pairs, out=out, tuning=tuning, seed=seed, scratch=scratch, made_with=made_with, on_step=on_step
+        )
+    else:
+        replies, n_long = encode_replies(given, base, max_tokens=tuning.max_tokens)
+        n_steps = tuning.steps(len(replies))
+        on_start(n_steps)
+        loss = tune_on_replies(
+            base, replies, out=out, tuning=tuning, seed=seed, scratch=scratch, made_with=made_with, on_step=on_step
+        )
+    return f"{len(given) - n_long} rows ({n_long} too long), {n_steps} steps, mean loss {loss:.3f}"
+
+
+def read_tuning(method: str, overrides: Sequence[str]) -> Tuning:
+    """Return the settings of a training, changed by overrides such as `learning_rate=1e-6`.
+
+    Raises:
+        UnknownNameError: another method. InputError: a setting that there is not, or a value that does not hold.
+    """
+    if method not in SETTINGS:
+        raise UnknownNameError("method", method, SETTINGS)
+    model = SETTINGS[method]
+    given = apply_overrides({}, overrides)
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise InputError(describe(error, recipe=given, model=model)) from None
