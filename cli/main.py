@@ -25,6 +25,7 @@ from .edit import edit, undo
 from .extras import missing_extra
 from .labels import gate_app, reward_app
 from .log import log_app
+from .publish import publish_command
 from .run import run
 from .sign import check_signature, sign
 from .steering import steering
@@ -56,6 +57,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("audit", audit, "Trust", "prosocial audit edited --base base --vector harm-vector"),
     ("sign", sign, "Trust", "prosocial sign bundle --key key.pem --parity parity.json --audit audit.json"),
     ("check-signature", check_signature, "Trust", "prosocial check-signature bundle --key key.pub --base base"),
+    ("publish", publish_command, "Trust", "prosocial publish bundle ORG/NAME --license apache-2.0 --dry-run"),
 )
 
 app = typer.Typer(

@@ -7,6 +7,7 @@ ProsocialError                      anything this package raises on purpose
 │   └── FingerprintError            two artefacts do not belong together
 ├── DivergenceError                 a training left the finite numbers; says what is kept
 ├── StorageError (OSError)          the world refused a write: disk full, no permission
+├── HubError                        the Hub refused a request, or the connection to it dropped
 └── MissingExtraError (ImportError) an optional dependency is not installed; names the extra
 
 Every message says what should hold, what was found (name, shape, path) and what to do.
@@ -50,6 +51,10 @@ class DivergenceError(ProsocialError):
 
 class StorageError(ProsocialError, OSError):
     """The world refused a write (disk full, no permission)."""
+
+
+class HubError(ProsocialError):
+    """The Hub refused a request, or the connection to it dropped."""
 
 
 class MissingExtraError(ProsocialError, ImportError):

@@ -20,6 +20,7 @@ from .precision import PRECISIONS, Precision
 from .prefix import PrefixCache
 from .reply import Reply
 from .session import GraphEngine, GraphSession, Provider, session_options
+from .signing.keys import TrustedKey
 from .steering import Steering
 from .streaming import ReplyStream, stream
 
@@ -86,6 +87,39 @@ class Bundle:
         _require_rule(folder, session, config)
         engine = GraphEngine(session, config, context, prefix=PrefixCache() if prefix_cache else None)
         return cls(folder, manifest, config, tokenizer, session, engine)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        *,
+        revision: str | None = None,
+        keys: Sequence[TrustedKey] = (),
+        cache: Path | None = None,
+        endpoint: str | None = None,
+        token: str | None = None,
+        **options: Any,
+    ) -> "Bundle":
+        """Fetch a bundle from the Hub, only the files that its manifest lists, check it, and only then open it.
+
+        Args:
+            name: `ORG/NAME`. revision: branch, tag or commit; None: the head of the default branch.
+            keys: public keys that are trusted; with any, one of them must have signed the bundle and what is stated
+                of it.
+            cache: folder of the Hub client's cache; None: its own. endpoint, token: of the Hub; None: its client's own.
+            options: as for `open`.
+
+        Raises:
+            HubError: the Hub does not serve it, or has no such revision.
+            ArtefactError: it is not what its manifest, the Hub or a signature says; nothing was loaded.
+            StorageError: there is no room for it.
+        """
+        from .hub.snapshot import download
+
+        folder = download(
+            name, revision=revision, keys=keys, cache=cache, endpoint=endpoint, token=token, is_bundle=True
+        )
+        return cls.open(folder, **options)
 
     def generate(self, conversations: Sequence[Sequence[Message]], **options: Any) -> list[Reply]:
         """Reply to conversations; options as for `prosocial.export.generate`."""

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Switches on the fixture `hub` of this package, as other projects do.
+pytest_plugins = ["prosocial.verify.hub_fixture"]
+
 # Before anything imports torch, tokenizers or the Hub client: they read these once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -22,7 +22,15 @@ WEIGHT_SUFFIXES = frozenset(
 )
 # These speak of weights, and are wrong once the weights change.
 BOUND_NAMES = frozenset(
-    ("head_config.json", "gate_config.json", "decoding.json", "manifest.json", "parity.json", "edit_record.json")
+    (
+        "head_config.json",
+        "gate_config.json",
+        "decoding.json",
+        "manifest.json",
+        "parity.json",
+        "edit_record.json",
+        "README.md",
+    )
 )
 BOUND_SUFFIXES = (".index.json", ".sig", ".sigstore", ".sigstore.json")
 

@@ -12,10 +12,10 @@ from prosocial.cli.main import app
 from prosocial.editing.errors import ArtefactError, InputError, UnknownNameError
 from prosocial.export.signing import SigningKey, TrustedKey
 from prosocial.export.signing.envelope import unverified
+from prosocial.export.signing.model_signature import FolderDigest
 from prosocial.verify.audit import audit_model
 from prosocial.verify.audit.verdicts import Verdict
 from prosocial.verify.signing import check_chain, sign_folder
-from prosocial.verify.signing.model_signature import FolderDigest
 
 from .signing_helpers import chain, flip_last_byte, make_edited, make_key, reference_verifier
 

@@ -11,8 +11,8 @@ from prosocial.editing.errors import ArtefactError
 from prosocial.editing.files import sha256_file
 from prosocial.export.signing.envelope import BrokenSignature
 from prosocial.export.signing.keys import TrustedKey
+from prosocial.export.signing.model_signature import SIGNATURE_FILE, FolderDigest, check_signature
 
-from ..signing.model_signature import SIGNATURE_FILE, FolderDigest, check_signature
 from .document import LevelAudit
 from .verdicts import Verdict
 

@@ -12,9 +12,9 @@ from prosocial.editing.fingerprint import fingerprint
 from prosocial.export.manifest import MANIFEST_FILE
 from prosocial.export.signing.envelope import BrokenSignature, Statement, unseal
 from prosocial.export.signing.keys import TrustedKey
+from prosocial.export.signing.model_signature import SIGNATURE_FILE, FolderDigest, check_signature
 
 from .claims import CLAIMS, Claim, claims, statement_path, weights_fingerprint
-from .model_signature import SIGNATURE_FILE, FolderDigest, check_signature
 
 SCHEMA = "prosocial.chain/1"
 SIGNATURE, BASE, CHECKPOINT = "signature", "base", "checkpoint"

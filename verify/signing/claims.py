@@ -11,10 +11,10 @@ from prosocial.editing.files import read_json, sha256_file
 from prosocial.editing.fingerprint import fingerprint
 from prosocial.export.manifest import MANIFEST_FILE, covered_files, read_manifest
 from prosocial.export.signing.envelope import Statement
+from prosocial.export.signing.model_signature import STATEMENTS_FOLDER, FolderDigest
 
 from ..audit.document import SCHEMA as AUDIT_SCHEMA
 from ..parity.document import SCHEMA as PARITY_SCHEMA
-from .model_signature import STATEMENTS_FOLDER, FolderDigest
 from .statements import RESULTS, edit_statement, export_statement, result_statement
 
 Claim = Callable[[], Statement]

@@ -7,9 +7,15 @@ from prosocial.editing.errors import ArtefactError, InputError
 from prosocial.editing.files import storage_errors
 from prosocial.export.signing.envelope import BrokenSignature, seal, unverified
 from prosocial.export.signing.keys import SigningKey
+from prosocial.export.signing.model_signature import (
+    SIGNATURE_FILE,
+    STATEMENTS_FOLDER,
+    FolderDigest,
+    signed_files,
+    write_signature,
+)
 
 from .claims import REPORTS, claims, report_path, statement_path
-from .model_signature import SIGNATURE_FILE, STATEMENTS_FOLDER, FolderDigest, signed_files, write_signature
 
 
 def sign_folder(

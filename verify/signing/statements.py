@@ -10,8 +10,7 @@ from typing import Any
 from prosocial.editing.edits.record import RECORD_NAME, EditRecord
 from prosocial.export.manifest import MANIFEST_FILE
 from prosocial.export.signing.envelope import Statement, statement
-
-from .model_signature import FolderDigest
+from prosocial.export.signing.model_signature import FolderDigest
 
 PROVENANCE_TYPE = "https://slsa.dev/provenance/v1"
 TEST_RESULT_TYPE = "https://in-toto.io/attestation/test-result/v0.1"

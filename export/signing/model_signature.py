@@ -13,8 +13,9 @@ from typing import Any
 
 from prosocial.editing.errors import ArtefactError
 from prosocial.editing.files import sha256_file
-from prosocial.export.signing.envelope import BrokenSignature, Statement, seal, statement, unseal
-from prosocial.export.signing.keys import SigningKey, TrustedKey
+
+from .envelope import BrokenSignature, Statement, seal, statement, unseal
+from .keys import SigningKey, TrustedKey
 
 SIGNATURE_FILE = "model.sig"
 STATEMENTS_FOLDER = "signatures"

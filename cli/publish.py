@@ -1,0 +1,129 @@
+"""The command that brings an artefact to the Hub: publish."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from prosocial.export.hub.client import RemoteState
+    from prosocial.export.hub.plan import PublicationPlan
+
+MEBIBYTE = 2**20
+
+
+def publish_command(
+    folder: Annotated[Path, typer.Argument(help="An edited checkpoint, an adapter, a reward model or a bundle.")],
+    name: Annotated[str, typer.Argument(help="ORG/NAME on the Hub.")],
+    license: Annotated[
+        str | None, typer.Option(help="Licence identifier, such as apache-2.0. [default: the card's]")
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="ORG/NAME@COMMIT of what was edited, if it is on the Hub.")] = None,
+    parity: Annotated[Path | None, typer.Option(help="Of a bundle: the JSON of `prosocial verify --json`.")] = None,
+    audit: Annotated[
+        Path | None, typer.Option(help="Of an edited checkpoint: the JSON of `prosocial audit --json`.")
+    ] = None,
+    comparison: Annotated[
+        Path | None, typer.Option(help="report.json of `prosocial compare` or of a run: base against edited.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Show it to everybody, once all of it is there.")] = False,
+    tag: Annotated[str | None, typer.Option(help="Name of the commit. [default: from the bytes]")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the card, send nothing.")] = False,
+    card_only: Annotated[
+        bool, typer.Option("--write-card", help="Write README.md into FOLDER and stop: before you sign it.")
+    ] = False,
+    publish_harmful: Annotated[
+        bool,
+        typer.Option(
+            "--publish-harmful-weights-private-and-gated",
+            help="A harm vector or harmful weights: only so, private and gated.",
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Publish an artefact as one commit: checked first, private by default, compared with the Hub afterwards.
+
+    Where the connection drops, nothing half done is visible, and the same command goes on.
+    """
+    from prosocial.export.hub.card import CARD_FILE, write_card
+    from prosocial.export.hub.client import HubClient
+    from prosocial.export.hub.plan import plan_publication
+    from prosocial.export.hub.publication import publish
+
+    hub = HubClient.connect(name)
+    plan = plan_publication(
+        folder,
+        name,
+        license=license,
+        base=base,
+        report=_report(folder, parity, audit),
+        comparison=_comparison(comparison),
+        is_public=public,
+        allow_harmful=publish_harmful,
+        fresh_card=card_only,
+        tag=tag,
+    )
+    if card_only:
+        write_card(folder, plan.card)
+        typer.echo(json.dumps({"card": plan.card}, ensure_ascii=False) if as_json else f"wrote {folder / CARD_FILE}")
+        return
+    if not dry_run:
+        hub.require_token()
+    seen = hub.look() if hub.has_token else None
+    if not as_json:
+        _print_plan(plan, seen, Console(), with_card=dry_run)
+    if dry_run:
+        _print_json({"plan": plan.to_json(seen)}, as_json)
+        return
+    published = publish(plan, hub, seen=seen)
+    _print_json({"plan": plan.to_json(seen), "published": published.to_json()}, as_json)
+    if not as_json:
+        typer.echo(f"{'published' if published.is_new else 'already there'}, {published.visibility}: {published.url}")
+
+
+def _report(folder: Path, parity: Path | None, audit: Path | None) -> Path | None:
+    """Return the report of the folder's kind; one of another kind would prove nothing of it."""
+    from prosocial.editing.errors import InputError
+    from prosocial.export.hub.kinds import identify
+    from prosocial.export.hub.verification import REPORTS
+
+    kind, given = identify(folder), {"parity": parity, "audit": audit}
+    needed = REPORTS[kind][0] if kind in REPORTS else ""
+    for option, path in given.items():
+        if path is not None and option != needed:
+            raise InputError(f"{folder} holds a {kind}: --{option} says nothing of it, leave it out")
+    return given.get(needed)
+
+
+def _comparison(path: Path | None) -> dict[str, Any] | None:
+    from prosocial.editing.files import read_json
+    from prosocial.verify.report.document import SCHEMA
+
+    return None if path is None else read_json(path, schema=SCHEMA)
+
+
+def _print_plan(plan: "PublicationPlan", seen: "RemoteState | None", console: Console, *, with_card: bool) -> None:
+    table = Table("file", "MiB", "SHA-256", "on the Hub", title=f"{plan.kind} to {plan.name}, {plan.visibility}")
+    differing = {file.path for file in plan.differing(seen)}
+    for file in plan.files:
+        state = "same" if file.path not in differing else "other" if seen and file.path in seen.files else "new"
+        table.add_row(file.path, f"{file.size_bytes / MEBIBYTE:.2f}", file.sha256[:12], state)
+    for path in plan.stale(seen):
+        table.add_row(path, "", "", "to be deleted")
+    console.print(table)
+    for claim in plan.claims:
+        console.print(f"claims: {claim}", markup=False, soft_wrap=True)
+    for note in plan.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    parent = seen.commit[:12] if seen else "no repository yet"
+    console.print(f"tag {plan.tag}, one commit on {parent}", markup=False, soft_wrap=True)
+    if with_card:
+        console.print(plan.card, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_json(document: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(document, ensure_ascii=False, allow_nan=False))

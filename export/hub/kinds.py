@@ -1,0 +1,70 @@
+"""What lies in a folder that somebody wants to publish, told by the records in it."""
+
+from enum import StrEnum
+from pathlib import Path
+
+from prosocial.editing.checkpoints.header import read_header
+from prosocial.editing.checkpoints.sides import list_files
+from prosocial.editing.edits.record import RECORD_NAME
+from prosocial.editing.errors import ArtefactError
+from prosocial.editing.vectors.adapter_config import CONFIG_NAME, SUBTRACTS_KEY, WEIGHTS_NAME
+from prosocial.editing.vectors.description import DESCRIPTION_NAME
+
+from ..decoding import DECODING_FILE
+from ..manifest import MANIFEST_FILE
+
+ADAPTER_RECORD = "edit_adapter.json"
+REWARD_CONFIG = "reward_config.json"
+
+
+class Kind(StrEnum):
+    """An artefact by what its records say.
+
+    Attributes:
+        BUNDLE, CHECKPOINT, ADAPTER, REWARD: what is published.
+        VECTOR: what was subtracted. HARMFUL: weights of which no record says that they subtract harm.
+    """
+
+    BUNDLE = "bundle"
+    CHECKPOINT = "edited checkpoint"
+    ADAPTER = "adapter"
+    REWARD = "reward model"
+    VECTOR = "harm vector"
+    HARMFUL = "harmful weights"
+
+    @property
+    def is_dual_use(self) -> bool:
+        """Whether it makes a model harmful in somebody's hands."""
+        return self in (Kind.VECTOR, Kind.HARMFUL)
+
+
+def identify(folder: Path) -> Kind:
+    """Return what a folder holds; what no record accounts for counts as harmful.
+
+    Raises:
+        ArtefactError: there is no such folder, or it holds no artefact that could be published.
+    """
+    if not folder.is_dir():
+        raise ArtefactError(f"expected a folder at {folder}: there is none")
+    if any(Path(path).name == DESCRIPTION_NAME for path in list_files(folder)):
+        return Kind.VECTOR
+    if (folder / MANIFEST_FILE).is_file():
+        return Kind.BUNDLE
+    if (folder / REWARD_CONFIG).is_file():
+        return Kind.REWARD
+    if (folder / CONFIG_NAME).is_file():
+        return Kind.ADAPTER if _subtracts(folder) else Kind.HARMFUL
+    if (folder / DECODING_FILE).is_file():
+        raise ArtefactError(f"{folder} is a steered folder: publish the bundle that `prosocial export` makes of it")
+    if (folder / "config.json").is_file():
+        return Kind.CHECKPOINT if (folder / RECORD_NAME).is_file() else Kind.HARMFUL
+    raise ArtefactError(
+        f"{folder} should be an edited checkpoint ({RECORD_NAME}), an adapter ({ADAPTER_RECORD}), a reward model "
+        f"({REWARD_CONFIG}) or a bundle ({MANIFEST_FILE}): it holds none of these files"
+    )
+
+
+def _subtracts(folder: Path) -> bool:
+    """Whether both the record and the weights of an adapter say that it subtracts harm."""
+    said = read_header(folder / WEIGHTS_NAME).metadata.get(SUBTRACTS_KEY)
+    return said == "true" and (folder / ADAPTER_RECORD).is_file()

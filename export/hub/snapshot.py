@@ -1,0 +1,221 @@
+"""An artefact fetched from the Hub: only what is needed, and nothing is handed on before it was checked."""
+
+import glob
+import shutil
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from prosocial.editing.errors import ArtefactError, HubError, StorageError
+
+from ..manifest import MANIFEST_FILE, check_manifest, compare_manifest, read_manifest
+from ..signing.envelope import BrokenSignature, unseal
+from ..signing.keys import TrustedKey
+from ..signing.model_signature import (
+    SIGNATURE_FILE,
+    STATEMENTS_FOLDER,
+    FolderDigest,
+    check_signature,
+    signed_files,
+)
+from .client import HubClient, RemoteState
+from .files import PlannedFile
+from .screening import BINARY_SUFFIXES, TEXT_SUFFIXES
+
+SHOWN = 3
+SUFFIXES = (*TEXT_SUFFIXES, *BINARY_SUFFIXES)
+MARKS = (MANIFEST_FILE, "config.json", "adapter_config.json")  # one of them is in every artefact
+
+
+def download(
+    name: str,
+    *,
+    revision: str | None = None,
+    keys: Sequence[TrustedKey] = (),
+    cache: Path | None = None,
+    endpoint: str | None = None,
+    token: str | None = None,
+    is_bundle: bool = False,
+) -> Path:
+    """Fetch an artefact into the client's cache, check it, and return its folder.
+
+    Of a bundle the files that its manifest lists are fetched; of anything else all files that an artefact may hold.
+    Every byte is held against the digests that the Hub lists, and a bundle against its manifest. Where `HF_HUB_OFFLINE`
+    is set, what lies in the cache is checked and returned.
+
+    Args:
+        name: `ORG/NAME`. revision: branch, tag or commit; None: the head.
+        keys: public keys that are trusted; with any, one of them must have signed what is returned, and every statement
+            about it (edit, export, parity, audit) must be signed by one of them and state no failure.
+        cache: folder of the client's cache; None: its own. endpoint, token: as for `HubClient.connect`.
+        is_bundle: refuse anything else.
+
+    Raises:
+        HubError: the Hub does not serve it, or has no such revision.
+        ArtefactError: something is not what it should be: nothing of it was loaded.
+        StorageError: there is no room for it.
+    """
+    from huggingface_hub import is_offline_mode
+
+    hub = HubClient.connect(name, endpoint=endpoint, token=token)
+    if is_offline_mode():
+        fetch = _Fetch(hub, None, _cached(hub, revision, cache, MARKS), cache, revision)
+    else:
+        state = hub.look(revision)
+        if state is None:
+            raise HubError(
+                f"there is no repository {name}, or it is private: check the name, or log in (`hf auth login`)"
+            )
+        fetch = _Fetch(hub, state, Path(), cache, revision)
+    return fetch.bundle(keys) if is_bundle or fetch.has(MANIFEST_FILE) else fetch.everything(keys)
+
+
+class _Fetch:
+    """A download under way.
+
+    Args:
+        state: what the Hub lists; None: it cannot be asked. folder: what was fetched so far. revision: as asked for, so
+            that the client remembers what it meant.
+    """
+
+    def __init__(
+        self, hub: HubClient, state: RemoteState | None, folder: Path, cache: Path | None, revision: str | None
+    ) -> None:
+        self._hub, self._state, self._folder, self._cache, self._revision = hub, state, folder, cache, revision
+
+    def has(self, path: str) -> bool:
+        return path in self._state.files if self._state else (self._folder / path).is_file()
+
+    def bundle(self, keys: Sequence[TrustedKey]) -> Path:
+        """Fetch the manifest and what is signed first: a bundle that nobody trusted signed is not fetched."""
+        if not self.has(MANIFEST_FILE):
+            raise ArtefactError(f"{self._hub.name} should be a bundle with {MANIFEST_FILE}, it holds none")
+        first = [MANIFEST_FILE, *(self._signatures() if keys else ())]
+        folder = self._fetch(first)
+        self._require_whole(first)
+        listed = {path: entry["sha256"] for path, entry in read_manifest(folder)["files"].items()}
+        if keys:
+            _check_signed_manifest(folder, listed, keys)
+        missing = sorted(path for path in listed if not self.has(path))
+        if missing:
+            raise ArtefactError(f"{self._hub.name} should hold what its manifest lists, {missing[0]} is missing")
+        self._fetch([*first, *listed])
+        self._require_whole(compare_manifest(folder).changed)
+        check_manifest(folder)
+        return folder
+
+    def everything(self, keys: Sequence[TrustedKey]) -> Path:
+        """Fetch every file that an artefact may hold."""
+        paths = [path for path in self._state.files if _may_come(path)] if self._state else []
+        if self._state is None:
+            _cached(self._hub, self._revision, self._cache, [f"*{suffix}" for suffix in SUFFIXES if suffix])
+        folder = self._fetch(paths)
+        self._require_whole(paths)
+        if keys:
+            try:
+                check_signature(folder, FolderDigest.of(folder), keys)
+            except BrokenSignature as broken:
+                raise ArtefactError(f"{self._hub.name} should be signed by a trusted key: {broken}") from None
+            _check_statements(folder, FolderDigest.of(folder).root, keys)
+        return folder
+
+    def _signatures(self) -> list[str]:
+        if not self.has(SIGNATURE_FILE):
+            raise ArtefactError(f"{self._hub.name} should be signed, it holds no {SIGNATURE_FILE}: leave out the keys")
+        names = self._state.files if self._state else ()
+        return [SIGNATURE_FILE, *(path for path in names if path.startswith(f"{STATEMENTS_FOLDER}/"))]
+
+    def _fetch(self, paths: Collection[str]) -> Path:
+        if self._state is not None:
+            self._require_room(paths)
+            self._folder = self._hub.ask("fetching", lambda: Path(self._snapshot(paths)), is_patient=False)
+            if self._folder.name != self._state.commit:
+                raise HubError(f"somebody committed to {self._hub.name} while it was fetched: run this again")
+        return self._folder
+
+    def _require_whole(self, paths: Collection[str]) -> None:
+        """Hold files against the Hub's listing; one that differs is taken out of the cache again."""
+        wrong = [path for path in paths if self._state is not None and not self._is_whole(path)]
+        for path in wrong:
+            (self._folder / path).resolve().unlink(missing_ok=True)
+            (self._folder / path).unlink(missing_ok=True)
+        if wrong:
+            raise ArtefactError(
+                f"{self._hub.name} should come as the Hub lists it, {', '.join(wrong[:SHOWN])} came with other bytes: "
+                "nothing was loaded; fetch it again"
+            )
+
+    def _is_whole(self, path: str) -> bool:
+        local = self._folder / path
+        return (
+            local.is_file() and self._state is not None and PlannedFile.of(path, local).is_at(self._state.files[path])
+        )
+
+    def _snapshot(self, paths: Collection[str]) -> str:
+        from huggingface_hub import snapshot_download
+
+        return snapshot_download(
+            self._hub.name,
+            revision=self._revision,
+            cache_dir=self._cache,
+            endpoint=self._hub.api.endpoint,
+            token=self._hub.api.token,
+            allow_patterns=[glob.escape(path) for path in paths],
+        )
+
+    def _require_room(self, paths: Collection[str]) -> None:
+        """Say that the disk is too full before it is."""
+        from huggingface_hub import constants
+
+        assert self._state is not None
+        place = self._cache or Path(constants.HF_HUB_CACHE)
+        there = next(folder for folder in (place, *place.resolve().parents) if folder.is_dir())
+        absent = [path for path in paths if not (self._folder / path).is_file()]
+        needed, free = sum(self._state.files[path].size_bytes for path in absent), shutil.disk_usage(there).free
+        if needed > free:
+            raise StorageError(f"{self._hub.name} needs {needed:,} bytes at {place}, {free:,} are free: free space")
+
+
+def _cached(hub: HubClient, revision: str | None, cache: Path | None, patterns: Collection[str]) -> Path:
+    """Return the snapshot in the cache, which must hold what is listed there of these patterns."""
+    from huggingface_hub import snapshot_download
+
+    def ask() -> Any:
+        return snapshot_download(
+            hub.name, revision=revision, cache_dir=cache, local_files_only=True, allow_patterns=list(patterns)
+        )
+
+    return Path(hub.ask("looking into the cache", ask))
+
+
+def _may_come(path: str) -> bool:
+    """Whether an artefact may hold a file of that name: no code, no pickles."""
+    return not any(part.startswith(".") for part in path.split("/")) and Path(path).suffix in SUFFIXES
+
+
+def _check_signed_manifest(folder: Path, listed: dict[str, str], keys: Sequence[TrustedKey]) -> None:
+    """Hold a manifest against the signature over the whole folder: what it lists is then signed too."""
+    try:
+        said, _ = unseal(folder / SIGNATURE_FILE, keys)
+        signed = signed_files(said)
+    except BrokenSignature as broken:
+        raise ArtefactError(f"{folder} should be signed by a trusted key: {broken}") from None
+    own = PlannedFile.of(MANIFEST_FILE, folder / MANIFEST_FILE).sha256
+    wrong = sorted(path for path, digest in (listed | {MANIFEST_FILE: own}).items() if signed.get(path) != digest)
+    if wrong:
+        raise ArtefactError(f"{folder / wrong[0]} should be as it was signed, it is not: do not use this bundle")
+    _check_statements(folder, FolderDigest("", signed).root, keys)
+
+
+def _check_statements(folder: Path, root: str, keys: Sequence[TrustedKey]) -> None:
+    """Refuse a statement of a stranger, of other bytes or of a failure; `prosocial check-signature` asks for more."""
+    for path in sorted((folder / STATEMENTS_FOLDER).glob("*.intoto.json")):
+        try:
+            said, _ = unseal(path, keys)
+        except BrokenSignature as broken:
+            raise ArtefactError(f"{path} should be signed by a trusted key: {broken}") from None
+        subjects = [subject.get("digest", {}).get("sha256") for subject in said.get("subject", ())]
+        if root not in subjects[:1]:
+            raise ArtefactError(f"{path} should be about these files, it is about others: do not use them")
+        if said["predicate"].get("result", "PASSED") == "FAILED":
+            raise ArtefactError(f"{path} states that the verification failed: do not use these files")
