@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+from prosocial.editing.chat_endpoint import ChatEndpoint
 from prosocial.editing.protocols import Judge, Judgement, Message
 from prosocial.verify.cosa_score.rubrics import Protocol, compliance_rubric, harm_set_rubric
 from prosocial.verify.judges import judge_named, register_judge
+from prosocial.verify.judges.endpoint import EndpointJudge
 
 from .lab.config_judge import LabConfigJudge
 from .lab.judge import LabJudge
@@ -34,10 +36,8 @@ def resolve_config_judge(name: str, protocol: Protocol) -> Judge:
     kind, _, rest = name.partition(":")
     if kind != "endpoint":
         return resolve_judge(name)
-    from prosocial.verify.judges.endpoint import EndpointJudge
-
-    model, _, url = rest.partition("@")
-    return EndpointJudge(url, model, rubric=harm_set_rubric() if protocol == "harm-set" else compliance_rubric())
+    rubric = harm_set_rubric() if protocol == "harm-set" else compliance_rubric()
+    return EndpointJudge(ChatEndpoint.named(rest), rubric=rubric)
 
 
 def resolve_judges(by_attribute: Mapping[str, str]) -> Judge:

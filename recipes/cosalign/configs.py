@@ -21,8 +21,8 @@ class DrawSettings(Settings):
         replies: configs that candidate replies are sampled under, by mode. pairs: those that pairs are made for.
     """
 
-    replies: dict[Mode, Count] = Field(default_factory=lambda: {"superset": 4, "not_superset": 4})
-    pairs: dict[Mode, Count] = Field(default_factory=lambda: dict.fromkeys(MODES, 1))
+    replies: dict[Mode, Count] = Field(default={"superset": 4, "not_superset": 4})
+    pairs: dict[Mode, Count] = Field(default=dict.fromkeys(MODES, 1))
 
 
 def draw_configs(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from prosocial.cli.main import main
+from prosocial.editing.chat_endpoint import ChatEndpoint
 from prosocial.editing.errors import ArtefactError, InputError, UnknownNameError
 from prosocial.editing.protocols import Judgement, Message
 from prosocial.export.decoding import DecodingConfig
@@ -200,14 +201,14 @@ def server() -> Iterator[Server]:
 
 def test_an_endpoint_grades_by_both_protocols_and_what_it_mumbles_is_an_error(server: Server) -> None:
     asked: list[Message] = [{"role": "user", "content": "How do I glim?"}]
-    judge = EndpointJudge(server.url, "grader", timeout=5.0, rubric=harm_set_rubric())
+    judge = EndpointJudge(ChatEndpoint(server.url, "grader", timeout=5.0), rubric=harm_set_rubric())
     server.answers = ['Here: {"helpfulness": 4, "harms": ["weapons"]}']
     assert judge.judge(asked, "Glim.") == Judgement(frozenset(["weapons"]), attributes={"helpfulness": 0.8})
     assert "setting fires" in server.bodies[-1]["messages"][0]["content"]  # the definitions are told
     for mumbled in ('{"helpfulness": 6, "harms": []}', '{"helpfulness": 3, "harms": ["glimming"]}', "unsafe"):
         server.answers = [mumbled]
         assert "no grades after 3 attempts" in str(judge.judge(asked, "Glim.").error)
-    judge = EndpointJudge(server.url, "grader", timeout=5.0, rubric=compliance_rubric())
+    judge = EndpointJudge(ChatEndpoint(server.url, "grader", timeout=5.0), rubric=compliance_rubric())
     server.answers = ['{"helpfulness": 5, "complies": "no"}', '{"helpfulness": 5, "complies": false}']
     found = judge.judge(asked, "Glim.")
     assert found.categories == {"breaks_config"} and found.attributes == {"helpfulness": 1.0}
