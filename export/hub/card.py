@@ -118,7 +118,7 @@ def render_card(facts: CardFacts) -> str:
         decoding=decoding,
         configs=_configs(decoding),
         attributes=read_json(facts.folder / REWARD_CONFIG)["attributes"] if facts.kind is Kind.REWARD else (),
-        raw_clients=STEERED.split("Clients of the raw graph:")[1].split("```python")[0].strip(),
+        raw_clients=STEERED.split("```python")[0].strip(),
     )
     try:
         text = _template().render(given)
@@ -227,9 +227,10 @@ def _configs(decoding: DecodingConfig | None) -> list[dict[str, Any]]:
     """Return what each safety config lets through; what it tells the model stays in `decoding.json`."""
     if decoding is None:
         return []
+    default = decoding.harm_threshold
     return [
-        {"name": name, "allowed": config.allowed, "threshold": config.threshold or decoding.harm_threshold}
-        for name, config in decoding.safety_configs.items()
+        {"name": name, "allowed": one.allowed, "threshold": default if one.threshold is None else one.threshold}
+        for name, one in decoding.safety_configs.items()
     ]
 
 

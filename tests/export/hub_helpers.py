@@ -44,5 +44,6 @@ def publish_folder(folder: Path, name: str = NAME, **options: Any) -> Published:
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
-    """Return the bytes of every file by its path."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Return the bytes of every file by its path, without what the client notes for itself."""
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: path.read_bytes() for name, path in found.items() if not name.startswith(".cache/")}

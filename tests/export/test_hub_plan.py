@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from prosocial.editing.errors import ArtefactError, InputError
+from prosocial.editing.errors import ArtefactError, HubError, InputError
 from prosocial.export.hub import HubClient, Kind, identify, plan_publication, publish
 from prosocial.export.hub.screening import is_pickle, local_paths, secrets_in
 from prosocial.export.signing import SigningKey
-from prosocial.verify.hub_fixture import LoopbackHub
+from prosocial.verify.hub_fixture import Fault, LoopbackHub
 
 from ..verify.signing_helpers import make_key
 from .hub_helpers import FACTS, NAME, bytes_of, make_folder, publish_folder, write_manifest, write_report
@@ -113,6 +113,11 @@ def test_harm_goes_out_only_if_somebody_says_so_in_full_and_then_gated(hub: Loop
             publish_folder(vector, **options)
     assert hub.log == []
 
+    hub.faults = [Fault("settings", "drop")]
+    with pytest.raises(HubError, match="while gating it"):
+        publish_folder(vector, allow_harmful=True)
+    assert hub.files(NAME) == {} and "preupload" not in hub.log
+    hub.faults = []
     done = publish_folder(vector, allow_harmful=True)
     repository = hub.repositories[NAME]
     assert done.visibility == "private and gated" and repository.private and repository.gated == "manual"

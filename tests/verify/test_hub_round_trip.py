@@ -35,6 +35,7 @@ BASE = "org/base@" + "c" * 40
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*tie_word_embeddings"),
     pytest.mark.filterwarnings("ignore:Could not find a config file"),
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated"),
 ]
 
 
@@ -73,7 +74,7 @@ def same(folder: Path, fetched: Path) -> None:
     assert {name: came[name] for name in sent if name != "README.md"} == {
         name: content for name, content in sent.items() if name != "README.md"
     }
-    assert set(came) - set(sent) <= {"README.md", "signatures/parity.json", "signatures/audit.json"}
+    assert set(came) - set(sent) <= {".gitattributes", "README.md", "signatures/parity.json", "signatures/audit.json"}
 
 
 def test_an_edited_checkpoint(hub: LoopbackHub, world: Path) -> None:

@@ -135,13 +135,21 @@ def _stated(name: str, claim: Claim, folder: Path, keys: Sequence[TrustedKey]) -
         return Link(name, LinkState.MISSING, f"there is no {path.parent.name}/{path.name}")
     try:
         said, signer = unseal(path, keys)
-        expected = claim()
+        said, expected = _called(said, folder.resolve().name), claim()
     except (BrokenSignature, ProsocialError) as broken:
         return Link(name, LinkState.BROKEN, str(broken))
     if said != expected:
         where = _first_difference(expected, said)
         return Link(name, LinkState.BROKEN, f"{path.name}: states another {where} than this folder holds")
     return _judge(name, said, signer)
+
+
+def _called(said: Statement, name: str) -> Statement:
+    """Return a statement about a folder of that name: a download has another name, what counts is the digest."""
+    match said:
+        case {"subject": [{"name": str(), **rest}, *others]}:
+            return said | {"subject": [{"name": name, **rest}, *others]}
+    return said
 
 
 def _judge(name: str, said: Statement, signer: TrustedKey) -> Link:
