@@ -148,7 +148,7 @@ def test_a_killed_labelling_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 
 def test_another_judge_is_refused() -> None:
-    with pytest.raises(InputError, match="should be lab or an endpoint"):
+    with pytest.raises(UnknownNameError, match="unknown judge .refusal.: known are endpoint:MODEL@URL, lab"):
         open_labeller("refusal", {})
 
 
