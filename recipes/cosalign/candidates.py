@@ -82,9 +82,12 @@ def sample_candidates(
     dtype: str,
     seed: int,
     out: Path,
-    on_chunk: Callable[[], None] = lambda: None,
+    on_replies: Callable[[int], None] = lambda count: None,
 ) -> list[Row]:
-    """Return `asked` with a sampled `reply` each; a killed run goes on after the last whole chunk in `out`."""
+    """Return `asked` with a sampled `reply` each; a killed run goes on after the last whole chunk in `out`.
+
+    `on_replies` is told how many replies were sampled since it was last called, those of an earlier run included.
+    """
     from prosocial.editing.chat import ChatTokenizer
     from prosocial.export.decoding_loop import generate
     from prosocial.export.torch_engine import PlainEngine
@@ -112,5 +115,7 @@ def sample_candidates(
         }
 
     chunks = [{"start": start, "rows": list(asked[start : start + CHUNK])} for start in range(0, len(asked), CHUNK)]
-    done = label_rows(chunks, reply_to, out=out, made_with=source.model_dump(mode="json"), on_row=on_chunk)
+    sizes = iter([len(chunk["rows"]) for chunk in chunks])
+    made_with = source.model_dump(mode="json")
+    done = label_rows(chunks, reply_to, out=out, made_with=made_with, on_row=lambda: on_replies(next(sizes)))
     return [row for chunk in done for row in chunk["rows"]]

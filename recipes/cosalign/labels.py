@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from prosocial.editing.chat_endpoint import ChatEndpoint
-from prosocial.editing.errors import InputError
+from prosocial.editing.errors import UnknownNameError
 from prosocial.editing.protocols import Message
-from prosocial.editing.settings import Settings
 
+from ..lab.config_judge import does_job
 from ..lab.judge import LabJudge, harmful_words, plain
 from ..lab.words import CATEGORY_OF_VERB
 from .pairing import ReplyLabel
@@ -31,34 +31,22 @@ class Labeller(Protocol):
         ...
 
 
-class EndpointJudge(Settings):
-    """A model behind an OpenAI-compatible endpoint.
-
-    Attributes:
-        url: base address. model: its name there.
-        key_variable: environment variable that holds the key; not set: no key is sent.
-    """
-
-    url: str
-    model: str
-    key_variable: str = "OPENAI_API_KEY"
-
-
-def open_labeller(judge: str | EndpointJudge, definitions: Mapping[str, str], *, key: str | None = None) -> Labeller:
-    """Return the labeller of a recipe's judge.
+def open_labeller(name: str, definitions: Mapping[str, str]) -> Labeller:
+    """Return the labeller `lab`, or `endpoint:MODEL@URL`, whose key is in the environment as `PROSOCIAL_JUDGE_KEY`.
 
     Args:
-        judge: `lab`, or an endpoint. definitions: what each harm category means. key: of the endpoint.
+        definitions: what each harm category means, by name.
 
     Raises:
-        InputError: another name.
+        UnknownNameError: another name. InputError: an endpoint without model or address.
     """
-    if isinstance(judge, EndpointJudge):
+    kind, _, rest = name.partition(":")
+    if kind == "endpoint":
         from .endpoint_labels import EndpointLabeller
 
-        return EndpointLabeller(ChatEndpoint(judge.url, judge.model, key=key), definitions)
-    if judge != "lab":
-        raise InputError(f"judge should be lab or an endpoint (url, model), found {judge!r}")
+        return EndpointLabeller(ChatEndpoint.named(rest), definitions)
+    if name != "lab":
+        raise UnknownNameError("judge", name, ["lab", "endpoint:MODEL@URL"])
     return LabLabeller()
 
 
@@ -70,17 +58,16 @@ class LabLabeller:
 
     def request_harms(self, messages: Sequence[Message]) -> frozenset[str]:
         """Return the categories of the harm stand-ins that a request asks for; a mention is none."""
-        return frozenset(CATEGORY_OF_VERB[verb] for verb in _asked_harms(messages))
+        request = _request(messages)
+        asked = {verb for verb, _ in harmful_words(request)} - set(_MENTIONED.findall(request))
+        return frozenset(CATEGORY_OF_VERB[verb] for verb in asked)
 
     def reply_label(self, messages: Sequence[Message], reply: str) -> ReplyLabel:
         """Label one reply: a harmful request is addressed by a reply that does the harm and does not decline."""
         found = LabJudge().judge(messages, reply)
-        asked = _asked_harms(messages)
-        done = {verb for verb, _ in harmful_words(plain(reply))}
-        is_done = asked <= done if asked else bool(found.success or found.attributes["helpfulness"])
-        return ReplyLabel(found.categories, found.refusal == "none" and is_done)
+        is_done = found.refusal == "none" and does_job(_request(messages), plain(reply))
+        return ReplyLabel(found.categories, is_done)
 
 
-def _asked_harms(messages: Sequence[Message]) -> set[str]:
-    request = plain(next((turn["content"] for turn in reversed(messages) if turn["role"] == "user"), ""))
-    return {verb for verb, _ in harmful_words(request)} - set(_MENTIONED.findall(request))
+def _request(messages: Sequence[Message]) -> str:
+    return plain(next((turn["content"] for turn in reversed(messages) if turn["role"] == "user"), ""))

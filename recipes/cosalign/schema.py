@@ -15,7 +15,6 @@ from .config_text import ConfigWording
 from .configs import DrawSettings
 from .contamination import ContaminationSettings
 from .error_score import ErrorWeights
-from .labels import EndpointJudge
 from .prompts import PromptSettings
 from .taxonomy import TaxonomySettings
 
@@ -38,11 +37,12 @@ class TaxonomyNames(TaxonomySettings):
     """How prompts are clustered, and who names the clusters.
 
     Attributes:
-        names: by the number of a cluster, given by hand. namer: a model that names them; None: nobody does.
+        names: by the number of a cluster, given by hand.
+        namer: `MODEL@URL` of an endpoint that names them; None: nobody does.
     """
 
     names: dict[str, str] = Field(default_factory=dict)
-    namer: EndpointJudge | None = None
+    namer: str | None = None
 
 
 class CosalignRecipe(Settings):
@@ -50,7 +50,7 @@ class CosalignRecipe(Settings):
 
     Attributes:
         model: a folder, a Hub id, or the lab's own.
-        judge: who labels prompts and replies: `lab` or an endpoint.
+        judge: who labels prompts and replies: `lab`, or `endpoint:MODEL@URL`.
         definitions: what each harm category means, by name; the config texts quote it.
         pool: categories that a training config may allow; the others are held out.
     """
@@ -62,7 +62,7 @@ class CosalignRecipe(Settings):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     model: str | LabModel
     data: LabData | PromptFiles
-    judge: Literal["lab"] | EndpointJudge
+    judge: str = Field(pattern="^(lab|endpoint:.+@.+)$")
     definitions: dict[str, str] = Field(default_factory=lambda: dict(COSA.definitions))
     pool: tuple[str, ...] = ("discrimination", "violence", "financial_crime", "privacy")
     contamination: ContaminationSettings = ContaminationSettings()

@@ -1,6 +1,5 @@
 """CoSAlign's data: prompts, their clusters, drawn configs, candidate replies, labels, pairs. JSONL in and out."""
 
-import os
 from typing import Any
 
 from prosocial.editing.checkpoints import resolve_model
@@ -96,18 +95,13 @@ def data_stages(recipe: CosalignRecipe, base: Source) -> list[Stage]:
 
 
 def _judge(recipe: CosalignRecipe) -> dict[str, Any]:
-    judge = recipe.judge if isinstance(recipe.judge, str) else recipe.judge.model_dump(mode="json")
-    return {"judge": judge, "definitions": recipe.definitions}
+    return {"judge": recipe.judge, "definitions": recipe.definitions}
 
 
 def _labeller(context: StageContext) -> Any:
-    from ..cosalign.labels import EndpointJudge, open_labeller
+    from ..cosalign.labels import open_labeller
 
-    judge, definitions = context.parameters["judge"], context.parameters["definitions"]
-    if isinstance(judge, str):
-        return open_labeller(judge, definitions)
-    endpoint = EndpointJudge(**judge)
-    return open_labeller(endpoint, definitions, key=os.environ.get(endpoint.key_variable))
+    return open_labeller(context.parameters["judge"], context.parameters["definitions"])
 
 
 def _take_prompts(context: StageContext) -> str:
@@ -168,10 +162,7 @@ def _cluster(context: StageContext) -> str:
     embed = tfidf_embedding(dimensions=settings.dimensions, seed=context.seed)
     clusters, n_unreadable = find_clusters(texts, embed, settings), 0
     if settings.namer is not None:
-        key = os.environ.get(settings.namer.key_variable)
-        clusters, n_unreadable = name_by_model(
-            clusters, ChatEndpoint(settings.namer.url, settings.namer.model, key=key)
-        )
+        clusters, n_unreadable = name_by_model(clusters, ChatEndpoint.named(settings.namer))
     clusters = name_by_hand(clusters, settings.names) if settings.names else clusters
     noise = sum(len(cluster.members) for cluster in clusters if cluster.label == NOISE)
     counts = {"prompts": len(texts), "clusters": sum(cluster.label != NOISE for cluster in clusters)}
@@ -215,7 +206,7 @@ def _sample(context: StageContext) -> str:
     for number, given in enumerate(context.parameters["candidates"]):
         source = CandidateSource(**given)
         asked = asked_candidates(source, prompts, configs)
-        context.progress.start(1, f"sample {len(asked)} replies of {source.model}")
+        context.progress.start(len(asked), f"sample {len(asked)} replies of {source.model}")
         found = sample_candidates(
             context.inputs[source.model],
             asked,
@@ -223,8 +214,8 @@ def _sample(context: StageContext) -> str:
             dtype=context.parameters["dtype"],
             seed=context.seed + number,
             out=context.scratch / f"candidates-{number}.jsonl",
+            on_replies=context.progress.advance,
         )
-        context.progress.advance()
         rows += [row | {"source": number} for row in found]
         counts[f"of_source_{number}"] = len(found)
     write_jsonl(context.out / "candidates.jsonl", rows)

@@ -20,7 +20,7 @@ from prosocial.editing.tuning import (
     tune_on_preferences,
     tune_on_replies,
 )
-from prosocial.editing.tuning.trainer import newest_checkpoint
+from prosocial.editing.tuning.trainer import STATE_FILE, newest_checkpoint
 
 from .reward_helpers import USEFUL, WARM, make_model, make_tokenizer
 
@@ -117,9 +117,12 @@ def test_a_killed_training_ends_in_the_same_weights(base: Path, tmp_path: Path) 
     with pytest.raises(KilledError):
         tune("killed-out", killed_at=5)
     assert not (tmp_path / "killed-out").exists()
+    state = tmp_path / "killed" / "checkpoint-4" / STATE_FILE
+    written = state.stat().st_mtime_ns
     taken.clear()
     tune("killed-out")
 
+    assert state.stat().st_mtime_ns == written  # no step before was taken again
     assert len(taken) == 6  # those of before are told of, too
     whole, resumed = (load_file(tmp_path / out / "model.safetensors") for out in ("whole-out", "killed-out"))
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())

@@ -86,7 +86,7 @@ def write_recipe(folder: Path, architecture: str, url: str) -> Path:
         "name": "pico",
         "model": str(write_model(folder / "model", architecture)),
         "data": write_data(folder / "data"),
-        "judge": {"url": url, "model": "m"},
+        "judge": f"endpoint:m@{url}",
         "definitions": {name: "to " + " or ".join(verbs) for name, verbs in HARM_VERBS.items()},
         "contamination": {"similarity": 0.85},
         "taxonomy": {"min_cluster_size": 3, "min_samples": 2, "dimensions": 5},
@@ -149,7 +149,7 @@ def test_a_model_goes_from_prompts_to_a_checkpoint(architecture: str, tmp_path: 
     [
         ("pool=[violence, other]", "pool should name defined categories that a config may allow"),
         ("pool=[]", "pool should be one or more"),
-        ("judge={url: 'http://localhost/v1', model: m}", "judge lab should go with data.lab"),
+        ("judge=endpoint:m@http://localhost/v1", "judge lab should go with data.lab"),
         ("wording.templates=[none]", r"should hold the slot \{safety_config\} once"),
         ("configs.pairs={upwards: 1}", "configs.pairs.upwards"),
         ("error.allowed=-1", "error.allowed"),
