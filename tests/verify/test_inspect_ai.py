@@ -86,7 +86,7 @@ def test_a_comparison_is_read_back_with_its_rates(comparison: tuple[dict[str, ob
         [score] = log.results.scores
         metrics = {one["name"]: one["rates"][system]["estimate"] for one in document["comparison"]["metrics"]}
         assert {name: metric.value for name, metric in score.metrics.items()} == metrics and len(metrics) > 1
-        assert [one.id for one in log.samples] == [one["probe"] for one in document["probes"]]
+        assert {one.id for one in log.samples} == {one["probe"] for one in document["probes"]}
 
 
 def test_what_the_report_withholds_is_withheld(comparison: tuple[dict[str, object], Path]) -> None:
