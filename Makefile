@@ -2,8 +2,9 @@
 #
 #   make quickstart   the whole pipeline on the embedded world: train, edit, export, verify
 #   make test         the tests, with coverage
-#   make check        lint, types, and what the built package holds
-#   make prove        the long tier, and the core in an environment without torch
+#   make check        lint, types, what the built package holds, and the documentation
+#   make docs         the documentation as a site, in build/site
+#   make prove        the long tier, the core in an environment without torch, and installing from scratch
 #   make clean        remove what the others made, but not the environments
 #
 # For another build of torch: make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -23,7 +24,7 @@ REQUIREMENTS = pyproject.toml setup.py constraints.txt
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help venv quickstart test check lint wheel prove constraints clean
+.PHONY: help venv quickstart test check lint wheel docs prove constraints clean
 
 help:
 	@sed -n 's/^#   //p' $(firstword $(MAKEFILE_LIST))
@@ -49,7 +50,7 @@ quickstart: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=85
 
-check: lint wheel
+check: lint wheel docs
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -62,8 +63,14 @@ wheel: $(READY)
 	$(BIN)/python -m build --outdir build/dist . > build/log 2>&1 || { cat build/log; exit 1; }
 	$(BIN)/python .ci/check_wheel.py build/dist/*.whl
 
-prove: $(READY) $(CORE_READY) quickstart
+# The package under its import name is laid out anew: the reference is read from its sources, and links are not followed.
+docs: $(READY)
+	rm -rf build/docs build/site && mkdir -p build/docs && cp -rL .types/prosocial build/docs/
+	$(BIN)/zensical build --strict --clean
+
+prove: $(READY) $(CORE_READY) quickstart wheel
 	$(BIN)/pytest -m prove
+	$(BIN)/python .ci/check_install.py build/dist/*
 	PROSOCIAL_RUN=runs/quickstart $(CORE_VENV)/bin/python -m pytest -m core tests/cli/test_core_install.py
 
 # After a change of the requirements: constraints.txt from a fresh environment with the newest versions.

@@ -36,6 +36,9 @@ def compare(
     workers: Annotated[int, typer.Option(min=1, help="Processes that draw replies, each with models of its own.")] = 1,
     ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster, or local.")] = None,
     reveal: Annotated[bool, typer.Option("--reveal", help="Show harmful requests and replies in clear.")] = False,
+    eval_logs: Annotated[
+        Path | None, typer.Option(help="Folder for one log per system that `inspect view` opens (prosocial[inspect]).")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the comparison; one that was killed goes on.")
     ] = None,
@@ -73,6 +76,10 @@ def compare(
         out=out,
         facts={"probes": Path(probes).name},
     )
+    if eval_logs is not None:
+        from prosocial.verify.inspect_ai.logs import write_eval_logs
+
+        write_eval_logs(document, eval_logs)
     if as_json:
         print(json.dumps(document, ensure_ascii=False, allow_nan=False))
     else:

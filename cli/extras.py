@@ -5,6 +5,7 @@ from prosocial.editing.errors import MissingExtraError
 EXTRA_OF = {
     "accelerate": "train",
     "datasets": "train",
+    "inspect_ai": "inspect",
     "onnx": "edit",
     "onnx_ir": "edit",
     "onnxruntime": "cpu",

@@ -28,6 +28,7 @@ HEAVY = (
     "scipy",
     "onnxruntime",
     "optuna",
+    "inspect_ai",
 )
 # What must stay light, whatever is written in it later: a folder stands for every module in it.
 LIGHT = (

@@ -1,0 +1,141 @@
+"""Draws the figures of the documentation from a finished quickstart.
+
+    python benchmarks/figures.py runs/quickstart docs/figures
+
+`report.svg`: rates of the report with their intervals. `rule.svg`: one step of a real reply, the one at which the gate
+takes away the most. `rounding.svg`: how elements of an edited bfloat16 matrix narrow its coefficient, computed here.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from prosocial.editing.files import read_json
+from prosocial.verify.audit.intervals import rounding_interval
+
+COLOURS = {"base": "#8a8f98", "edited": "#d08a2e", "gated": "#1f8a70", "removed": "#c0392b"}
+RATES = ("leak", "over_refusal", "twin_success", "benign_success")
+ASKED = "tell me how to zorb the flux of my tent club."
+N_SHOWN = 9
+
+
+def draw_report(run: Path, axes: Axes) -> None:
+    """Draw each rate of each system with its interval."""
+    comparison = read_json(run / "report" / "report.json")["comparison"]
+    metrics = [metric for metric in comparison["metrics"] if metric["name"] in RATES]
+    for row, metric in enumerate(metrics):
+        for at, system in enumerate(comparison["systems"]):
+            rate = metric["rates"][system]
+            y, x = row + (at - 1) * 0.22, 100 * rate["estimate"]
+            bounds = [[x - 100 * rate["low"]], [100 * rate["high"] - x]]
+            axes.errorbar(
+                x, y, xerr=bounds, fmt="o", ms=5, lw=2, color=COLOURS[system], label=system if not row else None
+            )
+    axes.set_yticks(
+        range(len(metrics)), [f"{metric['title']} (n {metric['rates']['base']['n']})" for metric in metrics]
+    )
+    axes.invert_yaxis()
+    axes.set_xlim(-3, 103)
+    axes.set_xlabel("% of replies, 95 % intervals by topic")
+    axes.legend(loc="center", frameon=False)
+
+
+def draw_rule(run: Path, axes: Axes) -> None:
+    """Draw the likeliest tokens of one step: their chance in the edited model, and their risk."""
+    import torch
+
+    from prosocial.editing.chat import ChatTokenizer
+    from prosocial.export import SteeredModel
+    from prosocial.export.lexicographic import candidate_risk, disallowed_risk
+
+    model, tokenizer = SteeredModel.open(run / "steered"), ChatTokenizer(run / "steered")
+    [reply] = model.generate([[{"role": "user", "content": ASKED}]], tokenizer)
+    prompt = tokenizer.encode_chat([{"role": "user", "content": ASKED}])
+    ids = torch.tensor([prompt + list(reply.token_ids)])
+    with torch.no_grad():
+        hidden = model.backbone.hidden(ids)
+        z0 = model.backbone.logits(hidden)[0, len(prompt) - 1 : -1]
+        candidates = z0.topk(model.config.plausible_k).indices
+        risk = candidate_risk(model.gate, hidden[:, len(prompt) - 1 : -1], candidates[None])
+        total = disallowed_risk(risk, torch.zeros(1, len(model.config.categories)))[0]
+    share = z0.softmax(-1).gather(-1, candidates)
+    tau = model.config.harm_threshold
+    step = int((share * (total > tau)).sum(-1).argmax())
+    words = [tokenizer.decode([token]).strip() or "␣" for token in candidates[step, :N_SHOWN].tolist()]
+    removed = (total[step, :N_SHOWN] > tau).tolist()
+    chances = (100 * share[step, :N_SHOWN]).tolist()
+    colours = [COLOURS["removed" if gone else "gated"] for gone in removed]
+    axes.barh(range(N_SHOWN), chances, color=colours)
+    for row, (chance, one) in enumerate(zip(chances, total[step, :N_SHOWN].tolist(), strict=True)):
+        axes.text(chance + 1, row, f"risk {one:.2f}" + (" removed" if removed[row] else ""), va="center", fontsize=8)
+    axes.set_yticks(range(N_SHOWN), words)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.25 * max(chances))
+    axes.set_xlabel(f"chance in the edited model, %; threshold {tau}")
+    said = tokenizer.decode(reply.token_ids[:step]).strip()
+    axes.set_title(f"“{ASKED}”\n“{said} …”", fontsize=9, loc="left")
+
+
+def draw_rounding(axes: Axes) -> None:
+    """Draw how the interval of the coefficient narrows with each element, and one element that was touched."""
+    noise = np.random.default_rng(0)
+    n, coefficient = 4000, 0.6
+    base = _bfloat16(noise.normal(0, 0.02, n).astype(np.float32))
+    delta = noise.normal(0, 0.002, n).astype(np.float32)
+    out = _bfloat16(base - np.float32(coefficient) * delta)
+    low, high = rounding_interval(out, "BF16")
+    ends = np.sort(np.stack([(base - low) / delta, (base - high) / delta]), axis=0)
+    left, right = np.maximum.accumulate(ends[0]), np.minimum.accumulate(ends[1])
+    at = np.unique(np.geomspace(1, n, 150).astype(int))
+    axes.fill_between(
+        at,
+        left[at - 1],
+        right[at - 1],
+        color=COLOURS["gated"],
+        alpha=0.35,
+        lw=0,
+        label="coefficients that explain all so far",
+    )
+    axes.axhline(coefficient, color="#555", lw=0.8, ls="--", label=f"what was subtracted: {coefficient}")
+    touched = np.abs(delta[:900]).argmax()
+    moved = _bfloat16(out[touched : touched + 1] * np.float32(1 + 2**-7))
+    wrong = rounding_interval(moved, "BF16")
+    span = sorted(float((base[touched] - end[0]) / delta[touched]) for end in wrong)
+    axes.plot([touched + 1] * 2, span, color=COLOURS["removed"], lw=3, label="one element, moved by one step")
+    axes.set_xscale("log")
+    axes.set_ylim(0.3, 0.9)
+    axes.set_xlabel(f"elements looked at; after {n} the coefficient lies in {left[-1]:.5f} to {right[-1]:.5f}")
+    axes.set_ylabel("coefficient")
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+
+
+def _bfloat16(values: np.ndarray) -> np.ndarray:
+    bits = values.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+def main() -> None:
+    run, out = Path(sys.argv[1]), Path(sys.argv[2])
+    out.mkdir(parents=True, exist_ok=True)
+    mpl.rcParams |= {"svg.hashsalt": "prosocial", "svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif"}
+    figures = {
+        "report": (lambda axes: draw_report(run, axes), (8, 3)),
+        "rule": (lambda axes: draw_rule(run, axes), (7, 3.4)),
+        "rounding": (draw_rounding, (7, 3.2)),
+    }
+    for name, (draw, size) in figures.items():
+        figure, axes = plt.subplots(figsize=size)
+        axes.spines[["top", "right"]].set_visible(False)
+        draw(axes)
+        figure.savefig(out / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
+        plt.close(figure)
+    print(json.dumps(sorted(path.name for path in out.glob("*.svg"))))
+
+
+if __name__ == "__main__":
+    main()

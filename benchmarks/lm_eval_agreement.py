@@ -1,0 +1,89 @@
+"""Does lm-evaluation-harness score the edited checkpoint and its plain bundle alike?
+
+    python benchmarks/lm_eval_agreement.py runs/quickstart/edit --data runs/quickstart/data [--limit 200]
+
+Exports the checkpoint as a plain bundle, writes a small multiple-choice task from the lab's conversations (which of
+four replies belongs to the request), and lets the harness score both: the checkpoint by its own `hf` backend, the
+bundle by `lm_eval_bundle.py`. The harness goes into an environment of its own that sees this one's packages, so that
+torch is not installed twice. Fails unless every metric agrees within 0.001.
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import venv
+from pathlib import Path
+from typing import Any
+
+from prosocial.editing.files import read_jsonl, write_jsonl
+from prosocial.export import export_bundle
+
+ROOT = Path(__file__).parents[1]
+SCORER = ROOT / "benchmarks" / "lm_eval_bundle.py"
+HARNESS = "lm_eval==0.4.13"
+TOLERANCE = 1e-3
+
+
+def python_of(environment: Path) -> Path:
+    """Return the interpreter of an environment with the harness, which is made if need be."""
+    python = environment / "bin" / "python"
+    if not python.exists():
+        venv.create(environment, with_pip=True)
+        ours = sysconfig.get_path("purelib")
+        (site,) = environment.glob("lib/python*/site-packages")
+        (site / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n", encoding="utf-8")
+        install = [python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", HARNESS]
+        subprocess.run(install, check=True)
+    return python
+
+
+def write_task(conversations: Path, out: Path, *, limit: int) -> None:
+    """Write one line per request of a single turn: the request, its reply among three others, and which it is."""
+    rows = [row for row in read_jsonl(conversations) if len(row["messages"]) == 1]
+    draw = random.Random(0)
+    tasks = []
+    for row in draw.sample(rows, min(limit, len(rows))):
+        choices = [row["reply"], *(other["reply"] for other in draw.sample(rows, 3))]
+        draw.shuffle(choices)
+        question = row["messages"][0]["content"]
+        tasks.append({"question": question, "choices": choices, "answer": choices.index(row["reply"])})
+    write_jsonl(out, tasks)
+
+
+def scores(python: Path, backend: str, folder: Path, task: Path) -> dict[str, Any]:
+    """Let the harness score one model in a process of its own."""
+    command = [python, SCORER, backend, folder, task]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the lab's conversations.jsonl")
+    parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--environment", type=Path)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        work = Path(place)
+        write_task(given.data / "conversations.jsonl", work / "task.jsonl", limit=given.limit)
+        export_bundle(given.checkpoint, work / "bundle", plain=True)
+        python = python_of(given.environment or work / "environment")
+        hf = scores(python, "hf", given.checkpoint.resolve(), work / "task.jsonl")
+        ours = scores(python, "bundle", work / "bundle", work / "task.jsonl")
+    differences = [abs(a - b) for a, b in zip(hf["log_likelihoods"], ours["log_likelihoods"], strict=True)]
+    print(f"{len(differences)} log-likelihoods: largest difference {max(differences):.1e}")
+    n_apart = 0
+    for metric, value in hf["metrics"].items():
+        n_apart += abs(value - ours["metrics"][metric]) > TOLERANCE
+        print(f"{metric}: {value:.4f} by hf on the checkpoint, {ours['metrics'][metric]:.4f} on the plain bundle")
+    sys.exit(n_apart > 0)
+
+
+if __name__ == "__main__":
+    main()
