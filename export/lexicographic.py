@@ -58,12 +58,12 @@ class Ceilings:
 
     Attributes:
         allowed: [C] bool, categories that an input may allow. threshold: the highest tau.
-        is_end: [V] bool, the end tokens. plausible_k: K >= 1. inverse_beta: 1 / beta.
+        end_ids: [E] int64, the end tokens. plausible_k: K >= 1. inverse_beta: 1 / beta.
     """
 
     allowed: Tensor
     threshold: float
-    is_end: Tensor
+    end_ids: Tensor
     plausible_k: int
     inverse_beta: float
 
@@ -103,7 +103,7 @@ def lexicographic(
     controls = admissible(controls, ceilings)
 
     value, candidates = torch.topk(z0, min(ceilings.plausible_k, z0.shape[-1]), dim=-1)  # [B, S, K]
-    is_end = torch.nn.functional.embedding(candidates, ceilings.is_end.unsqueeze(-1)).squeeze(-1)  # [B, S, K]
+    is_end = (candidates.unsqueeze(-1) == ceilings.end_ids).any(-1)  # [B, S, K]
     risk = candidate_risk(gate, hidden, candidates)  # [B, S, K, C]
     steered = shifted(
         value, head.latent(hidden, controls.preference.unsqueeze(1)), candidates, table, controls, ceilings
@@ -112,11 +112,17 @@ def lexicographic(
     is_safe = is_safe & torch.isfinite(steered) & is_sound
     size = (is_safe & ~is_end).sum(-1)  # [B, S]
 
-    closed = torch.full_like(z0, -torch.inf)
-    logits = closed.scatter(-1, candidates, torch.where(is_safe, steered, -torch.inf))
-    end_only = torch.where(ceilings.is_end, torch.where(torch.isfinite(z0), z0, 0.0), closed)
-    logits = torch.where((size == 0).unsqueeze(-1), end_only, logits)
+    logits = torch.full_like(z0, -torch.inf).scatter(-1, candidates, torch.where(is_safe, steered, -torch.inf))
+    logits = _ended(logits, z0, size == 0, ceilings.end_ids)
     return Steered(logits, torch.where(is_sound, expected_risk(risk, value), 1.0), size)
+
+
+def _ended(logits: Tensor, z0: Tensor, is_empty: Tensor, end_ids: Tensor) -> Tensor:
+    """Give the end tokens their own logits, or 0, where nothing is safe ([B, S]); elsewhere logits stay as they are."""
+    ends = end_ids.expand(*z0.shape[:-1], -1)  # [B, S, E]
+    own = z0.gather(-1, ends)
+    only_ends = torch.where(torch.isfinite(own), own, 0.0)
+    return logits.scatter(-1, ends, torch.where(is_empty.unsqueeze(-1), only_ends, logits.gather(-1, ends)))
 
 
 def admissible(controls: Controls, ceilings: Ceilings) -> Controls:

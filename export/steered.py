@@ -52,7 +52,7 @@ class SteeredModel(nn.Module):
         InputError: names, sizes or end tokens do not fit together.
     """
 
-    is_end: Tensor
+    end_index: Tensor
     table: Tensor
     allowed_ceiling: Tensor
 
@@ -71,8 +71,7 @@ class SteeredModel(nn.Module):
         size = self.backbone.output_weight.shape[0]
         self.end_ids = tuple(_generation_end_ids(model) if end_ids is None else end_ids)
         _require_fit(self, size)
-        self.register_buffer("is_end", torch.zeros(size, dtype=torch.bool), persistent=False)
-        self.is_end[list(self.end_ids)] = True
+        self.register_buffer("end_index", torch.tensor(self.end_ids), persistent=False)
         self.register_buffer("table", reward_table(head, self.backbone.output_weight), persistent=False)
         self.register_buffer("allowed_ceiling", torch.tensor(config.ceiling_mask()), persistent=False)
 
@@ -98,7 +97,7 @@ class SteeredModel(nn.Module):
         """The constants of the rule."""
         config = self.config
         return Ceilings(
-            self.allowed_ceiling, config.threshold_ceiling, self.is_end, config.plausible_k, 1.0 / config.beta
+            self.allowed_ceiling, config.threshold_ceiling, self.end_index, config.plausible_k, 1.0 / config.beta
         )
 
     def default_controls(self) -> Controls:

@@ -114,7 +114,9 @@ def sample_candidates(
             "rows": [row | {"reply": reply.text} for row, reply in zip(chunk["rows"], replies, strict=True)],
         }
 
-    chunks = [{"start": start, "rows": list(asked[start : start + CHUNK])} for start in range(0, len(asked), CHUNK)]
+    chunks: list[Row] = [
+        {"start": start, "rows": list(asked[start : start + CHUNK])} for start in range(0, len(asked), CHUNK)
+    ]
     sizes = iter([len(chunk["rows"]) for chunk in chunks])
     made_with = source.model_dump(mode="json")
     done = label_rows(chunks, reply_to, out=out, made_with=made_with, on_row=lambda: on_replies(next(sizes)))

@@ -41,9 +41,9 @@ class World:
         self.weight = torch.randn(V, H)
         self.hidden = torch.randn(B, S, H)
         self.z0 = self.hidden @ self.weight.T
-        is_end = torch.zeros(V, dtype=torch.bool)
-        is_end[ENDS] = True
-        self.ceilings = Ceilings(torch.tensor([True, True, False]), 0.8, is_end, K, 0.5)
+        self.is_end = torch.zeros(V, dtype=torch.bool)
+        self.is_end[ENDS] = True
+        self.ceilings = Ceilings(torch.tensor([True, True, False]), 0.8, torch.tensor(ENDS), K, 0.5)
         self.controls = Controls(
             torch.tensor([[0.5, 0.5]]), torch.zeros(1, 3), torch.tensor([0.5]), torch.tensor([1.0])
         )
@@ -88,7 +88,7 @@ def is_closed(steered: Steered) -> bool:
 def test_what_is_admitted_is_plausible_and_safe(seed: int, tau: float) -> None:
     world = World(seed)
     steered = world.run(harm_threshold=torch.tensor([tau]))
-    ends = world.ceilings.is_end
+    ends = world.is_end
     safe = world.plausible() & ((world.worst([]) <= torch.tensor(tau)) | ends)
     is_empty = ~(safe & ~ends).any(-1)
     assert torch.equal(admitted(steered), torch.where(is_empty[..., None], ends, safe))
@@ -163,8 +163,8 @@ def test_no_input_lifts_a_ceiling(seed: int, tau: float) -> None:
     greedy = world.run(allowed=torch.ones(1, 3), harm_threshold=torch.tensor([tau]))
     bounded = world.run(allowed=torch.tensor([[1.0, 1.0, 0.0]]), harm_threshold=torch.tensor([0.8]))
     assert torch.equal(greedy.logits, bounded.logits)
-    safe = world.plausible() & ((world.worst([0, 1]) <= 0.8) | world.ceilings.is_end)
-    assert not (admitted(greedy) & ~safe & ~world.ceilings.is_end).any()
+    safe = world.plausible() & ((world.worst([0, 1]) <= 0.8) | world.is_end)
+    assert not (admitted(greedy) & ~safe & ~world.is_end).any()
 
 
 @few
@@ -195,7 +195,7 @@ def test_numbers_gone_wrong_inside_the_model_leave_only_the_end(seed: int, bad: 
     value = getattr(world, where).clone()
     value[0, 1, seed % value.shape[-1]] = bad
     steered, sound = world.run(**{where: value}), world.run()
-    ends = world.ceilings.is_end
+    ends = world.is_end
     assert torch.equal(admitted(steered)[0, 1], ends) and steered.safe_set_size[0, 1] == 0
     assert (steered.risk[0, 1] == 1).all() and not torch.isnan(steered.logits).any()
     assert torch.equal(steered.logits[1], sound.logits[1]) and torch.equal(steered.logits[0, 0], sound.logits[0, 0])

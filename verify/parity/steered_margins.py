@@ -38,7 +38,7 @@ class SteeredMargins:
         risk = candidate_risk(model.gate, hidden.float(), candidates)
         worst = disallowed_risk(risk, bounded.allowed)
         safety = torch.full_like(z0, torch.nan).scatter(-1, candidates, bounded.harm_threshold[:, None, None] - worst)
-        safety = torch.where(model.is_end, torch.inf, safety)
+        safety[..., model.end_index] = torch.inf
         if k < size:
             plausibility = z0 - (values[..., k - 1 : k] + values[..., k : k + 1]) / 2
         else:
