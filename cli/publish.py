@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from prosocial.export.hub.client import RemoteState
+    from prosocial.export.hub.client import HubClient, RemoteState
     from prosocial.export.hub.plan import PublicationPlan
 
 MEBIBYTE = 2**20
@@ -48,10 +48,8 @@ def publish_command(
 
     Where the connection drops, nothing half done is visible, and the same command goes on.
     """
-    from prosocial.export.hub.card import CARD_FILE, write_card
     from prosocial.export.hub.client import HubClient
     from prosocial.export.hub.plan import plan_publication
-    from prosocial.export.hub.publication import publish
 
     hub = HubClient.connect(name)
     plan = plan_publication(
@@ -67,20 +65,32 @@ def publish_command(
         tag=tag,
     )
     if card_only:
-        write_card(folder, plan.card)
-        typer.echo(json.dumps({"card": plan.card}, ensure_ascii=False) if as_json else f"wrote {folder / CARD_FILE}")
-        return
+        _write_card(folder, plan, as_json)
+    else:
+        _publish(plan, hub, dry_run, as_json)
+
+
+def _write_card(folder: Path, plan: "PublicationPlan", as_json: bool) -> None:
+    from prosocial.export.hub.card import CARD_FILE, write_card
+
+    write_card(folder, plan.card)
+    typer.echo(json.dumps({"card": plan.card}, ensure_ascii=False) if as_json else f"wrote {folder / CARD_FILE}")
+
+
+def _publish(plan: "PublicationPlan", hub: "HubClient", dry_run: bool, as_json: bool) -> None:
+    """Show the plan against what the Hub holds, then do it."""
+    from prosocial.export.hub.publication import publish
+
     if not dry_run:
         hub.require_token()
     seen = hub.look() if hub.has_token else None
     if not as_json:
         _print_plan(plan, seen, Console(), with_card=dry_run)
-    if dry_run:
-        _print_json({"plan": plan.to_json(seen)}, as_json)
-        return
-    published = publish(plan, hub, seen=seen)
-    _print_json({"plan": plan.to_json(seen), "published": published.to_json()}, as_json)
-    if not as_json:
+    published = None if dry_run else publish(plan, hub, seen=seen)
+    if as_json:
+        done = {} if published is None else {"published": published.to_json()}
+        print(json.dumps({"plan": plan.to_json(seen)} | done, ensure_ascii=False, allow_nan=False))
+    elif published is not None:
         typer.echo(f"{'published' if published.is_new else 'already there'}, {published.visibility}: {published.url}")
 
 
@@ -122,8 +132,3 @@ def _print_plan(plan: "PublicationPlan", seen: "RemoteState | None", console: Co
     console.print(f"tag {plan.tag}, one commit on {parent}", markup=False, soft_wrap=True)
     if with_card:
         console.print(plan.card, markup=False, highlight=False, soft_wrap=True)
-
-
-def _print_json(document: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(document, ensure_ascii=False, allow_nan=False))

@@ -12,16 +12,19 @@ from prosocial.editing.errors import ArtefactError, InputError
 
 from ..signing.model_signature import SIGNATURE_FILE, STATEMENTS_FOLDER
 from .base import Base
-from .card import CARD_FILE, CardFacts, card_license, render_card
+from .card import CARD_FILE, render_card
 from .client import RemoteState
+from .facts import CardFacts
 from .files import PlannedFile
 from .kinds import Kind, identify
+from .metadata import card_license
 from .screening import TEXT_SUFFIXES, local_paths, read_text, screen, secrets_in
 from .verification import REPORTS, Verification, check_verification, report_of
 
 HARMFUL_FLAG = "--publish-harmful-weights-private-and-gated"
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 TAG_DIGITS = 12
+SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -99,19 +102,18 @@ def plan_publication(
 ) -> PublicationPlan:
     """Check a folder and plan its publication; nothing is sent, and every byte is read.
 
-    A signed folder keeps its card, which the signature covers; any other gets one made from its records.
+    A signed folder keeps its card and report, which signatures cover; any other gets a card made from its records.
 
     Args:
-        folder: an edited checkpoint, an adapter, a reward model or a bundle.
-        name: `ORG/NAME`.
+        folder: an edited checkpoint, an adapter, a reward model or a bundle. name: `ORG/NAME`.
         license: identifier such as `apache-2.0`; None: the one in the folder's own card.
         base: `ORG/NAME@COMMIT` of what was edited, if it is on the Hub.
         report: of `prosocial verify` (bundle) or `prosocial audit` (edited checkpoint); None: `signatures/` has it.
         comparison: the document of `prosocial compare` or of a run's report: base against edited, for the card.
-        is_public: show it to everybody once it is complete.
-        allow_harmful: let a harm vector, or weights that no record accounts for, go out; private and gated.
-        fresh_card: make the card from the records, also where the folder is signed.
-        tag: a name for the commit; None: one that follows from the bytes.
+        is_public: show it to everybody once it is complete. allow_harmful: let a harm vector, or weights that no
+            record accounts for, go out, private and gated.
+        fresh_card: make the card from the records, also where the folder is signed. tag: of the commit; None: one
+            that follows from the bytes.
 
     Raises:
         ArtefactError: a digest does not match, the verification is absent, stale or failed, or a file may not go out.
@@ -119,10 +121,7 @@ def plan_publication(
     """
     kind = identify(folder)
     _require_consent(folder, kind, allow_harmful, is_public)
-    paths = [path for path in list_files(folder) if path != CARD_FILE]
-    refused = screen(folder, paths)
-    if refused:
-        raise ArtefactError(f"{folder} should hold nothing that may not be published: {'; '.join(refused[:3])}")
+    paths = _publishable(folder)
     verification = check_verification(folder, kind, report=report)
     own_card = read_text(folder / CARD_FILE) if (folder / CARD_FILE).is_file() else ""
     facts = CardFacts(
@@ -134,10 +133,10 @@ def plan_publication(
         verification=verification,
         comparison=comparison,
     )
-    card = _card(folder, own_card, facts, fresh_card)
-    files = [PlannedFile.of(path, folder / path) for path in paths] + [PlannedFile.of(CARD_FILE, card.encode("utf-8"))]
-    files += _report_file(folder, kind, report)
-    planned = tuple(sorted({file.path: file for file in files}.values(), key=lambda file: file.path))
+    contents: dict[str, Path | bytes] = {path: folder / path for path in paths}
+    contents |= {CARD_FILE: _card(folder, own_card, facts, fresh_card).encode("utf-8")}
+    contents |= _report_file(folder, kind, report)
+    planned = tuple(PlannedFile.of(path, contents[path]) for path in sorted(contents))
     return PublicationPlan(
         name=name,
         kind=kind,
@@ -164,6 +163,15 @@ def _require_consent(folder: Path, kind: Kind, allow_harmful: bool, is_public: b
         raise InputError(f"{folder} holds a {kind}, nothing harmful: leave out {HARMFUL_FLAG}")
 
 
+def _publishable(folder: Path) -> list[str]:
+    """Return the files that go out as they are, after a look into each."""
+    paths = [path for path in list_files(folder) if path != CARD_FILE]
+    refused = screen(folder, paths)
+    if refused:
+        raise ArtefactError(f"{folder} should hold nothing that may not be published: {'; '.join(refused[:SHOWN])}")
+    return paths
+
+
 def _require_license(given: str | None, own_card: str) -> str:
     found = given or card_license(own_card)
     if not found:
@@ -184,16 +192,23 @@ def _card(folder: Path, own_card: str, facts: CardFacts, fresh: bool) -> str:
         card = own_card
     else:
         card = render_card(facts)
-    found = [*local_paths(card), *secrets_in(card)]
-    if found:
-        raise ArtefactError(f"the card should hold no local path and no secret, found {found[0]}: take it out")
+    _require_clean(card, "the card")
     return card
 
 
-def _report_file(folder: Path, kind: Kind, given: Path | None) -> list[PlannedFile]:
+def _require_clean(text: str, what: str) -> None:
+    found = [*local_paths(text), *secrets_in(text)]
+    if found:
+        raise ArtefactError(f"{what} should hold no local path and no secret, found {found[0]}: take it out")
+
+
+def _report_file(folder: Path, kind: Kind, given: Path | None) -> dict[str, Path | bytes]:
     """Return the report where a reader of the repository looks for it."""
     path = report_of(folder, kind, given)
-    return [] if path is None else [PlannedFile.of(f"{STATEMENTS_FOLDER}/{REPORTS[kind][0]}.json", path)]
+    if path is None:
+        return {}
+    _require_clean(read_text(path), str(path))
+    return {f"{STATEMENTS_FOLDER}/{REPORTS[kind][0]}.json": path}
 
 
 def _notes(folder: Path, paths: list[str]) -> list[str]:

@@ -51,10 +51,12 @@ class Verification:
 
 
 def report_of(folder: Path, kind: Kind, given: Path | None = None) -> Path | None:
-    """Return where the report lies that a kind needs: the one given, or the folder's; None where it needs none."""
+    """Return where the report lies that a kind needs: in a signed folder, given, or in it; None: it needs none."""
     if kind not in REPORTS:
         return None
-    return given or folder / STATEMENTS_FOLDER / f"{REPORTS[kind][0]}.json"
+    own = folder / STATEMENTS_FOLDER / f"{REPORTS[kind][0]}.json"
+    is_stated = (folder / SIGNATURE_FILE).is_file() and own.is_file()
+    return own if is_stated else given or own
 
 
 def check_verification(folder: Path, kind: Kind, *, report: Path | None = None) -> Verification:

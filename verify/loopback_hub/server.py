@@ -21,7 +21,7 @@ class LoopbackHub:
         token: the one that it knows. namespaces: where that token may write.
         part_bytes: larger files are uploaded in parts of this size. max_bytes: larger files are refused (413).
         repositories: by name. blobs: uploaded large files by SHA-256, committed or not. parts: of uploads under way.
-        faults: what goes wrong. log: names of the requests, in their order.
+        faults: what goes wrong. log: names of the requests, in their order. unknown: requests that it knows nothing of.
 
     Example:
         >>> with LoopbackHub() as hub:
@@ -37,6 +37,7 @@ class LoopbackHub:
         self.parts: dict[str, dict[int, bytes]] = {}
         self.faults: list[Fault] = []
         self.log: list[str] = []
+        self.unknown: list[str] = []
         self.lock = threading.RLock()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.hub = self
@@ -86,7 +87,10 @@ class _Handler(BaseHTTPRequestHandler):
         fault = hub.fault(step)
         kind = fault.kind if fault else ""
         with hub.lock:
-            hub.log.append(step)
+            if step == "other":
+                hub.unknown.append(f"{self.command} {self.path}")
+            else:
+                hub.log.append(step)
         if fault and kind == "refuse":
             return self._send(Answer({"error": "asked for"}, fault.status, fault.headers))
         if kind == "drop":
