@@ -1,7 +1,7 @@
 """The fixture `hub`: a Hub on this machine that the Hub's own client speaks to, for anybody's tests.
 
 Switch it on in a `conftest.py` with `pytest_plugins = ["prosocial.verify.hub_fixture"]`. Inside a test that takes `hub`
-the client knows no other Hub, keeps its cache in the test's temporary folder, and is logged in. See `docs/publish.md`.
+the client knows no other Hub, keeps its cache in the test's temporary folder, and is logged in. See `docs/hub.md`.
 """
 
 from collections.abc import Iterator

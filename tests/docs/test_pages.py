@@ -14,12 +14,14 @@ import typer.main
 import yaml
 
 from prosocial.cli.main import app, main
+from prosocial.verify.hub_fixture import LoopbackHub
 
 from .pages import LANGUAGES, PAGES, ROOT, Command, blocks, name_of
 
 pages = pytest.mark.parametrize("page", PAGES, ids=name_of)
 # Their code runs in folders of their own, in the tests named here.
 ELSEWHERE = {
+    "docs/hub.md": "tests/docs/test_pages.py",  # with a Hub
     "docs/reward.md": "tests/editing/test_reward_page.py",
     "docs/safety-configs.md": "tests/export/test_config_commands.py",
     "docs/steering.md": "tests/test_docs_steering.py",
@@ -74,6 +76,16 @@ def test_an_unknown_option_would_be_found() -> None:
 @pytest.mark.parametrize("page", STORIES, ids=name_of)
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft's
 def test_the_story_runs(page: Path, place: Path) -> None:
+    tell(page)
+
+
+def test_the_page_about_the_hub_runs_against_one(place: Path, hub: LoopbackHub) -> None:
+    space = tell(ROOT / "docs" / "hub.md")
+    space["test_a_commit_that_is_refused_leaves_nothing"](hub)
+
+
+def tell(page: Path) -> dict[str, Any]:
+    """Run the code of a page from top to bottom and return what its Python holds."""
     space: dict[str, Any] = {}
     for block in blocks(page):
         if block.language == "python":
@@ -81,6 +93,7 @@ def test_the_story_runs(page: Path, place: Path) -> None:
         elif block.language == "console":
             for line in block.commands:
                 run(line)
+    return space
 
 
 def run(line: str) -> None:
