@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
 from prosocial.cli.main import main
 from prosocial.editing.chat_endpoint import ChatEndpoint
@@ -24,6 +22,8 @@ from prosocial.recipes.labelling.classifier import TextClassifier
 from prosocial.recipes.labelling.judges import JudgeRequest, open_judge
 from prosocial.recipes.labelling.pairs import label_pairs
 from prosocial.verify.judges.attribute_endpoint import AttributeEndpoint, NoVerdictError
+
+from ..verify.pico_classifier import save_classifier
 
 WARM, COLD = "i hear that you feel sad.", "cheer up, it is nothing."
 PAIRS = [{"prompt": "i feel sad.", "first": f"{WARM} {n}", "second": f"{COLD} {n}"} for n in range(4)]
@@ -206,26 +206,7 @@ def test_an_endpoint_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pico classifier, saved as people save theirs."""
-    folder = tmp_path_factory.mktemp("classifier")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "i", "hear", "sad", "cheer", "up", "take", "it"]
-    (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
-    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(str(folder))
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(words),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        id2label={0: "empathy", 1: "theft"},
-        label2id={"empathy": 0, "theft": 1},
-        problem_type="multi_label_classification",
-    )
-    model = BertForSequenceClassification(config)
-    torch.nn.init.normal_(model.classifier.weight, std=2.0)
-    model.save_pretrained(str(folder))
-    return folder
+    return save_classifier(tmp_path_factory.mktemp("classifier"), ["empathy", "theft"], independent=True)
 
 
 def test_a_classifiers_probabilities_are_scores_and_harms(classifier: Path) -> None:
