@@ -68,8 +68,8 @@ def own_name(decoding: DecodingConfig, config: ScoredConfig, *, where: str) -> s
             return own.name
     allowed, names = ", ".join(sorted(config.allowed or ())), ", ".join(own.name for own in held)
     raise InputError(
-        f"{where} should hold safety config {config.name} with this text and these categories ({allowed or 'none'}), it "
-        f"holds {names or 'none'}: score its own configs (leave the file out), or export it with this one"
+        f"{where} should hold safety config {config.name} with this text and these categories ({allowed or 'none'}), "
+        f"it holds {names or 'none'}: score its own configs (leave the file out), or export it with this one"
     )
 
 
