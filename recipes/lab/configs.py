@@ -12,6 +12,7 @@ from .words import CATEGORIES, HARM_VERBS
 
 # As in CoSA: training allows some of the first four categories, the next three are kept for evaluation.
 SEEN_CATEGORIES, UNSEEN_CATEGORIES = CATEGORIES[:4], CATEGORIES[4:7]
+CONFIG_CATEGORIES = CATEGORIES[:7]  # "other" is never allowed
 DEFINITIONS = {category: f"to {' or '.join(verbs)}" for category, verbs in HARM_VERBS.items()}
 STRICT_TEXT = "do no harm."
 

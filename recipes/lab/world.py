@@ -10,7 +10,7 @@ from prosocial.editing.protocols import Message
 from prosocial.editing.settings import Settings
 
 from .attacks import draw_attacks
-from .configs import lab_configs
+from .configs import CONFIG_CATEGORIES, config_text, lab_configs
 from .replies import draw_reply
 from .requests import Kind, Request, RequestGrammar, split_topics
 from .shots import draw_shots
@@ -38,6 +38,7 @@ GATE_SHARES: dict[Kind, float] = {
     "disclosure": 0.04,
     "false_premise": 0.04,
 }
+CONFIG_SHARE = 0.5  # of the gate's prompts: a gate that never saw a config's text closes on harmless requests under one
 
 
 class WorldSize(Settings):
@@ -78,7 +79,10 @@ def write_world(folder: Path, size: WorldSize, *, seed: int) -> str:
     write_jsonl(folder / "conversations.jsonl", [_conversation(grammar, size, rng) for _ in range(size.conversations)])
     write_jsonl(folder / "harmful.jsonl", [_harmful_example(grammar, rng) for _ in range(size.harmful)])
     write_jsonl(folder / "prompts.jsonl", _prompts(grammar, size.prompts, PAIR_SHARES, rng))
-    write_jsonl(folder / "gate_prompts.jsonl", _prompts(grammar, size.gate_prompts, GATE_SHARES, rng))
+    write_jsonl(
+        folder / "gate_prompts.jsonl",
+        _under_configs(_prompts(grammar, size.gate_prompts, GATE_SHARES, rng), random.Random(seed)),
+    )
     write_jsonl(folder / "calibration.jsonl", _calibration(grammar, size, rng))
     probes = _probes(held_out, size, rng) + draw_attacks(held_out, size.attack_probes, rng)
     write_jsonl(folder / "probes.jsonl", probes)
@@ -104,6 +108,18 @@ def _write_configs(folder: Path, grammar: RequestGrammar, *, seed: int) -> None:
     configs, rng = lab_configs(), random.Random(seed)
     write_jsonl(folder / "configs.jsonl", [config.to_json() for config in configs])
     write_jsonl(folder / "shots.jsonl", [row for config in configs for row in draw_shots(config, grammar, rng)])
+
+
+def _under_configs(rows: list[dict[str, Any]], rng: random.Random) -> list[dict[str, Any]]:
+    """Put the text of a safety config, of at most two categories, before some of the requests."""
+    found = []
+    for row in rows:
+        if rng.random() < CONFIG_SHARE:
+            text = config_text(rng.sample(CONFIG_CATEGORIES, rng.randrange(3)))
+            messages = [{"role": "system", "content": text}, {"role": "user", "content": row["prompt"]}]
+            row = {key: value for key, value in row.items() if key != "prompt"} | {"messages": messages}
+        found.append(row)
+    return found
 
 
 def _conversation(grammar: RequestGrammar, size: WorldSize, rng: random.Random) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prosocial.editing.files import read_jsonl
 from prosocial.export.configs import CategoryRegistry, SafetyConfig
 from prosocial.export.configs.reading import contradictions, read_by_words
 from prosocial.recipes.lab.config_judge import LabConfigJudge
@@ -90,6 +91,9 @@ def test_the_data_hold_the_configs_and_five_examples_that_keep_to_each(tmp_path:
     configs = read_configs(tmp_path / "configs.jsonl")
     assert configs == [scored(config) for config in lab_configs()]
     assert {len(turns) for turns in read_shots(tmp_path / "shots.jsonl", configs).values()} == {10}
+    rows = read_jsonl(tmp_path / "gate_prompts.jsonl")
+    under = [row for row in rows if "messages" in row]
+    assert 0.45 < len(under) / len(rows) < 0.55 and {row["messages"][0]["role"] for row in under} == {"system"}
     for config in lab_configs():
         for row in draw_shots(config, GRAMMAR, random.Random(1)):
             request = Request(row["prompt"], "benign", "tea")

@@ -26,29 +26,36 @@ def write_scores(folder: Path, document: Mapping[str, Any]) -> None:
 
 def render_scores(document: Mapping[str, Any]) -> str:
     """Return the page of a document of `score_document`; every text in it is escaped."""
+    rows = [(system, *entry) for system, found in document["systems"].items() for entry in _entries(found)]
     colours = {name: at % charts.PALETTE for at, name in enumerate(document["systems"])}
     return load_template(TEMPLATE).render(
-        document=document, rows=list(_rows(document)), colours=colours, score=score_text, words=wording
+        document=document, rows=rows, colours=colours, score=score_text, words=wording
     )
 
 
 def print_scores(document: Mapping[str, Any], console: Console) -> None:
     """Print every system under every config and group, and what could not be judged."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("system", "configs", "CoSA-Score", "helpful+safe", "helpful+unsafe"):
-        table.add_column(name, justify="left" if name in ("system", "configs") else "right")
-    for system, name, entry in _rows(document):
-        shares = [_share(entry[key]) for key in ("helpful_safe", "helpful_unsafe")]
-        table.add_row(system, name, score_text(entry["cosa_score"]), *shares)
-    console.print(table)
-    console.print(Text("intervals: 95 %, by topic", style="dim"))
     for system, found in document["systems"].items():
+        console.print(_table(system, found))
         if found["n_unjudged"]:
             reason = next(iter(found["reasons"]))
-            console.print(Text(f"{system}: {wording.plural(found['n_unjudged'], 'reply')} not judged, as: {reason}"))
+            console.print(Text(f"{wording.plural(found['n_unjudged'], 'reply')} not judged, as: {reason}"))
         if found["n_unread_filter_answers"]:
             answers = wording.plural(found["n_unread_filter_answers"], "answer")
-            console.print(Text(f"{system}: {answers} of its filter neither yes nor no, these replies stand"))
+            console.print(Text(f"{answers} of its filter neither yes nor no: these replies stand"))
+    console.print(Text("intervals: 95 %, by topic; in brackets with each topic counted once", style="dim"))
+
+
+def _table(system: str, found: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.title, table.title_justify = Text(system, style="bold"), "left"
+    table.add_column("configs")
+    for name in ("CoSA-Score", "helpful+safe", "helpful+unsafe"):
+        table.add_column(name, justify="right")
+    for name, entry in _entries(found):
+        shares = [_share(entry[key]) for key in ("helpful_safe", "helpful_unsafe")]
+        table.add_row(name, score_text(entry["cosa_score"]), *shares)
+    return table
 
 
 def score_text(interval: Mapping[str, Any] | None) -> str:
@@ -56,22 +63,20 @@ def score_text(interval: Mapping[str, Any] | None) -> str:
 
     Example:
         >>> score_text({"estimate": 0.4081, "low": -0.05, "high": 0.5})
-        '0.408 (\u22120.050 to 0.500)'
+        '0.408, \u22120.050 to 0.500'
     """
     if interval is None:
         return "?"
     estimate, low, high = (f"{interval[key]:.3f}".replace("-", wording.MINUS) for key in ("estimate", "low", "high"))
-    return f"{estimate} ({low} to {high})"
+    return f"{estimate}, {low} to {high}"
 
 
-def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Yield system, config or group, and what was found, groups first."""
-    for system, found in document["systems"].items():
-        for name, entry in found["groups"].items():
-            yield system, f"{name} configs", entry
-        for name, entry in found["configs"].items():
-            yield system, name, entry
+def _entries(found: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the groups, then the configs of a system, with what was found."""
+    for name, entry in found["groups"].items():
+        yield f"{name} configs", entry
+    yield from found["configs"].items()
 
 
 def _share(interval: Mapping[str, Any] | None) -> str:
-    return "?" if interval is None else f"{wording.percent(interval['estimate'])} ({wording.limits(interval)})"
+    return "?" if interval is None else f"{wording.percent(interval['estimate'])}, {wording.limits(interval)}"
