@@ -1,6 +1,7 @@
 """What comes from the Hub is whole and what it should be, or an error: nothing of it is opened before."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,9 +14,10 @@ from prosocial.export import Bundle
 from prosocial.export.hub import download
 from prosocial.export.signing import SigningKey, TrustedKey
 from prosocial.verify.hub_fixture import Fault, LoopbackHub
+from prosocial.verify.loopback_hub.repository import Blob
 from prosocial.verify.signing import sign_folder
 
-from ..verify.signing_helpers import make_key
+from ..verify.signing_helpers import make_key, sign_payload
 from .hub_helpers import NAME, bytes_of, make_folder, publish_folder
 
 REQUESTS = ("info", "tree", "head", "file")
@@ -165,8 +167,6 @@ class TestSigned:
             download(NAME, keys=[other])
 
     def test_an_exchanged_manifest_is_found(self, hub: LoopbackHub, signed: Path, tmp_path: Path) -> None:
-        from prosocial.verify.loopback_hub.repository import Blob
-
         own = TrustedKey.read(tmp_path / "own.pub")
         other = make_folder(tmp_path / "other", weights=b"\0not signed!")
         swapped = {name: Blob((other / name).read_bytes(), False) for name in ("manifest.json", "model.onnx.data")}
@@ -175,6 +175,21 @@ class TestSigned:
         assert download(NAME)  # whole in itself
         with pytest.raises(ArtefactError, match="should be as it was signed, it is not"):
             download(NAME, keys=[own])
+
+    def test_a_statement_about_other_files_or_of_a_failure_is_refused(
+        self, hub: LoopbackHub, signed: Path, tmp_path: Path
+    ) -> None:
+        own, name = TrustedKey.read(tmp_path / "own.pub"), "signatures/parity.intoto.json"
+        changes = {
+            "should be about these files": lambda said: said["subject"][0].update(digest={"sha256": "b" * 64}),
+            "states that the verification failed": lambda said: said["predicate"].update(result="FAILED"),
+        }
+        for message, change in changes.items():
+            changed = Path(shutil.copy(signed / name, tmp_path / "changed.json"))
+            sign_payload(changed, tmp_path / "own.pem", change)
+            hub.repositories[NAME].commit({name: Blob(changed.read_bytes(), False)}, ())
+            with pytest.raises(ArtefactError, match=message):
+                download(NAME, keys=[own])
 
     def test_a_statement_of_a_stranger_and_a_missing_signature_are_refused(
         self, hub: LoopbackHub, signed: Path, tmp_path: Path

@@ -12,6 +12,7 @@ from .exchange import Answer, Request, Route
 from .repository import Blob, Conflict, Repository, is_large
 
 NAME = r"(?P<name>[\w.-]+/[\w.-]+)"
+UNKNOWN = "unknown"  # the name of a request that no route is for
 LFS_STATUS = 422  # a large file is not what its digest says
 
 
@@ -21,7 +22,7 @@ def find_route(method: str, path: str) -> tuple[str, Route]:
         match = re.fullmatch(pattern, path)
         if method in methods and match:
             return name, partial(route, **{key: unquote(text) for key, text in match.groupdict().items()})
-    return "other", nothing
+    return UNKNOWN, nothing
 
 
 def _missing(text: str, code: str = "RepoNotFound") -> Answer:

@@ -8,7 +8,7 @@ from typing import Any, Self
 from .exchange import Answer, Request, Route
 from .faults import Fault
 from .repository import Repository
-from .routes import find_route
+from .routes import UNKNOWN, find_route
 
 TOKEN = "loopback-token"
 NAMESPACES = ("org", "me")
@@ -60,6 +60,14 @@ class LoopbackHub:
         found = self.repositories.get(name)
         return {} if found is None else found.files(revision)
 
+    def note(self, step: str, asked: str) -> None:
+        """Keep account of a request."""
+        with self.lock:
+            if step == UNKNOWN:
+                self.unknown.append(asked)
+            else:
+                self.log.append(step)
+
     def fault(self, step: str) -> Fault | None:
         """Return what goes wrong at this request."""
         with self.lock:
@@ -86,11 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
         step, route = find_route(self.command, self.path.partition("?")[0])
         fault = hub.fault(step)
         kind = fault.kind if fault else ""
-        with hub.lock:
-            if step == "other":
-                hub.unknown.append(f"{self.command} {self.path}")
-            else:
-                hub.log.append(step)
+        hub.note(step, f"{self.command} {self.path}")
         if fault and kind == "refuse":
             return self._send(Answer({"error": "asked for"}, fault.status, fault.headers))
         if kind == "drop":
