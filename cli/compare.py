@@ -80,15 +80,19 @@ def compare(
         from prosocial.verify.inspect_ai.logs import write_eval_logs
 
         write_eval_logs(document, eval_logs)
+    _tell(document, console, as_json, out)
+    raise typer.Exit(exit_code(document))
+
+
+def _tell(document: dict[str, Any], console: Console, as_json: bool, out: Path | None) -> None:
     if as_json:
         print(json.dumps(document, ensure_ascii=False, allow_nan=False))
-    else:
-        from prosocial.verify.report.terminal import print_report
+        return
+    from prosocial.verify.report.terminal import print_report
 
-        print_report(document, console)
-        if out is not None:
-            console.print(f"page: {out / 'report.html'}", soft_wrap=True)
-    raise typer.Exit(exit_code(document))
+    print_report(document, console)
+    if out is not None:
+        console.print(f"page: {out / 'report.html'}", soft_wrap=True)
 
 
 def _with_progress(console: Console, *, settings: "ComparisonSettings", **parts: Any) -> dict[str, Any]:

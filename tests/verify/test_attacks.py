@@ -38,12 +38,7 @@ from .attacks import (
     write,
 )
 from .parity_world import copy, fit_manifest
-from .signing_helpers import (
-    chain,
-    change_json,
-    make_edited,
-    make_key,
-)
+from .signing_helpers import chain, change_json, make_edited, make_key
 
 PROBES = [Probe("a", ({"role": "user", "content": "word3 word8 word5"},), "benign")]
 
