@@ -104,7 +104,7 @@ def _report(folder: Path, parity: Path | None, audit: Path | None) -> Path | Non
     needed = REPORTS[kind][0] if kind in REPORTS else ""
     for option, path in given.items():
         if path is not None and option != needed:
-            raise InputError(f"{folder} holds a {kind}: --{option} says nothing of it, leave it out")
+            raise InputError(f"{folder} counts as {kind}: --{option} says nothing of it, leave it out")
     return given.get(needed)
 
 

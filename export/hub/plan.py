@@ -153,14 +153,12 @@ def plan_publication(
 def _require_consent(folder: Path, kind: Kind, allow_harmful: bool, is_public: bool) -> None:
     """Keep harm in, unless somebody says in full that it should go out."""
     if kind.is_dual_use and is_public:
-        raise InputError(f"{folder} holds a {kind}: it is never public; leave out --public")
+        raise InputError(f"{folder} counts as {kind}, which is never public: leave out --public")
     if kind.is_dual_use and not allow_harmful:
-        what = (
-            "which makes models harmful" if kind is Kind.VECTOR else "of which no record says that they subtract harm"
-        )
-        raise InputError(f"{folder} holds a {kind}, {what}: it is not published; if it must be, say {HARMFUL_FLAG}")
+        why = "it makes models harmful" if kind is Kind.VECTOR else "no record says that it subtracts harm"
+        raise InputError(f"{folder} counts as {kind} ({why}) and is not published; if it must be, say {HARMFUL_FLAG}")
     if allow_harmful and not kind.is_dual_use:
-        raise InputError(f"{folder} holds a {kind}, nothing harmful: leave out {HARMFUL_FLAG}")
+        raise InputError(f"{folder} counts as {kind}, nothing harmful: leave out {HARMFUL_FLAG}")
 
 
 def _publishable(folder: Path) -> list[str]:

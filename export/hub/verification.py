@@ -91,8 +91,8 @@ def _read_report(path: Path | None, kind: Kind) -> dict[str, Any]:
     name, schema, command = REPORTS[kind]
     if path is None or not path.is_file():
         raise ArtefactError(
-            f"a {kind} should be verified before it is published, there is no report: {command} > {name}.json, then "
-            f"--{name} {name}.json (or sign it with it)"
+            f"every {kind} should be verified before it is published, there is no report: {command} > {name}.json, "
+            f"then --{name} {name}.json (or sign it with it)"
         )
     report = read_json(path)
     if not str(report.get("schema")).startswith(schema):
