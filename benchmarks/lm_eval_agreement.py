@@ -1,16 +1,15 @@
 """Does lm-evaluation-harness score the edited checkpoint and its plain bundle alike?
 
-    python benchmarks/lm_eval_agreement.py runs/quickstart/edit --data runs/quickstart/data [--limit 200]
+    python benchmarks/lm_eval_agreement.py runs/quickstart/edit --pairs runs/quickstart/pairs/pairs.jsonl [--limit 300]
 
-Exports the checkpoint as a plain bundle, writes a small multiple-choice task from the lab's conversations (which of
-four replies belongs to the request), and lets the harness score both: the checkpoint by its own `hf` backend, the
+Exports the checkpoint as a plain bundle, writes a small task of choices from the lab's labelled pairs (which of two
+replies is more helpful), and lets the harness score both: the checkpoint by its own `hf` backend, the
 bundle by `lm_eval_bundle.py`. The harness goes into an environment of its own that sees this one's packages, so that
 torch is not installed twice. Fails unless every metric agrees within 0.001.
 """
 
 import argparse
 import json
-import random
 import subprocess
 import sys
 import sysconfig
@@ -26,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 SCORER = ROOT / "benchmarks" / "lm_eval_bundle.py"
 HARNESS = "lm_eval==0.4.13"
 TOLERANCE = 1e-3
+SIDES = ("first", "second")
 
 
 def python_of(environment: Path) -> Path:
@@ -36,21 +36,21 @@ def python_of(environment: Path) -> Path:
         ours = sysconfig.get_path("purelib")
         (site,) = environment.glob("lib/python*/site-packages")
         (site / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n", encoding="utf-8")
-        install = [python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", HARNESS]
-        subprocess.run(install, check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", HARNESS], check=True)
     return python
 
 
-def write_task(conversations: Path, out: Path, *, limit: int) -> None:
-    """Write one line per request of a single turn: the request, its reply among three others, and which it is."""
-    rows = [row for row in read_jsonl(conversations) if len(row["messages"]) == 1]
-    draw = random.Random(0)
-    tasks = []
-    for row in draw.sample(rows, min(limit, len(rows))):
-        choices = [row["reply"], *(other["reply"] for other in draw.sample(rows, 3))]
-        draw.shuffle(choices)
-        question = row["messages"][0]["content"]
-        tasks.append({"question": question, "choices": choices, "answer": choices.index(row["reply"])})
+def write_task(pairs: Path, out: Path, *, limit: int) -> None:
+    """Write one line per pair whose replies differ in helpfulness: the request, both replies, and the better one."""
+    rows = [row for row in read_jsonl(pairs) if row["labels"].get("helpfulness") in SIDES]
+    tasks = [
+        {
+            "question": row["messages"][-1]["content"],
+            "choices": [row[side].strip() for side in SIDES],
+            "answer": SIDES.index(row["labels"]["helpfulness"]),
+        }
+        for row in rows[:limit]
+    ]
     write_jsonl(out, tasks)
 
 
@@ -65,13 +65,13 @@ def scores(python: Path, backend: str, folder: Path, task: Path) -> dict[str, An
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--data", type=Path, required=True, help="folder with the lab's conversations.jsonl")
-    parser.add_argument("--limit", type=int, default=200)
+    parser.add_argument("--pairs", type=Path, required=True, help="labelled pairs of replies")
+    parser.add_argument("--limit", type=int, default=300)
     parser.add_argument("--environment", type=Path)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         work = Path(place)
-        write_task(given.data / "conversations.jsonl", work / "task.jsonl", limit=given.limit)
+        write_task(given.pairs, work / "task.jsonl", limit=given.limit)
         export_bundle(given.checkpoint, work / "bundle", plain=True)
         python = python_of(given.environment or work / "environment")
         hf = scores(python, "hf", given.checkpoint.resolve(), work / "task.jsonl")

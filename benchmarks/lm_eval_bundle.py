@@ -15,6 +15,7 @@ import lm_eval
 import numpy as np
 from lm_eval.api.model import LM, TemplateLM
 from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
 
 from prosocial.editing.errors import InputError
 from prosocial.export import Bundle
@@ -80,7 +81,8 @@ def task_of(path: Path) -> dict[str, Any]:
 def main() -> None:
     backend, folder, task = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     model: LM = BundleLM(folder) if backend == "bundle" else HFLM(pretrained=str(folder), device="cpu", dtype="float32")
-    found = lm_eval.simple_evaluate(model=model, tasks=[task_of(task)], log_samples=True, bootstrap_iters=0)
+    manager = TaskManager(include_defaults=False)  # the harness would read thousands of task files first
+    found = lm_eval.simple_evaluate(model=model, tasks=[task_of(task)], task_manager=manager, bootstrap_iters=0)
     results, samples = found["results"]["lab_replies"], found["samples"]["lab_replies"]
     metrics = {name: value for name, value in results.items() if name.endswith(",none") and isinstance(value, float)}
     likelihoods = [float(reply[0]) for sample in samples for reply in sample["filtered_resps"]]
