@@ -92,7 +92,8 @@ def _score(runs: Sequence[Run], members: Sequence[str], *, seed: int, draws: int
 def _means(values: Floats, configs: NDArray[np.intp], weights: Floats) -> Floats:
     """Return the weighted mean of each config; not a number where none of its prompts was drawn."""
     sums, sizes = np.bincount(configs, weights=weights * values), np.bincount(configs, weights=weights)
-    return np.divide(sums, sizes, out=np.full(len(sizes), np.nan), where=sizes > 0)
+    means: Floats = np.divide(sums, sizes, out=np.full(len(sizes), np.nan), where=sizes > 0)
+    return means
 
 
 def _reasons(runs: Sequence[Run]) -> dict[str, int]:
