@@ -28,8 +28,8 @@ COMMANDS = (
     "vector --base base --harmful harmful -o vector",
     "edit base --subtract vector --scale 1 -o edited",
     "audit edited --base base --vector vector",
-    "diff base edited",
     "undo edited --base base -o restored",
+    "diff base restored",
 )
 NO_TORCH = "from importlib.util import find_spec; assert not find_spec('torch') and not find_spec('onnxruntime')"
 
