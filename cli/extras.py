@@ -13,6 +13,7 @@ EXTRA_OF = {
     "optuna": "train",
     "peft": "edit",
     "ray": "ray",
+    "sklearn": "train",
     "torch": "edit",
     "torchjd": "train",
     "transformers": "edit",

@@ -1,5 +1,6 @@
 """`prosocial tune`: one training of CoSAlign by itself, which `accelerate launch` can start on several devices."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -18,6 +19,7 @@ def tune(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may repeat.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the order of the rows.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Tune a model on replies, or on pairs of replies. A killed run goes on where it stopped.
 
@@ -45,3 +47,5 @@ def tune(
     if is_first:
         shutil.rmtree(scratch)
         console.print(f"{told}: {out}")
+        if as_json:
+            typer.echo(json.dumps({"checkpoint": str(out), "method": method, "said": told}, ensure_ascii=False))

@@ -144,7 +144,7 @@ def test_which_errors_are_foreseen(error: BaseException, line: str | None) -> No
 def test_every_requirement_of_the_extras_is_known(root: Path) -> None:
     extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     brought = {
-        re.split(r"[<>=\[]", requirement)[0].replace("-", "_"): extra
+        re.split(r"[<>=\[]", requirement)[0].replace("-", "_").replace("scikit_learn", "sklearn"): extra
         for extra in ("train", "edit", "cpu", "ray", "inspect")
         for requirement in extras[extra]
     }

@@ -61,7 +61,7 @@ def test_a_download_is_resumed_by_range(hub: LoopbackHub, tmp_path: Path) -> Non
 
 
 def test_another_project_switches_it_on_as_the_guide_says(root: Path, tmp_path: Path) -> None:
-    guide = (root / "docs" / "publish.md").read_text(encoding="utf-8")
+    guide = (root / "docs" / "hub.md").read_text(encoding="utf-8")
     *_, conftest, test = re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL)
     (tmp_path / "conftest.py").write_text(conftest)
     (tmp_path / "test_it.py").write_text(test)
