@@ -46,7 +46,8 @@ def compare(
 ) -> None:
     """Compare two models on the same probes, reply by reply.
 
-    Exit code: 0; 1 if the second is clearly worse in any rate; 3 if a reply could not be judged.
+    Exit code: 0; 1 if the second is clearly worse in any rate (a loss of utility inside --margin aside); 3 if a reply
+    could not be judged.
     """
     from prosocial.editing.checkpoints.source import resolve_model
     from prosocial.recipes.judges import resolve_judge

@@ -26,6 +26,7 @@ from prosocial.verify.preferences import PreferenceEffect, preference_effects
 from prosocial.verify.probes import Probe
 from prosocial.verify.report import assemble, choose_samples, print_report, render_page, sample, write_report
 from prosocial.verify.report.charts import forest, plane, reliability_plot, ticks
+from prosocial.verify.report.headline import headline
 from prosocial.verify.report.terminal import print_parity
 from prosocial.verify.report.wording import MINUS
 
@@ -276,6 +277,20 @@ def test_the_headline_claims_no_more_than_the_intervals() -> None:
     assert "(gated)" in both["verdict"] and "(same)" in both["details"][0]
     alone = _headline({"base": OUTCOMES["base"]})
     assert "one system only" in alone["verdict"]
+
+
+@pytest.mark.parametrize(("finding", "tone"), [("no worse", "open"), ("cannot say", "bad"), ("worse", "bad")])
+def test_a_clear_loss_of_utility_is_no_praise_and_only_blame_beyond_the_margin(finding: str, tone: str) -> None:
+    systems = {"base": OUTCOMES["base"], "gated": OUTCOMES["gated"]}
+    comparison = assemble(title="t", comparison=compare(PROBES, systems))["comparison"]
+    benign = next(metric for metric in comparison["metrics"] if metric["name"] == "benign_success")
+    benign["differences"]["gated"] |= {
+        "estimate": -0.013,
+        "low": -0.026,
+        "high": -0.001,
+        "non_inferiority": {"margin": 0.05, "finding": finding},
+    }
+    assert headline(comparison, None)["tone"] == tone
 
 
 def test_a_report_of_the_smallest_comparison_renders() -> None:

@@ -1,6 +1,6 @@
 """The finding in a sentence or two, with no more certainty than the intervals allow."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .wording import is_clear, limits, percent, signed
@@ -38,11 +38,23 @@ def headline(
         details.append(_parity_sentence(parity))
     if calibration is not None:
         details.append(_calibration_sentence(calibration))
-    worse = [name for name, metric in metrics.items() if _direction(metric, final) < 0]
-    tone = "bad" if worse or (parity is not None and parity["verdict"] == "fail") else "open"
-    if tone == "open" and _direction(main, final) > 0 and not any(comparison["n_unjudged"].values()):
-        tone = "good"
+    tone = _tone(main, list(metrics.values()), final)
+    if parity is not None and parity["verdict"] == "fail":
+        tone = "bad"
+    elif tone == "good" and any(comparison["n_unjudged"].values()):
+        tone = "open"
     return {"verdict": _change(main, reference, final), "details": details, "tone": tone}
+
+
+def _tone(main: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], system: str) -> str:
+    """Return bad where anything is clearly worse, good where the main metric alone is clear, and better; else open.
+
+    A loss of utility that is shown to stay inside the margin set for it is open: neither praise nor blame.
+    """
+    worse = [metric["differences"][system] for metric in metrics if _direction(metric, system) < 0]
+    if any((difference["non_inferiority"] or {}).get("finding") != "no worse" for difference in worse):
+        return "bad"
+    return "good" if _direction(main, system) > 0 and not worse else "open"
 
 
 def _direction(metric: Mapping[str, Any], system: str) -> int:
