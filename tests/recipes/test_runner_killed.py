@@ -73,7 +73,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 def wait_for_scratch(store: Path) -> None:
     deadline = time.monotonic() + 30
-    while not list(store.glob(".second-*.scratch/steps")):
+    while not any(steps.stat().st_size for steps in store.glob(".second-*.scratch/steps")):  # opened is not yet written
         assert time.monotonic() < deadline, "the second stage never started"
         time.sleep(0.02)
 
