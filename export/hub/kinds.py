@@ -11,7 +11,7 @@ from prosocial.editing.vectors.adapter_config import CONFIG_NAME, SUBTRACTS_KEY,
 from prosocial.editing.vectors.description import DESCRIPTION_NAME
 
 from ..decoding import DECODING_FILE
-from ..manifest import MANIFEST_FILE
+from ..manifest import MANIFEST_FILE, read_manifest
 
 ADAPTER_RECORD = "edit_adapter.json"
 REWARD_CONFIG = "reward_config.json"
@@ -49,7 +49,7 @@ def identify(folder: Path) -> Kind:
     if any(Path(path).name == DESCRIPTION_NAME for path in list_files(folder)):
         return Kind.VECTOR
     if (folder / MANIFEST_FILE).is_file():
-        return Kind.BUNDLE
+        return Kind.BUNDLE if _is_accounted_for(folder) else Kind.HARMFUL
     if (folder / REWARD_CONFIG).is_file():
         return Kind.REWARD
     if (folder / CONFIG_NAME).is_file():
@@ -62,6 +62,11 @@ def identify(folder: Path) -> Kind:
         f"{folder} should be an edited checkpoint ({RECORD_NAME}), an adapter ({ADAPTER_RECORD}), a reward model "
         f"({REWARD_CONFIG}) or a bundle ({MANIFEST_FILE}): it holds none of these files"
     )
+
+
+def _is_accounted_for(folder: Path) -> bool:
+    """Whether a bundle has a gate in its graph, or a record of the edit of its weights: the form changes no weights."""
+    return read_manifest(folder).get("kind") != "plain" or (folder / RECORD_NAME).is_file()
 
 
 def _subtracts(folder: Path) -> bool:

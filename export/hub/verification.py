@@ -120,6 +120,8 @@ def _check_bundle(folder: Path, path: Path | None) -> Verification:
     own = sha256_file(folder / MANIFEST_FILE)
     _require_subject(path, "manifest", own, subject.get("manifest_sha256"), command)
     weights = str(manifest.get("checkpoint_fingerprint"))
+    if (folder / RECORD_NAME).is_file() and read_record(folder).result.fingerprint != weights:
+        raise ArtefactError(f"{folder / RECORD_NAME} should speak of the exported weights {weights[:16]}: export again")
     _require_subject(path, "exported weights", weights, subject.get("reference_fingerprint"), command)
     verdict = _require_pass(path, report.get("verdict"))
     flips = (report.get("safe_set") or {}).get("n_flips")

@@ -5,18 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from prosocial.editing.files import sha256_file
+from prosocial.export.decoding import DecodingConfig
 from prosocial.export.hub import HubClient, Published, plan_publication, publish
 from prosocial.export.manifest import write_manifest
 
 NAME = "org/name"
 WEIGHTS = "a" * 64
-FACTS = {"kind": "plain", "profile": "portable", "precision": "fp32", "opset": 23, "checkpoint_fingerprint": WEIGHTS}
+FACTS = {"kind": "steered", "profile": "portable", "precision": "fp32", "opset": 23, "checkpoint_fingerprint": WEIGHTS}
 
 
 def make_folder(folder: Path, *, weights: bytes = b"\0weights one") -> Path:
     """Write a bundle of a few bytes that was verified."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"n": len(weights)}))
+    DecodingConfig.model_validate({"attributes": ["empathy"], "categories": ["violence", "other"]}).write(folder)
     (folder / "model.onnx").write_bytes(b"\0graph")
     (folder / "model.onnx.data").write_bytes(weights)
     write_manifest(folder, facts=FACTS)

@@ -59,7 +59,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_only_what_the_manifest_lists_is_fetched_byte_for_byte(hub: LoopbackHub, published: Path) -> None:
     folder = download(NAME)
-    listed = ("config.json", "manifest.json", "model.onnx", "model.onnx.data")
+    listed = ("config.json", "decoding.json", "manifest.json", "model.onnx", "model.onnx.data")
 
     assert bytes_of(folder) == {name: (published / name).read_bytes() for name in listed}
     assert set(hub.log) == {*REQUESTS}

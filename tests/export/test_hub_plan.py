@@ -14,6 +14,7 @@ from prosocial.export.hub.screening import is_pickle, local_paths, secrets_in
 from prosocial.export.signing import SigningKey
 from prosocial.verify.hub_fixture import Fault, LoopbackHub
 
+from ..verify.audit_helpers import base_tensors, edit, make_vector, write
 from ..verify.signing_helpers import make_key
 from .hub_helpers import FACTS, NAME, bytes_of, make_folder, publish_folder, write_manifest, write_report
 
@@ -132,6 +133,28 @@ def test_weights_that_no_record_accounts_for_count_as_harmful(tmp_path: Path) ->
     (tmp_path / "decoding.json").write_text("{}")
     with pytest.raises(ArtefactError, match="publish the bundle"):
         identify(tmp_path)
+
+
+def test_a_graph_of_weights_that_no_record_accounts_for_is_no_less_harmful(hub: LoopbackHub, folder: Path) -> None:
+    write_manifest(folder, facts=FACTS | {"kind": "plain"})
+    write_report(folder)
+
+    assert identify(folder) is Kind.HARMFUL
+    with pytest.raises(InputError, match="no record says that it subtracts harm"):
+        publish_folder(folder)
+    assert hub.log == []
+
+
+def test_the_record_in_a_bundle_must_speak_of_its_weights(folder: Path, tmp_path: Path) -> None:
+    base = base_tensors(size=8)
+    write(tmp_path / "base", base)
+    make_vector(tmp_path, base)
+    shutil.copy(edit(tmp_path) / "edit_record.json", folder)
+    write_manifest(folder, facts=FACTS | {"kind": "plain"})
+    write_report(folder)
+
+    with pytest.raises(ArtefactError, match="speak of the exported weights aaaa"):
+        publish_folder(folder)
 
 
 def test_a_signed_folder_keeps_its_card_and_must_be_as_it_was_signed(folder: Path, tmp_path: Path) -> None:
