@@ -15,6 +15,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..errors import ArtefactError, FingerprintError, InputError
 from ..files import read_json, require_keys, storage_errors, write_json
+from .pblora.row_jacobian import RowJacobian
 from .pblora.tuner import PBLoRAConfig, use_preference
 
 SCHEMA = "prosocial.reward/2"
@@ -83,6 +84,12 @@ class RewardModel:
             InputError: a preference is off the simplex.
         """
         return use_preference(self.peft, preference)
+
+    def tell_rows_apart(self) -> AbstractContextManager[RowJacobian]:
+        """Let the passes of a block keep the gradients of a batch's rows apart."""
+        tuner: Any = self.peft.base_model
+        apart: AbstractContextManager[RowJacobian] = tuner.context.tell_rows_apart()
+        return apart
 
     def recompute_activations(self) -> None:
         """Let backward passes compute activations again instead of keeping them; no dropout is switched on.

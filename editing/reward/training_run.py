@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,9 @@ class TrainingRun:
             weighted_gradients(parts, self._parameters, weigh)
             gramian = None
         else:
-            gramian = combined_gradients(parts, self._parameters, batch.weights > 0, self._combine(batch, weigh))
+            carried, combine = batch.weights > 0, self._combine(batch, weigh)
+            with self._reward.tell_rows_apart() as jacobian:
+                gramian = combined_gradients(parts, self._parameters, carried, combine, jacobian=jacobian)
         return _total(found), gramian
 
     def is_finite(self, losses: Tensor) -> bool:
@@ -155,11 +158,19 @@ class TrainingRun:
             at = list(own[start : start + size])
             rows, preference = [batch.rows[index] for index in at], batch.preference[at]
             with self._reward.use(preference.repeat(2, 1)):  # also for what a backward pass computes again
-                first, second = self._pairs.rewards(self._reward, rows, preference, self._pad_id)
-                losses = attribute_losses(first, second, self._pairs.signs[rows], self._betas, batch.shares[at])
-                found.append(losses.detach())
-                anchor = -self._training.anchor_weight * (first.sum() + second.sum()) / n_tokens
-                yield losses, anchor if self._training.anchor_weight else None
+                rewards = torch.cat(self._pairs.rewards(self._reward, rows, preference, self._pad_id))
+                terms = partial(self._terms, signs=self._pairs.signs[rows], shares=batch.shares[at], n_tokens=n_tokens)
+                found.append(terms(rewards.detach())[0])
+                yield Part(rewards, terms)
+
+    def _terms(self, rewards: Tensor, *, signs: Tensor, shares: Tensor, n_tokens: int) -> tuple[Tensor, Tensor | None]:
+        """Return the losses [k] and the anchor of a micro-batch from the rewards of its first and second replies."""
+        first, second = rewards.chunk(2)
+        losses = attribute_losses(first, second, signs, self._betas, shares)
+        return (
+            losses,
+            -self._training.anchor_weight * rewards.sum() / n_tokens if self._training.anchor_weight else None,
+        )
 
     @torch.no_grad()
     def _losses(self, batch: Batch) -> Tensor:

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -22,7 +21,8 @@ from prosocial.editing.reward.conflict import (
     project_on_dual_cone,
 )
 from prosocial.editing.reward.famo import Famo
-from prosocial.editing.reward.gradients import combined_gradients, weighted_gradients
+from prosocial.editing.reward.gradients import Part, combined_gradients, weighted_gradients
+from prosocial.editing.reward.pblora.row_jacobian import RowJacobian
 
 CONFLICTING = torch.tensor([[2.0, 0.0], [-1.0, 1.0]])
 EQUAL = torch.tensor([0.5, 0.5])
@@ -185,26 +185,28 @@ def test_an_unknown_method_names_the_known_ones() -> None:
         combination(torch.eye(2), EQUAL, method="magic")
 
 
-def parts(parameter: torch.nn.Parameter, n: int) -> Callable[[], list[tuple[Tensor, Tensor | None]]]:
-    """Two losses and an anchor in n equal parts."""
+def parts(parameter: torch.nn.Parameter, n: int, jacobian: RowJacobian | None = None) -> list[Part]:
+    """Two losses and an anchor in n equal parts, each of two rows."""
     goals = torch.tensor([[1.0, 0.2], [-1.0, 0.5]])
 
-    def made() -> list[tuple[Tensor, Tensor | None]]:
-        return [((goals @ parameter) / n, parameter.square().sum() / n) for _ in range(n)]
+    def part() -> Part:
+        spread = parameter.expand(2, 2) if jacobian is None else jacobian.spread(parameter, 2)
+        return Part((goals * spread).sum(-1), lambda rewards: (rewards / n, rewards.square().sum() / n))
 
-    return made
+    return [part() for _ in range(n)]
 
 
 @pytest.mark.parametrize("method", GRAMIAN_METHODS)
 def test_parts_add_up_to_the_whole_batch(method: str) -> None:
     found = []
     for n in (1, 3):
-        parameter = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
+        parameter, jacobian = torch.nn.Parameter(torch.tensor([1.0, 1.0])), RowJacobian()
         gramian = combined_gradients(
-            parts(parameter, n)(),
+            parts(parameter, n, jacobian),
             [parameter],
             torch.ones(2, dtype=torch.bool),
             lambda gram: combination(gram, EQUAL, method=method),
+            jacobian=jacobian,
         )
         assert parameter.grad is not None
         found.append((gramian, parameter.grad))
@@ -214,18 +216,19 @@ def test_parts_add_up_to_the_whole_batch(method: str) -> None:
 
 def test_the_two_ways_to_a_weighted_sum_are_one() -> None:
     one, other = (torch.nn.Parameter(torch.tensor([1.0, 1.0])) for _ in range(2))
-    weights = torch.tensor([0.3, 0.7])
-    weighted_gradients(parts(one, 2)(), [one], lambda losses: weights)
-    combined_gradients(parts(other, 2)(), [other], weights > 0, lambda gram: weights)
+    weights, jacobian = torch.tensor([0.3, 0.7]), RowJacobian()
+    weighted_gradients(parts(one, 2), [one], lambda losses: weights)
+    combined_gradients(parts(other, 2, jacobian), [other], weights > 0, lambda gram: weights, jacobian=jacobian)
 
     assert one.grad is not None and other.grad is not None and torch.allclose(one.grad, other.grad)
 
 
-def test_a_loss_that_takes_no_part_is_not_differentiated() -> None:
-    parameter = torch.nn.Parameter(torch.tensor([1.0, 1.0]))
-    losses = torch.stack([parameter.sum(), 100 * parameter.sum()])
+def test_a_loss_that_takes_no_part_counts_as_zero() -> None:
+    parameter, jacobian = torch.nn.Parameter(torch.tensor([1.0, 1.0])), RowJacobian()
     carried = torch.tensor([True, False])
-    gramian = combined_gradients([(losses, None)], [parameter], carried, lambda gram: carried.double())
+    rewards = jacobian.spread(parameter, 1).sum(-1)
+    part = Part(rewards, lambda found: (torch.cat([found, 100 * found]), None))
+    gramian = combined_gradients([part], [parameter], carried, lambda gram: carried.double(), jacobian=jacobian)
 
     assert torch.equal(gramian, torch.tensor([[2.0, 0.0], [0.0, 0.0]]).double())
     assert parameter.grad is not None and torch.equal(parameter.grad, torch.ones(2))

@@ -11,6 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 
 from prosocial.editing.errors import InputError, UnknownNameError
+from prosocial.editing.reward.model import RewardConfig, RewardModel
 from prosocial.editing.reward.pblora.layer import PBLoRALinear
 from prosocial.editing.reward.pblora.preference import preference_vector
 from prosocial.editing.reward.pblora.tuner import PBLoRAConfig, n_parameters, use_preference
@@ -229,3 +230,27 @@ def test_its_registration_leaves_the_other_methods_alone() -> None:
         assert peft.PeftType("PBLORA") is peft.PeftType.PBLORA
         assert peft.PeftType("LORA") is peft.PeftType.LORA
         assert "PBLORA" in [member.value for member in peft.PeftType]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_one_backward_pass_gives_the_gradients_of_several_functions(name: str, checkpointing: bool) -> None:
+    reward = RewardModel(random_model(name), RewardConfig(tuple(ATTRIBUTES), ARCHITECTURES[name], rank=2))
+    for layer in layers(reward.peft):
+        torch.nn.init.normal_(layer.pblora_B["default"], std=0.2, generator=torch.Generator().manual_seed(1))
+    if checkpointing:
+        reward.recompute_activations()
+    preference, mask = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.2, 0.3, 0.5]]), torch.ones_like(IDS)
+    functions = torch.tensor([[1.0, -2.0, 0.5], [0.0, 1.0, 1.0]])
+
+    def results() -> Tensor:
+        return reward.logits(IDS, mask, preference).log_softmax(-1)[..., 7].sum(-1)
+
+    with reward.use(preference):
+        expected = [torch.autograd.grad(row @ results(), reward.parameters) for row in functions]
+        with reward.tell_rows_apart() as jacobian:
+            jacobian.backward(results(), functions)
+
+    assert max(float(gradient.abs().max()) for gradient in expected[0]) > 1e-2
+    for parameter, *rows in zip(reward.parameters, *expected, strict=True):
+        assert parameter.grad is None and torch.allclose(jacobian.rows[parameter], torch.stack(rows), atol=1e-5)

@@ -112,11 +112,14 @@ class PBLoRALinear(nn.Module, BaseTunerLayer):
         self.merged_adapters.clear()
 
     def _shift(self, x: Tensor, preference: Tensor, name: str) -> Tensor:
-        A, rank = self.pblora_A[name], len(self.pblora_W1[name])
+        rank, spread = len(self.pblora_W1[name]), self._context.spread
+        A, B, W1, W2 = (
+            spread(group[name], len(x)) for group in (self.pblora_A, self.pblora_B, self.pblora_W1, self.pblora_W2)
+        )  # each one for all rows, or [B, ..]
         rows = preference.to(A)
-        low = self.pblora_dropout[name](x.to(A.dtype)) @ A.T  # [B, S, r1 + r2]
-        core = torch.einsum("bk,krq->brq", rows, self.pblora_W2[name])  # [B, r2, r2]
-        mixed = torch.cat([low[..., :rank] @ self.pblora_W1[name].T, low[..., rank:] @ core.transpose(1, 2)], dim=-1)
+        low = self.pblora_dropout[name](x.to(A.dtype)) @ A.mT  # [B, S, r1 + r2]
+        core = torch.einsum("bk,krq->brq" if W2.ndim == 3 else "bk,bkrq->brq", rows, W2)  # [B, r2, r2]
+        mixed = torch.cat([low[..., :rank] @ W1.mT, low[..., rank:] @ core.mT], dim=-1)
         is_on = rows.any(-1)[:, None, None]  # a row of zeros is no preference: it stays unadapted
-        shift: Tensor = (mixed * is_on) @ self.pblora_B[name].T
+        shift: Tensor = (mixed * is_on) @ B.mT
         return self.scale[name] * shift

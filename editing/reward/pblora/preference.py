@@ -4,10 +4,11 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...errors import InputError
 from ...preferences import simplex_weights
+from .row_jacobian import RowJacobian
 
 TOLERANCE = 1e-4  # of a sum that should be 1
 
@@ -47,10 +48,15 @@ def require_preferences(preference: Tensor, attributes: Sequence[str]) -> None:
 
 
 class PreferenceContext:
-    """The preferences [B, k] of the batch that is in flight; None switches every adapter off."""
+    """The preferences [B, k] of the batch that is in flight; None switches every adapter off.
+
+    Attributes:
+        jacobian: takes the rows' own gradients, where they are asked for.
+    """
 
     def __init__(self) -> None:
         self.value: Tensor | None = None
+        self.jacobian: RowJacobian | None = None
 
     @contextlib.contextmanager
     def use(self, preference: Tensor | None) -> Iterator[None]:
@@ -60,3 +66,16 @@ class PreferenceContext:
             yield
         finally:
             self.value = before
+
+    @contextlib.contextmanager
+    def tell_rows_apart(self) -> Iterator[RowJacobian]:
+        """Let the passes of a block keep the rows' gradients apart."""
+        self.jacobian = RowJacobian()
+        try:
+            yield self.jacobian
+        finally:
+            self.jacobian = None
+
+    def spread(self, parameter: nn.Parameter, n_rows: int) -> Tensor:
+        """Return the parameter, one for all rows or, while they are told apart, [B, *shape]."""
+        return parameter if self.jacobian is None else self.jacobian.spread(parameter, n_rows)
