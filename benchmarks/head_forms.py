@@ -21,7 +21,7 @@ from prosocial.editing.head import CompactHead
 from prosocial.editing.head.distance import HeadDistance, distance_by_rank, head_distance
 from prosocial.editing.head.distil import DistilTraining, collect_passes, fit
 from prosocial.editing.reward import EncodedPairs, RewardModel, read_pairs
-from prosocial.recipes.stages.reward import HELD_OUT_SHARE
+from prosocial.recipes.reward_training import HELD_OUT_SHARE
 
 RANK = 32
 

@@ -11,12 +11,14 @@ from rich.table import Table
 
 from prosocial.editing.errors import InputError
 
+from .attribute_options import AttributeNames, Rubrics, chosen_attributes, split_names
+
 Out = Annotated[Path, typer.Option("--out", "-o", help="The labelled file (JSONL); the same command goes on with it.")]
 JudgeName = Annotated[str, typer.Option(help="lab, classifier:FOLDER_OR_ID (Hugging Face), or endpoint:MODEL@URL.")]
 Second = Annotated[str | None, typer.Option(help="Another judge, to report how far the two agree.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
-reward_app = typer.Typer(no_args_is_help=True, help="The reward model: label pairs for it.")
+reward_app = typer.Typer(no_args_is_help=True, help="The reward model: label pairs, train on them.")
 gate_app = typer.Typer(no_args_is_help=True, help="The gate: label replies for it.")
 
 
@@ -26,19 +28,17 @@ def label_pairs_command(
     out: Out,
     judge: JudgeName,
     second_judge: Second = None,
-    attributes: Annotated[str | None, typer.Option(help="Names, with commas. [default: the five]")] = None,
-    rubric: Annotated[list[str], typer.Option(help="NAME=TEXT: what a high score means (repeat it).")] = [],  # noqa: B006 - typer reads it, nobody changes it
+    attributes: AttributeNames = None,
+    rubric: Rubrics = [],  # noqa: B006 - typer reads it, nobody changes it
     tie_margin: Annotated[float, typer.Option(min=0.0, help="Scores this close are a tie.")] = 0.05,
     as_json: Json = False,
 ) -> None:
     """Say for every pair and attribute which reply has more of it. A killed run goes on where it stopped."""
-    from prosocial.editing.reward.attributes import DEFAULT_ATTRIBUTES, define_attributes, resolve_attributes
     from prosocial.editing.reward.pairs import pair_rows
     from prosocial.recipes.labelling.judges import JudgeRequest, open_judge
     from prosocial.recipes.labelling.pairs import label_pairs
 
-    known = define_attributes(_rubrics(rubric))
-    chosen = resolve_attributes(_names(attributes) or list(DEFAULT_ATTRIBUTES), known=known)
+    chosen = chosen_attributes(attributes, rubric)
     request = JudgeRequest(attributes=chosen)
     judges = [open_judge(name, request) for name in (judge, second_judge) if name is not None]
     with _bar(len(pair_rows(pairs)), as_json=as_json) as bar:
@@ -67,7 +67,7 @@ def label_replies_command(
 
     if categories is None and judge != "lab":
         raise InputError(f"judge {judge} should be told what to look for: give --categories NAME,NAME")
-    names = _names(categories) or _lab_categories()
+    names = split_names(categories) or _lab_categories()
     request = JudgeRequest(categories=names)
     judges = [open_judge(name, request) for name in (judge, second_judge) if name is not None]
     with _bar(len(read_jsonl(replies)), as_json=as_json) as bar:
@@ -76,20 +76,6 @@ def label_replies_command(
     _print(found, counts, ("replies",), as_json=as_json)
     if found["not_labelled"]:
         raise typer.Exit(3)
-
-
-def _names(text: str | None) -> list[str]:
-    return [name.strip() for name in text.split(",")] if text else []
-
-
-def _rubrics(texts: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for text in texts:
-        name, equals, rubric = text.partition("=")
-        if not (name and equals and rubric) or name in found:
-            raise InputError(f"--rubric should be NAME=TEXT, each name once, found {text!r}")
-        found[name] = rubric
-    return found
 
 
 def _lab_categories() -> list[str]:

@@ -26,6 +26,7 @@ from .extras import missing_extra
 from .labels import gate_app, reward_app
 from .log import log_app
 from .publish import publish_command
+from .reward_train import train_command
 from .run import run
 from .sign import check_signature, sign
 from .steering import steering
@@ -59,6 +60,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("check-signature", check_signature, "Trust", "prosocial check-signature bundle --key key.pub --base base"),
     ("publish", publish_command, "Trust", "prosocial publish bundle ORG/NAME --license apache-2.0 --dry-run"),
 )
+TRAIN_EXAMPLE = "prosocial reward train edited --pairs labelled.jsonl -o reward"
 
 app = typer.Typer(
     add_completion=False,
@@ -68,6 +70,7 @@ app = typer.Typer(
 )
 for _name, _function, _panel, _example in COMMANDS:
     app.command(_name, rich_help_panel=_panel, epilog=f"Example: {_example}")(_function)
+reward_app.command("train", epilog=f"Example: {TRAIN_EXAMPLE}")(train_command)
 app.add_typer(reward_app, name="reward", rich_help_panel="Data")
 app.add_typer(gate_app, name="gate", rich_help_panel="Data")
 app.add_typer(config_app, name="config", rich_help_panel="Trust")

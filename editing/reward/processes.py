@@ -1,6 +1,8 @@
 """Several processes on one batch, such as those that `accelerate launch` starts: each takes some of its rows."""
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -9,6 +11,29 @@ from torch import Tensor, distributed
 from ..errors import InputError
 
 T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """Be one of the processes that a launcher started (`torchrun`'s variables), if any, for the duration of a block."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    if own_device().type == "cuda":
+        torch.cuda.set_device(own_device())
+    distributed.init_process_group()  # gloo for what lies on the CPU, the device's own way for the rest
+    try:
+        yield
+        distributed.barrier()  # none leaves before what the first writes is there
+    finally:
+        distributed.destroy_process_group()
+
+
+def own_device() -> torch.device:
+    """Return the device of this process: its GPU where there is one."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def own_rows(rows: Sequence[T]) -> Sequence[T]:

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from ..reward_training import HELD_OUT_SHARE, encoded_pairs
 from ..schema import Recipe
 from ..stage import Stage, StageContext, Upstream
-from .reward import HELD_OUT_SHARE, encoded_pairs
 
 
 def head_stage(recipe: Recipe) -> Stage:
@@ -46,7 +46,8 @@ def _distil(context: StageContext) -> str:
     digest, pad_id = fingerprint(edited), ChatTokenizer(edited).pad_id
     model = open_model(edited, context.parameters["dtype"])
     reward = RewardModel.load(context.inputs["reward"], model, checkpoint_fingerprint=digest)
-    train, held_out = encoded_pairs(context, training.max_tokens)
+    pairs = context.inputs["pairs"] / "pairs.jsonl"
+    train, held_out = encoded_pairs(edited, pairs, names, max_tokens=training.max_tokens)
     sequences = train.sequences[: training.sequences]
     context.progress.start(len(sequences) * training.passes + training.on_policy, "read the teacher and fit the head")
     head, _ = distil(

@@ -1,12 +1,7 @@
 """The preferences: labelled pairs, and the reward model trained on them."""
 
-from dataclasses import asdict
-from typing import Any
-
-from ..schema import FileData, Recipe
+from ..schema import FileData, Recipe, RewardSettings
 from ..stage import Stage, StageContext, Upstream
-
-HELD_OUT_SHARE = 0.1
 
 
 def reward_stages(recipe: Recipe) -> list[Stage]:
@@ -34,7 +29,12 @@ def reward_stages(recipe: Recipe) -> list[Stage]:
             parameters=common
             | recipe.reward.model_dump(mode="json")
             | {"beta": {attribute.name: attribute.beta for attribute in attributes}},
-            modules=("prosocial.editing.reward", "prosocial.editing.batches", "prosocial.editing.chat"),
+            modules=(
+                "prosocial.editing.reward",
+                "prosocial.editing.batches",
+                "prosocial.editing.chat",
+                "prosocial.recipes.reward_training",
+            ),
             seed=recipe.seed,
         ),
     ]
@@ -74,60 +74,20 @@ def _sample_pairs(context: StageContext) -> str:
 
 
 def _train_reward(context: StageContext) -> str:
-    from prosocial.editing.chat import ChatTokenizer
-    from prosocial.editing.files import write_json
-    from prosocial.editing.fingerprint import fingerprint
-    from prosocial.editing.reward.accuracy import pair_accuracy
     from prosocial.editing.reward.attributes import Attribute
-    from prosocial.editing.reward.encoded_pairs import label_agreement
-    from prosocial.editing.reward.model import RewardConfig, RewardModel
-    from prosocial.editing.reward.settings import RewardTraining
-    from prosocial.editing.reward.training import train_reward
 
-    from .models import open_model
+    from ..reward_training import train_on_pairs
 
-    names, edited = context.parameters["attributes"], context.inputs["edited"]
-    training = RewardTraining(**{key: context.parameters[key] for key in RewardTraining.model_fields})
-    reward = RewardModel(
-        open_model(edited, context.parameters["dtype"]),
-        RewardConfig(attributes=tuple(names), **context.parameters["adapter"]),
-    )
-    train, held_out = encoded_pairs(context, training.max_tokens)
-    context.progress.start(training.steps, "train the reward model")
-    history = train_reward(
-        reward,
-        train,
-        attributes=[Attribute(name, rubric="", beta=context.parameters["beta"][name]) for name in names],
-        training=training,
-        pad_id=ChatTokenizer(edited).pad_id,
-        seed=context.seed,
+    parameters = context.parameters
+    return train_on_pairs(
+        context.inputs["edited"],
+        context.inputs["pairs"] / "pairs.jsonl",
+        attributes=[Attribute(name, rubric="", beta=parameters["beta"][name]) for name in parameters["attributes"]],
+        settings=RewardSettings(**{key: parameters[key] for key in RewardSettings.model_fields}),
+        out=context.out,
         checkpoint=context.scratch / "training.safetensors",
+        dtype=parameters["dtype"],
+        seed=context.seed,
+        on_start=lambda n_steps: context.progress.start(n_steps, "train the reward model"),
         on_step=context.progress.advance,
     )
-    accuracy = pair_accuracy(reward, held_out, attributes=names, pad_id=ChatTokenizer(edited).pad_id)
-    report = {
-        "steps": [asdict(record) for record in history],
-        "pair_accuracy": accuracy,
-        "label_agreement": {"attributes": names, "share": label_agreement(train.signs)},
-    }
-    reward.save(context.out, checkpoint_fingerprint=fingerprint(edited), training=training.model_dump(mode="json"))
-    write_json(context.out / "training.json", report)
-    corners = [value["corner"] for value in accuracy.values()]
-    return f"held-out pairs ranked right at the corners: {min(corners):.0%} to {max(corners):.0%}"
-
-
-def encoded_pairs(context: StageContext, max_tokens: int) -> tuple[Any, Any]:
-    """Return the training pairs and the last tenth, which is held out."""
-    from prosocial.editing.chat import ChatTokenizer
-    from prosocial.editing.reward.encoded_pairs import EncodedPairs
-    from prosocial.editing.reward.pairs import read_pairs
-
-    names = context.parameters["attributes"]
-    pairs = read_pairs(context.inputs["pairs"] / "pairs.jsonl", attributes=names)
-    tokenizer = ChatTokenizer(context.inputs["edited"])
-    n_held_out = max(1, round(HELD_OUT_SHARE * len(pairs)))
-    train = EncodedPairs.from_pairs(pairs[:-n_held_out], tokenizer=tokenizer, attributes=names, max_tokens=max_tokens)
-    held_out = EncodedPairs.from_pairs(
-        pairs[-n_held_out:], tokenizer=tokenizer, attributes=names, max_tokens=max_tokens, require_labels=False
-    )
-    return train, held_out

@@ -1,0 +1,73 @@
+"""`prosocial reward train`: a reward model from labelled pairs; `accelerate launch` starts it on several devices."""
+
+import contextlib
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from .attribute_options import AttributeNames, Rubrics, chosen_attributes
+
+
+class Dtype(StrEnum):
+    """Of a frozen model that is trained on; the adapter is float32 in each."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+def train_command(
+    base: Annotated[str, typer.Argument(help="The checkpoint to score replies with: a folder or a Hub id.")],
+    pairs: Annotated[Path, typer.Option(help="Labelled pairs (JSONL), as `prosocial reward label` writes them.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new folder; peft reads it.")],
+    attributes: AttributeNames = None,
+    rubric: Rubrics = [],  # noqa: B006 - typer reads it, nobody changes it
+    set_: Annotated[
+        list[str],
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, such as adapter.rank=8; may repeat."),
+    ] = [],  # noqa: B006
+    dtype: Annotated[Dtype, typer.Option(help="Of the checkpoint in memory.")] = Dtype.float32,
+    seed: Annotated[int, typer.Option(help="Of the adapter, the batches and the preferences.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Train a preference-conditioned reward model (PBLoRA). A killed run goes on where it stopped.
+
+    On several devices: accelerate launch -m prosocial.cli.main reward train BASE --pairs PAIRS -o OUT
+    """
+    from prosocial.editing.checkpoints import resolve_model
+    from prosocial.editing.files import new_folder, require_new
+    from prosocial.editing.reward.processes import is_first, joined
+    from prosocial.recipes.progress import stage_progress
+    from prosocial.recipes.reward_training import read_settings, train_on_pairs
+
+    require_new(out)
+    settings = read_settings(set_)
+    chosen = chosen_attributes(attributes, rubric, betas=settings.beta)
+    checkpoint = out.with_name(f".{out.name}.checkpoint.safetensors")
+    with joined():
+        console = Console(stderr=True, quiet=not is_first())
+        with (
+            stage_progress(console, name="reward", title="train the reward model") as progress,
+            new_folder(out) if is_first() else contextlib.nullcontext(out) as folder,
+        ):
+            told = train_on_pairs(
+                resolve_model(base),
+                pairs,
+                attributes=chosen,
+                settings=settings,
+                out=folder,
+                checkpoint=checkpoint,
+                dtype=dtype.value,
+                seed=seed,
+                on_start=lambda n_steps: progress.start(n_steps, "train the reward model"),
+                on_step=progress.advance,
+            )
+        if is_first():
+            checkpoint.unlink(missing_ok=True)
+            console.print(f"{told}: {out}")
+            if as_json:
+                typer.echo(json.dumps({"reward": str(out), "said": told}, ensure_ascii=False))
