@@ -14,6 +14,9 @@ result is a row of `rows.jsonl`; what is there is not done again. Measured on to
 - processor seconds of training.
 
 Each method against `none`: mean difference over seeds with a 95 % t-interval, exact sign-flip test, Holm's correction.
+
+Methods may also give the rewards' losses more weight against the anchor. `--methods none@0.5` is a control for that:
+plain weighting with another `anchor_weight`, in a table of its own, against UPGrad.
 """
 
 import argparse
@@ -96,8 +99,12 @@ def main() -> None:
             rows.append(row)
             console.print(_line(row), highlight=False, soft_wrap=True)
     for preferences in sorted({row["preferences"] for row in rows}):
-        table = comparisons([row for row in rows if row["preferences"] == preferences])
-        print(f"\none preference per {preferences}\n{markdown(table)}")
+        chosen = [row for row in rows if row["preferences"] == preferences]
+        table = comparisons(chosen, CONFLICT_METHODS, reference="none")
+        print(f"\none preference per {preferences}, against none\n{markdown(table)}")
+        controls = dict.fromkeys(row["method"] for row in chosen if "@" in row["method"])
+        if controls:
+            print(f"\nagainst upgrad\n{markdown(comparisons(chosen, ['upgrad', *controls], reference='upgrad'))}")
         if arguments.report:
             (arguments.report / f"0005-conflict-{preferences}.svg").write_text(drawing(table), encoding="utf-8")
 
@@ -154,12 +161,13 @@ def _of_each_kind(probes: Sequence[Probe], count: int) -> list[Probe]:
 
 
 def _measured(world: World, seed: int, preferences: str, method: str) -> dict[str, Any]:
-    """Train one reward model and measure it."""
+    """Train one reward model and measure it; `METHOD@WEIGHT` sets another anchor weight."""
     recipe, names = world.recipe, world.recipe.attributes
     settings = {key: getattr(recipe.reward, key) for key in RewardTraining.model_fields}
-    training = RewardTraining(
-        **settings | {"conflict": method, "preferences": preferences, "log_every": recipe.reward.steps}
-    )
+    conflict, _, anchor = method.partition("@")
+    changed = {"conflict": conflict, "preferences": preferences, "log_every": recipe.reward.steps}
+    changed |= {"anchor_weight": float(anchor)} if anchor else {}
+    training = RewardTraining(**settings | changed)
     tokenizer = ChatTokenizer(world.edited)
     torch.manual_seed(seed)  # the same adapter for every method
     config = RewardConfig(attributes=tuple(names), **recipe.reward.adapter.model_dump())
@@ -251,24 +259,26 @@ def _until_end(ids: Sequence[int], tokenizer: ChatTokenizer) -> str:
     return tokenizer.decode(ids[: min(ends, default=len(ids))])
 
 
-def comparisons(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return, per metric and method, its mean and its difference from `none` over the seeds that have all methods."""
+def comparisons(rows: Sequence[dict[str, Any]], methods: Sequence[str], *, reference: str) -> list[dict[str, Any]]:
+    """Return, per metric and method, its mean and its difference from one over the seeds that have all methods."""
     by_method = {
         method: {row["seed"]: row for row in rows if row["method"] == method}
-        for method in CONFLICT_METHODS
+        for method in methods
         if any(row["method"] == method for row in rows)
     }
     seeds = sorted(set.intersection(*(set(found) for found in by_method.values())))
     table = []
     for metric in METRICS if seeds else ():
         values = {method: [found[seed][metric] for seed in seeds] for method, found in by_method.items()}
-        others = [method for method in values if method != "none"]
-        tests = dict(zip(others, holm([sign_flip(values["none"], values[method]) for method in others]), strict=True))
+        others = [method for method in values if method != reference]
+        tests = dict(
+            zip(others, holm([sign_flip(values[reference], values[method]) for method in others]), strict=True)
+        )
         for method, found in values.items():
             against = None
-            if method != "none":
+            if method != reference:
                 bounds = (-np.inf, np.inf)
-                interval = clustered_difference(values["none"], found, seeds, bounds=bounds)
+                interval = clustered_difference(values[reference], found, seeds, bounds=bounds)
                 ends = (interval.low, interval.high) if len(seeds) > 1 else (interval.estimate, interval.estimate)
                 against = [interval.estimate, *ends]
             table.append(

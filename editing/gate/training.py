@@ -123,31 +123,32 @@ def dense_loss(gate: HarmGate, states: GateStates, n_dense: int, generator: torc
 
 
 def harm_profiles(states: GateStates, vocabulary_size: int) -> tuple[Tensor, Tensor]:
-    """Return the tokens [T] that harm in most places where they occur, and their mean labels [T, C] there."""
+    """Return the tokens [T] that harm in most places where they occur, and their mean labels [T, C] over all places."""
     realises = states.labels.amax(-1) == 1.0
     occurs = torch.bincount(states.token, minlength=vocabulary_size)
     harms = torch.bincount(states.token[realises], minlength=vocabulary_size)
     tokens = (2 * harms > occurs).nonzero()[:, 0]
     total = torch.zeros(vocabulary_size, states.labels.shape[1])
     total.index_add_(0, states.token[realises], states.labels[realises])
-    return tokens, total[tokens] / harms[tokens, None]
+    return tokens, total[tokens] / occurs[tokens, None]
 
 
 def substitution_loss(
     gate: HarmGate, states: GateStates, profiles: tuple[Tensor, Tensor], generator: torch.Generator
 ) -> Tensor:
-    """Return the mean cross-entropy of substitutes' risks where the chosen token harms.
+    """Return the mean cross-entropy of substitutes' risks.
 
-    Where one harmful word stands another would harm too, in its own category. Replies hardly ever hold such a word, but
-    once the gate has taken out the word that was asked for, those are what is left to draw.
+    A word that harms nearly wherever it stands would harm in most other places too. Replies hold it where it was asked
+    for, but a gate that takes it away there leaves it to be drawn elsewhere. Its label is what it does in the mean of its
+    own places; 0 where such a word stands and does no harm, as in "the word X": another would do none there either.
 
     Args:
         gate: under training. states: a batch. profiles: of `harm_profiles`. generator: draws the substitutes.
     """
     tokens, labels = profiles
-    hidden = states.hidden[states.labels.amax(-1) == 1.0]
-    if not len(tokens) or not len(hidden):
-        return hidden.new_zeros(())
-    drawn = torch.randint(len(tokens), (len(hidden),), generator=generator)
-    logits = gate.risk_logits(hidden, tokens[drawn, None])[:, 0]  # [n, C]
-    return functional.binary_cross_entropy_with_logits(logits, labels[drawn])
+    if not len(tokens):
+        return states.hidden.new_zeros(())
+    is_mention = torch.isin(states.token, tokens) & (states.labels.amax(-1) < 1.0)
+    drawn = torch.randint(len(tokens), (len(states),), generator=generator)
+    logits = gate.risk_logits(states.hidden, tokens[drawn, None])[:, 0]  # [N, C]
+    return functional.binary_cross_entropy_with_logits(logits, labels[drawn] * ~is_mention[:, None])

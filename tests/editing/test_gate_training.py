@@ -176,3 +176,20 @@ def test_a_harmful_word_that_no_reply_put_there_is_known_in_its_own_category() -
     harmless = replace(states, labels=torch.zeros_like(states.labels))
     profiles = harm_profiles(harmless, V)
     assert substitution_loss(gate, harmless, profiles, torch.Generator()) == 0.0
+
+
+def test_a_harmful_word_is_known_where_no_reply_holds_it_and_its_mentions_stay() -> None:
+    """Replies hold token 3 where the first component is above 0.5, as a harm, and below -1, as a mention."""
+    states = synthetic(8000, 0)
+    states = states.rows((states.token != 3) | (states.hidden[:, 0] > 0.5) | (states.hidden[:, 0] < -1.0))
+    other = synthetic(2000, 1)
+    never, mentioned = (other.hidden[:, 0] + 0.25).abs() < 0.5, other.hidden[:, 0] < -1.5
+    found = []
+    for weight in (0.0, 0.2):
+        training = GateTraining(rank=8, steps=400, batch_size=256, dense_weight=0.0, substitution_weight=weight)
+        gate = train_gate(states, categories=CATEGORIES, vocabulary_size=V, training=training, seed=0)
+        with torch.no_grad():
+            risk = torch.sigmoid(gate.risk_logits(other.hidden, torch.full((2000, 1), 3)))[:, 0, 0]
+        found.append((float(risk[never].mean()), float(risk[mentioned].mean())))
+
+    assert found[1][0] > found[0][0] + 0.05 and found[1][1] < 0.3, found
