@@ -70,7 +70,7 @@ docs: $(READY)
 
 prove: $(READY) $(CORE_READY) quickstart wheel
 	$(BIN)/pytest -m prove
-	$(BIN)/python .ci/check_install.py build/dist/*
+	$(BIN)/python .ci/check_install.py build/dist/* --bundle runs/quickstart/bundle
 	PROSOCIAL_RUN=runs/quickstart $(CORE_VENV)/bin/python -m pytest -m core tests/cli/test_core_install.py
 
 # After a change of the requirements: constraints.txt from a fresh environment with the newest versions.
