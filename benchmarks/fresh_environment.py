@@ -61,7 +61,7 @@ import onnxruntime_genai
 model = onnxruntime_genai.Model(sys.argv[1])
 tokenizer = onnxruntime_genai.Tokenizer(model)
 asked, ids = json.dumps([{"role": "user", "content": sys.argv[2]}]), json.loads(sys.argv[3])
-tokenizer.encode(tokenizer.apply_chat_template(asked, add_generation_prompt=True))  # other ids than ours: its time alone
+tokenizer.encode(tokenizer.apply_chat_template(asked, add_generation_prompt=True))  # takes its time; the ids differ
 parameters = onnxruntime_genai.GeneratorParams(model)
 parameters.set_search_options(max_length=len(ids) + 1, do_sample=False)
 generator = onnxruntime_genai.Generator(model, parameters)
