@@ -6,7 +6,7 @@
 Exports the checkpoint as a plain bundle, writes a small task of choices from the lab's labelled pairs (which of two
 replies is more helpful), and lets the harness score both: the checkpoint by its own `hf` backend, the
 bundle by `lm_eval_bundle.py`. The harness runs in an environment of its own, made in DIR where it is not there yet: it
-takes 2 GB, with torch and with this package from the checkout. Fails unless every metric agrees within 0.001.
+takes more than 1 GB, with torch and with this package from the checkout. Fails unless every metric agrees within 0.001.
 """
 
 import argparse
