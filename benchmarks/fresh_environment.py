@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -107,14 +108,13 @@ def weight(python: Path) -> str:
     """Say how many bytes lie in an environment's packages, how many packages those are, and the largest."""
     where = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     site = Path(subprocess.run(where, check=True, text=True, stdout=subprocess.PIPE).stdout.strip())
-    sizes = {
-        entry.name: sum(file.stat().st_size for file in [entry, *entry.rglob("*")] if file.is_file())
-        for entry in site.iterdir()
-    }
-    largest = sorted(sizes.items(), key=lambda item: -item[1])[:4]
+    sizes: Counter[str] = Counter()
+    for file in site.rglob("*"):
+        if file.is_file():  # numpy's own libraries lie in numpy.libs
+            sizes[file.relative_to(site).parts[0].removesuffix(".libs")] += file.stat().st_size
     n_packages = sum(name.endswith(".dist-info") for name in sizes)
-    shown = ", ".join(f"{name} {size / 1e6:.0f}" for name, size in largest)
-    return f"{sum(sizes.values()) / 1e6:6.0f} MB in {n_packages} packages ({shown})"
+    shown = ", ".join(f"{name} {size / 1e6:.0f}" for name, size in sizes.most_common(4))
+    return f"{sizes.total() / 1e6:6.0f} MB in {n_packages} packages ({shown})"
 
 
 def systems_of(run: Path, work: Path, home: Path) -> dict[str, System]:
