@@ -4,7 +4,7 @@
 #   make test         the tests, with coverage
 #   make check        lint, types, what the built package holds, and the documentation
 #   make docs         the documentation as a site, in build/site
-#   make prove        the long tier, the core in an environment without torch, and installing from scratch
+#   make prove        the long tier, environments without torch and with inspect_ai, and installing from scratch
 #   make clean        remove what the others made, but not the environments
 #
 # For another build of torch: make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -12,6 +12,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 CORE_VENV ?= .venv-core
+INSPECT_VENV ?= .venv-inspect
 TORCH_INDEX ?=
 TORCH = torch==2.13.0
 WORKERS ?= 2
@@ -20,6 +21,7 @@ BIN = $(VENV)/bin
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check -c constraints.txt
 READY = $(VENV)/.ready
 CORE_READY = $(CORE_VENV)/.ready
+INSPECT_READY = $(INSPECT_VENV)/.ready
 REQUIREMENTS = pyproject.toml setup.py constraints.txt
 
 .DEFAULT_GOAL = help
@@ -41,6 +43,14 @@ $(READY): $(REQUIREMENTS)
 $(CORE_READY): $(REQUIREMENTS)
 	test -x $(CORE_VENV)/bin/python || $(PYTHON) -m venv $(CORE_VENV)
 	$(CORE_VENV)/bin/python $(PIP_INSTALL) -e '.[cpu]' pytest
+	@touch $@
+
+# inspect_ai asks for older versions of what others here need, and so has an environment of its own.
+INSPECT_INSTALL = $(INSPECT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-inspect.txt
+$(INSPECT_READY): $(REQUIREMENTS) constraints-inspect.txt
+	test -x $(INSPECT_VENV)/bin/python || $(PYTHON) -m venv $(INSPECT_VENV)
+	$(INSPECT_INSTALL) $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) '$(TORCH)'
+	$(INSPECT_INSTALL) -e '.[cpu,edit,inspect]' pytest
 	@touch $@
 
 quickstart: $(READY)
@@ -68,9 +78,10 @@ docs: $(READY)
 	rm -rf build/docs build/site && mkdir -p build/docs && cp -rL .types/prosocial build/docs/
 	$(BIN)/zensical build --strict --clean
 
-prove: $(READY) $(CORE_READY) quickstart wheel
+prove: $(READY) $(CORE_READY) $(INSPECT_READY) quickstart wheel
 	$(BIN)/pytest -m prove
-	$(BIN)/python .ci/check_install.py build/dist/*
+	$(BIN)/python .ci/check_install.py build/dist/* --bundle runs/quickstart/bundle
+	$(INSPECT_VENV)/bin/python -m pytest tests/verify/test_inspect_ai.py
 	PROSOCIAL_RUN=runs/quickstart $(CORE_VENV)/bin/python -m pytest -m core tests/cli/test_core_install.py
 
 # After a change of the requirements: constraints.txt from a fresh environment with the newest versions.
@@ -82,6 +93,13 @@ constraints:
 	{ sed -n '/^#/p' constraints.txt; \
 	  $(VENV)-fresh/bin/python -m pip freeze --all --exclude-editable --exclude pip | sed 's/+cpu$$//'; } > constraints.new
 	mv constraints.new constraints.txt
+	rm -rf $(VENV)-fresh
+	$(PYTHON) -m venv $(VENV)-fresh
+	$(VENV)-fresh/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)-fresh/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) '$(TORCH)' -e '.[cpu,edit,inspect]' pytest
+	{ sed -n '/^#/p' constraints-inspect.txt; \
+	  $(VENV)-fresh/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.new
+	mv constraints.new constraints-inspect.txt
 	rm -rf $(VENV)-fresh
 
 clean:

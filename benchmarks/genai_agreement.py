@@ -2,7 +2,7 @@
 
     python benchmarks/genai_agreement.py BUNDLE [--probes probes.jsonl] [--limit 100] [--environment DIR]
 
-onnxruntime-genai runs in an environment of its own, made from constraints.txt where DIR holds none, and sees nothing of
+onnxruntime-genai runs in an environment of its own, made in DIR where it is not there yet, and sees nothing of
 this package. Where our runtime took nothing back the tokens must be the same; where it did, nothing was safe, and
 onnxruntime-genai must have stopped at that token.
 """
@@ -12,9 +12,10 @@ import json
 import subprocess
 import sys
 import tempfile
-import venv
 from pathlib import Path
 from typing import Any
+
+from environments import ROOT, environment
 
 from prosocial.export import Bundle, Reply, Steering
 from prosocial.export.presets import PRESET_FOLDER, SUFFIX
@@ -22,18 +23,7 @@ from prosocial.export.steering import with_safety_text
 from prosocial.verify.bundle_parity import default_probes
 from prosocial.verify.probes import Probe, read_probes
 
-ROOT = Path(__file__).parents[1]
 CLIENT = ROOT / "tests" / "export" / "genai_client.py"
-
-
-def python_of(environment: Path) -> Path:
-    """Return the interpreter of an environment with onnxruntime-genai, which is made if need be."""
-    python = environment / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    if not python.exists():
-        venv.create(environment, with_pip=True)
-        install = [python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", "onnxruntime-genai"]
-        subprocess.run(install, check=True)
-    return python
 
 
 def cases_of(bundle: Bundle, probes: list[Probe], config: str | None) -> list[tuple[dict[str, Any], Reply]]:
@@ -67,7 +57,7 @@ def main() -> None:
     probes = read_probes(given.probes) if given.probes else default_probes()
     probes = probes[:: max(1, len(probes) // given.limit)]
     with tempfile.TemporaryDirectory() as place:
-        python, n_wrong = python_of(given.environment or Path(place) / "environment"), 0
+        python, n_wrong = environment(given.environment or Path(place) / "environment", "onnxruntime-genai"), 0
         for config in (None, *sorted(bundle.config.safety_configs)):
             cases = cases_of(bundle, probes, config)
             command, asked = [python, CLIENT, bundle.folder], json.dumps([request for request, _ in cases])

@@ -1,43 +1,31 @@
 """Does lm-evaluation-harness score the edited checkpoint and its plain bundle alike?
 
-    python benchmarks/lm_eval_agreement.py runs/quickstart/edit --pairs runs/quickstart/pairs/pairs.jsonl [--limit 300]
+    python benchmarks/lm_eval_agreement.py runs/quickstart/edit --pairs runs/quickstart/pairs/pairs.jsonl \
+        [--limit 300] [--environment DIR]
 
 Exports the checkpoint as a plain bundle, writes a small task of choices from the lab's labelled pairs (which of two
 replies is more helpful), and lets the harness score both: the checkpoint by its own `hf` backend, the
-bundle by `lm_eval_bundle.py`. The harness goes into an environment of its own that sees this one's packages, so that
-torch is not installed twice. Fails unless every metric agrees within 0.001.
+bundle by `lm_eval_bundle.py`. The harness runs in an environment of its own, made in DIR where it is not there yet: it
+takes more than 1 GB, with torch and with this package from the checkout. Fails unless every metric agrees within 0.001.
 """
 
 import argparse
 import json
 import subprocess
 import sys
-import sysconfig
 import tempfile
-import venv
 from pathlib import Path
 from typing import Any
+
+from environments import ROOT, TORCH, environment
 
 from prosocial.editing.files import read_jsonl, write_jsonl
 from prosocial.export import export_bundle
 
-ROOT = Path(__file__).parents[1]
 SCORER = ROOT / "benchmarks" / "lm_eval_bundle.py"
-HARNESS = "lm_eval==0.4.13"
+NEEDED = ("lm_eval[hf]==0.4.13", TORCH, "-e", f"{ROOT}[cpu]")
 TOLERANCE = 1e-3
 SIDES = ("first", "second")
-
-
-def python_of(environment: Path) -> Path:
-    """Return the interpreter of an environment with the harness, which is made if need be."""
-    python = environment / "bin" / "python"
-    if not python.exists():
-        venv.create(environment, with_pip=True)
-        ours = sysconfig.get_path("purelib")
-        (site,) = environment.glob("lib/python*/site-packages")
-        (site / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n", encoding="utf-8")
-        subprocess.run([python, "-m", "pip", "install", "-q", HARNESS], check=True)
-    return python
 
 
 def write_task(pairs: Path, out: Path, *, limit: int) -> None:
@@ -73,7 +61,7 @@ def main() -> None:
         work = Path(place)
         write_task(given.pairs, work / "task.jsonl", limit=given.limit)
         export_bundle(given.checkpoint, work / "bundle", plain=True)
-        python = python_of(given.environment or work / "environment")
+        python = environment(given.environment or work / "environment", *NEEDED)
         hf = scores(python, "hf", given.checkpoint.resolve(), work / "task.jsonl")
         ours = scores(python, "bundle", work / "bundle", work / "task.jsonl")
     differences = [abs(a - b) for a, b in zip(hf["log_likelihoods"], ours["log_likelihoods"], strict=True)]

@@ -24,12 +24,21 @@ class Block:
     @property
     def commands(self) -> Iterator[str]:
         """Yield the shell commands: all lines of `sh`, those after `$` of `console`; the others are output."""
-        text = self.text.replace("\\\n", " ")
-        for line in text.splitlines():
+        for line, _ in self.steps:
+            yield from line.split(" && ")
+
+    @property
+    def steps(self) -> list[tuple[str, list[str]]]:
+        """Return the lines that are typed, each with what is shown below it: nothing in `sh`."""
+        found: list[tuple[str, list[str]]] = []
+        for line in self.text.replace("\\\n", " ").splitlines():
             if self.language == "sh":
-                yield from line.split(" && ")
+                found.append((line, []))
             elif self.language == "console" and line.startswith("$ "):
-                yield from line.removeprefix("$ ").split(" && ")
+                found.append((line.removeprefix("$ "), []))
+            elif self.language == "console" and found:
+                found[-1][1].append(line)
+        return found
 
 
 @dataclass(frozen=True)

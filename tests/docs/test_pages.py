@@ -1,11 +1,12 @@
 """What the README and the pages show holds: the code runs, every command is one, every link leads somewhere."""
 
-import os
 import re
 import shlex
 import subprocess
-from contextlib import redirect_stdout
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -84,27 +85,40 @@ def test_the_page_about_the_hub_runs_against_one(place: Path, hub: LoopbackHub) 
     space["test_a_commit_that_is_refused_leaves_nothing"](hub)
 
 
-def tell(page: Path) -> dict[str, Any]:
-    """Run the code of a page from top to bottom and return what its Python holds."""
+def tell(page: Path, check: Callable[[str, list[str], str], None] | None = None) -> dict[str, Any]:
+    """Run the code of a page from top to bottom and return what its Python holds.
+
+    Args:
+        check: is given each line that is typed, what the page shows below it, and what was said.
+    """
     space: dict[str, Any] = {}
     for block in blocks(page):
         if block.language == "python":
             exec(compile(block.text, f"{name_of(page)}:{block.line}", "exec"), space)
         elif block.language == "console":
-            for line in block.commands:
-                run(line)
+            for line, shown in block.steps:
+                said = "".join(run(part) for part in line.split(" && "))
+                if check is not None:
+                    check(line, shown, said)
     return space
 
 
-def run(line: str) -> None:
-    """Run a command of this package, of openssl or cp; what installs, makes or takes long is left out."""
+def run(line: str) -> str:
+    """Run a command of this package, of openssl or cp; what installs, makes or takes long is left out.
+
+    Returns what was said, on both streams.
+    """
     if line.startswith(("openssl ", "cp ")):
         subprocess.run(shlex.split(line), check=True, capture_output=True)
     command = Command.read(line)
     if command is None or command.words[0] in LONG or any(map(PLACEHOLDER.fullmatch, command.words)):
-        return
-    with Path(command.out or os.devnull).open("w", encoding="utf-8") as stream, redirect_stdout(stream):
-        assert main(command.words) == command.exit_code, line
+        return ""
+    with redirect_stdout(StringIO()) as said, redirect_stderr(StringIO()) as complained:
+        code = main(command.words)
+    assert code == command.exit_code, f"{line}\n{complained.getvalue()}"
+    if command.out is not None:
+        Path(command.out).write_text(said.getvalue(), encoding="utf-8")
+    return said.getvalue() + complained.getvalue()
 
 
 def test_pages_elsewhere_are_run_there() -> None:
