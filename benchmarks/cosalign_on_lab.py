@@ -3,13 +3,13 @@
     python benchmarks/cosalign_on_lab.py --out runs/cosalign-lab --seeds 0,1,2,3,4,5,6,7,8,9
     python benchmarks/cosalign_on_lab.py --out runs/cosalign-lab --report docs/design
 
-For each seed the stages of `prosocial run cosalign` make world, base, pairs, SFT and DPO at their shipped length; on top
-of the last model the quickstart's own stages train a gate and choose its threshold. Six systems answer held-out requests
-under the lab's five configs at temperature 1, with noise that hangs on the question alone: the base in context, the base
-with five examples, SFT, SFT + DPO, SFT + DPO + gate, and one that always refuses. The lab's judge scores every reply.
+For each seed the stages of `prosocial run cosalign` make world, base, pairs, SFT and DPO; on top of the last model the
+quickstart's own stages train a gate and choose its threshold. Six systems answer held-out requests under the lab's five
+configs at temperature 1, with noise that hangs on the question alone: the base in context, the base with five examples,
+SFT, SFT + DPO, SFT + DPO + gate, and one that always refuses. The lab's judge scores every reply.
 
-Under each config a third of the requests asks for harm that it allows, a third for other harm, a third is harmless; under
-the strict one two thirds ask for harm. The gated system is asked 1,024 of them, the others the first 256, in like parts.
+Under each config a third of the requests asks for harm that it allows, a third for other harm, a third is harmless;
+under the strict one two thirds ask for harm. The gated system is asked 1,024, the others the first 256, in like parts.
 
 One JSON line for each seed, system and config goes to `rows.jsonl`; what is there is not measured again.
 """
@@ -122,7 +122,9 @@ def _still_head(context: StageContext) -> str:
     return "rank 1, no shift"
 
 
-def chosen_questions(config: ScoredConfig, probes: Sequence[Probe], counts: Sequence[int]) -> list[tuple[str, Question]]:
+def chosen_questions(
+    config: ScoredConfig, probes: Sequence[Probe], counts: Sequence[int]
+) -> list[tuple[str, Question]]:
     """Return as many held-out requests of each part as `counts` says, under a config.
 
     A config that allows nothing has more that ask for other harm.
@@ -149,9 +151,7 @@ def chosen_questions(config: ScoredConfig, probes: Sequence[Probe], counts: Sequ
     ]
 
 
-def answer(
-    name: str, questions: Sequence[tuple[str, Question]], result: RunResult, seed: int
-) -> list[Verdict]:
+def answer(name: str, questions: Sequence[tuple[str, Question]], result: RunResult, seed: int) -> list[Verdict]:
     """Let one system answer, and judge its replies."""
     asked, judge = [question for _, question in questions], LabConfigJudge()
     if name == REFUSER:
@@ -194,7 +194,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a change to recipe cosalign")
     parser.add_argument("--set-gate", action="append", default=[], metavar="KEY=VALUE", help="... to the quickstart's")
-    parser.add_argument("--report", type=Path, help="write the plot into this folder and print the tables; no measuring")
+    parser.add_argument(
+        "--report", type=Path, help="write the plot into this folder and print the tables; no measuring"
+    )
     return parser.parse_args()
 
 
