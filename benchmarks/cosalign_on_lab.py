@@ -93,7 +93,7 @@ def stages_of(seed: int, overrides: Sequence[str], *, gate: Sequence[str] | None
 
 
 def gate_on_top(recipe: Recipe) -> list[Stage]:
-    """Return the quickstart's stages from the harmful copy to the steered model, with the tuned model for the edited."""
+    """Return the quickstart's stages from the harmful copy to the steered model, on the tuned model."""
     harmful, *_ = edit_stages(recipe, Upstream("dpo"))
     head = Stage(
         name="head",

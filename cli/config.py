@@ -1,4 +1,4 @@
-"""The commands about safety configs: show, check, compile, sign, test, score, revoke."""
+"""The commands about safety configs: show, check, compile, sign, delegate, test, score, revoke."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 config_app = typer.Typer(
     no_args_is_help=True,
-    help="Safety configs: show, check, compile, sign, test, score, revoke (docs/safety-configs.md).",
+    help="Safety configs: show, check, compile, sign, delegate, test, score, revoke (docs/safety-configs.md).",
 )
 File = Annotated[Path, typer.Argument(help="The safety config, a JSON file.")]
 BundleFolder = Annotated[Path, typer.Option("--bundle", help="The bundle that it is for.")]
@@ -60,8 +60,10 @@ def check(file: File, bundle: BundleFolder, trust: Trust = None, as_json: Json =
     decoding, manifest = _bundle_facts(bundle)
     if trust:
         from prosocial.export.configs import TrustStore, authorise
+        from prosocial.export.configs.delegation import DELEGATION_FILE
 
-        found = authorise(file, trust=TrustStore.read(trust), decoding=decoding, manifest=manifest)
+        store, delegation = TrustStore.read(trust), bundle / DELEGATION_FILE
+        found = authorise(file, trust=store, decoding=decoding, manifest=manifest, delegation=delegation)
         config = found.config
         until = f"{found.not_after:%Y-%m-%d %H:%M} UTC"
         told = {"serial": found.serial, "signed_by": found.key_name, "key": found.key, "until": until}
@@ -174,6 +176,30 @@ def test(
     for row in rows:
         typer.echo(f"prompt {row['prompt']}: finish {row['finish']}; {'; '.join(row['gate']) or 'the gate let it be'}")
     typer.echo(f"{steering.config_name}: {', '.join(f'{n} {finish}' for finish, n in sorted(counts.items()))}")
+
+
+@config_app.command(
+    epilog="Example: prosocial config delegate keys.json --bundle bundle --key operator.pem --valid-days 90"
+)
+def delegate(
+    keys: Annotated[Path, typer.Argument(help="A trust file: the keys to name, and how far each one's word goes.")],
+    bundle: BundleFolder,
+    key: Annotated[Path, typer.Option(help="Your private key: EC P-256 in PEM (encrypted: PROSOCIAL_KEY_PASSWORD).")],
+    valid_days: Annotated[float, typer.Option(help="How long it holds, from now.")],
+    as_json: Json = False,
+) -> None:
+    """Name in a bundle whose configs it may follow: who trusts your key follows theirs, each within its scope."""
+    from prosocial.export.configs.delegation import DELEGATION_FILE, delegate_keys
+    from prosocial.export.signing import SigningKey
+
+    signer, (decoding, manifest) = SigningKey.read(key), _bundle_facts(bundle)
+    out = bundle / DELEGATION_FILE
+    named = delegate_keys(keys, out, key=signer, decoding=decoding, manifest=manifest, valid_days=valid_days)
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), "keys": sorted(named.keys), "serial": named.serial}))
+    else:
+        until = f"{named.not_after:%Y-%m-%d %H:%M} UTC"
+        typer.echo(f"wrote {out}: {', '.join(sorted(named.keys))} until {until}, serial {named.serial}")
 
 
 @config_app.command(epilog="Example: prosocial config revoke trust.json --serial 0123456789abcdef0123456789abcdef")
