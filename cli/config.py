@@ -19,7 +19,7 @@ from .safety_options import Log, LogHead, LogKey, RequestLog, Trust
 
 if TYPE_CHECKING:
     from prosocial.export.configs import NamedConfig
-    from prosocial.export.configs.reading import Reading
+    from prosocial.export.configs.reading import Reader, Reading
     from prosocial.export.decoding import DecodingConfig
     from prosocial.export.reply import Reply
 
@@ -88,6 +88,12 @@ def compile_command(
     endpoint: Annotated[
         str, typer.Option(help="MODEL@URL of an OpenAI-compatible endpoint; default: read by words.")
     ] = "",
+    classifier: Annotated[
+        str, typer.Option(help="Folder or Hub id of a text classifier whose labels stand for categories.")
+    ] = "",
+    label: Annotated[
+        list[str] | None, typer.Option(help="LABEL=CATEGORY, for labels of other names than the category; may repeat.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Approve without being asked.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -98,14 +104,7 @@ def compile_command(
         raise InputError(f"{out} should not exist yet: choose another file")
     decoding, _ = _bundle_facts(bundle)
     draft = _draft(file)
-    reading = _read_by_words(draft, decoding)
-    if endpoint:
-        from prosocial.editing.chat_endpoint import ChatEndpoint
-        from prosocial.export.configs.endpoint import TIMEOUT_SECONDS, EndpointReader
-
-        reading = EndpointReader(ChatEndpoint.named(endpoint, timeout=TIMEOUT_SECONDS))(
-            draft.text, decoding.category_registry
-        )
+    reading = _reader(endpoint, classifier, label or (), decoding)(draft.text, decoding.category_registry)
     may_allow = [name for name, is_open in zip(decoding.categories, decoding.ceiling_mask(), strict=True) if is_open]
     config = with_mask(draft, reading, may_allow=may_allow)
     warnings = _warn(config, reading)
@@ -257,6 +256,36 @@ def _read_by_words(config: "NamedConfig", decoding: "DecodingConfig") -> "Readin
     from prosocial.export.configs.reading import read_by_words
 
     return read_by_words(config.text, decoding.category_registry)
+
+
+def _reader(endpoint: str, classifier: str, labels: Sequence[str], decoding: "DecodingConfig") -> "Reader":
+    """Return who reads a text: an endpoint, a classifier (says how it takes its labels), or words."""
+    from prosocial.export.configs.reading import read_by_words
+
+    if endpoint and classifier:
+        raise InputError("one of --endpoint and --classifier should read the text, both are given")
+    if labels and not classifier:
+        raise InputError("--label says what a label of --classifier stands for: give that too")
+    if endpoint:
+        from prosocial.editing.chat_endpoint import ChatEndpoint
+        from prosocial.export.configs.endpoint import TIMEOUT_SECONDS, EndpointReader
+
+        return EndpointReader(ChatEndpoint.named(endpoint, timeout=TIMEOUT_SECONDS))
+    if not classifier:
+        return read_by_words
+    from prosocial.verify.judges.config_reader import ClassifierReader
+
+    given = dict(_pair(each) for each in labels)
+    reader = ClassifierReader(classifier, categories=decoding.categories, labels=given)
+    typer.echo(f"classifier: {reader.told}", err=True)
+    return reader
+
+
+def _pair(label: str) -> tuple[str, str]:
+    name, is_there, category = label.rpartition("=")
+    if not is_there or not name or not category:
+        raise InputError(f"--label should be LABEL=CATEGORY, found {label!r}")
+    return name, category
 
 
 def _warn(config: "NamedConfig", reading: "Reading") -> list[str]:
