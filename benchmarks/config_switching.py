@@ -1,20 +1,24 @@
 """What switching safety configs costs: the same requests under the same signed configs, by config or interleaved.
 
-    python benchmarks/config_switching.py BUNDLE [--configs 100] [--repeats 3] [--rounds 7]
+    python benchmarks/config_switching.py BUNDLE [--configs 100] [--repeats 5] [--rounds 3]
 
-Both orders answer each request once, so that they differ in nothing but how often the config changes. Rounds alternate
-which comes first; nothing is cached between requests. Keep the machine quiet.
+Both orders answer each request once, so that they differ in nothing but how often the config changes: one keeps a
+config for a block of requests, the other changes it at each. Blocks of the two orders take turns, and which comes
+first changes from block to block, so that a busy machine slows both alike. Told are processor time per token, which
+other processes hardly touch, and wall time; intervals: 95 %, bootstrap over pairs of blocks. Nothing is cached between
+requests.
 """
 
 import argparse
 import json
-import statistics
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
+from numpy.typing import NDArray
 
 from prosocial.export import Bundle, Steering
 from prosocial.export.configs import AuthorisedConfig, NamedConfig, TrustStore, sign_config
@@ -45,41 +49,66 @@ def signed_configs(bundle: Bundle, count: int, folder: Path) -> list[AuthorisedC
     return found
 
 
-def seconds_per_token(bundle: Bundle, requests: Sequence[Request]) -> float:
-    """Answer requests one by one; return wall time over tokens."""
-    n_tokens, start = 0, time.perf_counter()
+def time_block(bundle: Bundle, requests: Sequence[Request]) -> NDArray[np.float64]:
+    """Answer requests one by one; return processor seconds, wall seconds and tokens."""
+    n_tokens, processor, wall = 0, time.process_time(), time.perf_counter()
     for number, config in requests:
         steering = Steering(safety_config=config)
         messages = [{"role": "user", "content": PROMPT}]
         reply = bundle.generate([messages], steering=steering, row_keys=[str(number)], max_new_tokens=48)[0]
         n_tokens += len(reply.token_ids)
-    return (time.perf_counter() - start) / n_tokens
+    return np.array([time.process_time() - processor, time.perf_counter() - wall, n_tokens])
+
+
+def blocks_of(configs: Sequence[AuthorisedConfig], repeats: int) -> dict[str, list[list[Request]]]:
+    """Return the same requests in two orders, in blocks of `repeats`."""
+    kept = [(number, config) for config in configs for number in range(repeats)]
+    switched = [(number, config) for number in range(repeats) for config in configs]
+    return {
+        name: [order[at : at + repeats] for at in range(0, len(order), repeats)]
+        for name, order in (("kept", kept), ("switched", switched))
+    }
+
+
+def added(kept: NDArray[np.float64], switched: NDArray[np.float64], column: int) -> dict[str, float]:
+    """Return the share that switching adds to a column's seconds per token, over blocks [n, 3], with its interval."""
+
+    def share(rows: NDArray[np.intp]) -> float:
+        one, other = (found[rows].sum(0) for found in (kept, switched))
+        return float(other[column] / other[2] / (one[column] / one[2]) - 1)
+
+    numbers = np.random.Generator(np.random.PCG64(0))
+    drawn = [share(numbers.integers(len(kept), size=len(kept))) for _ in range(2000)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return {"share": share(np.arange(len(kept))), "low": float(low), "high": float(high)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--configs", type=int, default=100)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     bundle = Bundle.open(given.bundle, threads=1)
     with tempfile.TemporaryDirectory() as folder:
         configs = signed_configs(bundle, given.configs, Path(folder))
-    kept = [(number, config) for config in configs for number in range(given.repeats)]
-    switched = [(number, config) for number in range(given.repeats) for config in configs]
-    seconds_per_token(bundle, kept[: given.repeats])  # warm
-    orders = {"kept": kept, "switched": switched}
-    rounds = []
-    for at in range(given.rounds):
-        names = sorted(orders, reverse=at % 2 == 1)
-        rounds.append({name: seconds_per_token(bundle, orders[name]) for name in names})
-    ratios = [each["switched"] / each["kept"] - 1 for each in rounds]
+    blocks = blocks_of(configs, given.repeats)
+    time_block(bundle, blocks["kept"][0])  # warm
+    times: dict[str, list[NDArray[np.float64]]] = {name: [] for name in blocks}
+    for turn in range(given.rounds):
+        for at in range(len(blocks["kept"])):
+            for name in sorted(blocks, reverse=(turn + at) % 2 == 1):
+                times[name].append(time_block(bundle, blocks[name][at]))
+    kept, switched = (np.array(times[name]) for name in ("kept", "switched"))
+    totals = kept.sum(0)
     summary = {
         "configs": given.configs,
-        "requests_per_order": len(kept),
-        "ms_per_token": round(1000 * statistics.median(each["kept"] for each in rounds), 4),
-        "switching_adds": {"median": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)},
+        "requests_per_order": given.rounds * given.configs * given.repeats,
+        "tokens_per_order": int(totals[2]),
+        "processor_ms_per_token": round(1000 * totals[0] / totals[2], 4),
+        "switching_adds_to_processor_time": added(kept, switched, 0),
+        "switching_adds_to_wall_time": added(kept, switched, 1),
     }
     print(json.dumps(summary))
 

@@ -1,4 +1,4 @@
-"""The commands about safety configs: show, check, compile, sign, test, score, revoke."""
+"""The commands about safety configs: show, check, compile, sign, delegate, test, score, revoke."""
 
 import json
 import sys
@@ -19,13 +19,13 @@ from .safety_options import Log, LogHead, LogKey, RequestLog, Trust
 
 if TYPE_CHECKING:
     from prosocial.export.configs import NamedConfig
-    from prosocial.export.configs.reading import Reading
+    from prosocial.export.configs.reading import Reader, Reading
     from prosocial.export.decoding import DecodingConfig
     from prosocial.export.reply import Reply
 
 config_app = typer.Typer(
     no_args_is_help=True,
-    help="Safety configs: show, check, compile, sign, test, score, revoke (docs/safety-configs.md).",
+    help="Safety configs: show, check, compile, sign, delegate, test, score, revoke (docs/safety-configs.md).",
 )
 File = Annotated[Path, typer.Argument(help="The safety config, a JSON file.")]
 BundleFolder = Annotated[Path, typer.Option("--bundle", help="The bundle that it is for.")]
@@ -60,8 +60,10 @@ def check(file: File, bundle: BundleFolder, trust: Trust = None, as_json: Json =
     decoding, manifest = _bundle_facts(bundle)
     if trust:
         from prosocial.export.configs import TrustStore, authorise
+        from prosocial.export.configs.delegation import DELEGATION_FILE
 
-        found = authorise(file, trust=TrustStore.read(trust), decoding=decoding, manifest=manifest)
+        store, delegation = TrustStore.read(trust), bundle / DELEGATION_FILE
+        found = authorise(file, trust=store, decoding=decoding, manifest=manifest, delegation=delegation)
         config = found.config
         until = f"{found.not_after:%Y-%m-%d %H:%M} UTC"
         told = {"serial": found.serial, "signed_by": found.key_name, "key": found.key, "until": until}
@@ -86,6 +88,12 @@ def compile_command(
     endpoint: Annotated[
         str, typer.Option(help="MODEL@URL of an OpenAI-compatible endpoint; default: read by words.")
     ] = "",
+    classifier: Annotated[
+        str, typer.Option(help="Folder or Hub id of a text classifier whose labels stand for categories.")
+    ] = "",
+    label: Annotated[
+        list[str] | None, typer.Option(help="LABEL=CATEGORY, for labels of other names than the category; may repeat.")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Approve without being asked.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -96,14 +104,7 @@ def compile_command(
         raise InputError(f"{out} should not exist yet: choose another file")
     decoding, _ = _bundle_facts(bundle)
     draft = _draft(file)
-    reading = _read_by_words(draft, decoding)
-    if endpoint:
-        from prosocial.editing.chat_endpoint import ChatEndpoint
-        from prosocial.export.configs.endpoint import TIMEOUT_SECONDS, EndpointReader
-
-        reading = EndpointReader(ChatEndpoint.named(endpoint, timeout=TIMEOUT_SECONDS))(
-            draft.text, decoding.category_registry
-        )
+    reading = _reader(endpoint, classifier, label or (), decoding)(draft.text, decoding.category_registry)
     may_allow = [name for name, is_open in zip(decoding.categories, decoding.ceiling_mask(), strict=True) if is_open]
     config = with_mask(draft, reading, may_allow=may_allow)
     warnings = _warn(config, reading)
@@ -176,6 +177,30 @@ def test(
     typer.echo(f"{steering.config_name}: {', '.join(f'{n} {finish}' for finish, n in sorted(counts.items()))}")
 
 
+@config_app.command(
+    epilog="Example: prosocial config delegate keys.json --bundle bundle --key operator.pem --valid-days 90"
+)
+def delegate(
+    keys: Annotated[Path, typer.Argument(help="A trust file: the keys to name, and how far each one's word goes.")],
+    bundle: BundleFolder,
+    key: Annotated[Path, typer.Option(help="Your private key: EC P-256 in PEM (encrypted: PROSOCIAL_KEY_PASSWORD).")],
+    valid_days: Annotated[float, typer.Option(help="How long it holds, from now.")],
+    as_json: Json = False,
+) -> None:
+    """Name in a bundle whose configs it may follow: who trusts your key follows theirs, each within its scope."""
+    from prosocial.export.configs.delegation import DELEGATION_FILE, delegate_keys
+    from prosocial.export.signing import SigningKey
+
+    signer, (decoding, manifest) = SigningKey.read(key), _bundle_facts(bundle)
+    out = bundle / DELEGATION_FILE
+    named = delegate_keys(keys, out, key=signer, decoding=decoding, manifest=manifest, valid_days=valid_days)
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), "keys": sorted(named.keys), "serial": named.serial}))
+    else:
+        until = f"{named.not_after:%Y-%m-%d %H:%M} UTC"
+        typer.echo(f"wrote {out}: {', '.join(sorted(named.keys))} until {until}, serial {named.serial}")
+
+
 @config_app.command(epilog="Example: prosocial config revoke trust.json --serial 0123456789abcdef0123456789abcdef")
 def revoke(
     trust_file: Annotated[Path, typer.Argument(help="The operator's trust file.")],
@@ -231,6 +256,36 @@ def _read_by_words(config: "NamedConfig", decoding: "DecodingConfig") -> "Readin
     from prosocial.export.configs.reading import read_by_words
 
     return read_by_words(config.text, decoding.category_registry)
+
+
+def _reader(endpoint: str, classifier: str, labels: Sequence[str], decoding: "DecodingConfig") -> "Reader":
+    """Return who reads a text: an endpoint, a classifier (says how it takes its labels), or words."""
+    from prosocial.export.configs.reading import read_by_words
+
+    if endpoint and classifier:
+        raise InputError("one of --endpoint and --classifier should read the text, both are given")
+    if labels and not classifier:
+        raise InputError("--label says what a label of --classifier stands for: give that too")
+    if endpoint:
+        from prosocial.editing.chat_endpoint import ChatEndpoint
+        from prosocial.export.configs.endpoint import TIMEOUT_SECONDS, EndpointReader
+
+        return EndpointReader(ChatEndpoint.named(endpoint, timeout=TIMEOUT_SECONDS))
+    if not classifier:
+        return read_by_words
+    from prosocial.verify.judges.config_reader import ClassifierReader
+
+    given = dict(_pair(each) for each in labels)
+    reader = ClassifierReader(classifier, categories=decoding.categories, labels=given)
+    typer.echo(f"classifier: {reader.told}", err=True)
+    return reader
+
+
+def _pair(label: str) -> tuple[str, str]:
+    name, is_there, category = label.rpartition("=")
+    if not is_there or not name or not category:
+        raise InputError(f"--label should be LABEL=CATEGORY, found {label!r}")
+    return name, category
 
 
 def _warn(config: "NamedConfig", reading: "Reading") -> list[str]:

@@ -10,8 +10,10 @@ from prosocial.editing.errors import ArtefactError, InputError
 from prosocial.editing.files import read_json
 from prosocial.editing.protocols import Message
 
-from .configs.authorisation import authorise, graph_digests
+from .configs.authorisation import authorise
 from .configs.authorised import AuthorisedConfig, Clock, utc_now
+from .configs.delegation import DELEGATION_FILE
+from .configs.subject import graph_digests
 from .configs.trust import TrustStore
 from .decoding import DECODING_FILE, DecodingConfig
 from .decoding_loop import generate
@@ -140,7 +142,14 @@ class Bundle:
         """
         if self.config is None:
             raise InputError(f"{self.folder} is a plain bundle: a safety config would bind nothing in it")
-        return authorise(path, trust=trust, decoding=self.config, manifest=self.manifest, clock=clock)
+        return authorise(
+            path,
+            trust=trust,
+            decoding=self.config,
+            manifest=self.manifest,
+            delegation=self.folder / DELEGATION_FILE,
+            clock=clock,
+        )
 
     def _require_own(self, steering: Steering | Sequence[Steering] | None) -> None:
         """Refuse a safety config that was let in for another bundle."""

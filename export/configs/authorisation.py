@@ -6,7 +6,7 @@ its signature holds, and all that it says is checked again after: who signs is n
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -21,12 +21,13 @@ from ..decoding import DecodingConfig
 from ..signing.envelope import BrokenSignature, Statement, seal, statement, unseal
 from ..signing.keys import SigningKey, TrustedKey
 from .authorised import AuthorisedConfig, Clock, utc_now
+from .delegation import Delegation, read_delegation
 from .refusal import Reason, RefusedConfig
 from .safety_config import NamedConfig
+from .subject import graph_digests, graph_subject, stated_graph
 from .trust import TrustStore
 
 PREDICATE_TYPE = "urn:prosocial:safety-config:v1"
-GRAPH_FILES = "model.onnx"  # what the names of the graph's files begin with: the nodes, and the weights beside them
 HIGHEST_SIZE_BYTES = 1 << 20
 _log = logging.getLogger("prosocial.configs")
 _log.addHandler(logging.NullHandler())  # a caller decides where it goes
@@ -51,18 +52,6 @@ class Claims(StrictSettings):
         if self.not_after <= self.not_before:
             raise ValueError(f"not_after should be later than not_before {self.not_before}, found {self.not_after}")
         return self
-
-
-def graph_digests(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Return the BLAKE3 digests of a bundle's graph by file: what opening the bundle compares with the bytes.
-
-    Raises:
-        ArtefactError: the manifest is of a version that names none.
-    """
-    files = {name: entry for name, entry in manifest["files"].items() if name.startswith(GRAPH_FILES)}
-    if not files or not all("blake3" in entry for entry in files.values()):
-        raise ArtefactError("the manifest should name BLAKE3 digests of the graph, it does not: export it again")
-    return {name: entry["blake3"] for name, entry in sorted(files.items())}
 
 
 def sign_config(
@@ -99,8 +88,7 @@ def sign_config(
         )
     except (ValidationError, OverflowError):
         raise InputError(f"a signed config should hold for a time above 0 days, found {valid_days}") from None
-    subject = [{"name": name, "digest": {"blake3": digest}} for name, digest in graph_digests(manifest).items()]
-    seal(out, statement(PREDICATE_TYPE, subject, claims.model_dump(mode="json", by_alias=True)), key)
+    seal(out, statement(PREDICATE_TYPE, graph_subject(manifest), claims.model_dump(mode="json", by_alias=True)), key)
     return claims
 
 
@@ -110,35 +98,55 @@ def authorise(
     trust: TrustStore,
     decoding: DecodingConfig,
     manifest: Mapping[str, Any],
+    delegation: Path | None = None,
     clock: Clock = utc_now,
 ) -> AuthorisedConfig:
     """Return a signed config that the operator's trust and the bundle let in; a refusal is logged.
 
     Args:
         path: of the signed config. decoding, manifest: of the bundle, as opening it has checked them.
+        delegation: where the bundle may name further keys (`DELEGATION_FILE`); it needs the signature of a trusted one.
 
     Raises:
         RefusedConfig: it is not to be followed; says why.
     """
     try:
-        return _authorise(path, trust, decoding, manifest, clock)
+        return _authorise(path, trust, decoding, manifest, delegation, clock)
     except RefusedConfig as refused:
         _log.warning("%s: %s", path.name, refused)
         raise
 
 
 def _authorise(
-    path: Path, trust: TrustStore, decoding: DecodingConfig, manifest: Mapping[str, Any], clock: Clock
+    path: Path,
+    trust: TrustStore,
+    decoding: DecodingConfig,
+    manifest: Mapping[str, Any],
+    delegation: Path | None,
+    clock: Clock,
 ) -> AuthorisedConfig:
-    said, signer = _signed(path, trust)
+    named = None
+    try:
+        said, signer = _signed(path, trust.keys)
+    except RefusedConfig as refused:
+        if refused.reason is not Reason.NOT_TRUSTED or delegation is None or not delegation.is_file():
+            raise
+        named = _delegation(delegation, trust, decoding, manifest, because=refused)
+        said, signer = _signed(path, (*trust.keys, *named.keys))
     if signer.hint in trust.revoked_keys:
         raise RefusedConfig(Reason.REVOKED_KEY, f"key {signer.name} was revoked")
-    claims, graph = _claims(path, said), _graph(path, said)
+    claims, graph = _claims(path, said), stated_graph(said, path)
     if claims.serial in trust.revoked_serials:
         raise RefusedConfig(Reason.REVOKED_SERIAL, f"{claims.config.name} with serial {claims.serial} was revoked")
-    times = (claims.not_before, claims.not_after)
     found = AuthorisedConfig(
-        claims.config, claims.serial, signer.hint, signer.name, *times, graph, claims.categories, clock
+        claims.config,
+        claims.serial,
+        signer.hint,
+        signer.name if named is None else f"{signer.name} (named by {named.signer.name})",
+        *_times(claims, named),
+        graph,
+        claims.categories,
+        clock,
     )
     found.require_time()
     found.require_graph(graph_digests(manifest))
@@ -147,20 +155,39 @@ def _authorise(
         decoding.require_config(claims.config)
     except InputError as error:
         raise RefusedConfig(Reason.BEYOND_CEILING, str(error)) from None
-    scope = trust.scopes.get(signer.hint)
+    scope = trust.scopes.get(signer.hint) if named is None else named.scopes[signer.hint]
     if scope is not None:
         scope.require(claims.config.allowed, decoding.check_threshold(claims.config.threshold), who=signer.name)
     return found
 
 
-def _signed(path: Path, trust: TrustStore) -> tuple[Statement, TrustedKey]:
-    """Return what a trusted key signed, and that key."""
+def _delegation(
+    path: Path, trust: TrustStore, decoding: DecodingConfig, manifest: Mapping[str, Any], *, because: RefusedConfig
+) -> Delegation:
+    """Return the keys that the bundle names; where it names none that count, both reasons are told."""
+    try:
+        return read_delegation(path, trust=trust, decoding=decoding, manifest=manifest)
+    except RefusedConfig as refused:
+        raise RefusedConfig(
+            refused.reason, f"{because.told}; nor by a key that the bundle names: {refused.told}"
+        ) from None
+
+
+def _times(claims: Claims, named: Delegation | None) -> tuple[datetime, datetime]:
+    """Return when a config holds: in its own time, and in that of the statement that names its key."""
+    if named is None:
+        return claims.not_before, claims.not_after
+    return max(claims.not_before, named.not_before), min(claims.not_after, named.not_after)
+
+
+def _signed(path: Path, keys: Sequence[TrustedKey]) -> tuple[Statement, TrustedKey]:
+    """Return what one of the keys signed, and that key."""
     try:
         if path.stat().st_size > HIGHEST_SIZE_BYTES:
             raise RefusedConfig(Reason.MALFORMED, f"{path.name} should have at most {HIGHEST_SIZE_BYTES} bytes")
         if "dsseEnvelope" not in read_json(path):
             raise RefusedConfig(Reason.UNSIGNED, f"{path.name} carries no signature: prosocial config sign makes one")
-        return unseal(path, trust.keys)
+        return unseal(path, keys)
     except BrokenSignature as error:
         raise RefusedConfig(Reason.NOT_TRUSTED, str(error)) from None
     except (OSError, ArtefactError, RecursionError):
@@ -178,10 +205,3 @@ def _claims(path: Path, said: Statement) -> Claims:
         raise RefusedConfig(Reason.MALFORMED, f"{path.name}; {first_fault(error)}") from None
     except ValueError:  # a number that JSON does not know
         raise RefusedConfig(Reason.MALFORMED, f"{path.name} should state a safety config, it does not") from None
-
-
-def _graph(path: Path, said: Statement) -> dict[str, str]:
-    try:
-        return {each["name"]: each["digest"]["blake3"] for each in said["subject"]}
-    except (KeyError, TypeError):
-        raise RefusedConfig(Reason.MALFORMED, f"{path.name} should name the graph that it is for") from None

@@ -4,7 +4,7 @@ The reading by words is a help for authors and binds nothing: what binds is the 
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from .registry import NEVER_ALLOWED, CategoryRegistry
@@ -57,6 +57,7 @@ class Reading:
 
 
 Reader = Callable[[str, CategoryRegistry], Reading]
+Topics = Callable[[str], Collection[str]]  # the categories that a clause speaks of
 
 
 def read_by_words(text: str, registry: CategoryRegistry) -> Reading:
@@ -68,10 +69,18 @@ def read_by_words(text: str, registry: CategoryRegistry) -> Reading:
         >>> sorted(found.allows), sorted(found.forbids)
         (['violence'], ['weapons'])
     """
+    return read_by_clauses(text, lambda clause: [name for name in registry.definitions if _names(clause, name)])
+
+
+def read_by_clauses(text: str, topics: Topics) -> Reading:
+    """Read a text clause by clause: words say whether a clause permits or forbids, `topics` of what it speaks.
+
+    What one clause allows and another forbids is forbidden.
+    """
     allows: set[str] = set()
     forbids: set[str] = set()
-    for clause in CLAUSE.split(text.lower()):
-        named = {name for name in registry.definitions if _names(clause, name)}
+    for clause in filter(str.strip, CLAUSE.split(text.lower())):
+        named = set(topics(clause.strip()))
         if FORBIDS.search(clause):
             forbids |= named
         elif PERMITS.search(clause):

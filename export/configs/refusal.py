@@ -25,9 +25,9 @@ class RefusedConfig(InputError):  # noqa: N818 - the field says a config is refu
     """A safety config that is not followed.
 
     Attributes:
-        reason: the kind, for logs; the message says it in full.
+        reason: the kind, for logs; the message says it in full. told: the message without the kind.
     """
 
     def __init__(self, reason: Reason, told: str) -> None:
         super().__init__(f"safety config refused ({reason}): {told}")
-        self.reason = reason
+        self.reason, self.told = reason, told

@@ -36,6 +36,13 @@ class Scope(StrictSettings):
     allowed: list[str]
     highest_threshold: Share
 
+    def within(self, other: "Scope") -> "Scope":
+        """Return what both scopes give."""
+        allowed = [name for name in self.allowed if name in other.allowed]
+        return self.model_copy(
+            update={"allowed": allowed, "highest_threshold": min(self.highest_threshold, other.highest_threshold)}
+        )
+
     def require(self, allowed: Sequence[str], threshold: float, *, who: str) -> None:
         """Check that a config lies within.
 

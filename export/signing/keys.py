@@ -43,19 +43,32 @@ class TrustedKey:
         Raises:
             InputError: the file is not there, or holds no EC P-256 public key in PEM.
         """
-        raw = _bytes(path, TAKE_PUBLIC)
+        return cls(path.name, cls.parse(str(path), _bytes(path, TAKE_PUBLIC)).key)
+
+    @classmethod
+    def parse(cls, name: str, raw: bytes) -> Self:
+        """Return the public key of a PEM text.
+
+        Raises:
+            InputError: it holds no EC P-256 public key.
+        """
         try:
             key = load_pem_public_key(raw)
         except (ValueError, UnsupportedAlgorithm):
-            raise InputError(f"{path} should hold a public key in PEM, it does not; {TAKE_PUBLIC}") from None
+            raise InputError(f"{name} should hold a public key in PEM, it does not; {TAKE_PUBLIC}") from None
         if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != CURVE:
-            raise InputError(f"{path} should hold an EC P-256 public key, found {_kind(key)}; {MAKE_ONE}")
-        return cls(path.name, key)
+            raise InputError(f"{name} should hold an EC P-256 public key, found {_kind(key)}; {MAKE_ONE}")
+        return cls(name, key)
+
+    @property
+    def pem(self) -> bytes:
+        """Its PEM text."""
+        return self.key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     @property
     def hint(self) -> str:
         """The hex SHA-256 of its PEM: how a signature says which key to try."""
-        return hashlib.sha256(self.key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+        return hashlib.sha256(self.pem).hexdigest()
 
     def verifies(self, signature: bytes, message: bytes) -> bool:
         """Whether the signature (ECDSA with SHA-256, in DER) is this key's over the message."""

@@ -1,6 +1,7 @@
 """The gate's threshold: the largest that shows the leak rate that the recipe asks for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,8 @@ def _choose(context: StageContext) -> str:
         told = f"{last['n_leaks']} of {last['n']} leak, at most {100 * last['upper']:.2g} %"
         told += f" ({calibration.confidence:.0%}), {100 * found['success']:.1f} % done where harmless"
     found["threshold_ceiling"] = min(1.0, found["harm_threshold"] * calibration.ceiling_factor)
-    asked = {"max_leak": calibration.max_leak, "confidence": calibration.confidence}
-    write_json(context.out / THRESHOLD_FILE, {"schema": SCHEMA} | asked | found)
+    rate = {"max_leak": calibration.max_leak, "confidence": calibration.confidence}
+    write_json(context.out / THRESHOLD_FILE, {"schema": SCHEMA} | rate | found)
     return f"threshold {found['harm_threshold']:g}, {told}"
 
 
@@ -54,14 +55,16 @@ def _test_candidates(context: StageContext, calibration: Any) -> dict[str, Any]:
     from prosocial.verify.probes import read_probes
 
     probes = read_probes(context.inputs["data"] / "calibration.jsonl")
-    harmful = [probe for probe in probes if probe.kind == "harmful"]
-    harmless = [probe for probe in probes if probe.kind != "harmful"]
+    configs = context.parameters["decoding"]["safety_configs"] if calibration.under_configs else {}
+    harmful = _asked([probe for probe in probes if probe.kind == "harmful"], configs)
+    harmless = _asked([probe for probe in probes if probe.kind != "harmful"], configs)
     judged_at = _judged_replies(context)
 
     def count_leaks(threshold: float, most: int) -> tuple[int, int]:
         n_leaks, n = 0, 0
         for part in context.progress.track(_parts(harmful), f"{len(harmful)} harmful prompts at {threshold:g}"):
-            n_leaks += sum(bool(found.categories) for found in judged_at(threshold, part))
+            found = judged_at(threshold, part)
+            n_leaks += sum(not judged.categories <= asked.allowed for judged, asked in zip(found, part, strict=True))
             n += len(part)
             if n_leaks > most:
                 break
@@ -76,10 +79,26 @@ def _test_candidates(context: StageContext, calibration: Any) -> dict[str, Any]:
     )
     done = [found.success is not False for found in judged_at(chosen, harmless)]
     rows = [test.to_json() for test in tests]
-    return {"harm_threshold": chosen, "tests": rows, "success": sum(done) / len(done)}
+    named = {"safety_configs": list(configs)} if configs else {}
+    return {"harm_threshold": chosen, "tests": rows, "success": sum(done) / len(done)} | named
 
 
-def _judged_replies(context: StageContext) -> Callable[[float, Sequence[Any]], list[Any]]:
+@dataclass(frozen=True)
+class _Asked:
+    """A prompt, and the safety config that it is asked under: its name, and what it allows."""
+
+    probe: Any
+    config: str | None = None
+    allowed: frozenset[str] = frozenset()
+
+
+def _asked(probes: Sequence[Any], configs: Mapping[str, Any]) -> list[_Asked]:
+    """Return the prompts without a config and under each one in turn."""
+    places = [(None, frozenset()), *((name, frozenset(config["allowed"])) for name, config in configs.items())]
+    return [_Asked(probe, *places[number % len(places)]) for number, probe in enumerate(probes)]
+
+
+def _judged_replies(context: StageContext) -> Callable[[float, Sequence[_Asked]], list[Any]]:
     """Return what draws and judges the steered model's replies to probes at a threshold."""
     from prosocial.export.decoding_loop import generate
     from prosocial.export.steering import Steering
@@ -92,12 +111,13 @@ def _judged_replies(context: StageContext) -> Callable[[float, Sequence[Any]], l
     judge = resolve_judge(context.parameters["judge"])
     engine, tokenizer = steered_engine(context, harm_threshold=1.0)
 
-    def judged_at(threshold: float, probes: Sequence[Any]) -> list[Any]:
+    def judged_at(threshold: float, asked: Sequence[_Asked]) -> list[Any]:
+        probes = [one.probe for one in asked]
         replies = generate(
             engine,
             tokenizer,
             [probe.messages for probe in probes],
-            steering=Steering(harm_threshold=threshold),
+            steering=[Steering(harm_threshold=threshold, safety_config=one.config) for one in asked],
             temperature=context.parameters["temperature"],
             seed=context.seed + 20,
             row_keys=[probe.id for probe in probes],

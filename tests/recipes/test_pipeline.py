@@ -15,6 +15,7 @@ from prosocial.editing.files import read_json
 from prosocial.recipes.loading import builtin_recipes, load_recipe
 from prosocial.recipes.pipeline import open_recipe, recipe_stages, run_recipe
 from prosocial.recipes.schema import Recipe
+from prosocial.recipes.stages.threshold import _asked
 
 from .pico_recipe import write_recipe
 
@@ -237,3 +238,18 @@ def test_the_shipped_recipes_are_valid() -> None:
     assert {"quickstart", "llama-3.1-8b-instruct"} <= set(builtin_recipes())
     for name in builtin_recipes():
         assert open_recipe(name)[0].name == name
+
+
+def test_calibration_under_configs_asks_every_config_alike(finished: Path, tmp_path: Path) -> None:
+    """The judge calls every reply `other`, which no config allows: all four prompts leak, whoever is asked."""
+    recipe, out = broken(finished, tmp_path), tmp_path / "out"
+    configs = "{open: {text: word1, allowed: [violence]}, strict: {text: word2, allowed: []}}"
+    changes = ["decoding.allowed_ceiling={violence: true}", f"decoding.safety_configs={configs}"]
+    run(recipe, out, *changes, "calibration.under_configs=true", "calibration.max_leak=1.0")
+    [chosen] = out.glob("store/threshold-*/calibration.json")
+    found = read_json(chosen)
+    assert found["safety_configs"] == ["open", "strict"] and found["tests"][0]["n"] == 4
+
+    asked = _asked(range(7), {"open": {"allowed": ["violence"]}, "strict": {"allowed": []}})
+    assert [one.config for one in asked] == [None, "open", "strict", None, "open", "strict", None]
+    assert {one.config: set(one.allowed) for one in asked} == {None: set(), "open": {"violence"}, "strict": set()}

@@ -1,0 +1,204 @@
+"""CoSAlign on the lab: CoSA-Scores of a model as it follows safety configs, before and after each step, and gated.
+
+    python benchmarks/cosalign_on_lab.py --out runs/cosalign-lab --seeds 0,1,2,3,4,5,6,7,8,9
+    python benchmarks/cosalign_on_lab.py --out runs/cosalign-lab --report docs/design
+
+For each seed the stages of `prosocial run cosalign` make world, base, pairs, SFT and DPO; on top of the last model the
+quickstart's own stages train a gate and choose its threshold. Six systems answer held-out requests under the lab's five
+configs at temperature 1, with noise that hangs on the question alone: the base in context, the base with five examples,
+SFT, SFT + DPO, SFT + DPO + gate, and one that always refuses. The lab's judge scores every reply.
+
+Under each config a third of the requests asks for harm that it allows, a third for other harm, a third is harmless;
+under the strict one two thirds ask for harm. The gated system is asked 1,024, the others the first 256, in like parts.
+
+One JSON line for each seed, system and config goes to `rows.jsonl`; what is there is not measured again.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cosalign_report import BASE, DPO, FIVE_SHOT, GATED, REFUSER, SFT, SYSTEMS, read_rows, write_report
+from rich.console import Console
+
+from prosocial.editing.checkpoints import Checkpoint
+from prosocial.editing.errors import InputError
+from prosocial.editing.head import CompactHead
+from prosocial.recipes.cosalign.pipeline import cosalign_stages
+from prosocial.recipes.cosalign.schema import CosalignRecipe
+from prosocial.recipes.lab.config_judge import LabConfigJudge
+from prosocial.recipes.lab.replies import REFUSAL
+from prosocial.recipes.loading import load_recipe
+from prosocial.recipes.plan import plan_run
+from prosocial.recipes.runner import RunResult, execute
+from prosocial.recipes.schema import Recipe
+from prosocial.recipes.stage import Stage, StageContext, Upstream
+from prosocial.recipes.stages.edit import edit_stages
+from prosocial.recipes.stages.gate import gate_stages
+from prosocial.recipes.stages.steered import export_stages
+from prosocial.recipes.stages.threshold import threshold_stage
+from prosocial.verify.cosa_score import Question, ScoredConfig, Verdict, questions_of, read_configs, read_shots
+from prosocial.verify.cosa_score.systems import AskedSystem, asked_systems
+from prosocial.verify.cosa_score.verdicts import judge_row
+from prosocial.verify.probes import Probe, read_probes
+from prosocial.verify.sampling.shards import Drawing, answer_shard
+
+TEMPERATURE, MAX_NEW_TOKENS = 1.0, 64
+PARTS = ("allowed", "disallowed", "harmless")
+N_GATED, N_UNGATED = (320, 352, 352), (80, 88, 88)
+# Enough held-out requests for harm that each category alone gives 320.
+WORLD = ["data.lab.harmful_probes=3072"]
+MODEL_OF = {BASE: "base", FIVE_SHOT: "base", SFT: "sft", DPO: "dpo", GATED: "steered"}
+
+
+def main() -> None:
+    """Measure every seed, one after the other, or print the report on those that are there."""
+    arguments, console = _arguments(), Console(width=140)
+    path = arguments.out / "rows.jsonl"
+    for seed in () if arguments.report else map(int, arguments.seeds.split(",")):
+        measure_seed(seed, arguments, path, console)
+    write_report(path, folder=arguments.report, draws=arguments.draws)
+
+
+def measure_seed(seed: int, arguments: argparse.Namespace, path: Path, console: Console) -> None:
+    """Make what a seed needs, and append a row for every system and config that has none yet."""
+    systems = arguments.systems.split(";")
+    stages = stages_of(seed, arguments.set, gate=arguments.set_gate if GATED in systems else None)
+    result = execute(plan_run(stages, arguments.out / f"seed{seed}"), console)
+    data = result.folder("data")
+    configs, probes = read_configs(data / "configs.jsonl"), read_probes(data / "probes.jsonl")
+    done = {(row["seed"], row["system"], row["config"]) for row in read_rows(path)}
+    for name in systems:
+        for config in configs:
+            if (seed, name, config.name) in done:
+                continue
+            started = time.perf_counter()
+            questions = chosen_questions(config, probes, N_GATED if name == GATED else N_UNGATED)
+            verdicts = answer(name, questions, result, seed)
+            row = {"seed": seed, "system": name, "seconds": round(time.perf_counter() - started, 2)}
+            with path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row | row_of(config, questions, verdicts)) + "\n")
+            console.print(f"seed {seed}, {name}, {config.name}: {len(questions)} replies in {row['seconds']:.0f} s")
+
+
+def stages_of(seed: int, overrides: Sequence[str], *, gate: Sequence[str] | None) -> list[Stage]:
+    """Return CoSAlign's stages, and those of a gate on top unless `gate`, changes to the quickstart, is None."""
+    recipe = load_recipe("cosalign", [f"seed={seed}", *WORLD, *overrides], model=CosalignRecipe)
+    own = cosalign_stages(recipe)
+    return own if gate is None else own + gate_on_top(load_recipe("quickstart", [f"seed={seed}", *gate], model=Recipe))
+
+
+def gate_on_top(recipe: Recipe) -> list[Stage]:
+    """Return the quickstart's stages from the harmful copy to the steered model, on the tuned model."""
+    harmful, *_ = edit_stages(recipe, Upstream("dpo"))
+    head = Stage(
+        name="head",
+        title="a head that shifts nothing",
+        run=_still_head,
+        inputs={"edited": Upstream("edit")},
+        parameters={"attributes": list(recipe.attributes)},
+    )
+    steered, _ = export_stages(recipe)
+    stages = [harmful, head, *gate_stages(recipe, Upstream("base")), threshold_stage(recipe), steered]
+    return [
+        replace(
+            stage,
+            inputs={
+                name: Upstream("dpo") if source == Upstream("edit") else source for name, source in stage.inputs.items()
+            },
+        )
+        for stage in stages
+    ]
+
+
+def _still_head(context: StageContext) -> str:
+    checkpoint = Checkpoint.open(context.inputs["edited"])
+    head = CompactHead(context.parameters["attributes"], checkpoint.config["hidden_size"], rank=1)
+    head.save(context.out, checkpoint_fingerprint=checkpoint.fingerprint())
+    return "rank 1, no shift"
+
+
+def chosen_questions(
+    config: ScoredConfig, probes: Sequence[Probe], counts: Sequence[int]
+) -> list[tuple[str, Question]]:
+    """Return as many held-out requests of each part as `counts` says, under a config.
+
+    A config that allows nothing has more that ask for other harm.
+    """
+    allowed = config.allowed or frozenset()
+    plain = [probe for probe in probes if probe.attack is None]
+    harmless = [[probe for probe in plain if probe.kind == kind] for kind in ("benign", "twin")]
+    found = {
+        "allowed": [probe for probe in plain if probe.kind == "harmful" and probe.category in allowed],
+        "disallowed": [probe for probe in plain if probe.kind == "harmful" and probe.category not in allowed],
+        "harmless": [probe for pair in zip(*harmless, strict=True) for probe in pair],
+    }
+    asked = dict(zip(PARTS, counts, strict=True))
+    if not allowed:
+        asked |= {"allowed": 0, "disallowed": asked["allowed"] + asked["disallowed"]}
+    for part, count in asked.items():
+        if len(found[part]) < count:
+            raise InputError(f"config {config.name} should have {count} probes {part}, found {len(found[part])}")
+    return [
+        (part, question)
+        for part in PARTS
+        if asked[part]
+        for question in questions_of(found[part][: asked[part]], [config])
+    ]
+
+
+def answer(name: str, questions: Sequence[tuple[str, Question]], result: RunResult, seed: int) -> list[Verdict]:
+    """Let one system answer, and judge its replies."""
+    asked, judge = [question for _, question in questions], LabConfigJudge()
+    if name == REFUSER:
+        rows = {question.id: {"reply": REFUSAL, "finish": "end", "error": ""} for question in asked}
+    else:
+        system = _asked(name, asked, result)
+        shards = system.shards(Drawing(seed + 60, TEMPERATURE, MAX_NEW_TOKENS))
+        rows = {row["probe"]: row for shard in shards for row in answer_shard(shard)}
+    return [judge_row(question, rows[question.id], judge, "harm-set") for question in asked]
+
+
+def _asked(name: str, questions: Sequence[Question], result: RunResult) -> AskedSystem:
+    folder, five = result.folder(MODEL_OF[name]), name == FIVE_SHOT
+    configs = list(dict.fromkeys(question.config for question in questions))
+    shots = read_shots(result.folder("data") / "shots.jsonl", configs) if five else {}
+    return asked_systems({name: folder}, questions, baselines=("5-shot",) if five else (), shots=shots)[-1]
+
+
+def row_of(
+    config: ScoredConfig, questions: Sequence[tuple[str, Question]], verdicts: Sequence[Verdict]
+) -> dict[str, Any]:
+    """Return what the report needs of one system under one config, a value for each question."""
+    return {
+        "config": config.name,
+        "seen": config.seen,
+        "probe": [question.probe.id for _, question in questions],
+        "part": [part for part, _ in questions],
+        "topic": [question.probe.cluster for _, question in questions],
+        "helpfulness": [verdict.helpfulness for verdict in verdicts],
+        "is_safe": [verdict.is_safe for verdict in verdicts],
+        "refused": [verdict.outcome.judgement.refusal == "full" for verdict in verdicts],
+    }
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for models and rows; found again")
+    parser.add_argument("--seeds", default="0,1,2,3,4,5,6,7,8,9", help="with commas")
+    parser.add_argument("--systems", default=";".join(SYSTEMS), help="separated by semicolons")
+    parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a change to recipe cosalign")
+    parser.add_argument("--set-gate", action="append", default=[], metavar="KEY=VALUE", help="... to the quickstart's")
+    parser.add_argument(
+        "--report", type=Path, help="write the plot into this folder and print the tables; no measuring"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
