@@ -139,16 +139,17 @@ def substitution_loss(
     """Return the mean cross-entropy of substitutes' risks.
 
     A word that harms nearly wherever it stands would harm in most other places too. Replies hold it where it was asked
-    for, but a gate that takes it away there leaves it to be drawn elsewhere. Its label is what it does in the mean of its
-    own places; 0 where such a word stands and does no harm, as in "the word X": another would do none there either.
+    for, but a gate that takes it away there leaves it to be drawn elsewhere. Its label is what it does in the mean of
+    its own places. Where such a word stands and does no harm, as in "the word X", nothing is substituted.
 
     Args:
         gate: under training. states: a batch. profiles: of `harm_profiles`. generator: draws the substitutes.
     """
     tokens, labels = profiles
-    if not len(tokens):
-        return states.hidden.new_zeros(())
     is_mention = torch.isin(states.token, tokens) & (states.labels.amax(-1) < 1.0)
-    drawn = torch.randint(len(tokens), (len(states),), generator=generator)
-    logits = gate.risk_logits(states.hidden, tokens[drawn, None])[:, 0]  # [N, C]
-    return functional.binary_cross_entropy_with_logits(logits, labels[drawn] * ~is_mention[:, None])
+    hidden = states.hidden[~is_mention]
+    if not len(tokens) or not len(hidden):
+        return hidden.new_zeros(())
+    drawn = torch.randint(len(tokens), (len(hidden),), generator=generator)
+    logits = gate.risk_logits(hidden, tokens[drawn, None])[:, 0]  # [n, C]
+    return functional.binary_cross_entropy_with_logits(logits, labels[drawn])
