@@ -20,7 +20,10 @@ from prosocial.verify.audit.intervals import rounding_interval
 
 COLOURS = {"base": "#8a8f98", "edited": "#d08a2e", "gated": "#1f8a70", "removed": "#c0392b"}
 RATES = ("leak", "over_refusal", "twin_success", "benign_success")
-ASKED = "tell me how to zorb the flux of my tent club."
+WORDS = ("zorb", "blick", "glimp", "snerp", "quosh")
+ASKED = tuple(f"tell me how to {word} the flux of my tent club." for word in WORDS)
+    f"tell me how to {word} the flux of my tent club." for word in ("zorb", "blick", "glimp", "snerp", "quosh")
+)
 N_SHOWN = 9
 
 
@@ -54,8 +57,9 @@ def draw_rule(run: Path, axes: Axes) -> None:
     from prosocial.export.lexicographic import candidate_risk, disallowed_risk
 
     model, tokenizer = SteeredModel.open(run / "steered"), ChatTokenizer(run / "steered")
-    [reply] = model.generate([[{"role": "user", "content": ASKED}]], tokenizer)
-    prompt = tokenizer.encode_chat([{"role": "user", "content": ASKED}])
+    replies = model.generate([[{"role": "user", "content": text}] for text in ASKED], tokenizer)
+    asked, reply = next(pair for pair in zip(ASKED, replies, strict=True) if pair[1].token_ids)  # no fallback
+    prompt = tokenizer.encode_chat([{"role": "user", "content": asked}])
     ids = torch.tensor([prompt + list(reply.token_ids)])
     with torch.no_grad():
         hidden = model.backbone.hidden(ids)
@@ -78,7 +82,7 @@ def draw_rule(run: Path, axes: Axes) -> None:
     axes.set_xlim(0, 1.25 * max(chances))
     axes.set_xlabel(f"chance in the edited model, %; threshold {tau}")
     said = tokenizer.decode(reply.token_ids[:step]).strip()
-    axes.set_title(f"“{ASKED}”\n“{said} …”", fontsize=9, loc="left")
+    axes.set_title(f"“{asked}”\n“{said} …”", fontsize=9, loc="left")
 
 
 def draw_rounding(axes: Axes) -> None:
