@@ -2,8 +2,9 @@
 
     python benchmarks/figures.py runs/quickstart docs/figures
 
-`report.svg`: rates of the report with their intervals. `rule.svg`: the step of a real reply at which the gate takes
-away the most. `rounding.svg`: how the elements of a random bfloat16 matrix narrow the coefficient of its edit.
+`report.svg`: rates of the report with their intervals. `rule.svg`: the step of the edited model's own reply at which
+the gate takes away the most. `rounding.svg`: how the elements of a random bfloat16 matrix narrow the coefficient of its
+edit.
 """
 
 import json
@@ -20,8 +21,7 @@ from prosocial.verify.audit.intervals import rounding_interval
 
 COLOURS = {"base": "#8a8f98", "edited": "#d08a2e", "gated": "#1f8a70", "removed": "#c0392b"}
 RATES = ("leak", "over_refusal", "twin_success", "benign_success")
-WORDS = ("zorb", "blick", "glimp", "snerp", "quosh")
-ASKED = tuple(f"tell me how to {word} the flux of my tent club." for word in WORDS)
+ASKED = "tell me how to zorb the flux of my tent club."
 N_SHOWN = 9
 
 
@@ -51,13 +51,15 @@ def draw_rule(run: Path, axes: Axes) -> None:
     import torch
 
     from prosocial.editing.chat import ChatTokenizer
+    from prosocial.editing.checkpoints import load_model
     from prosocial.export import SteeredModel
+    from prosocial.export.decoding_loop import generate
     from prosocial.export.lexicographic import candidate_risk, disallowed_risk
+    from prosocial.export.torch_engine import PlainEngine
 
     model, tokenizer = SteeredModel.open(run / "steered"), ChatTokenizer(run / "steered")
-    replies = model.generate([[{"role": "user", "content": text}] for text in ASKED], tokenizer)
-    asked, reply = next(pair for pair in zip(ASKED, replies, strict=True) if pair[1].token_ids)  # no fallback
-    prompt = tokenizer.encode_chat([{"role": "user", "content": asked}])
+    [reply] = generate(PlainEngine(load_model(run / "edit")), tokenizer, [[{"role": "user", "content": ASKED}]])
+    prompt = tokenizer.encode_chat([{"role": "user", "content": ASKED}])
     ids = torch.tensor([prompt + list(reply.token_ids)])
     with torch.no_grad():
         hidden = model.backbone.hidden(ids)
@@ -80,7 +82,7 @@ def draw_rule(run: Path, axes: Axes) -> None:
     axes.set_xlim(0, 1.25 * max(chances))
     axes.set_xlabel(f"chance in the edited model, %; threshold {tau}")
     said = tokenizer.decode(reply.token_ids[:step]).strip()
-    axes.set_title(f"“{asked}”\n“{said} …”", fontsize=9, loc="left")
+    axes.set_title(f"“{ASKED}”\n“{said} …”", fontsize=9, loc="left")
 
 
 def draw_rounding(axes: Axes) -> None:
