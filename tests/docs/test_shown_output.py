@@ -13,7 +13,7 @@ RUN = ROOT / "runs" / "quickstart"
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 PARTS = ("base", "vector", "edit", "steered", "bundle", "data")
 MODEL_TEXT = ("prosocial generate",)  # words and numbers of a model that was trained on another processor
-MEASURED = re.compile(r"\b[0-9a-f]{8,}\b|\d+(?:,\d{3})+|-?\d+\.\d+(?:e[-+]?\d+)?|\d+(?:e[-+]\d+)")
+MEASURED = re.compile(r"\b[0-9a-f]{8,}\b|\d+(?:,\d{3})+|-?\d+\.\d+(?:e[-+]?\d+)?|\d+(?:e[-+]\d+)|\b\d+(?= positions)")
 LEFT_OUT = re.compile(r"\(.*\)")  # a line such as (shortened)
 
 
