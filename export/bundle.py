@@ -13,7 +13,7 @@ from prosocial.editing.protocols import Message
 from .configs.authorisation import authorise
 from .configs.authorised import AuthorisedConfig, Clock, utc_now
 from .configs.delegation import DELEGATION_FILE
-from .configs.subject import graph_digests
+from .configs.statements import graph_digests
 from .configs.trust import TrustStore
 from .decoding import DECODING_FILE, DecodingConfig
 from .decoding_loop import generate

@@ -1,6 +1,6 @@
 """A reward model from a file of labelled pairs: read, train, score on the pairs that were held out, write."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,9 @@ from .schema import RewardSettings
 if TYPE_CHECKING:
     from prosocial.editing.reward.attributes import Attribute
     from prosocial.editing.reward.encoded_pairs import EncodedPairs
+    from prosocial.editing.reward.model import RewardModel
+    from prosocial.editing.reward.settings import RewardTraining
+    from prosocial.editing.reward.training_state import StepRecord
 
 HELD_OUT_SHARE = 0.1
 
@@ -48,26 +51,16 @@ def train_on_pairs(
         InputError: an attribute without a label, or a checkpoint of another training.
         DivergenceError: a loss or gradient is not finite; the checkpoint keeps the last state where all were.
     """
-    import torch
-
     from prosocial.editing.chat import ChatTokenizer
-    from prosocial.editing.checkpoints import load_model
-    from prosocial.editing.fingerprint import fingerprint
     from prosocial.editing.reward.accuracy import pair_accuracy
-    from prosocial.editing.reward.encoded_pairs import label_agreement
-    from prosocial.editing.reward.model import RewardConfig, RewardModel
-    from prosocial.editing.reward.processes import is_first, own_device
+    from prosocial.editing.reward.processes import is_first
     from prosocial.editing.reward.settings import RewardTraining
     from prosocial.editing.reward.training import train_reward
 
     names, pad_id = [attribute.name for attribute in attributes], ChatTokenizer(base).pad_id
     training = RewardTraining(**{key: getattr(settings, key) for key in RewardTraining.model_fields})
     train, held_out = encoded_pairs(base, pairs, names, max_tokens=training.max_tokens)
-    model: Any = load_model(base, dtype=getattr(torch, dtype))
-    model.to(own_device())
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)  # the same adapter, whatever ran before
-        reward = RewardModel(model, RewardConfig(attributes=tuple(names), **settings.adapter.model_dump()))
+    reward = _new_reward_model(base, names, settings, dtype=dtype, seed=seed)
     on_start(training.steps)
     history = train_reward(
         reward,
@@ -81,15 +74,46 @@ def train_on_pairs(
     )
     accuracy = pair_accuracy(reward, held_out, attributes=names, pad_id=pad_id)
     if is_first():
-        report = {
-            "steps": [asdict(record) for record in history],
-            "pair_accuracy": accuracy,
-            "label_agreement": {"attributes": names, "share": label_agreement(train.signs)},
-        }
-        reward.save(out, checkpoint_fingerprint=fingerprint(base), training=training.model_dump(mode="json"))
-        write_json(out / "training.json", report)
+        _write(out, reward, train, history, accuracy=accuracy, base=base, training=training)
     corners = [value["corner"] for value in accuracy.values()]
     return f"held-out pairs ranked right at the corners: {min(corners):.0%} to {max(corners):.0%}"
+
+
+def _new_reward_model(
+    base: Path, names: Sequence[str], settings: RewardSettings, *, dtype: str, seed: int
+) -> "RewardModel":
+    """Return the checkpoint with a new adapter, which hangs on the seed alone, whatever ran before."""
+    import torch
+
+    from prosocial.editing.checkpoints import load_model
+    from prosocial.editing.reward.model import RewardConfig, RewardModel
+    from prosocial.editing.reward.processes import own_device
+
+    model: Any = load_model(base, dtype=getattr(torch, dtype))
+    model.to(own_device())
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return RewardModel(model, RewardConfig(attributes=tuple(names), **settings.adapter.model_dump()))
+
+
+def _write(
+    out: Path,
+    reward: "RewardModel",
+    train: "EncodedPairs",
+    history: "Sequence[StepRecord]",
+    *,
+    accuracy: Mapping[str, Any],
+    base: Path,
+    training: "RewardTraining",
+) -> None:
+    """Write the adapter, and `training.json`: every step, the accuracy, and how far the labels agree."""
+    from prosocial.editing.fingerprint import fingerprint
+    from prosocial.editing.reward.encoded_pairs import label_agreement
+
+    reward.save(out, checkpoint_fingerprint=fingerprint(base), training=training.model_dump(mode="json"))
+    agreement = {"attributes": list(reward.config.attributes), "share": label_agreement(train.signs)}
+    steps = [asdict(record) for record in history]
+    write_json(out / "training.json", {"steps": steps, "pair_accuracy": accuracy, "label_agreement": agreement})
 
 
 def encoded_pairs(

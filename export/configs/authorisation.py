@@ -5,53 +5,36 @@ its signature holds, and all that it says is checked again after: who signs is n
 """
 
 import logging
-import secrets
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from pydantic import AwareDatetime, Field, ValidationError, model_validator
-
-from prosocial.editing.errors import ArtefactError, InputError
-from prosocial.editing.files import canonical_json, read_json
-from prosocial.editing.settings import StrictSettings, first_fault
+from prosocial.editing.errors import InputError
 
 from ..decoding import DecodingConfig
-from ..signing.envelope import BrokenSignature, Statement, seal, statement, unseal
-from ..signing.keys import SigningKey, TrustedKey
+from ..signing.envelope import seal, statement
+from ..signing.keys import SigningKey
 from .authorised import AuthorisedConfig, Clock, utc_now
 from .delegation import Delegation, read_delegation
 from .refusal import Reason, RefusedConfig
 from .safety_config import NamedConfig
-from .subject import graph_digests, graph_subject, stated_graph
+from .statements import DatedClaims, claims_of, dated, graph_digests, graph_subject, open_signed, stated_graph
 from .trust import TrustStore
 
 PREDICATE_TYPE = "urn:prosocial:safety-config:v1"
-HIGHEST_SIZE_BYTES = 1 << 20
 _log = logging.getLogger("prosocial.configs")
 _log.addHandler(logging.NullHandler())  # a caller decides where it goes
 
 
-class Claims(StrictSettings):
-    """What a signed config states.
+class Claims(DatedClaims):
+    """What a signed config states, with when it holds.
 
     Attributes:
-        config: to follow. categories: digest of the registry that its names are from. serial: for revocation.
-        not_before, not_after: when it holds; the end is excluded.
+        config: to follow.
     """
 
     config: NamedConfig
-    categories: str
-    serial: str = Field(pattern="^[0-9a-f]{32}$")
-    not_before: AwareDatetime
-    not_after: AwareDatetime
-
-    @model_validator(mode="after")
-    def _lasts(self) -> Self:
-        if self.not_after <= self.not_before:
-            raise ValueError(f"not_after should be later than not_before {self.not_before}, found {self.not_after}")
-        return self
 
 
 def sign_config(
@@ -77,17 +60,8 @@ def sign_config(
     if out.exists():
         raise InputError(f"{out} should not exist yet: choose another file")
     decoding.require_config(config)
-    begin = (not_before or utc_now()).replace(microsecond=0)
-    try:
-        claims = Claims(
-            config=config,
-            categories=decoding.category_registry.digest,
-            serial=secrets.token_hex(16),
-            not_before=begin,
-            not_after=begin + timedelta(days=valid_days),
-        )
-    except (ValidationError, OverflowError):
-        raise InputError(f"a signed config should hold for a time above 0 days, found {valid_days}") from None
+    times = dated("a signed config", valid_days=valid_days, not_before=not_before)
+    claims = Claims(config=config, categories=decoding.category_registry.digest, **times)
     seal(out, statement(PREDICATE_TYPE, graph_subject(manifest), claims.model_dump(mode="json", by_alias=True)), key)
     return claims
 
@@ -127,15 +101,15 @@ def _authorise(
 ) -> AuthorisedConfig:
     named = None
     try:
-        said, signer = _signed(path, trust.keys)
+        said, signer = open_signed(path, trust.keys)
     except RefusedConfig as refused:
         if refused.reason is not Reason.NOT_TRUSTED or delegation is None or not delegation.is_file():
             raise
         named = _delegation(delegation, trust, decoding, manifest, because=refused)
-        said, signer = _signed(path, (*trust.keys, *named.keys))
+        said, signer = open_signed(path, (*trust.keys, *named.keys))
     if signer.hint in trust.revoked_keys:
         raise RefusedConfig(Reason.REVOKED_KEY, f"key {signer.name} was revoked")
-    claims, graph = _claims(path, said), stated_graph(said, path)
+    claims, graph = claims_of(said, path, Claims, predicate_type=PREDICATE_TYPE), stated_graph(said, path)
     if claims.serial in trust.revoked_serials:
         raise RefusedConfig(Reason.REVOKED_SERIAL, f"{claims.config.name} with serial {claims.serial} was revoked")
     found = AuthorisedConfig(
@@ -178,30 +152,3 @@ def _times(claims: Claims, named: Delegation | None) -> tuple[datetime, datetime
     if named is None:
         return claims.not_before, claims.not_after
     return max(claims.not_before, named.not_before), min(claims.not_after, named.not_after)
-
-
-def _signed(path: Path, keys: Sequence[TrustedKey]) -> tuple[Statement, TrustedKey]:
-    """Return what one of the keys signed, and that key."""
-    try:
-        if path.stat().st_size > HIGHEST_SIZE_BYTES:
-            raise RefusedConfig(Reason.MALFORMED, f"{path.name} should have at most {HIGHEST_SIZE_BYTES} bytes")
-        if "dsseEnvelope" not in read_json(path):
-            raise RefusedConfig(Reason.UNSIGNED, f"{path.name} carries no signature: prosocial config sign makes one")
-        return unseal(path, keys)
-    except BrokenSignature as error:
-        raise RefusedConfig(Reason.NOT_TRUSTED, str(error)) from None
-    except (OSError, ArtefactError, RecursionError):
-        raise RefusedConfig(
-            Reason.MALFORMED, f"{path.name} should be a JSON object, it cannot be read as one"
-        ) from None
-
-
-def _claims(path: Path, said: Statement) -> Claims:
-    if said.get("predicateType") != PREDICATE_TYPE:
-        raise RefusedConfig(Reason.MALFORMED, f"{path.name} should state {PREDICATE_TYPE}, it states something else")
-    try:
-        return Claims.model_validate_json(canonical_json(said["predicate"]))
-    except ValidationError as error:
-        raise RefusedConfig(Reason.MALFORMED, f"{path.name}; {first_fault(error)}") from None
-    except ValueError:  # a number that JSON does not know
-        raise RefusedConfig(Reason.MALFORMED, f"{path.name} should state a safety config, it does not") from None

@@ -5,48 +5,39 @@ no more than who signed it has: a named key is bound by its own scope and by tha
 both statements hold, and it can name no further keys.
 """
 
-import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from pydantic import AwareDatetime, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 
 from prosocial.editing.errors import InputError
-from prosocial.editing.files import canonical_json
-from prosocial.editing.settings import StrictSettings, first_fault
+from prosocial.editing.settings import first_fault
 
 from ..decoding import DecodingConfig
-from ..signing.envelope import BrokenSignature, Statement, seal, statement, unseal
+from ..signing.envelope import seal, statement
 from ..signing.keys import SigningKey, TrustedKey
 from ..signing.model_signature import STATEMENTS_FOLDER
-from .authorised import utc_now
 from .refusal import Reason, RefusedConfig
 from .safety_config import Name
-from .subject import graph_digests, graph_subject, stated_graph
+from .statements import DatedClaims, claims_of, dated, graph_digests, graph_subject, open_signed, stated_graph
 from .trust import Scope, TrustFile, TrustStore
 
 PREDICATE_TYPE = "urn:prosocial:config-keys:v1"
 DELEGATION_FILE = f"{STATEMENTS_FOLDER}/config-keys.sigstore"
 
 
-class NamedKeys(StrictSettings):
-    """What such a statement says.
+class NamedKeys(DatedClaims):
+    """What such a statement says, with when it holds.
 
     Attributes:
         keys: scopes by name; each scope's `key` is the public key itself, in PEM.
-        categories: digest of the registry that the scopes' names are from. serial: for revocation.
-        not_before, not_after: when it holds; the end is excluded.
     """
 
     keys: dict[Name, Scope] = Field(min_length=1)
-    categories: str
-    serial: str = Field(pattern="^[0-9a-f]{32}$")
-    not_before: AwareDatetime
-    not_after: AwareDatetime
 
     @field_validator("keys")
     @classmethod
@@ -57,12 +48,6 @@ class NamedKeys(StrictSettings):
             except (InputError, UnsupportedAlgorithm) as error:
                 raise ValueError(str(error)) from None
         return keys
-
-    @model_validator(mode="after")
-    def _lasts(self) -> Self:
-        if self.not_after <= self.not_before:
-            raise ValueError(f"not_after should be later than not_before {self.not_before}, found {self.not_after}")
-        return self
 
 
 @dataclass(frozen=True)
@@ -106,20 +91,12 @@ def delegate_keys(
     for scope in said.keys.values():
         decoding.allowed_mask(scope.allowed)
         decoding.check_threshold(scope.highest_threshold)
-    begin = (not_before or utc_now()).replace(microsecond=0)
+    times = dated("a delegation", valid_days=valid_days, not_before=not_before)
     keys = {name: _with_pem(name, scope, source.parent) for name, scope in said.keys.items()}
     try:
-        named = NamedKeys(
-            keys=keys,
-            categories=decoding.category_registry.digest,
-            serial=secrets.token_hex(16),
-            not_before=begin,
-            not_after=begin + timedelta(days=valid_days),
-        )
-    except OverflowError:
-        raise InputError(f"a delegation should hold for a time above 0 days, found {valid_days}") from None
+        named = NamedKeys(keys=keys, categories=decoding.category_registry.digest, **times)
     except ValidationError as error:
-        raise InputError(f"{source} should name keys to follow for a time above 0 days; {first_fault(error)}") from None
+        raise InputError(f"{source} should name keys to follow; {first_fault(error)}") from None
     out.parent.mkdir(parents=True, exist_ok=True)
     seal(out, statement(PREDICATE_TYPE, graph_subject(manifest), named.model_dump(mode="json")), key)
     return named
@@ -135,10 +112,10 @@ def read_delegation(
     Raises:
         RefusedConfig: nobody trusted signed it, it was changed or revoked, or is for another graph or other categories.
     """
-    said, signer = _signed(path, trust.keys)
+    said, signer = open_signed(path, trust.keys)
     if signer.hint in trust.revoked_keys:
         raise RefusedConfig(Reason.REVOKED_KEY, f"key {signer.name}, which names keys in {path.name}, was revoked")
-    named = _named(path, said)
+    named = claims_of(said, path, NamedKeys, predicate_type=PREDICATE_TYPE)
     if named.serial in trust.revoked_serials:
         raise RefusedConfig(Reason.REVOKED_SERIAL, f"{path.name} with serial {named.serial} was revoked")
     if stated_graph(said, path) != graph_digests(manifest):
@@ -157,21 +134,3 @@ def read_delegation(
 def _with_pem(name: str, scope: Scope, folder: Path) -> Scope:
     key = TrustedKey.read(folder / scope.key)
     return scope.model_copy(update={"key": key.pem.decode("ascii")})
-
-
-def _signed(path: Path, keys: Sequence[TrustedKey]) -> tuple[Statement, TrustedKey]:
-    try:
-        return unseal(path, keys)
-    except BrokenSignature as error:
-        raise RefusedConfig(Reason.NOT_TRUSTED, str(error)) from None
-
-
-def _named(path: Path, said: Statement) -> NamedKeys:
-    if said.get("predicateType") != PREDICATE_TYPE:
-        raise RefusedConfig(Reason.MALFORMED, f"{path.name} should state {PREDICATE_TYPE}, it states something else")
-    try:
-        return NamedKeys.model_validate_json(canonical_json(said["predicate"]))
-    except ValidationError as error:
-        raise RefusedConfig(Reason.MALFORMED, f"{path.name}; {first_fault(error)}") from None
-    except ValueError:  # a number that JSON does not know
-        raise RefusedConfig(Reason.MALFORMED, f"{path.name} should name keys with scopes, it does not") from None

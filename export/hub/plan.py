@@ -133,9 +133,11 @@ def plan_publication(
         verification=verification,
         comparison=comparison,
     )
-    contents: dict[str, Path | bytes] = {path: folder / path for path in paths}
-    contents |= {CARD_FILE: _card(folder, own_card, facts, fresh_card).encode("utf-8")}
-    contents |= _report_file(folder, kind, report)
+    contents: dict[str, Path | bytes] = {
+        **{path: folder / path for path in paths},
+        **_report_file(folder, kind, report),
+    }
+    contents[CARD_FILE] = _card(folder, own_card, facts, fresh_card).encode("utf-8")
     planned = tuple(PlannedFile.of(path, contents[path]) for path in sorted(contents))
     return PublicationPlan(
         name=name,
