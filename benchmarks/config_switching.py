@@ -2,11 +2,11 @@
 
     python benchmarks/config_switching.py BUNDLE [--configs 100] [--repeats 5] [--rounds 3]
 
-Both orders answer each request once, so that they differ in nothing but how often the config changes: one keeps a
-config for a block of requests, the other changes it at each. Blocks of the two orders take turns, and which comes
-first changes from block to block, so that a busy machine slows both alike. Told are processor time per token, which
-other processes hardly touch, and wall time; intervals: 95 %, bootstrap over pairs of blocks. Nothing is cached between
-requests.
+Both orders answer each request once, with the same tokens, so that they differ in nothing but how often the config
+changes: one keeps a config for a block of requests, the other changes it at each. Blocks of the two orders take turns,
+and which comes first changes from block to block, so that a busy machine slows both alike. Of each request the faster
+of its rounds counts in both orders; a request is compared with itself. Told are processor time per token, which other
+processes hardly touch, and wall time; intervals: 95 %, bootstrap over requests. Nothing is cached between requests.
 """
 
 import argparse
@@ -49,15 +49,17 @@ def signed_configs(bundle: Bundle, count: int, folder: Path) -> list[AuthorisedC
     return found
 
 
-def time_block(bundle: Bundle, requests: Sequence[Request]) -> NDArray[np.float64]:
-    """Answer requests one by one; return processor seconds, wall seconds and tokens."""
-    n_tokens, processor, wall = 0, time.process_time(), time.perf_counter()
+def time_block(bundle: Bundle, requests: Sequence[Request]) -> dict[str, NDArray[np.float64]]:
+    """Answer requests one by one; return processor seconds, wall seconds and tokens of each by its name."""
+    found = {}
     for number, config in requests:
         steering = Steering(safety_config=config)
         messages = [{"role": "user", "content": PROMPT}]
+        processor, wall = time.process_time(), time.perf_counter()
         reply = bundle.generate([messages], steering=steering, row_keys=[str(number)], max_new_tokens=48)[0]
-        n_tokens += len(reply.token_ids)
-    return np.array([time.process_time() - processor, time.perf_counter() - wall, n_tokens])
+        times = time.process_time() - processor, time.perf_counter() - wall, len(reply.token_ids)
+        found[f"{config.config.name}/{number}"] = np.array(times)
+    return found
 
 
 def blocks_of(configs: Sequence[AuthorisedConfig], repeats: int) -> dict[str, list[list[Request]]]:
@@ -71,11 +73,10 @@ def blocks_of(configs: Sequence[AuthorisedConfig], repeats: int) -> dict[str, li
 
 
 def added(kept: NDArray[np.float64], switched: NDArray[np.float64], column: int) -> dict[str, float]:
-    """Return the share that switching adds to a column's seconds per token, over blocks [n, 3], with its interval."""
+    """Return the share that switching adds to a column's seconds, over requests [n, 3], with its interval."""
 
     def share(rows: NDArray[np.intp]) -> float:
-        one, other = (found[rows].sum(0) for found in (kept, switched))
-        return float(other[column] / other[2] / (one[column] / one[2]) - 1)
+        return float(switched[rows, column].sum() / kept[rows, column].sum() - 1)
 
     numbers = np.random.Generator(np.random.PCG64(0))
     drawn = [share(numbers.integers(len(kept), size=len(kept))) for _ in range(2000)]
@@ -95,17 +96,22 @@ def main() -> None:
         configs = signed_configs(bundle, given.configs, Path(folder))
     blocks = blocks_of(configs, given.repeats)
     time_block(bundle, blocks["kept"][0])  # warm
-    times: dict[str, list[NDArray[np.float64]]] = {name: [] for name in blocks}
+    times: dict[str, dict[str, list[NDArray[np.float64]]]] = {name: {} for name in blocks}
     for turn in range(given.rounds):
         for at in range(len(blocks["kept"])):
             for name in sorted(blocks, reverse=(turn + at) % 2 == 1):
-                times[name].append(time_block(bundle, blocks[name][at]))
-    kept, switched = (np.array(times[name]) for name in ("kept", "switched"))
+                for request, found in time_block(bundle, blocks[name][at]).items():
+                    times[name].setdefault(request, []).append(found)
+    requests = sorted(times["kept"])
+    kept, switched = (np.array([np.min(times[name][each], 0) for each in requests]) for name in ("kept", "switched"))
+    if (kept[:, 2] != switched[:, 2]).any():
+        raise SystemExit("both orders should give the same replies, they do not")
     totals = kept.sum(0)
     summary = {
         "configs": given.configs,
-        "requests_per_order": given.rounds * given.configs * given.repeats,
-        "tokens_per_order": int(totals[2]),
+        "requests": len(requests),
+        "rounds": given.rounds,
+        "tokens": int(totals[2]),
         "processor_ms_per_token": round(1000 * totals[0] / totals[2], 4),
         "switching_adds_to_processor_time": added(kept, switched, 0),
         "switching_adds_to_wall_time": added(kept, switched, 1),
