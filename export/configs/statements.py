@@ -106,6 +106,8 @@ def open_signed(path: Path, keys: Sequence[TrustedKey]) -> tuple[Statement, Trus
         return unseal(path, keys)
     except BrokenSignature as error:
         raise RefusedConfig(Reason.NOT_TRUSTED, str(error)) from None
+    except FileNotFoundError:
+        raise RefusedConfig(Reason.MALFORMED, f"{path} should be a signed file, there is no such file") from None
     except (OSError, ArtefactError, RecursionError):
         raise RefusedConfig(
             Reason.MALFORMED, f"{path.name} should be a JSON object, it cannot be read as one"

@@ -8,6 +8,7 @@ from typing import Any
 
 from prosocial.editing.errors import ArtefactError, HubError, StorageError
 
+from ..configs.delegation import DELEGATION_FILE
 from ..manifest import MANIFEST_FILE, check_manifest, compare_manifest, read_manifest
 from ..signing.envelope import BrokenSignature, unseal
 from ..signing.keys import TrustedKey
@@ -39,7 +40,8 @@ def download(
 ) -> Path:
     """Fetch an artefact into the client's cache, check it, and return its folder.
 
-    Of a bundle the files that its manifest lists are fetched; of anything else all files that an artefact may hold.
+    Of a bundle the files that its manifest lists are fetched, and the keys that it names; of anything else all files
+    that an artefact may hold.
     Every byte is held against the digests that the Hub lists, and a bundle against its manifest. Where `HF_HUB_OFFLINE`
     is set, what lies in the cache is checked and returned.
 
@@ -90,7 +92,7 @@ class _Fetch:
         """Fetch the manifest and what is signed first: a bundle that nobody trusted signed is not fetched."""
         if not self.has(MANIFEST_FILE):
             raise ArtefactError(f"{self._hub.name} should be a bundle with {MANIFEST_FILE}, it holds none")
-        first = [MANIFEST_FILE, *(self._signatures() if keys else ())]
+        first = [MANIFEST_FILE, *(self._signatures() if keys else self._named_keys())]
         folder = self._fetch(first)
         self._require_whole(first)
         listed = {path: entry["sha256"] for path, entry in read_manifest(folder)["files"].items()}
@@ -124,6 +126,10 @@ class _Fetch:
             raise ArtefactError(f"{self._hub.name} should be signed, it holds no {SIGNATURE_FILE}: leave out the keys")
         names = self._state.files if self._state else ()
         return [SIGNATURE_FILE, *(path for path in names if path.startswith(f"{STATEMENTS_FOLDER}/"))]
+
+    def _named_keys(self) -> list[str]:
+        """Return the statement by which a bundle names keys: who trusts its signer follows them, and nobody else."""
+        return [DELEGATION_FILE] if self.has(DELEGATION_FILE) else []
 
     def _fetch(self, paths: Collection[str]) -> Path:
         if self._state is not None:

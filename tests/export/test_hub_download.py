@@ -1,5 +1,6 @@
 """What comes from the Hub is whole and what it should be, or an error: nothing of it is opened before."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from prosocial.editing.errors import ArtefactError, HubError, ProsocialError
-from prosocial.export import Bundle
+from prosocial.export import Bundle, DecodingConfig
+from prosocial.export.configs.delegation import DELEGATION_FILE, delegate_keys
 from prosocial.export.hub import download
+from prosocial.export.manifest import read_manifest
 from prosocial.export.signing import SigningKey, TrustedKey
 from prosocial.verify.hub_fixture import Fault, LoopbackHub
 from prosocial.verify.loopback_hub.repository import Blob
@@ -66,6 +69,24 @@ def test_only_what_the_manifest_lists_is_fetched_byte_for_byte(hub: LoopbackHub,
     hub.log.clear()
     assert download(NAME) == folder
     assert "file" not in hub.log  # it lies in the cache
+
+
+def test_the_keys_that_a_bundle_names_come_with_it_with_and_without_keys_of_ones_own(
+    hub: LoopbackHub, tmp_path: Path
+) -> None:
+    folder, key = make_folder(tmp_path / "bundle"), SigningKey.read(make_key(tmp_path, "own"))
+    make_key(tmp_path, "writer")
+    scope = {"key": "writer.pub", "allowed": [], "highest_threshold": 0.0}
+    (tmp_path / "keys.json").write_text(json.dumps({"schema": "prosocial.trust/1", "keys": {"writer": scope}}))
+    named = folder / DELEGATION_FILE
+    decoding, manifest = DecodingConfig.read(folder), read_manifest(folder)
+    delegate_keys(tmp_path / "keys.json", named, key=key, decoding=decoding, manifest=manifest, valid_days=1)
+    sign_folder(folder, key)
+    publish_folder(folder)
+
+    for number, keys in enumerate(((), (key.public,))):
+        found = download(NAME, keys=keys, cache=tmp_path / str(number))
+        assert (found / DELEGATION_FILE).read_bytes() == named.read_bytes()
 
 
 @pytest.mark.parametrize("step", REQUESTS)
