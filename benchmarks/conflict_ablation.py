@@ -345,7 +345,7 @@ def drawing(table: Sequence[dict[str, Any]]) -> str:
             marks.append(f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}" stroke="#36c" stroke-width="2"/>')
             marks.append(f'<circle cx="{estimate:.1f}" cy="{y}" r="4" fill="#36c"/>')
     size = f'width="{left + width * len(panels)}" height="{height + 22}"'
-    style = 'font-family="sans-serif" font-size="11" fill="#333"'
+    style = 'font-family="sans-serif" font-size="11" fill="#7b818c"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {style}>\n' + "\n".join(marks) + "\n</svg>\n"
 
 

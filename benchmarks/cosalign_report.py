@@ -228,10 +228,9 @@ def _cell(value: Interval, *, is_share: bool, sign: str = "") -> str:
 
 def draw_plot(found: Mapping[Name, Interval], systems: Sequence[str], groups: Sequence[str], path: Path) -> None:
     """Draw score and share of helpful, unsafe replies of every system, by group and config."""
-    import matplotlib as mpl
     from matplotlib import pyplot as plt
+    from plots import save
 
-    mpl.rcParams |= {"svg.hashsalt": "prosocial", "svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif"}
     drawn, panels = plt.subplots(1, 2, figsize=(10, 3.6), sharex=True)
     for axes, figure in zip(panels, (SCORE, UNSAFE), strict=True):
         for at, name in enumerate(systems):
@@ -243,8 +242,5 @@ def draw_plot(found: Mapping[Name, Interval], systems: Sequence[str], groups: Se
         axes.axhline(0, color="#999", lw=0.8)
         axes.set_xticks(range(len(groups)), groups)
         axes.set_title(figure if figure == SCORE else f"share of replies: {figure}", fontsize=9, loc="left")
-        axes.spines[["top", "right"]].set_visible(False)
     panels[1].legend(frameon=False, fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawn.savefig(path, bbox_inches="tight", metadata={"Date": None})
-    plt.close(drawn)
+    save(drawn, path)

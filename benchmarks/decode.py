@@ -154,6 +154,7 @@ def report(kind: str, workers: Sequence[Decoder], n_new: int) -> None:
 def draw(path: Path, kind: str, workers: Sequence[Decoder], n_new: int) -> None:
     """Draw how the time per token grows with the context and with the batch, medians with their quartiles."""
     import matplotlib.pyplot as plt
+    from plots import save
 
     cells = list(workers[0].seconds)
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
@@ -173,7 +174,7 @@ def draw(path: Path, kind: str, workers: Sequence[Decoder], n_new: int) -> None:
     panels[0].set_ylim(bottom=0)
     panels[1].legend(fontsize=7)
     figure.suptitle(f"{kind} of about 90 M parameters, CPU", fontsize=10)
-    figure.savefig(path, metadata={"Date": None})
+    save(figure, path)
 
 
 def main() -> None:

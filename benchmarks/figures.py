@@ -11,10 +11,10 @@ import json
 import sys
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from plots import save
 
 from prosocial.editing.files import read_json
 from prosocial.verify.audit.intervals import rounding_interval
@@ -80,6 +80,7 @@ def draw_rule(run: Path, axes: Axes) -> None:
     axes.set_yticks(range(N_SHOWN), words)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.25 * max(chances))
+    axes.set_xticks([tick for tick in axes.get_xticks() if tick <= 100])
     axes.set_xlabel(f"chance in the edited model, %; threshold {tau}")
     said = tokenizer.decode(reply.token_ids[:step]).strip()
     axes.set_title(f"“{ASKED}”\n“{said} …”", fontsize=9, loc="left")
@@ -115,8 +116,6 @@ def _bfloat16(values: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     run, out = Path(sys.argv[1]), Path(sys.argv[2])
-    out.mkdir(parents=True, exist_ok=True)
-    mpl.rcParams |= {"svg.hashsalt": "prosocial", "svg.fonttype": "none", "font.size": 9, "font.family": "sans-serif"}
     figures = {
         "report": (lambda axes: draw_report(run, axes), (8, 3)),
         "rule": (lambda axes: draw_rule(run, axes), (7, 3.4)),
@@ -124,10 +123,8 @@ def main() -> None:
     }
     for name, (draw, size) in figures.items():
         figure, axes = plt.subplots(figsize=size)
-        axes.spines[["top", "right"]].set_visible(False)
         draw(axes)
-        figure.savefig(out / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
-        plt.close(figure)
+        save(figure, out / f"{name}.svg")
     print(json.dumps(sorted(path.name for path in out.glob("*.svg"))))
 
 
