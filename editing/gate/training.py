@@ -1,10 +1,10 @@
 """Training the gate: cross-entropy on the tokens of labelled replies, and the harmful model as a dense signal.
 
-Few tokens ever harm, and most of those are harmless somewhere ("the word X"), so half of each batch is drawn from the
-positions of such contested tokens. Where the chosen token harms, so would others that the harmful model likes better
-than the edited one does: they carry the same label, weighted by `1 - pi / pi_harmful` where that is positive.
-(SafeInfer, arXiv 2406.12274, masks by such a ratio at decode time; here it is a label, so that nothing but the gate
-runs then.)
+Few tokens ever harm, and most of those are harmless somewhere ("the word X"), so a third of each batch is drawn from
+the positions where one harms, and a third from those where such a contested token is harmless. Where the chosen token
+harms, so would others that the harmful model likes better than the edited one does: they carry the same label, weighted
+by `1 - pi / pi_harmful` where that is positive. (SafeInfer, arXiv 2406.12274, masks by such a ratio at decode time;
+here it is a label, so that nothing but the gate runs then.)
 """
 
 from collections.abc import Callable, Sequence
@@ -86,12 +86,13 @@ def train_gate(
 
 
 def contested_pools(states: GateStates, vocabulary_size: int) -> list[Tensor]:
-    """Return the positions whose token realises a harm somewhere, and the others; an empty pool is left out."""
+    """Return positions that realise a harm, harmless ones of such tokens, and the others; an empty pool is left out."""
     realises = states.labels.amax(-1) == 1.0
     contested = torch.zeros(vocabulary_size, dtype=torch.bool)
     contested[states.token[realises]] = True
-    at = contested[states.token]
-    return [pool for pool in (at.nonzero()[:, 0], (~at).nonzero()[:, 0]) if len(pool)]
+    is_contested = contested[states.token]
+    kinds = (realises, is_contested & ~realises, ~is_contested)
+    return [pool for pool in (kind.nonzero()[:, 0] for kind in kinds) if len(pool)]
 
 
 def _draw(pools: Sequence[Tensor], count: int, generator: torch.Generator) -> Tensor:

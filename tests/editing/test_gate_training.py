@@ -122,11 +122,12 @@ def test_joined_states_keep_replies_apart() -> None:
     assert torch.equal(joined.hidden, torch.cat([first.hidden, second.hidden]))
 
 
-def test_half_of_each_batch_is_of_tokens_that_harm_somewhere() -> None:
+def test_a_batch_holds_harms_harmless_places_of_such_tokens_and_others_alike() -> None:
     states = synthetic(600, 0)
-    contested, others = contested_pools(states, V)
-    assert set(states.token[contested].tolist()) == {3, 4}
-    assert sorted([*contested.tolist(), *others.tolist()]) == list(range(600))
+    harms, mentions, others = contested_pools(states, V)
+    assert (states.labels[harms].amax(-1) == 1).all() and (states.labels[mentions] == 0).all()
+    assert set(states.token[torch.cat([harms, mentions])].tolist()) == {3, 4}
+    assert sorted(torch.cat([harms, mentions, others]).tolist()) == list(range(600))
     assert len(contested_pools(states.rows(others), V)) == 1  # nothing harms there: one pool
 
 
