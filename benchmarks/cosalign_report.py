@@ -240,7 +240,7 @@ def draw_plot(found: Mapping[Name, Interval], systems: Sequence[str], groups: Se
             reach = [[v.estimate - v.low for v in values], [v.high - v.estimate for v in values]]
             axes.errorbar(x, y, yerr=reach, fmt="o", ms=4, lw=1.5, label=name)
         axes.axhline(0, color="#999", lw=0.8)
-        axes.set_xticks(range(len(groups)), groups)
+        axes.set_xticks(range(len(groups)), groups, rotation=25)
         axes.set_title(figure if figure == SCORE else f"share of replies: {figure}", fontsize=9, loc="left")
     panels[1].legend(frameon=False, fontsize=8)
     save(drawn, path)
