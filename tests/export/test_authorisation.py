@@ -190,7 +190,7 @@ ATTACKS: list[tuple[str, Callable[[World], Path], Reason, str]] = [
     ("JSON of another shape", written("[]"), Reason.MALFORMED, "JSON"),
     ("deep JSON", written("[" * 200_000), Reason.MALFORMED, "JSON"),
     ("too large", written(" " * (1 << 21)), Reason.MALFORMED, "at most"),
-    ("not there", lambda world: world.folder / "nothing.json", Reason.MALFORMED, "JSON"),
+    ("not there", lambda world: world.folder / "nothing.json", Reason.MALFORMED, "no such file"),
 ]
 
 

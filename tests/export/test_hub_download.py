@@ -81,8 +81,10 @@ def test_the_keys_that_a_bundle_names_come_with_it_with_and_without_keys_of_ones
     named = folder / DELEGATION_FILE
     decoding, manifest = DecodingConfig.read(folder), read_manifest(folder)
     delegate_keys(tmp_path / "keys.json", named, key=key, decoding=decoding, manifest=manifest, valid_days=1)
-    sign_folder(folder, key)
-    publish_folder(folder)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    report = (folder / "signatures" / "parity.json").rename(tmp_path / "parity.json")
+    sign_folder(folder, key, reports={"parity": report})
+    publish_folder(folder, license=None)
 
     for number, keys in enumerate(((), (key.public,))):
         found = download(NAME, keys=keys, cache=tmp_path / str(number))
