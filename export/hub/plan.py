@@ -112,8 +112,7 @@ def plan_publication(
         comparison: the document of `prosocial compare` or of a run's report: base against edited, for the card.
         is_public: show it to everybody once it is complete. allow_harmful: let a harm vector, or weights that no
             record accounts for, go out, private and gated.
-        fresh_card: make the card from the records, also where the folder is signed. tag: of the commit; None: one
-            that follows from the bytes.
+        fresh_card: make the card from the records, signed or not. tag: of the commit; None: one made from the bytes.
 
     Raises:
         ArtefactError: a digest does not match, the verification is absent, stale or failed, or a file may not go out.
@@ -133,10 +132,8 @@ def plan_publication(
         verification=verification,
         comparison=comparison,
     )
-    contents: dict[str, Path | bytes] = {
-        **{path: folder / path for path in paths},
-        **_report_file(folder, kind, report),
-    }
+    contents: dict[str, Path | bytes] = {path: folder / path for path in paths}
+    contents |= _report_file(folder, kind, report)
     contents[CARD_FILE] = _card(folder, own_card, facts, fresh_card).encode("utf-8")
     planned = tuple(PlannedFile.of(path, contents[path]) for path in sorted(contents))
     return PublicationPlan(

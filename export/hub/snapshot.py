@@ -41,9 +41,8 @@ def download(
     """Fetch an artefact into the client's cache, check it, and return its folder.
 
     Of a bundle the files that its manifest lists are fetched, and the keys that it names; of anything else all files
-    that an artefact may hold.
-    Every byte is held against the digests that the Hub lists, and a bundle against its manifest. Where `HF_HUB_OFFLINE`
-    is set, what lies in the cache is checked and returned.
+    that an artefact may hold. Every byte is held against the digests that the Hub lists, and a bundle against its
+    manifest. Where `HF_HUB_OFFLINE` is set, what lies in the cache is checked and returned.
 
     Args:
         name: `ORG/NAME`. revision: branch, tag or commit; None: the head.
