@@ -62,6 +62,7 @@ from prosocial.verify.steering import hypervolume
 KINDS = ("benign", "twin", "disclosure", "false_premise")
 N_PAIRS_PER_KIND, N_REPLIES_PER_KIND = 60, 16
 MAX_NEW_TOKENS = 64
+BUDGET = ("reward.steps=140", "reward.anchor_weight=0.7")  # of every method: the quickstart's when the comparison began
 METRICS = ("hypervolume", "worst_accuracy", "seconds")
 
 
@@ -111,7 +112,7 @@ def main() -> None:
 
 def _world(folder: Path, seed: int, console: Console) -> World:
     """Make the edited model and its labelled pairs, or find them from an earlier run."""
-    recipe = load_recipe("quickstart", [f"seed={seed}"], model=Recipe)
+    recipe = load_recipe("quickstart", [f"seed={seed}", *BUDGET], model=Recipe)
     source, base_stages = base_source(recipe)
     pairs_stage = reward_stages(recipe)[0]
     held_out_stage = Stage(

@@ -3,12 +3,15 @@
     python benchmarks/head_forms.py runs/quickstart
 
 Reads the quickstart's edited model, pairs and reward model, lets the teacher read the pairs' replies once, and fits
-every form to the same states: the bilinear head by rank, then non-linear ones of rank 32 (a SiLU before, or after the
-core that the preference mixes), which cost no parameter more. Held out: the last tenth of the pairs. Prints KL from
-the teacher, the share of the teacher's shift that is explained, and top-1 agreement.
+every form to the same states: the head by rank, then others of rank 32: without the mixture gain, with a SiLU before
+or after the core that the preference mixes, and with a core for every pair of attributes beside those for each. Held
+out: the last tenth of the pairs. Prints KL from the teacher, the share of its shift that is explained, and top-1
+agreement.
 """
 
 import argparse
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -26,20 +29,45 @@ from prosocial.recipes.reward_training import HELD_OUT_SHARE
 RANK = 32
 
 
-class NonLinearHead(CompactHead):
-    """The head with a SiLU before the core (`G(p) silu(A h)`) or after it (`silu(G(p) A h)`)."""
-
-    def __init__(self, place: str, like: CompactHead) -> None:
-        super().__init__(like.attributes, like.hidden_size, like.rank)
-        self._place = place
+class SiluHead(CompactHead):
+    """The head with a SiLU after the core, `silu(G(p) A h)`."""
 
     def latent(self, hidden: Tensor, preference: Tensor) -> Tensor:
         """Return what is lifted back to H."""
-        if self._place == "after":
-            return nn.functional.silu(super().latent(hidden, preference))
+        return nn.functional.silu(super().latent(hidden, preference))
+
+
+class SiluFirstHead(CompactHead):
+    """The head with a SiLU before the core, `G(p) silu(A h)`."""
+
+    def latent(self, hidden: Tensor, preference: Tensor) -> Tensor:
+        """Return what is lifted back to H."""
         low = nn.functional.silu(hidden @ self.A.T)
-        core = torch.einsum("...k,krq->...rq", preference, self.G)
+        core = torch.einsum("...k,krq->...rq", self.pull(preference), self.G)
         return (core @ low.unsqueeze(-1)).squeeze(-1)
+
+
+class PairHead(CompactHead):
+    """The head with `sum_ij p_i p_j G_ij` beside `sum_i p_i G_i`, i < j."""
+
+    def __init__(self, attributes: Sequence[str], hidden_size: int, rank: int) -> None:
+        super().__init__(attributes, hidden_size, rank)
+        self.first, self.second = zip(*combinations(range(len(attributes)), 2), strict=True)
+        self.G_pairs = nn.Parameter(torch.zeros(len(self.first), rank, rank))
+
+    def latent(self, hidden: Tensor, preference: Tensor) -> Tensor:
+        """Return what is lifted back to H."""
+        both = preference[..., list(self.first)] * preference[..., list(self.second)]
+        core = torch.einsum("...k,krq->...rq", both, self.G_pairs)
+        return super().latent(hidden, preference) + (core @ (hidden @ self.A.T).unsqueeze(-1)).squeeze(-1)
+
+
+FORMS = {  # title: class, whether it learns the mixture gain
+    "without mixture gain": (CompactHead, False),
+    "SiLU before the core": (SiluFirstHead, True),
+    "SiLU after the core": (SiluHead, True),
+    "a core for each pair": (PairHead, True),
+}
 
 
 def main() -> None:
@@ -58,7 +86,7 @@ def main() -> None:
     encoded = EncodedPairs.from_pairs(pairs, tokenizer=tokenizer, attributes=names, max_tokens=1024).sequences
     firsts = encoded[: len(pairs)]
     n_held_out = max(1, round(HELD_OUT_SHARE * len(pairs)))
-    training = DistilTraining(rank=RANK, inverse_beta=1 / 3, steps=400)
+    training = DistilTraining(rank=RANK, inverse_beta=1 / 3, steps=1200)
     parts = (firsts[: given.sequences][:-n_held_out], firsts[-n_held_out:])
     train, held_out = (
         collect_passes(reward, part, training=training, pad_id=tokenizer.pad_id, seed=given.seed + at)
@@ -69,18 +97,19 @@ def main() -> None:
     print(f"{len(train)} states to fit, {len(held_out)} held out, KL unsteered as below")
     found = distance_by_rank(train, held_out, weight, attributes=names, training=training, ranks=ranks, seed=given.seed)
     for rank, distance in found.items():
-        print_row(f"bilinear, rank {rank}", distance)
-    for place in ("before", "after"):
+        print_row(f"rank {rank}", distance)
+    for title, (form, learns_gain) in FORMS.items():
         torch.manual_seed(given.seed)
-        head = NonLinearHead(place, CompactHead(names, train.hidden.shape[1], RANK))
+        head = form(names, train.hidden.shape[1], RANK)
+        head.mixture_gain.requires_grad_(learns_gain)
         fit(head, train, weight, training=training, seed=given.seed)
-        print_row(f"SiLU {place}, rank {RANK}", head_distance(head, held_out, weight, inverse_beta=1 / 3))
+        print_row(f"{title}, rank {RANK}", head_distance(head, held_out, weight, inverse_beta=1 / 3))
 
 
 def print_row(name: str, found: HeadDistance) -> None:
     """Print one line of the table."""
     print(
-        f"{name:24} KL {found.kl:.5f} of {found.kl_unsteered:.5f}  explained {found.explained:6.2%}  "
+        f"{name:30} KL {found.kl:.5f} of {found.kl_unsteered:.5f}  explained {found.explained:6.2%}  "
         f"top-1 {found.top1:6.2%}",
         flush=True,
     )

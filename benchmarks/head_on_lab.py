@@ -5,9 +5,10 @@
 
 For each seed the quickstart's own stages make the base, the edit, the pairs, the reward model and the head; then one
 reward model for each attribute is trained alike, with as many steps (GenARM, which thus gets k times the training).
-Five systems answer the same probes at every point of a preference grid, with equal noise and on the same plausible
-set: the edited model alone, the head in torch, its teacher (PARM's model, the log-ratio that the head is distilled
-from), and the separate models as a log-ratio and as published. The lab's judge scores every reply.
+Six systems answer the same probes at every point of a preference grid, with equal noise and on the same plausible
+set: the edited model alone, the head in torch, a head without the mixture gain, their teacher (PARM's model, the
+log-ratio that the head is distilled from), and the separate models as a log-ratio and as published. The lab's judge
+scores every reply.
 
 One JSON line for each seed and system goes to `scores.jsonl`; what is there is not measured again. Then it prints
 hypervolume, mean inner product, the share of the teacher's hypervolume and of its gain at every corner that the head
@@ -65,8 +66,9 @@ from prosocial.verify.steering.bootstrap import Draw
 from prosocial.verify.steering.monotonicity import is_monotone
 
 UNSTEERED, HEAD, TEACHER = "unsteered", "head", "teacher"
+LINEAR = "head without mixture gain"
 SEPARATE, PUBLISHED = "separate models", "separate models, as published"
-SYSTEMS = (UNSTEERED, HEAD, TEACHER, SEPARATE, PUBLISHED)
+SYSTEMS = (UNSTEERED, HEAD, TEACHER, LINEAR, SEPARATE, PUBLISHED)
 KINDS = ("benign", "disclosure", "false_premise")
 EDGE_LEVELS = (0.0, 0.5, 1.0)
 TEMPERATURE, MAX_NEW_TOKENS, BATCH_SIZE = 1.0, 64, 512
@@ -110,9 +112,10 @@ def stages_of(recipe: Recipe, systems: Sequence[str]) -> list[Stage]:
     pairs, reward = reward_stages(recipe)
     names = recipe.attributes if {SEPARATE, PUBLISHED} & set(systems) else ()
     separate = [stage for name in names for stage in separate_stages(name, reward)]
-    return [
-        data_stage(recipe), *base_stages, *edit_stages(recipe, source), pairs, reward, head_stage(recipe), *separate
-    ]  # fmt: skip
+    head = head_stage(recipe)
+    linear = replace(head, name="head-linear", parameters={**head.parameters, "mixture_gain": False})
+    heads = [head, linear] if LINEAR in systems else [head]
+    return [data_stage(recipe), *base_stages, *edit_stages(recipe, source), pairs, reward, *heads, *separate]
 
 
 def separate_stages(attribute: str, reward: Stage) -> list[Stage]:
@@ -177,8 +180,8 @@ def open_engine(name: str, recipe: Recipe, result: RunResult) -> Any:
     edited, decoding = result.folder("edit"), recipe.decoding
     if name == UNSTEERED:
         return PlainEngine(load_model(edited))
-    if name == HEAD:
-        head = CompactHead.load(result.folder("head"))
+    if name in (HEAD, LINEAR):
+        head = CompactHead.load(result.folder("head" if name == HEAD else "head-linear"))
         return ungated_engine(load_model(edited), head, ChatTokenizer(edited), decoding.plausible_k, decoding.beta)
     config = DecodingConfig(
         attributes=list(recipe.attributes),
@@ -207,9 +210,9 @@ def read_scores(path: Path) -> dict[int, dict[str, GridScores]]:
 
 
 def print_report(path: Path, *, draws: int) -> None:
-    """Print the figures: of head and teacher over the seeds that have both, of all systems over those that have all."""
+    """Print the figures: of heads and teacher over the seeds that have them, of all systems over those with all."""
     by_seed = [found for _, found in sorted(read_scores(path).items())]
-    for systems in (SYSTEMS[:3], SYSTEMS):
+    for systems in (SYSTEMS[:4], SYSTEMS):
         complete = [found for found in by_seed if set(systems) <= set(found)]
         if complete:
             print_figures({name: [found[name] for found in complete] for name in systems}, draws=draws)

@@ -1,6 +1,6 @@
 """Distilling a reward model into the compact head.
 
-Student: `z0 + (1 / beta) * w_v . B G(p) A h`, compared with the teacher on the plausible set, the K tokens with the
+Student: `z0 + (1 / beta) * w_v . delta(h, p)`, compared with the teacher on the plausible set, the K tokens with the
 highest z0: on the replies of the data, then on replies of its own, under the preferences that it drew them with (a
 student that is taught on the data alone meets prefixes that no teacher showed it: Agarwal et al. 2024, arXiv
 2306.13649).
@@ -34,6 +34,7 @@ class DistilTraining(Settings):
         sequences: how many replies the teacher reads.
         passes: how often it reads each, under new preferences each time.
         on_policy: how many replies of the student's own it reads beside them; 0: none, and no draft of the student.
+        mixture_gain: learn how much harder than the mean of its parts a mixture of attributes pulls; false: as hard.
         loss: KL(teacher || student), or KL(student || teacher), which rather leaves out what the teacher may say.
     """
 
@@ -43,9 +44,10 @@ class DistilTraining(Settings):
     sequences: Count = 2000
     passes: Count = 2
     on_policy: int = Field(default=500, ge=0)
+    mixture_gain: bool = True
     loss: Literal["forward_kl", "reverse_kl"] = "forward_kl"
     max_tokens: Count = 1024
-    steps: Count = 500
+    steps: Count = 1500
     batch_size: Count = 512
     learning_rate: Positive = 5e-3
     concentration: Positive = 0.4
@@ -124,6 +126,7 @@ def distil_head(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         head = CompactHead(attributes, hidden_size=states.hidden.shape[1], rank=training.rank)
+    head.mixture_gain.requires_grad_(training.mixture_gain)
     fit(head, states, output_weight, training=training, seed=seed)
     return head.eval()
 

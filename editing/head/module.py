@@ -1,4 +1,4 @@
-"""The compact head as a module: `delta(h, p) = B G(p) A h` with `G(p) = sum_i p_i G_i`."""
+"""The compact head as a module: `delta(h, p) = B G(p) A h` with `G(p) = (1 + c (1 - |p|^2)) sum_i p_i G_i`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,16 +11,19 @@ from torch import Tensor, nn
 from ..errors import ArtefactError, InputError
 from ..files import read_json, require_keys, storage_errors, write_json
 
-SCHEMA = "prosocial.head/1"
+SCHEMA = "prosocial.head/2"
 WEIGHTS_FILE = "head.safetensors"
 CONFIG_FILE = "head_config.json"
 
 
 class CompactHead(nn.Module):
-    """Shifts a hidden state towards what a preference over attributes asks for (low-rank, linear in both).
+    """Shifts a hidden state towards what a preference over attributes asks for.
 
-    B starts at zero, so a new head shifts nothing. The bilinear form is PBLoRA's (PARM, arXiv 2505.06274), applied
-    to the last hidden state.
+    Low-rank, linear in the hidden state, and bilinear but for one number: a preference-conditioned model at a mixture
+    does more than the mixture of what it does at the corners, so c, the mixture gain, pulls a mixture harder than the
+    mean of its parts. At a corner `|p|^2` is 1, and c has no say. B starts at zero, so a new head shifts nothing. The
+    bilinear form is PBLoRA's (PARM, arXiv 2505.06274), applied to the last hidden state; c is ours
+    (docs/design/0006-head-against-teacher.md).
 
     Args:
         attributes: names of the k attributes, in the order of a preference vector.
@@ -28,7 +31,7 @@ class CompactHead(nn.Module):
         rank: r.
 
     Attributes:
-        A: [r, H]. G: [k, r, r]. B: [H, r].
+        A: [r, H]. G: [k, r, r]. B: [H, r]. mixture_gain: [], c.
         checkpoint_fingerprint: of the checkpoint that the head belongs to; None for one that was not loaded.
         extra: what the training wrote into the config beside the shapes.
 
@@ -50,6 +53,7 @@ class CompactHead(nn.Module):
         self.A = nn.Parameter(torch.randn(rank, hidden_size) * hidden_size**-0.5)
         self.G = nn.Parameter(torch.eye(rank) + torch.randn(len(attributes), rank, rank) * 0.1 * rank**-0.5)
         self.B = nn.Parameter(torch.zeros(hidden_size, rank))
+        self.mixture_gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, hidden: Tensor, preference: Tensor) -> Tensor:
         """Return delta [..., H] for hidden [..., H] and preference [..., k]; leading axes broadcast."""
@@ -60,7 +64,11 @@ class CompactHead(nn.Module):
         low = hidden @ self.A.T  # [..., H] @ [H, r]
         by_attribute: Tensor = low @ self.G.flatten(0, 1).T  # [..., r] @ [r, k * r]
         by_attribute = by_attribute.reshape(*low.shape[:-1], len(self.attributes), self.rank)  # [..., k, r]
-        return (by_attribute * preference.unsqueeze(-1)).sum(-2)
+        return (by_attribute * self.pull(preference).unsqueeze(-1)).sum(-2)
+
+    def pull(self, preference: Tensor) -> Tensor:
+        """Return `(1 + c (1 - |p|^2)) p` [..., k], the weights of the attributes' cores."""
+        return preference * (1 + self.mixture_gain * (1 - preference.square().sum(-1, keepdim=True)))
 
     def save(self, folder: Path, *, checkpoint_fingerprint: str, extra: Mapping[str, Any] | None = None) -> None:
         """Write `head.safetensors` and `head_config.json` into `folder`, which is made if need be."""

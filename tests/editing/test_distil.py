@@ -68,6 +68,27 @@ def test_a_teacher_of_the_same_form_is_learned(
     assert learned.explained > 0.9 and learned.top1 > untrained.top1
 
 
+def test_a_teacher_that_pulls_mixtures_harder_is_learned_by_the_mixture_gain_alone() -> None:
+    torch.manual_seed(0)
+    teacher, weight = CompactHead(NAMES, H, 4), torch.randn(V, H) * 0.3
+    torch.nn.init.normal_(teacher.B, std=0.5)
+    torch.nn.init.constant_(teacher.mixture_gain, 1.5)
+    train, held_out = synthetic(3000, teacher, weight, 0), synthetic(500, teacher, weight, 1)
+    heads = [
+        distil_head(
+            train,
+            weight,
+            attributes=NAMES,
+            training=DistilTraining(rank=4, steps=400, batch_size=256, learning_rate=0.02, mixture_gain=learns),
+            seed=0,
+        )
+        for learns in (True, False)
+    ]
+    learned, plain = (head_distance(head, held_out, weight, inverse_beta=1.0) for head in heads)
+    assert heads[0].mixture_gain.item() == pytest.approx(1.5, abs=0.3) and heads[1].mixture_gain.item() == 0.0
+    assert plain.kl > 2 * learned.kl
+
+
 def test_more_rank_comes_nearer_up_to_the_teachers_own(
     taught: tuple[TeacherStates, TeacherStates, torch.Tensor],
 ) -> None:

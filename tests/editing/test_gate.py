@@ -51,7 +51,7 @@ def test_what_is_loaded_is_what_was_saved(gate: HarmGate, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"schema": "prosocial.head/1"}, "schema"),
+        ({"schema": "prosocial.head/2"}, "schema"),
         ({"vocabulary_size": 21}, "should hold the tensors"),
         ({"categories": ["violence"]}, "should hold the tensors"),
     ],

@@ -1,4 +1,4 @@
-"""The compact head: nothing at first, linear in the preference, and exactly what was saved."""
+"""The compact head: nothing at first, its formula, a mixture of its corners, and exactly what was saved."""
 
 import json
 from pathlib import Path
@@ -20,6 +20,7 @@ def head() -> CompactHead:
     torch.manual_seed(0)
     head = CompactHead(ATTRIBUTES, hidden_size=12, rank=4)
     torch.nn.init.normal_(head.B)
+    torch.nn.init.constant_(head.mixture_gain, 0.7)
     return head
 
 
@@ -37,18 +38,30 @@ def test_a_new_head_can_learn() -> None:
 def test_delta_is_the_formula(head: CompactHead) -> None:
     hidden, preference = torch.randn(12), torch.tensor([0.5, 0.2, 0.3])
     mixed = sum(weight * matrix for weight, matrix in zip(preference, head.G, strict=True))
-    torch.testing.assert_close(head(hidden, preference), head.B @ mixed @ head.A @ hidden)
+    factor = 1 + 0.7 * (1 - 0.38)
+    torch.testing.assert_close(head(hidden, preference), factor * head.B @ mixed @ head.A @ hidden)
 
 
 @settings(max_examples=25, deadline=None)
-@given(share=st.floats(0, 1), seed=st.integers(0, 1000))
-def test_delta_is_linear_in_the_preference(share: float, seed: int) -> None:
+@given(gain=st.floats(-1, 2), seed=st.integers(0, 1000))
+def test_a_mixture_points_where_the_mixture_of_its_corners_does(gain: float, seed: int) -> None:
     torch.manual_seed(seed)
     head = CompactHead(ATTRIBUTES, hidden_size=12, rank=4).double()
     torch.nn.init.normal_(head.B)
-    hidden, first, second = torch.randn(6, 12).double(), torch.rand(3).double(), torch.rand(3).double()
-    mixed = head(hidden, share * first + (1 - share) * second)
-    torch.testing.assert_close(mixed, share * head(hidden, first) + (1 - share) * head(hidden, second))
+    torch.nn.init.constant_(head.mixture_gain, gain)
+    hidden, preference = torch.randn(6, 12).double(), torch.rand(3).double().softmax(-1)
+    corners = sum(
+        weight * head(hidden, corner) for weight, corner in zip(preference, torch.eye(3).double(), strict=True)
+    )
+    factor = 1 + gain * (1 - preference.square().sum())
+    torch.testing.assert_close(head(hidden, preference), factor * corners)
+
+
+def test_the_mixture_gain_has_no_say_at_a_corner(head: CompactHead) -> None:
+    hidden, corners = torch.randn(3, 12), torch.eye(3)
+    before = head(hidden, corners)
+    torch.nn.init.constant_(head.mixture_gain, -3.0)
+    assert torch.equal(head(hidden, corners), before)
 
 
 def test_a_preference_by_row_is_each_row_alone(head: CompactHead) -> None:
@@ -68,7 +81,7 @@ def test_what_is_loaded_is_what_was_saved(head: CompactHead, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"schema": "prosocial.head/0"}, "schema"),
+        ({"schema": "prosocial.head/1"}, "schema"),
         ({"rank": 5}, "should hold the tensors"),
         ({"hidden_size": 16}, "should hold the tensors"),
         ({"attributes": ["empathy"]}, "should hold the tensors"),
