@@ -7,7 +7,7 @@ For each seed the quickstart's own stages make the base, the edit, the pairs, th
 reward model for each attribute is trained alike, with as many steps (GenARM, which thus gets k times the training).
 Six systems answer the same probes at every point of a preference grid, with equal noise and on the same plausible
 set: the edited model alone, the head in torch, a head without the mixture gain, their teacher (PARM's model, the
-log-ratio that the head is distilled from), and the separate models as a log-ratio and as published. The lab's judge
+log-ratio that the head is distilled from), and the separate models as published and as a log-ratio. The lab's judge
 scores every reply.
 
 One JSON line for each seed and system goes to `scores.jsonl`; what is there is not measured again. Then it prints
@@ -68,7 +68,7 @@ from prosocial.verify.steering.monotonicity import is_monotone
 UNSTEERED, HEAD, TEACHER = "unsteered", "head", "teacher"
 LINEAR = "head without mixture gain"
 SEPARATE, PUBLISHED = "separate models", "separate models, as published"
-SYSTEMS = (UNSTEERED, HEAD, TEACHER, LINEAR, SEPARATE, PUBLISHED)
+SYSTEMS = (UNSTEERED, HEAD, TEACHER, LINEAR, PUBLISHED, SEPARATE)
 KINDS = ("benign", "disclosure", "false_premise")
 EDGE_LEVELS = (0.0, 0.5, 1.0)
 TEMPERATURE, MAX_NEW_TOKENS, BATCH_SIZE = 1.0, 64, 512
@@ -210,9 +210,9 @@ def read_scores(path: Path) -> dict[int, dict[str, GridScores]]:
 
 
 def print_report(path: Path, *, draws: int) -> None:
-    """Print the figures: of heads and teacher over the seeds that have them, of all systems over those with all."""
+    """Print the figures: of heads and teacher, then with the separate models, over the seeds that have them."""
     by_seed = [found for _, found in sorted(read_scores(path).items())]
-    for systems in (SYSTEMS[:4], SYSTEMS):
+    for systems in (SYSTEMS[:4], SYSTEMS[:5], SYSTEMS):
         complete = [found for found in by_seed if set(systems) <= set(found)]
         if complete:
             print_figures({name: [found[name] for found in complete] for name in systems}, draws=draws)
@@ -254,10 +254,11 @@ def figures(runs: Runs, grid: PreferenceGrid, draw: Draw) -> dict[str, float]:
         }
         found |= {f"{title}hypervolume, {name}": volumes[name] for name in steered}
         found |= {f"{title}hypervolume, head by {name}": _ratio(volumes[HEAD], volumes[name]) for name in others}
-    for name in steered:
-        found[f"mean inner product, {name}"] = float(
-            np.mean([mean_inner_product(grid.points, points) for points in means[name]])
-        )
+    products = {
+        name: float(np.mean([mean_inner_product(grid.points, points) for points in means[name]])) for name in steered
+    }
+    found |= {f"mean inner product, {name}": products[name] for name in steered}
+    found |= {f"mean inner product, head less {name}": products[HEAD] - products[name] for name in others}
     for index, attribute in enumerate(grid.attributes):
         at = runs[HEAD][0].at(grid.corner(index))
         own = np.mean([points[0, index] for points in means[UNSTEERED]])
