@@ -103,9 +103,8 @@ def main() -> None:
         chosen = [row for row in rows if row["preferences"] == preferences]
         table = comparisons(chosen, CONFLICT_METHODS, reference="none")
         print(f"\none preference per {preferences}, against none\n{markdown(table)}")
-        controls = dict.fromkeys(row["method"] for row in chosen if "@" in row["method"])
-        if controls:
-            print(f"\nagainst upgrad\n{markdown(comparisons(chosen, ['upgrad', *controls], reference='upgrad'))}")
+        for control in dict.fromkeys(row["method"] for row in chosen if "@" in row["method"]):
+            print(f"\nagainst upgrad\n{markdown(comparisons(chosen, ['upgrad', control], reference='upgrad'))}")
         if arguments.report:
             (arguments.report / f"0005-conflict-{preferences}.svg").write_text(drawing(table), encoding="utf-8")
 

@@ -86,7 +86,7 @@ def main() -> None:
     encoded = EncodedPairs.from_pairs(pairs, tokenizer=tokenizer, attributes=names, max_tokens=1024).sequences
     firsts = encoded[: len(pairs)]
     n_held_out = max(1, round(HELD_OUT_SHARE * len(pairs)))
-    training = DistilTraining(rank=RANK, inverse_beta=1 / 3, steps=1200)
+    training = DistilTraining(rank=RANK, inverse_beta=1 / 3, steps=1200, mixture_gain=True)
     parts = (firsts[: given.sequences][:-n_held_out], firsts[-n_held_out:])
     train, held_out = (
         collect_passes(reward, part, training=training, pad_id=tokenizer.pad_id, seed=given.seed + at)

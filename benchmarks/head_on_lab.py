@@ -6,7 +6,7 @@
 For each seed the quickstart's own stages make the base, the edit, the pairs, the reward model and the head; then one
 reward model for each attribute is trained alike, with as many steps (GenARM, which thus gets k times the training).
 Six systems answer the same probes at every point of a preference grid, with equal noise and on the same plausible
-set: the edited model alone, the head in torch, a head without the mixture gain, their teacher (PARM's model, the
+set: the edited model alone, the head in torch, a head with a mixture gain, their teacher (PARM's model, the
 log-ratio that the head is distilled from), and the separate models as published and as a log-ratio. The lab's judge
 scores every reply.
 
@@ -66,9 +66,9 @@ from prosocial.verify.steering.bootstrap import Draw
 from prosocial.verify.steering.monotonicity import is_monotone
 
 UNSTEERED, HEAD, TEACHER = "unsteered", "head", "teacher"
-LINEAR = "head without mixture gain"
+GAIN = "head with mixture gain"
 SEPARATE, PUBLISHED = "separate models", "separate models, as published"
-SYSTEMS = (UNSTEERED, HEAD, TEACHER, LINEAR, PUBLISHED, SEPARATE)
+SYSTEMS = (UNSTEERED, HEAD, TEACHER, GAIN, PUBLISHED, SEPARATE)
 KINDS = ("benign", "disclosure", "false_premise")
 EDGE_LEVELS = (0.0, 0.5, 1.0)
 TEMPERATURE, MAX_NEW_TOKENS, BATCH_SIZE = 1.0, 64, 512
@@ -113,8 +113,8 @@ def stages_of(recipe: Recipe, systems: Sequence[str]) -> list[Stage]:
     names = recipe.attributes if {SEPARATE, PUBLISHED} & set(systems) else ()
     separate = [stage for name in names for stage in separate_stages(name, reward)]
     head = head_stage(recipe)
-    linear = replace(head, name="head-linear", parameters={**head.parameters, "mixture_gain": False})
-    heads = [head, linear] if LINEAR in systems else [head]
+    with_gain = replace(head, name="head-gain", parameters={**head.parameters, "mixture_gain": True})
+    heads = [head, with_gain] if GAIN in systems else [head]
     return [data_stage(recipe), *base_stages, *edit_stages(recipe, source), pairs, reward, *heads, *separate]
 
 
@@ -180,8 +180,8 @@ def open_engine(name: str, recipe: Recipe, result: RunResult) -> Any:
     edited, decoding = result.folder("edit"), recipe.decoding
     if name == UNSTEERED:
         return PlainEngine(load_model(edited))
-    if name in (HEAD, LINEAR):
-        head = CompactHead.load(result.folder("head" if name == HEAD else "head-linear"))
+    if name in (HEAD, GAIN):
+        head = CompactHead.load(result.folder("head" if name == HEAD else "head-gain"))
         return ungated_engine(load_model(edited), head, ChatTokenizer(edited), decoding.plausible_k, decoding.beta)
     config = DecodingConfig(
         attributes=list(recipe.attributes),

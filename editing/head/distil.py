@@ -44,7 +44,7 @@ class DistilTraining(Settings):
     sequences: Count = 2000
     passes: Count = 2
     on_policy: int = Field(default=500, ge=0)
-    mixture_gain: bool = True
+    mixture_gain: bool = False
     loss: Literal["forward_kl", "reverse_kl"] = "forward_kl"
     max_tokens: Count = 1024
     steps: Count = 1500

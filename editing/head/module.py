@@ -19,11 +19,10 @@ CONFIG_FILE = "head_config.json"
 class CompactHead(nn.Module):
     """Shifts a hidden state towards what a preference over attributes asks for.
 
-    Low-rank, linear in the hidden state, and bilinear but for one number: a preference-conditioned model at a mixture
-    does more than the mixture of what it does at the corners, so c, the mixture gain, pulls a mixture harder than the
-    mean of its parts. At a corner `|p|^2` is 1, and c has no say. B starts at zero, so a new head shifts nothing. The
-    bilinear form is PBLoRA's (PARM, arXiv 2505.06274), applied to the last hidden state; c is ours
-    (docs/design/0006-head-against-teacher.md).
+    Low-rank and linear in both, unless c, the mixture gain, was learnt: a preference-conditioned model at a mixture of
+    attributes does more than the mixture of what it does at the corners, and c pulls a mixture harder than the mean of
+    its parts. At a corner `|p|^2` is 1, and c has no say. B and c start at zero, so a new head shifts nothing. The
+    bilinear form is PBLoRA's (PARM, arXiv 2505.06274); c is ours (docs/design/0006-head-against-teacher.md).
 
     Args:
         attributes: names of the k attributes, in the order of a preference vector.
