@@ -53,6 +53,7 @@ from prosocial.recipes.stages.reward import reward_stages
 from prosocial.recipes.stages.sources import base_source, data_stage
 from prosocial.recipes.stages.steered import ungated_engine
 from prosocial.verify.probes import Probe, read_probes
+from prosocial.verify.statistics import clustered_difference
 from prosocial.verify.steering import (
     GridScores,
     PreferenceGrid,
@@ -215,7 +216,28 @@ def print_report(path: Path, *, draws: int) -> None:
     for systems in (SYSTEMS[:4], SYSTEMS[:5], SYSTEMS):
         complete = [found for found in by_seed if set(systems) <= set(found)]
         if complete:
-            print_figures({name: [found[name] for found in complete] for name in systems}, draws=draws)
+            runs = {name: [found[name] for found in complete] for name in systems}
+            if len(complete) > 1:
+                print_by_seed(runs)
+            if draws:
+                print_figures(runs, draws=draws)
+
+
+def print_by_seed(runs: Runs) -> None:
+    """Print the head's difference from every other system: means over seeds with t-intervals."""
+    seeds, grid = range(len(runs[HEAD])), PreferenceGrid(runs[HEAD][0].attributes, edge_levels=EDGE_LEVELS)
+    measures: dict[str, Volume] = {
+        "hypervolume": lambda points: hypervolume(points, np.zeros(points.shape[1])),
+        "mean inner product": lambda points: mean_inner_product(grid.points, points),
+    }
+    print(f"\nby seed: {len(seeds)} seeds; mean over seeds, difference with a 95 % t-interval")
+    for title, measure in measures.items():
+        values = {name: [measure(run.means()) for run in found] for name, found in runs.items() if name != UNSTEERED}
+        for name in values:
+            found = clustered_difference(values[name], values[HEAD], seeds, bounds=(-np.inf, np.inf))
+            limits = f"{found.estimate:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
+            ahead = sum(ours > theirs for ours, theirs in zip(values[HEAD], values[name], strict=True))
+            print(f"  {title}, {name:32} {np.mean(values[name]):.4f}  head less it {limits}, ahead on {ahead}")
 
 
 def print_figures(runs: Runs, *, draws: int) -> None:
@@ -297,7 +319,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", default="0,1,2,3,4,5,6,7,8,9", help="with commas")
     parser.add_argument("--systems", default=";".join(SYSTEMS), help="separated by semicolons")
     parser.add_argument("--probes", type=int, default=120, help="held-out probes, over three kinds")
-    parser.add_argument("--draws", type=int, default=400, help="of the bootstrap")
+    parser.add_argument("--draws", type=int, default=400, help="of the bootstrap, minutes for ten seeds; 0: none")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a change to the recipe")
     parser.add_argument("--report", action="store_true", help="print what is there, measure nothing")
     return parser.parse_args()
