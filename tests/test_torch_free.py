@@ -38,6 +38,7 @@ LIGHT = (
     "editing/checkpoints/header.py",
     "editing/checkpoints/hub.py",
     "editing/cores.py",
+    "editing/depth.py",
     "editing/edits/apply.py",
     "editing/edits/arithmetic.py",
     "editing/edits/deltas.py",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prosocial.editing.edits.scaling import resolve_scale
+from prosocial.editing.edits.scaling import Coefficients, resolve_scale
 from prosocial.editing.errors import InputError, UnknownNameError
 from prosocial.verify.statistics.interval import Interval
 from prosocial.verify.sweep.journal import neighbour
@@ -131,10 +131,9 @@ def test_a_ramp_over_no_layers_is_the_scale(names: list[str]) -> None:
 
 
 def test_one_layer_gets_the_start() -> None:
-    table = Choice("plain", 2.0, ramp=(0.5, 1.0)).coefficients(["h.0.attn.weight"])
+    scale = Choice("plain", 2.0, ramp=(0.5, 1.0)).coefficients(["h.0.attn.weight"])
 
-    assert isinstance(table, dict)
-    assert list(table.values()) == [1.0]
+    assert scale == Coefficients({"h.0.attn.weight": 1.0})
 
 
 def test_trials_draw_inside_the_space() -> None:

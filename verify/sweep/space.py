@@ -6,18 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prosocial.editing.edits.scaling import Scale
+from prosocial.editing.depth import count_blocks, depth_factors
+from prosocial.editing.edits.scaling import Coefficients, Scale
 from prosocial.editing.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     from optuna import Trial
 
-LAYER = re.compile(r"(?:^|.*\.)(?P<word>layers|h|blocks?)\.(?P<layer>\d+)\.(?P<rest>.*)")
-# What follows a layer's number, by part; the first that fits counts.
+# The part of a block that a tensor belongs to; all that fits neither is "other".
 PARTS = {
-    "attention": r"(?:.*\.)?(?:self_attn|attn|attention|self_attention)\..*",
-    "mlp": r"(?:.*\.)?(?:mlp|feed_forward|ffn|block_sparse_moe)\..*",
-    "other": r".*",
+    "attention": re.compile(r"(?:^|\.)\d+\.(?:.*\.)?(?:self_attn|attn|attention|self_attention)\."),
+    "mlp": re.compile(r"(?:^|\.)\d+\.(?:.*\.)?(?:mlp|feed_forward|ffn|block_sparse_moe)\."),
 }
 SCALE_STEP, TILT_STEP = 0.05, 0.125
 # Where a sweep that spreads the edit begins: scale, tilt over the layers, tilt between attention and MLP. The early
@@ -81,33 +80,22 @@ class Choice:
     balance: tuple[float, float] = (1.0, 1.0)
 
     def coefficients(self, names: Sequence[str]) -> Scale:
-        """Return the scale of the tensors `names`: one number, or one per layer and part by regular expression.
-
-        Tensors outside the layers get the first layer's factor, as in LiNeS (arXiv 2410.17146).
+        """Return the scale of the tensors `names`: one number, or one for each (see `depth_factors`).
 
         Example:
             >>> names = ["embed.weight", "model.layers.0.mlp.weight", "model.layers.1.mlp.weight"]
-            >>> list(Choice("plain", 2.0, ramp=(0.5, 1.0)).coefficients(names).values())
-            [1.0, 2.0, 1.0]
+            >>> list(Choice("plain", 2.0, ramp=(0.5, 1.0)).coefficients(names).numbers.values())
+            [1.0, 1.0, 2.0]
         """
-        found = {name: match for name in names if (match := LAYER.fullmatch(name))}
-        if self.ramp == self.balance == (1.0, 1.0) or not found:
+        if self.ramp == self.balance == (1.0, 1.0) or not count_blocks(names):
             return self.scale
-        last = max(int(match["layer"]) for match in found.values())
-        table: dict[tuple[int, int], dict[str, float]] = {}
-        for match in found.values():
-            order, part = next((n, part) for n, part in enumerate(PARTS) if re.fullmatch(PARTS[part], match["rest"]))
-            pattern = rf"(?:.*\.)?{match['word']}\.{match['layer']}\.{PARTS[part]}"
-            layer = int(match["layer"])
-            table.setdefault((order, layer), {})[pattern] = self._at(layer / max(1, last), part)
-        patterns = {pattern: number for key in sorted(table) for pattern, number in table[key].items()}
-        return patterns | ({".*": self._at(0.0, "other")} if len(found) < len(names) else {})
-
-    def _at(self, depth: float, part: str) -> float:
-        """Return the coefficient of a part at a depth from 0 (first layer) to 1 (last)."""
-        start, end = self.ramp
-        factor = {"attention": self.balance[0], "mlp": self.balance[1]}.get(part, 1.0)
-        return round(self.scale * (start + (end - start) * depth) * factor, 6)
+        balance = dict(zip(PARTS, self.balance, strict=True))
+        return Coefficients(
+            {
+                name: round(self.scale * factor * balance.get(part_of(name), 1.0), 6)
+                for name, factor in depth_factors(names, *self.ramp).items()
+            }
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON."""
@@ -212,6 +200,16 @@ class SearchSpace:
                 for method in self.methods
             },
         }
+
+
+def part_of(name: str) -> str:
+    """Return the part of its block that a tensor belongs to: attention, mlp or other.
+
+    Example:
+        >>> part_of("model.layers.3.self_attn.q_proj.weight"), part_of("model.layers.3.input_layernorm.weight")
+        ('attention', 'other')
+    """
+    return next((part for part, pattern in PARTS.items() if pattern.search(name)), "other")
 
 
 def tilted(tilt: float) -> tuple[float, float]:
