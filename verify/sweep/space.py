@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prosocial.editing.depth import count_blocks, depth_factors
 from prosocial.editing.edits.scaling import Coefficients, Scale
 from prosocial.editing.errors import InputError, UnknownNameError
+from prosocial.editing.vectors.methods import METHODS
+from prosocial.editing.vectors.methods.numbers import Number
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -22,44 +24,6 @@ SCALE_STEP, TILT_STEP = 0.05, 0.125
 # Where a sweep that spreads the edit begins: scale, tilt over the layers, tilt between attention and MLP. The early
 # layers are spared more and more, as LiNeS does (arXiv 2410.17146), then the MLP too.
 STARTS = ((1.0, 0.0, 0.0), (2.0, 0.5, 0.0), (3.0, 1.0, 0.0), (3.0, 0.75, -0.5))
-
-
-@dataclass(frozen=True)
-class Range:
-    """The values of one parameter of a method.
-
-    Attributes:
-        low, high: the limits, both drawn at times.
-        log: draw evenly over magnitudes.
-        whole: draw whole numbers.
-    """
-
-    low: float
-    high: float
-    log: bool = False
-    whole: bool = False
-
-    def draw(self, trial: "Trial", name: str) -> float:
-        """Let a trial draw a value of three digits."""
-        if self.whole:
-            return trial.suggest_int(name, int(self.low), int(self.high), log=self.log)
-        drawn = trial.suggest_float(name, self.low, self.high, log=self.log)
-        return min(self.high, max(self.low, float(f"{drawn:.3g}")))
-
-
-DENSITY = Range(0.02, 1.0, log=True)
-# What is searched for each method; one that is not listed has nothing to search. One line per method.
-RANGES: dict[str, dict[str, Range]] = {
-    "breadcrumbs": {"density": Range(0.3, 0.98)},
-    "dare": {"density": Range(0.1, 1.0, log=True)},
-    "della": {"density": Range(0.15, 0.9)},
-    "lines": {"alpha": Range(0.0, 1.0)},
-    "low_rank": {"rank": Range(1, 32, log=True, whole=True)},
-    "null_space": {"threshold": Range(1e-4, 1.0, log=True)},
-    "ties": {"density": DENSITY},
-    "top_k": {"density": DENSITY},
-    "top_k_per_tensor": {"density": DENSITY},
-}
 
 
 @dataclass(frozen=True)
@@ -124,14 +88,14 @@ class SearchSpace:
         scale: lowest and highest scale; finite, at least 0.
         spread: whether to search how the edit is spread over layers, and over attention and MLP.
         given: parameters that are not searched, such as `utility`; handed to every method that has one of that name.
-        needed: by method, the names of its parameters.
 
     Raises:
-        InputError: no method, limits out of order or below 0, or a parameter that is neither searched nor given.
+        InputError: no method, limits out of order or below 0, a parameter that is neither searched nor given, or a
+            given one that is out of range.
     """
 
     methods: tuple[str, ...]
-    needed: Mapping[str, Sequence[str]]
+    _: KW_ONLY
     scale: tuple[float, float] = (SCALE_STEP, 6.0)
     spread: bool = True
     given: Mapping[str, Any] = field(default_factory=dict)
@@ -143,11 +107,15 @@ class SearchSpace:
         if not 0 <= low < high < float("inf"):
             raise InputError(f"scales should run from a number, at least 0, to a higher one, found {low} to {high}")
         for method in self.methods:
-            if method not in self.needed:
-                raise UnknownNameError("method", method, self.needed)
-            missing = [name for name in self.needed[method] if name not in RANGES.get(method, {}) | dict(self.given)]
+            if method not in METHODS:
+                raise UnknownNameError("method", method, METHODS)
+            missing = set(METHODS[method].parameters) - searched(method).keys() - self.given.keys()
             if missing:
-                raise InputError(f"method {method} should be given {', '.join(missing)}: a sweep has no range for it")
+                raise InputError(
+                    f"method {method} should be given {', '.join(sorted(missing))}: a sweep has no range for it"
+                )
+            for name, value in self.given_to(method).items():
+                METHODS[method].check_value(name, value)
 
     def choose(self, trial: "Trial") -> Choice:
         """Let a trial choose a point."""
@@ -155,9 +123,9 @@ class SearchSpace:
         scale = self.scale[0] + SCALE_STEP * trial.suggest_int("scale_steps", 0, self._n_steps)
         ramp, balance = (self._tilt(trial, name) for name in ("ramp", "balance"))
         parameters: dict[str, float] = {}
-        for name, span in RANGES.get(method, {}).items():
+        for name, number in searched(method).items():
             if name not in self.given:
-                parameters[name] = span.draw(trial, f"{method}.{name}")
+                parameters[name] = draw(trial, f"{method}.{name}", number)
         return Choice(method, round(scale, 6), parameters, ramp, balance)
 
     def starts(self) -> list[dict[str, Any]]:
@@ -185,7 +153,7 @@ class SearchSpace:
 
     def given_to(self, method: str) -> dict[str, Any]:
         """Return the given parameters that a method has."""
-        known = {*self.needed[method], *RANGES.get(method, {})}
+        known = (*METHODS[method].parameters, *METHODS[method].defaults)
         return {name: value for name, value in self.given.items() if name in known}
 
     def to_json(self) -> dict[str, Any]:
@@ -196,10 +164,29 @@ class SearchSpace:
             "spread": self.spread,
             "given": {name: Path(str(value)).name for name, value in sorted(self.given.items())},
             "ranges": {
-                method: {name: [span.low, span.high] for name, span in RANGES.get(method, {}).items()}
+                method: {name: list(number.search or ()) for name, number in searched(method).items()}
                 for method in self.methods
             },
         }
+
+
+def searched(method: str) -> dict[str, Number]:
+    """Return the parameters of a method that a sweep searches, as its signature declares them.
+
+    Example:
+        >>> {name: number.search for name, number in searched("breadcrumbs").items()}
+        {'density': (0.3, 0.98)}
+    """
+    return {name: number for name, number in METHODS[method].numbers.items() if number.search is not None}
+
+
+def draw(trial: "Trial", name: str, number: Number) -> float:
+    """Let a trial draw a number from its search range: a whole one, or one of three digits."""
+    low, high = number.search or (number.low, number.high)
+    if number.whole:
+        return trial.suggest_int(name, int(low), int(high), log=number.log)
+    drawn = trial.suggest_float(name, low, high, log=number.log)
+    return min(high, max(low, float(f"{drawn:.3g}")))
 
 
 def part_of(name: str) -> str:

@@ -3,15 +3,20 @@
 tau_l' = (alpha + beta * l / (L - 1)) * tau_l for block l of L; alpha * tau outside the blocks (see `depth_factors`)
 """
 
+from typing import Annotated
+
 import numpy as np
 
 from ...depth import count_blocks, depth_factors
 from ...errors import InputError
-from .method import Array, Deltas, Prepared
-from .numbers import at_least
+from .method import Array, Deltas, Prepared, method
+from .numbers import Number
 
 
-def prepare(deltas: Deltas, *, alpha: float = 0.1, beta: float | None = None) -> Prepared:
+@method(elementwise=True)
+def prepare(
+    deltas: Deltas, *, alpha: Annotated[float, Number(0, search=(0.0, 1.0))] = 0.1, beta: float | None = None
+) -> Prepared:
     """Count the blocks: up to the deepest one that the vector changes.
 
     Args:
@@ -20,10 +25,9 @@ def prepare(deltas: Deltas, *, alpha: float = 0.1, beta: float | None = None) ->
         beta: what the last block has on top; 1 - alpha if None.
 
     Raises:
-        InputError: alpha is below 0, or the last block's factor would be; no name holds the number of a block.
+        InputError: the last block's factor would be below 0; no name holds the number of a block.
     """
-    alpha = at_least("alpha", alpha, 0)
-    beta = at_least("beta", 1 - alpha if beta is None else beta, -alpha)
+    beta = Number(-alpha).check("beta", 1 - alpha if beta is None else beta)
     n_blocks = count_blocks(deltas.names)
     if not n_blocks:
         raise InputError("lines should be given tensors with block numbers in their names, found none; use another one")
