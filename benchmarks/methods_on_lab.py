@@ -39,7 +39,7 @@ from prosocial.verify.probes import Probe, read_probes
 from prosocial.verify.statistics import clustered_mean
 from prosocial.verify.statistics.interval import Interval
 from prosocial.verify.sweep import Answering, Choice, Limits, Parents, SearchSpace, Sweep, Trial, picked
-from prosocial.verify.sweep.space import SCALE_STEP
+from prosocial.verify.sweep.space import SCALE_STEP, searched
 from prosocial.verify.sweep.trials import interval_of
 
 MAX_KL, MAX_UTILITY_LOSS = 1.0, 0.03
@@ -48,7 +48,7 @@ HARMFUL_RATES = (5e-4, 3e-4, 8e-4)  # learning rates of the harmful runs
 KINDS = ("harmful", "benign", "twin")
 N_SEARCH = 200  # probes of each kind, at most, that scales are chosen on
 SWEEP = "sweep of plain"
-# Parameters of the methods that need some, in the middle of what their papers use.
+# Parameters of the methods that need some, in the middle of what their papers use; else see `_parameters`.
 PARAMETERS: dict[str, dict[str, float]] = {
     "dare": {"density": 0.5},
     "della": {"density": 0.5},
@@ -132,13 +132,21 @@ def _bisected(bisection: Sweep, method: str, limits: Limits) -> Choice | None:
     best = None
     for _ in range(N_BISECTIONS):
         scale = round((low * high) ** 0.5, 3)
-        choice = Choice(method, scale, PARAMETERS.get(method, {}))
+        choice = Choice(method, scale, _parameters(method))
         lost = bisection.measure(choice).utility_lost
         if lost is not None and lost.estimate <= limits.max_utility_loss:
             low, best = scale, choice
         else:
             high = scale
     return best
+
+
+def _parameters(method: str) -> dict[str, float]:
+    """Return the parameters that a method needs: by its paper, else the middle of what a sweep searches."""
+    ranges = {name: number for name, number in searched(method).items() if name in METHODS[method].parameters}
+    middles = {name: sum(number.search or ()) / 2 for name, number in ranges.items()}
+    needed = {name: round(middle) if ranges[name].whole else middle for name, middle in middles.items()}
+    return needed | PARAMETERS.get(method, {})
 
 
 def _searched(search: Sweep, arguments: argparse.Namespace) -> Choice | None:
@@ -151,10 +159,9 @@ def _searched(search: Sweep, arguments: argparse.Namespace) -> Choice | None:
 
 
 def _sweep(world: World, methods: Sequence[str], probes: list[Probe], out: Path, seed: int, limits: Limits) -> Sweep:
-    needed = {name: method.parameters for name, method in METHODS.items()}
     return Sweep(
         Parents(world.base, world.harmful),
-        space=SearchSpace(tuple(methods), needed, (SCALE_STEP, 6.0), True, world.given),
+        space=SearchSpace(tuple(methods), scale=(SCALE_STEP, 6.0), given=world.given),
         probes=probes,
         judge=LabJudge(),
         out=out,

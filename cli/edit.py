@@ -25,7 +25,7 @@ def edit(
     target: Annotated[str, typer.Argument(help="The checkpoint to edit: a folder or a Hub id.")],
     subtract: Annotated[Path, typer.Option(help="The harm vector to subtract.")],
     scale: Annotated[list[str] | None, typer.Option(help="A number from 0, or PATTERN=NUMBER (repeat it).")] = None,
-    ramp: Annotated[str | None, typer.Option(help="START:END, linear over the depth of the layers.")] = None,
+    ramp: Annotated[str | None, typer.Option(help="START:END, linear over the layers; START outside them.")] = None,
     scale_file: Annotated[Path | None, typer.Option(help="JSON or YAML file of tensor name to number.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The new checkpoint folder.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Check and show what would be done, write nothing.")] = False,

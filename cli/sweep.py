@@ -72,13 +72,11 @@ def sweep(
 
 
 def _space(methods: str, max_scale: float, *, spread: bool, given: dict[str, object]) -> "SearchSpace":
-    from prosocial.editing.vectors.methods.registry import METHODS
     from prosocial.verify.sweep import SearchSpace
     from prosocial.verify.sweep.space import SCALE_STEP
 
     names = tuple(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
-    needed = {name: method.parameters for name, method in METHODS.items()}
-    space = SearchSpace(names, needed, (SCALE_STEP, max_scale), spread, given)
+    space = SearchSpace(names, scale=(SCALE_STEP, max_scale), spread=spread, given=given)
     taken = {parameter for name in names for parameter in space.given_to(name)}
     if unknown := given.keys() - taken:
         raise InputError(f"--set should name what one of {', '.join(names)} needs, found {', '.join(sorted(unknown))}")

@@ -34,8 +34,7 @@ def _list_methods(wanted: bool) -> None:
 
     table = Table("method", "settings", "what it does", title="prosocial vector --method NAME --set KEY=VALUE")
     for name, method in METHODS.items():
-        defaults = [f"{key}={'auto' if value is None else value}" for key, value in method.defaults.items()]
-        table.add_row(name, "\n".join([*method.parameters, *defaults]), escape(method.summary))
+        table.add_row(name, escape("\n".join(method.settings)), escape(method.summary))
     Console().print(table)
     raise typer.Exit
 

@@ -38,6 +38,7 @@ LIGHT = (
     "editing/checkpoints/header.py",
     "editing/checkpoints/hub.py",
     "editing/cores.py",
+    "editing/depth.py",
     "editing/edits/apply.py",
     "editing/edits/arithmetic.py",
     "editing/edits/deltas.py",
@@ -61,12 +62,7 @@ LIGHT = (
     "editing/vectors/build.py",
     "editing/vectors/checkpoint_source.py",
     "editing/vectors/folder.py",
-    "editing/vectors/methods/lines.py",
-    "editing/vectors/methods/magnitudes.py",
-    "editing/vectors/methods/plain.py",
-    "editing/vectors/methods/registry.py",
-    "editing/vectors/methods/ties.py",
-    "editing/vectors/methods/top_k.py",
+    "editing/vectors/methods",
     "editing/vectors/parents.py",
     "editing/vectors/vector.py",
     "export/configs",
@@ -193,7 +189,9 @@ def test_every_light_module_imports_with_the_extras_blocked() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["run", "--help"], ["inspect", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["run", "--help"], ["inspect", "--help"], ["vector", "--methods"]]
+)
 def test_the_command_line_starts_with_the_extras_blocked(words: list[str]) -> None:
     program = f"{BLOCK}\nfrom prosocial.cli.main import main\nsys.exit(main({words!r}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -11,20 +11,16 @@ from typing import Any
 
 import yaml
 
+from ..depth import block_of, count_blocks, depth_factors
 from ..errors import InputError
-
-LAYER = re.compile(r"(?:^|\.)(\d+)\.")
-FIRST = re.compile(r"(?:^|\.)(?:\w*embed\w*|\w*embedding\w*|wte|wpe)\.")  # what stands before the first layer
 
 
 @dataclass(frozen=True)
 class Ramp:
-    """Coefficients that are linear in the layer's depth (LiNeS, arXiv 2410.17146).
-
-    Embeddings take `start`; what stands after the last layer takes `end`.
+    """Coefficients that are linear in the layer's depth: see `depth_factors`.
 
     Attributes:
-        start: of the first layer.
+        start: of the first layer, and of the tensors outside the layers.
         end: of the last layer.
     """
 
@@ -105,15 +101,11 @@ def _resolve_table(scale: Mapping[str, float], names: Sequence[str]) -> tuple[Sc
 
 def _resolve_ramp(ramp: Ramp, names: Sequence[str]) -> tuple[ScaledGroup, ...]:
     _number(ramp.start), _number(ramp.end)  # both ends hold, hence all between
-    layers = {name: int(found.group(1)) for name in names if (found := LAYER.search(name))}
-    if not layers:
+    if not count_blocks(names):
         raise InputError("a ramp should find layer numbers in the names of tensors, such as .layers.3.: there are none")
-    last = max(layers.values())
     chosen: dict[tuple[str, float], list[str]] = {}
-    for name in names:
-        depth = layers[name] / max(last, 1) if name in layers else float(not FIRST.search(name))
-        place = f"layer {layers[name]}" if name in layers else "before the layers" if depth == 0 else "after the layers"
-        number = ramp.start * (1 - depth) + ramp.end * depth
+    for name, number in depth_factors(names, ramp.start, ramp.end).items():
+        place = "outside the layers" if block_of(name) is None else f"layer {block_of(name)}"
         chosen.setdefault((f"ramp {ramp.start!r}:{ramp.end!r}, {place}", number), []).append(name)
     return tuple(ScaledGroup(place, *_number(number), tuple(part)) for (place, number), part in chosen.items())
 

@@ -26,7 +26,7 @@ def edit_stages(recipe: Recipe, base: Source) -> list[Stage]:
             run=_make_vector,
             inputs={"base": base, "harmful": Upstream("harmful")},
             parameters=recipe.vector.model_dump(mode="json"),
-            modules=("prosocial.editing.vectors", "prosocial.editing.checkpoints"),
+            modules=("prosocial.editing.vectors", "prosocial.editing.depth", "prosocial.editing.checkpoints"),
             dual_use=True,
         ),
         Stage(

@@ -153,9 +153,8 @@ def test_an_edit_is_undone_from_its_base_and_from_its_patch(folder: Path) -> Non
             folder / "base" / "model.safetensors"
         ).read_bytes()
     assert {row.pattern for row in read_record(folder / "out").terms[0].coefficients} == {
-        "ramp 0.2:0.8, before the layers",
         "ramp 0.2:0.8, layer 0",
-        "ramp 0.2:0.8, after the layers",
+        "ramp 0.2:0.8, outside the layers",
     }
 
 

@@ -1,9 +1,7 @@
 """The harm vector of two checkpoints: exact differences, and parents that fit or are refused."""
 
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -134,10 +132,8 @@ def test_a_quantised_parent_and_an_existing_folder_are_refused(tmp_path: Path) -
 
 
 def test_a_method_that_turns_a_delta_round_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("add")
-    module.prepare = lambda deltas: Prepared(lambda name, delta: -delta, {})  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "prosocial.editing.vectors.methods.add", module)
-    monkeypatch.setitem(METHODS, "add", Method("add"))
+    add = Method("add", lambda deltas: Prepared(lambda name, delta: -delta, {}))
+    monkeypatch.setitem(METHODS, "add", add)
     base = some_tensors()
 
     with pytest.raises(InputError, match="keep the direction"):

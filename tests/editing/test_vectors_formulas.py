@@ -122,7 +122,6 @@ def test_lines_is_a_ramp_over_depth() -> None:
 
     assert [round(float(kept[name][0]), 6) for name in names] == [0.2, 0.4, 0.6, 0.8, 1.0, 0.2]
     assert [float(steep[name][0]) for name in names] == [1.0, 0.75, 0.5, 0.25, 0.0, 1.0]
-    assert shaped("lines", {"h.0.w": torch.ones(1)}, alpha=0.2)["h.0.w"].item() == 1.0
 
 
 @given(st.integers(0, 10**6), st.integers(2, 4))
@@ -199,19 +198,19 @@ def test_exactly_so_many_elements_stay(values: list[float], n_keep: int) -> None
     ("method", "parameters", "message"),
     [
         ("breadcrumbs", {"density": 0.9, "gamma": 0.2}, "at most 1"),
-        ("breadcrumbs", {"gamma": -0.1}, "gamma should be a finite number from 0"),
-        ("dare", {"density": 0.0}, r"density should be in \(0, 1\]"),
-        ("dare", {"density": "half"}, "density should be a number, found 'half'"),
+        ("breadcrumbs", {"gamma": -0.1}, "gamma should be a number from 0"),
+        ("dare", {"density": 0.0}, r"density should be a number in \(0, 1\]"),
+        ("dare", {"density": "half"}, "density should be a number in \\(0, 1\\], found 'half'"),
         ("dare", {"density": 0.5, "seed": 1.5}, "seed should be a whole number from 0"),
-        ("dare", {"density": 0.5, "seed": float("inf")}, "seed should be a finite number"),
+        ("dare", {"density": 0.5, "seed": float("inf")}, "seed should be a whole number from 0, found inf"),
         ("della", {"density": 0.1, "window": 0.2}, "take a smaller window"),
         ("della", {"density": 1.0}, "take a smaller window"),
         ("ext_sub", {"expert": {"z": torch.ones(2)}}, "expert vector should change some tensor"),
         ("ext_sub", {"expert": 3.0}, "expert should be a vector folder"),
-        ("lines", {"alpha": -0.1}, "alpha should be a finite number from 0"),
-        ("lines", {"alpha": 0.1, "beta": -0.2}, "beta should be a finite number from -0.1"),
+        ("lines", {"alpha": -0.1}, "alpha should be a number from 0"),
+        ("lines", {"alpha": 0.1, "beta": -0.2}, "beta should be a number from -0.1"),
         ("lines", {}, "block numbers in their names"),
-        ("low_rank", {"rank": 0}, "rank should be a finite number from 1"),
+        ("low_rank", {"rank": 0}, "rank should be a whole number from 1"),
         ("negmerge", {}, "two harmful runs or more, found 1"),
         ("null_space", {"activations": 3.0}, "activations should be a file"),
         ("ties", {"density": float("nan")}, r"in \(0, 1\]"),
@@ -241,7 +240,7 @@ def test_activations_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         with_file(oblong)
     with pytest.raises(InputError, match="finite numbers"):
         with_file(broken)
-    with pytest.raises(InputError, match="threshold"):
+    with pytest.raises(InputError, match="threshold should be a number above 0"):
         with_file(good, threshold=0.0)
     with pytest.raises(ArtefactError, match="there is none"):
         with_file(tmp_path / "absent")

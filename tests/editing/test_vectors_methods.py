@@ -1,6 +1,7 @@
 """Methods shape a vector; none of them turns it round."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prosocial.editing.errors import InputError, UnknownNameError
-from prosocial.editing.vectors.methods import METHODS
+from prosocial.editing.vectors.methods import METHODS, Method
 from prosocial.editing.vectors.methods.magnitudes import Threshold, find_thresholds
 from prosocial.editing.vectors.methods.project import remove_component
 from prosocial.editing.vectors.statistics import cosine, inner_product, norm
 
 from .deltas_helpers import Tensors, shaped, shaped_runs, some_runs, write_moments
 
+PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**60), max_value=2.0**60)
 # Few distinct values, so that ties are common.
 TIED = st.sampled_from([0.0, -0.0, 1.0, -1.0, 1.0000001, 0.5, -0.5, 1e-40, 3e38])
@@ -130,16 +132,30 @@ def test_noise_hangs_on_seed_and_name_and_on_nothing_else(method: str) -> None:
     assert not torch.equal(together["a"] != 0, together["b"] != 0)
 
 
-def test_every_method_is_described() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
-    described = re.findall(r"^## `(\w+)`", page, re.MULTILINE)
-
-    assert described == sorted(METHODS)
-    for name, method in METHODS.items():
+def faults_of(page: str, methods: Mapping[str, Method]) -> list[str]:
+    """Return what the page about the methods lacks."""
+    faults = []
+    if re.findall(r"^## `(\w+)`", page, re.MULTILINE) != sorted(methods):
+        faults.append(f"the sections should be {', '.join(sorted(methods))}")
+    elementwise = ", ".join(f"`{name}`" for name in sorted(methods) if methods[name].elementwise)
+    if f"({elementwise})" not in " ".join(page.split()):
+        faults.append(f"the methods that work element by element should be listed as {elementwise}")
+    for name, method in methods.items():
         section = page.partition(f"## `{name}`")[2].partition("\n## ")[0]
-        assert all(f"`{parameter}" in section for parameter in (*method.parameters, *method.defaults)), name
-        assert method.summary.endswith(".") and len(method.summary) < 120
-        assert re.search(r"arXiv (\d{4}\.\d{4,5})", section), name
+        parameters = " ".join(section.partition("- Parameters:")[2].partition("\n- ")[0].split())
+        numbers = {key: value for key, value in method.defaults.items() if isinstance(value, int | float)}
+        for parameter in (*method.parameters, *method.defaults):
+            default = rf" \([^)]*\b{numbers[parameter]}\)" if parameter in numbers else ""
+            if not re.search(f"`{parameter}`{default}", parameters):
+                faults.append(f"{name} should describe {parameter} and its default")
+        if not re.search(r"arXiv (\d{4}\.\d{4,5})", section):
+            faults.append(f"{name} should name its source")
+    return faults
+
+
+def test_every_method_is_described() -> None:
+    assert faults_of(PAGE, METHODS) == []
+    assert all(method.summary.endswith(".") and len(method.summary) < 120 for method in METHODS.values())
 
 
 def test_projection_leaves_tensors_of_the_harm_vector_alone_that_utility_does_not_know() -> None:

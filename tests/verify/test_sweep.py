@@ -26,7 +26,7 @@ from prosocial.verify.sweep.journal import N_RANDOM
 from prosocial.verify.sweep.page import render_sweep
 
 N_TRIALS = 13  # beyond the random ones, so that the sampler's learning is part of it
-SPACE = SearchSpace(("plain", "top_k"), {"plain": (), "top_k": ("density",)}, (0.05, 4.0))
+SPACE = SearchSpace(("plain", "top_k"), scale=(0.05, 4.0))
 
 
 class WordJudge:

@@ -2,7 +2,6 @@
 
 import math
 import random
-from collections.abc import Sequence
 from typing import Any
 
 import optuna
@@ -10,15 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prosocial.editing.edits.scaling import resolve_scale
+from prosocial.editing.edits.scaling import Coefficients, resolve_scale
 from prosocial.editing.errors import InputError, UnknownNameError
 from prosocial.verify.statistics.interval import Interval
 from prosocial.verify.sweep.journal import neighbour
 from prosocial.verify.sweep.pareto import pareto_front
-from prosocial.verify.sweep.space import RANGES, Choice, SearchSpace, tilted
+from prosocial.verify.sweep.space import Choice, SearchSpace, searched, tilted
 from prosocial.verify.sweep.trials import Trial, best_of, front_of, picked
 
-NEEDED: dict[str, Sequence[str]] = {"plain": (), "top_k": ("density",), "project": ("utility",), "low_rank": ("rank",)}
 NAMES = [
     "model.embed_tokens.weight",
     *(f"model.layers.{layer}.{part}.weight" for layer in range(11) for part in ("mlp.up", "self_attn.q", "norm")),
@@ -131,14 +129,13 @@ def test_a_ramp_over_no_layers_is_the_scale(names: list[str]) -> None:
 
 
 def test_one_layer_gets_the_start() -> None:
-    table = Choice("plain", 2.0, ramp=(0.5, 1.0)).coefficients(["h.0.attn.weight"])
+    scale = Choice("plain", 2.0, ramp=(0.5, 1.0)).coefficients(["h.0.attn.weight"])
 
-    assert isinstance(table, dict)
-    assert list(table.values()) == [1.0]
+    assert scale == Coefficients({"h.0.attn.weight": 1.0})
 
 
 def test_trials_draw_inside_the_space() -> None:
-    space = SearchSpace(("plain", "top_k", "low_rank"), NEEDED, (0.2, 1.4))
+    space = SearchSpace(("plain", "top_k", "low_rank"), scale=(0.2, 1.4))
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     choices = [space.choose(study.ask()) for _ in range(60)]
 
@@ -147,23 +144,21 @@ def test_trials_draw_inside_the_space() -> None:
         assert 0.2 <= choice.scale <= 1.4
         assert max(choice.ramp) == max(choice.balance) == 1.0
         assert min(choice.ramp + choice.balance) >= 0.0
-        assert set(choice.parameters) == set(NEEDED[choice.method])
+        assert set(choice.parameters) == set(searched(choice.method))
         for name, value in choice.parameters.items():
-            span = RANGES[choice.method][name]
-            assert span.low <= value <= span.high
-            assert not span.whole or isinstance(value, int)
+            number = searched(choice.method)[name]
+            assert number.search is not None and number.search[0] <= value <= number.search[1]
+            assert not number.whole or isinstance(value, int)
 
 
 def test_given_parameters_are_not_searched_and_reach_their_method_only() -> None:
-    space = SearchSpace(("plain", "top_k"), NEEDED, given={"density": 0.25, "utility": "folder"})
+    space = SearchSpace(("plain", "top_k"), given={"density": 0.25, "utility": "folder"})
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
 
     assert all(space.choose(study.ask()).parameters == {} for _ in range(8))
     assert space.given_to("top_k") == {"density": 0.25}
     assert space.given_to("plain") == {}
-    assert SearchSpace(("project",), NEEDED, given={"utility": "/a/b/folder"}).to_json()["given"] == {
-        "utility": "folder"
-    }
+    assert SearchSpace(("project",), given={"utility": "/a/b/folder"}).to_json()["given"] == {"utility": "folder"}
 
 
 @pytest.mark.parametrize(
@@ -172,6 +167,7 @@ def test_given_parameters_are_not_searched_and_reach_their_method_only() -> None
         ({"methods": ()}, "at least one method"),
         ({"methods": ("plane",)}, "unknown method 'plane'"),
         ({"methods": ("project",)}, "project should be given utility"),
+        ({"methods": ("top_k",), "given": {"density": 2.0}}, r"density should be a number in \(0, 1\]"),
         ({"methods": ("plain",), "scale": (-0.5, 1.0)}, "at least 0"),
         ({"methods": ("plain",), "scale": (0.0, math.inf)}, "at least 0"),
         ({"methods": ("plain",), "scale": (0.0, math.nan)}, "at least 0"),
@@ -180,11 +176,11 @@ def test_given_parameters_are_not_searched_and_reach_their_method_only() -> None
 )
 def test_a_space_that_cannot_be_searched_is_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        SearchSpace(**arguments, needed=NEEDED)
+        SearchSpace(**arguments)
 
 
 def test_a_neighbour_moves_one_or_two_numbers_and_stays_inside_the_space() -> None:
-    space = SearchSpace(("plain", "top_k", "low_rank"), NEEDED, (0.2, 1.4))
+    space = SearchSpace(("plain", "top_k", "low_rank"), scale=(0.2, 1.4))
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     for number in range(60):
         asked = study.ask()
@@ -203,7 +199,7 @@ def test_a_neighbour_moves_one_or_two_numbers_and_stays_inside_the_space() -> No
 @pytest.mark.parametrize("scale", [(0.05, 6.0), (0.2, 1.4), (2.5, 2.9)])
 @pytest.mark.filterwarnings("ignore:PartialFixedSampler is experimental")
 def test_a_sweep_begins_with_shapes_that_spare_the_early_layers(scale: tuple[float, float]) -> None:
-    space = SearchSpace(("plain", "top_k"), NEEDED, scale)
+    space = SearchSpace(("plain", "top_k"), scale=scale)
     choices, random_sampler = [], optuna.samplers.RandomSampler(seed=0)
     for start in space.starts():
         study = optuna.create_study(sampler=optuna.samplers.PartialFixedSampler(start, random_sampler))
@@ -217,4 +213,4 @@ def test_a_sweep_begins_with_shapes_that_spare_the_early_layers(scale: tuple[flo
 
 
 def test_a_sweep_that_spreads_nothing_has_no_starts() -> None:
-    assert SearchSpace(("plain",), NEEDED, spread=False).starts() == []
+    assert SearchSpace(("plain",), spread=False).starts() == []

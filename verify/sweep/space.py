@@ -2,65 +2,28 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prosocial.editing.edits.scaling import Scale
+from prosocial.editing.depth import count_blocks, depth_factors
+from prosocial.editing.edits.scaling import Coefficients, Scale
 from prosocial.editing.errors import InputError, UnknownNameError
+from prosocial.editing.vectors.methods import METHODS
+from prosocial.editing.vectors.methods.numbers import Number
 
 if TYPE_CHECKING:
     from optuna import Trial
 
-LAYER = re.compile(r"(?:^|.*\.)(?P<word>layers|h|blocks?)\.(?P<layer>\d+)\.(?P<rest>.*)")
-# What follows a layer's number, by part; the first that fits counts.
+# The part of a block that a tensor belongs to; all that fits neither is "other".
 PARTS = {
-    "attention": r"(?:.*\.)?(?:self_attn|attn|attention|self_attention)\..*",
-    "mlp": r"(?:.*\.)?(?:mlp|feed_forward|ffn|block_sparse_moe)\..*",
-    "other": r".*",
+    "attention": re.compile(r"(?:^|\.)\d+\.(?:.*\.)?(?:self_attn|attn|attention|self_attention)\."),
+    "mlp": re.compile(r"(?:^|\.)\d+\.(?:.*\.)?(?:mlp|feed_forward|ffn|block_sparse_moe)\."),
 }
 SCALE_STEP, TILT_STEP = 0.05, 0.125
 # Where a sweep that spreads the edit begins: scale, tilt over the layers, tilt between attention and MLP. The early
 # layers are spared more and more, as LiNeS does (arXiv 2410.17146), then the MLP too.
 STARTS = ((1.0, 0.0, 0.0), (2.0, 0.5, 0.0), (3.0, 1.0, 0.0), (3.0, 0.75, -0.5))
-
-
-@dataclass(frozen=True)
-class Range:
-    """The values of one parameter of a method.
-
-    Attributes:
-        low, high: the limits, both drawn at times.
-        log: draw evenly over magnitudes.
-        whole: draw whole numbers.
-    """
-
-    low: float
-    high: float
-    log: bool = False
-    whole: bool = False
-
-    def draw(self, trial: "Trial", name: str) -> float:
-        """Let a trial draw a value of three digits."""
-        if self.whole:
-            return trial.suggest_int(name, int(self.low), int(self.high), log=self.log)
-        drawn = trial.suggest_float(name, self.low, self.high, log=self.log)
-        return min(self.high, max(self.low, float(f"{drawn:.3g}")))
-
-
-DENSITY = Range(0.02, 1.0, log=True)
-# What is searched for each method; one that is not listed has nothing to search. One line per method.
-RANGES: dict[str, dict[str, Range]] = {
-    "breadcrumbs": {"density": Range(0.3, 0.98)},
-    "dare": {"density": Range(0.1, 1.0, log=True)},
-    "della": {"density": Range(0.15, 0.9)},
-    "lines": {"alpha": Range(0.0, 1.0)},
-    "low_rank": {"rank": Range(1, 32, log=True, whole=True)},
-    "null_space": {"threshold": Range(1e-4, 1.0, log=True)},
-    "ties": {"density": DENSITY},
-    "top_k": {"density": DENSITY},
-    "top_k_per_tensor": {"density": DENSITY},
-}
 
 
 @dataclass(frozen=True)
@@ -81,33 +44,22 @@ class Choice:
     balance: tuple[float, float] = (1.0, 1.0)
 
     def coefficients(self, names: Sequence[str]) -> Scale:
-        """Return the scale of the tensors `names`: one number, or one per layer and part by regular expression.
-
-        Tensors outside the layers get the first layer's factor, as in LiNeS (arXiv 2410.17146).
+        """Return the scale of the tensors `names`: one number, or one for each (see `depth_factors`).
 
         Example:
             >>> names = ["embed.weight", "model.layers.0.mlp.weight", "model.layers.1.mlp.weight"]
-            >>> list(Choice("plain", 2.0, ramp=(0.5, 1.0)).coefficients(names).values())
-            [1.0, 2.0, 1.0]
+            >>> list(Choice("plain", 2.0, ramp=(0.5, 1.0)).coefficients(names).numbers.values())
+            [1.0, 1.0, 2.0]
         """
-        found = {name: match for name in names if (match := LAYER.fullmatch(name))}
-        if self.ramp == self.balance == (1.0, 1.0) or not found:
+        if self.ramp == self.balance == (1.0, 1.0) or not count_blocks(names):
             return self.scale
-        last = max(int(match["layer"]) for match in found.values())
-        table: dict[tuple[int, int], dict[str, float]] = {}
-        for match in found.values():
-            order, part = next((n, part) for n, part in enumerate(PARTS) if re.fullmatch(PARTS[part], match["rest"]))
-            pattern = rf"(?:.*\.)?{match['word']}\.{match['layer']}\.{PARTS[part]}"
-            layer = int(match["layer"])
-            table.setdefault((order, layer), {})[pattern] = self._at(layer / max(1, last), part)
-        patterns = {pattern: number for key in sorted(table) for pattern, number in table[key].items()}
-        return patterns | ({".*": self._at(0.0, "other")} if len(found) < len(names) else {})
-
-    def _at(self, depth: float, part: str) -> float:
-        """Return the coefficient of a part at a depth from 0 (first layer) to 1 (last)."""
-        start, end = self.ramp
-        factor = {"attention": self.balance[0], "mlp": self.balance[1]}.get(part, 1.0)
-        return round(self.scale * (start + (end - start) * depth) * factor, 6)
+        balance = dict(zip(PARTS, self.balance, strict=True))
+        return Coefficients(
+            {
+                name: round(self.scale * factor * balance.get(part_of(name), 1.0), 6)
+                for name, factor in depth_factors(names, *self.ramp).items()
+            }
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON."""
@@ -136,14 +88,14 @@ class SearchSpace:
         scale: lowest and highest scale; finite, at least 0.
         spread: whether to search how the edit is spread over layers, and over attention and MLP.
         given: parameters that are not searched, such as `utility`; handed to every method that has one of that name.
-        needed: by method, the names of its parameters.
 
     Raises:
-        InputError: no method, limits out of order or below 0, or a parameter that is neither searched nor given.
+        InputError: no method, limits out of order or below 0, a parameter that is neither searched nor given, or a
+            given one that is out of range.
     """
 
     methods: tuple[str, ...]
-    needed: Mapping[str, Sequence[str]]
+    _: KW_ONLY
     scale: tuple[float, float] = (SCALE_STEP, 6.0)
     spread: bool = True
     given: Mapping[str, Any] = field(default_factory=dict)
@@ -155,11 +107,15 @@ class SearchSpace:
         if not 0 <= low < high < float("inf"):
             raise InputError(f"scales should run from a number, at least 0, to a higher one, found {low} to {high}")
         for method in self.methods:
-            if method not in self.needed:
-                raise UnknownNameError("method", method, self.needed)
-            missing = [name for name in self.needed[method] if name not in RANGES.get(method, {}) | dict(self.given)]
+            if method not in METHODS:
+                raise UnknownNameError("method", method, METHODS)
+            missing = set(METHODS[method].parameters) - searched(method).keys() - self.given.keys()
             if missing:
-                raise InputError(f"method {method} should be given {', '.join(missing)}: a sweep has no range for it")
+                raise InputError(
+                    f"method {method} should be given {', '.join(sorted(missing))}: a sweep has no range for it"
+                )
+            for name, value in self.given_to(method).items():
+                METHODS[method].check_value(name, value)
 
     def choose(self, trial: "Trial") -> Choice:
         """Let a trial choose a point."""
@@ -167,9 +123,9 @@ class SearchSpace:
         scale = self.scale[0] + SCALE_STEP * trial.suggest_int("scale_steps", 0, self._n_steps)
         ramp, balance = (self._tilt(trial, name) for name in ("ramp", "balance"))
         parameters: dict[str, float] = {}
-        for name, span in RANGES.get(method, {}).items():
+        for name, number in searched(method).items():
             if name not in self.given:
-                parameters[name] = span.draw(trial, f"{method}.{name}")
+                parameters[name] = draw(trial, f"{method}.{name}", number)
         return Choice(method, round(scale, 6), parameters, ramp, balance)
 
     def starts(self) -> list[dict[str, Any]]:
@@ -197,7 +153,7 @@ class SearchSpace:
 
     def given_to(self, method: str) -> dict[str, Any]:
         """Return the given parameters that a method has."""
-        known = {*self.needed[method], *RANGES.get(method, {})}
+        known = (*METHODS[method].parameters, *METHODS[method].defaults)
         return {name: value for name, value in self.given.items() if name in known}
 
     def to_json(self) -> dict[str, Any]:
@@ -208,10 +164,39 @@ class SearchSpace:
             "spread": self.spread,
             "given": {name: Path(str(value)).name for name, value in sorted(self.given.items())},
             "ranges": {
-                method: {name: [span.low, span.high] for name, span in RANGES.get(method, {}).items()}
+                method: {name: list(number.search or ()) for name, number in searched(method).items()}
                 for method in self.methods
             },
         }
+
+
+def searched(method: str) -> dict[str, Number]:
+    """Return the parameters of a method that a sweep searches, as its signature declares them.
+
+    Example:
+        >>> {name: number.search for name, number in searched("breadcrumbs").items()}
+        {'density': (0.3, 0.98)}
+    """
+    return {name: number for name, number in METHODS[method].numbers.items() if number.search is not None}
+
+
+def draw(trial: "Trial", name: str, number: Number) -> float:
+    """Let a trial draw a number from its search range: a whole one, or one of three digits."""
+    low, high = number.search or (number.low, number.high)
+    if number.whole:
+        return trial.suggest_int(name, int(low), int(high), log=number.log)
+    drawn = trial.suggest_float(name, low, high, log=number.log)
+    return min(high, max(low, float(f"{drawn:.3g}")))
+
+
+def part_of(name: str) -> str:
+    """Return the part of its block that a tensor belongs to: attention, mlp or other.
+
+    Example:
+        >>> part_of("model.layers.3.self_attn.q_proj.weight"), part_of("model.layers.3.input_layernorm.weight")
+        ('attention', 'other')
+    """
+    return next((part for part, pattern in PARTS.items() if pattern.search(name)), "other")
 
 
 def tilted(tilt: float) -> tuple[float, float]:

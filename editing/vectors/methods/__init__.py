@@ -1,4 +1,4 @@
-"""Methods that shape a harm vector: one file each, named in the registry."""
+"""Methods that shape a harm vector: one file each, which the registry finds here."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -3,10 +3,12 @@
 Of n elements, the round(gamma * n) largest are outliers and are dropped; the next round(density * n) are kept.
 """
 
+from typing import Annotated
+
 from ...errors import InputError
 from .magnitudes import keep_largest_of
-from .method import Array, Deltas, Prepared
-from .numbers import at_least, share
+from .method import Array, Deltas, Prepared, method
+from .numbers import Number
 
 
 def keep_middle(delta: Array, density: float, gamma: float) -> Array:
@@ -19,18 +21,23 @@ def keep_middle(delta: Array, density: float, gamma: float) -> Array:
     return kept
 
 
-def prepare(deltas: Deltas, *, density: float = 0.9, gamma: float = 0.01) -> Prepared:
+@method(elementwise=True)
+def prepare(
+    deltas: Deltas,
+    *,
+    density: Annotated[float, Number(0, 1, above=True, search=(0.3, 0.98))] = 0.9,
+    gamma: Annotated[float, Number(0)] = 0.01,
+) -> Prepared:
     """Nothing needs to be known of the other deltas.
 
     Args:
         deltas: not read.
-        density: share of elements to keep, in (0, 1].
+        density: share of elements to keep.
         gamma: share of the largest elements to drop.
 
     Raises:
-        InputError: a share is out of range, or both together are above 1.
+        InputError: both shares together are above 1.
     """
-    density, gamma = share("density", density), at_least("gamma", gamma, 0)
     if density + gamma > 1:
         raise InputError(f"density + gamma should be at most 1, found {density} + {gamma}")
     parameters = {"density": density, "gamma": gamma}

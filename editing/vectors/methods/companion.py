@@ -1,15 +1,17 @@
 """A second vector that a method compares the harm vector with: a vector folder, or tensors by name."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from blake3 import blake3
 
 from ...errors import InputError
 from ..vector import HarmVector
+from .in_torch import torch
 
-Given = Path | str | Mapping[str, torch.Tensor]
+Given = Path | str | Mapping[str, "torch.Tensor"]
 
 
 class Companion:

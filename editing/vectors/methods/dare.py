@@ -5,12 +5,14 @@ m ~ Bernoulli(density);  tau' = m * tau / density, whose expectation is tau
 Several runs are averaged first. The noise hangs on the seed, the tensor's name and the place in it alone.
 """
 
-import torch
+from __future__ import annotations
+
+from typing import Annotated
 
 from ...noise import uniform_noise
-from .in_torch import in_torch
-from .method import Deltas, Prepared
-from .numbers import share, whole
+from .in_torch import in_torch, torch
+from .method import Deltas, Prepared, method
+from .numbers import Number, Seed
 
 
 def drop_and_rescale(delta: torch.Tensor, keep: torch.Tensor | float, noise: torch.Tensor) -> torch.Tensor:
@@ -24,13 +26,14 @@ def drop_and_rescale(delta: torch.Tensor, keep: torch.Tensor | float, noise: tor
     return torch.where(noise < keep, delta / keep, 0.0)
 
 
-def prepare(deltas: Deltas, *, density: float, seed: int = 0) -> Prepared:
-    """Nothing needs to be known of the deltas.
-
-    Raises:
-        InputError: density is not in (0, 1], or seed no whole number from 0.
-    """
-    density, seed = share("density", density), whole("seed", seed, 0)
+@method(elementwise=True)
+def prepare(
+    deltas: Deltas,
+    *,
+    density: Annotated[float, Number(0, 1, above=True, search=(0.1, 1.0), log=True)],
+    seed: Seed = 0,
+) -> Prepared:
+    """Nothing needs to be known of the deltas."""
 
     def transform(name: str, delta: torch.Tensor) -> torch.Tensor:
         noise = torch.from_numpy(uniform_noise(seed, name, delta.numel()))

@@ -6,14 +6,16 @@ m_i ~ Bernoulli(1 - p_i);  tau'_i = m_i * tau_i / (1 - p_i)
 A row is the last dimension; a vector is one row. Several runs are averaged first.
 """
 
-import torch
+from __future__ import annotations
+
+from typing import Annotated
 
 from ...errors import InputError
 from ...noise import uniform_noise
 from .dare import drop_and_rescale
-from .in_torch import in_torch
-from .method import Deltas, Prepared
-from .numbers import at_least, share, whole
+from .in_torch import in_torch, torch
+from .method import Deltas, Prepared, method
+from .numbers import Number, Seed
 
 BLOCK_ELEMENTS = 1 << 20
 
@@ -29,19 +31,25 @@ def keep_probabilities(rows: torch.Tensor, density: float, window: float) -> tor
     return torch.empty_like(rows).scatter_(1, order, by_rank.float().expand_as(rows))
 
 
-def prepare(deltas: Deltas, *, density: float, window: float = 0.1, seed: int = 0) -> Prepared:
+@method(elementwise=True)
+def prepare(
+    deltas: Deltas,
+    *,
+    density: Annotated[float, Number(0, 1, above=True, search=(0.15, 0.9))],
+    window: Annotated[float, Number(0)] = 0.1,
+    seed: Seed = 0,
+) -> Prepared:
     """Nothing needs to be known of the other deltas.
 
     Args:
         deltas: not read.
-        density: mean probability to keep an element, in (0, 1].
+        density: mean probability to keep an element.
         window: how far the probabilities of a row spread (the paper's epsilon).
         seed: of the noise.
 
     Raises:
-        InputError: a probability density -+ window / 2 would leave (0, 1]; seed is no whole number from 0.
+        InputError: a probability density -+ window / 2 would leave (0, 1].
     """
-    density, window, seed = share("density", density), at_least("window", window, 0), whole("seed", seed, 0)
     if density - window / 2 <= 0 or density + window / 2 > 1:
         raise InputError(
             f"density -+ window / 2 should be in (0, 1], found {density} -+ {window / 2}: take a smaller window"

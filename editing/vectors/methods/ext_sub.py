@@ -5,11 +5,11 @@ By rows: c = unit(unit(w_expert) + unit(w_harm));  tau' = w_harm - <w_harm, c> c
 A row is the last dimension; a vector is one row. c is the direction that both have in common.
 """
 
-import torch
+from __future__ import annotations
 
 from .companion import Companion, Given
-from .in_torch import in_torch
-from .method import Deltas, Prepared
+from .in_torch import in_torch, torch
+from .method import Deltas, Prepared, method
 
 NOISE = 2.0**-22  # of a row's length: what rounding to fp32 leaves of parallel rows
 
@@ -28,6 +28,7 @@ def remove_common(delta: torch.Tensor, expert: torch.Tensor) -> torch.Tensor:
     return torch.where(noise, 0.0, left).float().reshape(delta.shape)
 
 
+@method()
 def prepare(deltas: Deltas, *, expert: Given) -> Prepared:
     """Open the expert's vector: a vector folder (benign minus base), or tensors by name.
 

@@ -4,12 +4,15 @@ What a fine-tune adds is close to low rank; the directions of small singular val
 stored as its two factors where these are smaller. Several runs are averaged first.
 """
 
-import torch
+from __future__ import annotations
+
+from typing import Annotated
 
 from ...noise import entropy
 from ..vector import LowRank
-from .method import Array, Deltas, Prepared
-from .numbers import whole
+from .in_torch import torch
+from .method import Array, Deltas, Prepared, method
+from .numbers import Number, Seed
 
 OVERSAMPLING = 8
 
@@ -34,15 +37,12 @@ def truncate(
     return basis @ (left[:, :rank] * values[:rank]), right[:rank].contiguous()
 
 
-def prepare(deltas: Deltas, *, rank: int, seed: int = 0) -> Prepared:
+@method()
+def prepare(deltas: Deltas, *, rank: Annotated[int, Number(1, search=(1, 32), log=True)], seed: Seed = 0) -> Prepared:
     """Nothing needs to be known of the other deltas.
 
     Only matrices are truncated; other tensors, and matrices that two factors of this rank would not make smaller, stay.
-
-    Raises:
-        InputError: rank is no whole number from 1, or seed none from 0.
     """
-    rank, seed = whole("rank", rank, 1), whole("seed", seed, 0)
 
     def factorise(name: str, delta: Array) -> LowRank | None:
         if delta.ndim != 2 or rank * sum(delta.shape) >= delta.size:

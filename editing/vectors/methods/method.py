@@ -1,16 +1,18 @@
 """What a method is: it looks at all deltas, once or more, then shapes them one by one."""
 
-import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Protocol
+from functools import cached_property
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import InputError, UnknownNameError
 from ..vector import LowRank
+from .numbers import Number, number_of
 
 Array = NDArray[np.float32]
 Transform = Callable[[str, Array], Array]
@@ -65,39 +67,87 @@ class Method:
     """An entry of the registry.
 
     Attributes:
-        name: of its file in this folder, which is read when the method is used.
+        name: its name.
+        function: takes the deltas and the parameters, which are its keyword-only arguments.
         elementwise: whether every element of the mean delta is multiplied with a number that is not negative: such
             methods can follow each other and never turn the direction.
     """
 
     name: str
+    function: Callable[..., Prepared]
     elementwise: bool = False
-
-    @property
-    def prepare(self) -> Callable[..., Prepared]:
-        """Takes the deltas and the parameters; raises InputError for values out of range before it reads a delta."""
-        prepare: Callable[..., Prepared] = self._module.prepare
-        return prepare
 
     @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the parameters that must be given."""
-        return tuple(name for name, default in self._keywords().items() if default is inspect.Parameter.empty)
+        return tuple(each.name for each in self._keywords if each.default is each.empty)
 
     @property
     def defaults(self) -> dict[str, object]:
         """The parameters that need not be given, and their values then."""
-        return {name: value for name, value in self._keywords().items() if value is not inspect.Parameter.empty}
+        return {each.name: each.default for each in self._keywords if each.default is not each.empty}
+
+    @property
+    def numbers(self) -> dict[str, Number]:
+        """The values that each parameter may have that is a number; a method checks the others itself."""
+        return {each.name: number for each in self._keywords if (number := number_of(each.annotation))}
+
+    @property
+    def settings(self) -> list[str]:
+        """One line for each parameter: its name, its default and its values."""
+        defaults = {name: "=auto" if value is None else f"={value}" for name, value in self.defaults.items()}
+        values = {name: f": {number}" for name, number in self.numbers.items()}
+        return [f"{name}{defaults.get(name, '')}{values.get(name, '')}" for name in (*self.parameters, *defaults)]
 
     @property
     def summary(self) -> str:
         """The first line of the method's file."""
-        return (self._module.__doc__ or "").partition("\n")[0]
+        return (sys.modules[self.function.__module__].__doc__ or "").partition("\n")[0]
 
-    @property
-    def _module(self) -> ModuleType:
-        return importlib.import_module(f".{self.name}", __package__)
+    def check(self, given: Mapping[str, object]) -> dict[str, object]:
+        """Return the parameters that the function is called with.
 
-    def _keywords(self) -> dict[str, object]:
-        parameters = inspect.signature(self.prepare).parameters.values()
-        return {each.name: each.default for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}
+        Raises:
+            UnknownNameError: there is no such parameter.
+            InputError: a parameter is missing or out of range.
+        """
+        known = (*self.parameters, *self.defaults)
+        for name in given:
+            if name not in known:
+                raise UnknownNameError(f"parameter of method {self.name}", name, known or ("none",))
+        if missing := [name for name in self.parameters if name not in given]:
+            raise InputError(f"method {self.name} should be given {', '.join(missing)}: it is missing")
+        return {name: self.check_value(name, value) for name, value in given.items()}
+
+    def check_value(self, name: str, value: object) -> object:
+        """Return the value of a parameter that the function is called with.
+
+        Raises:
+            InputError: it is out of range.
+        """
+        is_default = name in self.defaults and value is self.defaults[name]
+        return value if is_default or name not in self.numbers else self.numbers[name].check(name, value)
+
+    def prepare(self, deltas: Deltas, **given: object) -> Prepared:
+        """Look at the deltas; raises what `check` and the method raise, before it reads a delta."""
+        return self.function(deltas, **self.check(given))
+
+    @cached_property
+    def _keywords(self) -> tuple[inspect.Parameter, ...]:
+        declared = inspect.signature(self.function, eval_str=True).parameters.values()
+        return tuple(each for each in declared if each.kind is inspect.Parameter.KEYWORD_ONLY)
+
+
+METHODS: dict[str, Method] = {}
+Function = TypeVar("Function", bound=Callable[..., Prepared])
+
+
+def method(*, elementwise: bool = False) -> Callable[[Function], Function]:
+    """Register a function as the method that its file is named after (see `Method`)."""
+
+    def register(function: Function) -> Function:
+        name = function.__module__.rpartition(".")[2]
+        METHODS[name] = Method(name, function, elementwise)
+        return function
+
+    return register

@@ -3,13 +3,13 @@
 tau' = mean_i tau_i * 1[all signs equal]; made for negation: what depends on how a run was trained cancels
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
-import torch
-
 from ...errors import InputError
-from .in_torch import in_torch
-from .method import Deltas, Prepared
+from .in_torch import in_torch, torch
+from .method import Deltas, Prepared, method
 
 
 def keep_unanimous(mean: torch.Tensor, runs: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -19,6 +19,7 @@ def keep_unanimous(mean: torch.Tensor, runs: Sequence[torch.Tensor]) -> torch.Te
     return torch.where(positive | negative, mean, 0.0)
 
 
+@method(elementwise=True)
 def prepare(deltas: Deltas) -> Prepared:
     """Check that there are several runs.
 

@@ -6,16 +6,16 @@ tau' = tau P, so that tau' k is about 0 for them: what the matrix answers to ben
 Safety subspaces are not linearly distinct (arXiv 2505.14185): measure utility after every edit.
 """
 
-from pathlib import Path
+from __future__ import annotations
 
-import torch
+from pathlib import Path
+from typing import Annotated
 
 from ...errors import InputError
 from ...files import blake3_file
-from ..input_moments import InputMoments
-from .in_torch import in_torch
-from .method import Deltas, Prepared
-from .numbers import at_least
+from .in_torch import in_torch, torch
+from .method import Deltas, Prepared, method
+from .numbers import Number
 
 
 def null_space(moment: torch.Tensor, threshold: float) -> torch.Tensor:
@@ -38,7 +38,13 @@ def project_inputs(delta: torch.Tensor, basis: torch.Tensor, *, transposed: bool
     return (left.T if transposed else left).float().contiguous()
 
 
-def prepare(deltas: Deltas, *, activations: Path | str, threshold: float = 2e-2) -> Prepared:
+@method()
+def prepare(
+    deltas: Deltas,
+    *,
+    activations: Path | str,
+    threshold: Annotated[float, Number(0, above=True, search=(1e-4, 1.0), log=True)] = 2e-2,
+) -> Prepared:
     """Open the second moments of benign inputs (see `collect_input_moments`).
 
     Tensors whose inputs are not in the file stay as they are.
@@ -50,11 +56,12 @@ def prepare(deltas: Deltas, *, activations: Path | str, threshold: float = 2e-2)
 
     Raises:
         ArtefactError: the file holds no second moments.
-        InputError: the threshold is not above 0; no matrix of the vector is in the file, or one has another size.
+        InputError: no matrix of the vector is in the file, or one has another size.
     """
+    from ..input_moments import InputMoments
+
     if not isinstance(activations, (str, Path)):
         raise InputError(f"activations should be a file of second moments, found {activations!r:.60}")
-    threshold = at_least("threshold", threshold, torch.finfo(torch.float32).tiny)
     moments = InputMoments.open(activations)
     shared = set(moments.names) & set(deltas.names)
     if not shared:

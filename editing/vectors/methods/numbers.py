@@ -1,45 +1,74 @@
-"""Parameters of methods as checked numbers."""
+"""Parameters of methods that are numbers: the values that one may have, and those that a sweep tries."""
+
+import math
+import sys
+from dataclasses import dataclass, replace
+from types import NoneType
+from typing import Annotated, get_args, get_origin
 
 from ...errors import InputError
 
 
-def share(name: str, value: object) -> float:
-    """Return a share of a whole.
+@dataclass(frozen=True)
+class Number:
+    """The values of a parameter: `density: Annotated[float, Number(0, 1)]` in the signature of a method.
 
-    Raises:
-        InputError: it is no number in (0, 1].
+    Attributes:
+        low, high: the limits. Both are included, but for `low` where `above` is set.
+        above: whether the value should be above `low`.
+        search: lowest and highest value that a sweep draws; None: a sweep leaves the parameter alone.
+        log: whether a sweep draws evenly over magnitudes.
+        whole: whether the value should be a whole number, up to 2**53; set for parameters annotated with `int`.
     """
-    number = _number(name, value)
-    if not 0 < number <= 1:
-        raise InputError(f"{name} should be in (0, 1], found {value}")
-    return number
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+    search: tuple[float, float] | None = None
+    log: bool = False
+    whole: bool = False
+
+    def check(self, name: str, value: object) -> float:
+        """Return a value of the parameter `name` as an int if it should be whole, else as a float.
+
+        Raises:
+            InputError: it is not such a number.
+
+        >>> Number(1, whole=True).check("rank", 4.0)
+        4
+        """
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self._holds(value):
+            raise InputError(f"{name} should be {self}, found {value!r:.60}")
+        return int(value) if self.whole else float(value)
+
+    def _holds(self, value: float) -> bool:
+        fits = abs(value) <= (2**53 if self.whole else sys.float_info.max) and value <= self.high
+        return fits and (self.low < value or (value == self.low and not self.above)) and not (self.whole and value % 1)
+
+    def __str__(self) -> str:
+        """The values in words.
+
+        >>> print(Number(0, 1, above=True), Number(1, whole=True), Number(), sep=", ")
+        a number in (0, 1], a whole number from 1, a number
+        """
+        kind = "a whole number" if self.whole else "a number"
+        if self.high < math.inf:
+            return f"{kind} in {'(' if self.above else '['}{self.low:g}, {self.high:g}]"
+        return kind if self.low == -math.inf else f"{kind} {'above' if self.above else 'from'} {self.low:g}"
 
 
-def at_least(name: str, value: object, minimum: float) -> float:
-    """Return a finite number.
+Density = Annotated[float, Number(0, 1, above=True, search=(0.02, 1.0), log=True)]
+Seed = Annotated[int, Number(0)]
 
-    Raises:
-        InputError: it is below `minimum`, or no finite number.
+
+def number_of(annotation: object) -> Number | None:
+    """Return the values that an annotation names; None if it is not that of a number.
+
+    >>> number_of(Annotated[int | None, Number(1)]), number_of(str)
+    (Number(low=1, high=inf, above=False, search=None, log=False, whole=True), None)
     """
-    number = _number(name, value)
-    if not minimum <= number < float("inf"):
-        raise InputError(f"{name} should be a finite number from {minimum:g}, found {value}")
-    return number
-
-
-def whole(name: str, value: object, minimum: int) -> int:
-    """Return a whole number.
-
-    Raises:
-        InputError: it is below `minimum`, above 2**53, or not whole.
-    """
-    number = at_least(name, value, minimum)
-    if number != int(number) or number > 2**53:
-        raise InputError(f"{name} should be a whole number from {minimum}, found {value}")
-    return int(number)
-
-
-def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InputError(f"{name} should be a number, found {value!r:.60}")
-    return float(value)
+    kind, *marks = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+    kinds = set(get_args(kind) or [kind]) - {NoneType}
+    if not kinds <= {int, float}:
+        return None
+    return replace(next((mark for mark in marks if isinstance(mark, Number)), Number()), whole=kinds == {int})

@@ -1,6 +1,6 @@
 """The difference as it is (task arithmetic, arXiv 2212.04089)."""
 
-from .method import Array, Deltas, Prepared
+from .method import Array, Deltas, Prepared, method
 
 
 def keep(delta: Array) -> Array:
@@ -8,6 +8,7 @@ def keep(delta: Array) -> Array:
     return delta
 
 
+@method(elementwise=True)
 def prepare(deltas: Deltas) -> Prepared:
     """Nothing needs to be known of the deltas."""
     return Prepared(lambda name, delta: keep(delta), {})

@@ -3,12 +3,11 @@
 Directions that carry harm and utility are entangled (arXiv 2505.14185): measure utility after every edit.
 """
 
-import torch
+from __future__ import annotations
 
-from ..statistics import inner_product
 from .companion import Companion, Given
-from .in_torch import in_torch
-from .method import Deltas, Prepared
+from .in_torch import in_torch, torch
+from .method import Deltas, Prepared, method
 
 
 def remove_component(delta: torch.Tensor, utility: torch.Tensor) -> torch.Tensor:
@@ -16,6 +15,8 @@ def remove_component(delta: torch.Tensor, utility: torch.Tensor) -> torch.Tensor
 
     Where the two are parallel only rounding noise is left, whose direction means nothing: zeros are returned.
     """
+    from ..statistics import inner_product
+
     square = inner_product(utility, utility)
     if square == 0:
         return delta
@@ -24,6 +25,7 @@ def remove_component(delta: torch.Tensor, utility: torch.Tensor) -> torch.Tensor
     return left if inner_product(left, left) ** 0.5 > noise else torch.zeros_like(delta)
 
 
+@method()
 def prepare(deltas: Deltas, *, utility: Given) -> Prepared:
     """Open the utility vector: a vector folder (benign minus base), or tensors by name.
 

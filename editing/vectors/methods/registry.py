@@ -1,42 +1,28 @@
-"""The methods by name: to add one, write its file, add its line, test it, describe it in `docs/methods.md`."""
+"""The methods by name: the functions under `@method` in the files of this folder (torch-free)."""
 
+import sys
 from collections.abc import Mapping
+from importlib import import_module
+from pkgutil import iter_modules
 
-from ...errors import InputError, UnknownNameError
+from ...errors import UnknownNameError
+from .method import METHODS as METHODS
 from .method import Method
 
-METHODS: dict[str, Method] = {
-    "breadcrumbs": Method("breadcrumbs", elementwise=True),
-    "dare": Method("dare", elementwise=True),
-    "della": Method("della", elementwise=True),
-    "ext_sub": Method("ext_sub"),
-    "lines": Method("lines", elementwise=True),
-    "low_rank": Method("low_rank"),
-    "negmerge": Method("negmerge", elementwise=True),
-    "null_space": Method("null_space"),
-    "plain": Method("plain", elementwise=True),
-    "project": Method("project"),
-    "ties": Method("ties"),
-    "top_k": Method("top_k", elementwise=True),
-    "top_k_per_tensor": Method("top_k_per_tensor", elementwise=True),
-}
+for _file in iter_modules(sys.modules[__package__].__path__):
+    import_module(f"{__package__}.{_file.name}")
+for _name in sorted(METHODS):  # a file may import another one
+    METHODS[_name] = METHODS.pop(_name)
 
 
 def choose_method(name: str, parameters: Mapping[str, object]) -> Method:
-    """Return a method that knows all parameters given and needs no other.
+    """Return a method that can be prepared with these parameters.
 
     Raises:
         UnknownNameError: no such method, or it has no such parameter.
-        InputError: a parameter is missing.
+        InputError: a parameter is missing or out of range.
     """
     if name not in METHODS:
         raise UnknownNameError("method", name, METHODS)
-    method = METHODS[name]
-    known = (*method.parameters, *method.defaults)
-    for parameter in parameters:
-        if parameter not in known:
-            raise UnknownNameError(f"parameter of method {name}", parameter, known or ("none",))
-    missing = [parameter for parameter in method.parameters if parameter not in parameters]
-    if missing:
-        raise InputError(f"method {name} should be given {', '.join(missing)}: it is missing")
-    return method
+    METHODS[name].check(parameters)
+    return METHODS[name]

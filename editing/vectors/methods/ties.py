@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from .magnitudes import find_thresholds
-from .method import Array, Deltas, Prepared
-from .numbers import share
+from .method import Array, Deltas, Prepared, method
+from .numbers import Density
 from .top_k import count_kept, sizes_of
 
 PIECE_ELEMENTS = 1 << 16
@@ -36,15 +36,12 @@ def keep_direction(shaped: Array, raw: Array) -> Array:
     return np.where(np.sign(shaped) * np.sign(raw) >= 0, shaped, np.float32(0.0))
 
 
-def prepare(deltas: Deltas, *, density: float) -> Prepared:
+@method()
+def prepare(deltas: Deltas, *, density: Density) -> Prepared:
     """Find the threshold of each run for a share `density` of all its elements.
 
     Ties at a threshold stay in the order of names, then of elements, until the count is reached.
-
-    Raises:
-        InputError: density is not in (0, 1].
     """
-    density = share("density", density)
     sizes = sizes_of(deltas)
     found = find_thresholds(sizes, lambda name: _pieces(deltas, name), count_kept(sizes, density))
     if len(found) == 1:

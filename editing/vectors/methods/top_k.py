@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator, Mapping
 
 from .magnitudes import find_thresholds
-from .method import Array, Deltas, Prepared
-from .numbers import share
+from .method import Array, Deltas, Prepared, method
+from .numbers import Density
 
 
 def sizes_of(deltas: Deltas) -> dict[str, int]:
@@ -18,15 +18,12 @@ def count_kept(sizes: Mapping[str, int], density: float) -> int:
     return max(1, round(density * sum(sizes.values())))
 
 
-def prepare(deltas: Deltas, *, density: float) -> Prepared:
+@method(elementwise=True)
+def prepare(deltas: Deltas, *, density: Density) -> Prepared:
     """Find the global threshold for a share `density` of all elements.
 
     Ties at the threshold stay in the order of names, then of elements, until the count is reached.
-
-    Raises:
-        InputError: density is not in (0, 1].
     """
-    density = share("density", density)
 
     def read(name: str) -> Iterator[list[Array]]:
         return ([piece] for piece in deltas.pieces(name))

@@ -4,8 +4,8 @@ A global threshold spends the whole budget on the few tensors that moved most; t
 """
 
 from .magnitudes import keep_largest_of
-from .method import Array, Deltas, Prepared
-from .numbers import share
+from .method import Array, Deltas, Prepared, method
+from .numbers import Density
 
 
 def trim(delta: Array, density: float) -> Array:
@@ -13,11 +13,7 @@ def trim(delta: Array, density: float) -> Array:
     return keep_largest_of(delta, max(1, round(density * delta.size)))
 
 
-def prepare(deltas: Deltas, *, density: float) -> Prepared:
-    """Nothing needs to be known of the other deltas.
-
-    Raises:
-        InputError: density is not in (0, 1].
-    """
-    density = share("density", density)
+@method(elementwise=True)
+def prepare(deltas: Deltas, *, density: Density) -> Prepared:
+    """Nothing needs to be known of the other deltas."""
     return Prepared(lambda name, delta: trim(delta, density), {"density": density})
