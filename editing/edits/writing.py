@@ -13,6 +13,7 @@ from ..checkpoints.header import Header, TensorInfo
 from ..cores import usable_cores
 from ..files import link_or_copy
 from ..resumable import clone_or_copy
+from ..shared_files import reserve, write_at
 from .deltas import Deltas
 from .plan import EditPlan
 from .rounding import Rounding
@@ -85,13 +86,14 @@ class Writing:
         if not edited:
             sink.unlink(missing_ok=True)
             (link_or_copy if self._link else clone_or_copy)(source, sink)
-        stream = files.enter_context(source.open("rb"))
-        descriptor = os.open(sink, os.O_RDWR | os.O_CREAT if edited else os.O_RDONLY, 0o644)
-        files.callback(os.close, descriptor)
+        else:
+            sink.touch()
+        old = files.enter_context(source.open("rb"))
+        new = files.enter_context(sink.open("r+b" if edited else "rb", buffering=0))
         if edited:
-            os.posix_fallocate(descriptor, 0, header.size_bytes)
-            os.pwrite(descriptor, stream.read(header.data_start), 0)
-        return _ShardFiles(stream.fileno(), descriptor, edited)
+            reserve(new.fileno(), header.size_bytes)
+            write_at(new.fileno(), memoryview(old.read(header.data_start)), 0)
+        return _ShardFiles(old.fileno(), new.fileno(), edited)
 
     def _write(self, tensor: TensorInfo, known: WrittenTensor | None) -> WrittenTensor:
         """Write a tensor, unless a killed run did and its bytes are there."""
