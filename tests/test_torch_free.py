@@ -53,6 +53,7 @@ LIGHT = (
     "editing/edits/tensor_edit.py",
     "editing/edits/undo.py",
     "editing/edits/writing.py",
+    "editing/equal_lengths.py",
     "editing/errors.py",
     "editing/files.py",
     "editing/fingerprint.py",
