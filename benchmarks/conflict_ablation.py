@@ -20,7 +20,6 @@ plain weighting with another `anchor_weight`, in a table of its own, against UPG
 """
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,9 +33,9 @@ from rich.console import Console
 from torch import Tensor
 from transformers import DynamicCache
 
+from prosocial.editing.appended_rows import AppendedRows
 from prosocial.editing.chat import ChatTokenizer
 from prosocial.editing.checkpoints import load_model
-from prosocial.editing.files import read_jsonl
 from prosocial.editing.reward.accuracy import pair_accuracy
 from prosocial.editing.reward.attributes import resolve_attributes
 from prosocial.editing.reward.conflict import CONFLICT_METHODS
@@ -81,8 +80,8 @@ def main() -> None:
     """Measure what is missing and print the tables; with --report, write table and plot for the docs."""
     arguments, console = _arguments(), Console()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    kept = arguments.out / "rows.jsonl"
-    rows = read_jsonl(kept) if kept.is_file() else []
+    kept = AppendedRows(arguments.out / "rows.jsonl")
+    rows = kept.rows
     done = {(row["seed"], row["preferences"], row["method"]) for row in rows}
     for seed in map(int, arguments.seeds.split(",") if arguments.seeds else ()):
         wanted = [
@@ -95,8 +94,7 @@ def main() -> None:
         for key in missing:
             assert world is not None
             row = _measured(world, *key)
-            with kept.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row) + "\n")
+            kept.append(row)
             rows.append(row)
             console.print(_line(row), highlight=False, soft_wrap=True)
     for preferences in sorted({row["preferences"] for row in rows}):

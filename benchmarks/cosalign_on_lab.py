@@ -15,16 +15,16 @@ One JSON line for each seed, system and config goes to `rows.jsonl`; what is the
 """
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cosalign_report import BASE, DPO, FIVE_SHOT, GATED, REFUSER, SFT, SYSTEMS, read_rows, write_report
+from cosalign_report import BASE, DPO, FIVE_SHOT, GATED, REFUSER, SFT, SYSTEMS, write_report
 from rich.console import Console
 
+from prosocial.editing.appended_rows import AppendedRows
 from prosocial.editing.checkpoints import Checkpoint
 from prosocial.editing.errors import InputError
 from prosocial.editing.head import CompactHead
@@ -71,7 +71,8 @@ def measure_seed(seed: int, arguments: argparse.Namespace, path: Path, console: 
     result = execute(plan_run(stages, arguments.out / f"seed{seed}"), console)
     data = result.folder("data")
     configs, probes = read_configs(data / "configs.jsonl"), read_probes(data / "probes.jsonl")
-    done = {(row["seed"], row["system"], row["config"]) for row in read_rows(path)}
+    rows = AppendedRows(path)
+    done = {(row["seed"], row["system"], row["config"]) for row in rows.rows}
     for name in systems:
         for config in configs:
             if (seed, name, config.name) in done:
@@ -80,8 +81,7 @@ def measure_seed(seed: int, arguments: argparse.Namespace, path: Path, console: 
             questions = chosen_questions(config, probes, N_GATED if name == GATED else N_UNGATED)
             verdicts = answer(name, questions, result, seed)
             row = {"seed": seed, "system": name, "seconds": round(time.perf_counter() - started, 2)}
-            with path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row | row_of(config, questions, verdicts)) + "\n")
+            rows.append(row | row_of(config, questions, verdicts))
             console.print(f"seed {seed}, {name}, {config.name}: {len(questions)} replies in {row['seconds']:.0f} s")
 
 

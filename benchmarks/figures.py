@@ -52,6 +52,7 @@ def draw_rule(run: Path, axes: Axes) -> None:
 
     from prosocial.editing.chat import ChatTokenizer
     from prosocial.editing.checkpoints import load_model
+    from prosocial.editing.plausible import plausible
     from prosocial.export import SteeredModel
     from prosocial.export.decoding_loop import generate
     from prosocial.export.lexicographic import candidate_risk, disallowed_risk
@@ -64,7 +65,7 @@ def draw_rule(run: Path, axes: Axes) -> None:
     with torch.no_grad():
         hidden = model.backbone.hidden(ids)
         z0 = model.backbone.logits(hidden)[0, len(prompt) - 1 : -1]
-        candidates = z0.topk(model.config.plausible_k).indices
+        _, candidates = plausible(z0, model.config.plausible_k)
         risk = candidate_risk(model.gate, hidden[:, len(prompt) - 1 : -1], candidates[None])
         total = disallowed_risk(risk, torch.zeros(1, len(model.config.categories)))[0]
     share = z0.softmax(-1).gather(-1, candidates)

@@ -18,7 +18,6 @@ a tenth below the lowest. Intervals: 95 %, hierarchical bootstrap over seeds, th
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from prosocial.editing.appended_rows import AppendedRows
 from prosocial.editing.chat import ChatTokenizer
 from prosocial.editing.checkpoints import load_model
 from prosocial.editing.files import read_jsonl
@@ -91,7 +91,9 @@ def main() -> None:
 
 def measure_seed(seed: int, arguments: argparse.Namespace, scores: Path, console: Console) -> None:
     """Train what a seed needs, and append the scores of every system that has none yet."""
-    missing = [name for name in arguments.systems.split(";") if name not in read_scores(scores).get(seed, {})]
+    rows = AppendedRows(scores)
+    done = {row["system"] for row in rows.rows if row["seed"] == seed}
+    missing = [name for name in arguments.systems.split(";") if name not in done]
     if not missing:
         return
     recipe = load_recipe("quickstart", [f"seed={seed}", *arguments.set], model=Recipe)
@@ -102,8 +104,7 @@ def measure_seed(seed: int, arguments: argparse.Namespace, scores: Path, console
         started = time.perf_counter()
         found = measure_system(name, recipe, result, grid, probes)
         row = {"seed": seed, "seconds": time.perf_counter() - started, **found.to_json()}
-        with scores.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
+        rows.append(row)
         console.print(f"seed {seed}, {name}: {len(found.preferences)} preferences in {row['seconds']:.0f} s")
 
 

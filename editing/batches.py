@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from .chat import ChatTokenizer
 from .protocols import Message
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,21 @@ def pad_replies(encoded: Sequence[EncodedReply], rows: Sequence[int], *, pad_id:
     return ReplyBatch(
         torch.tensor(list(rows)), torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(predicts)
     )
+
+
+def held_out_split(rows: Sequence[Row], share: float, *, at_least: int = 0) -> tuple[Sequence[Row], Sequence[Row]]:
+    """Return the rows to train on, and the last ones, which are held out.
+
+    Args:
+        share: of the rows that is held out, rounded to whole rows. at_least: how many are held out however few there
+            are.
+
+    Example:
+        >>> held_out_split("abcde", 0.4)
+        ('abc', 'de')
+    """
+    n_train = len(rows) - max(at_least, round(share * len(rows)))
+    return rows[:n_train], rows[n_train:]
 
 
 def shuffled_batches(n_rows: int, *, batch_size: int, generator: torch.Generator) -> Iterator[list[int]]:

@@ -41,20 +41,32 @@ def canonical_json(value: object) -> str:
 def write_json(path: Path, value: object) -> None:
     """Write `value` as indented JSON, aside first, then renamed over `path`."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with written_aside(path) as aside, aside.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+@contextlib.contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` for a new file; on success it is renamed over `path`, else deleted.
+
+    The file must be closed at the end of the block.
+
+    Raises:
+        StorageError: not enough room, or no permission.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}{ASIDE_SUFFIX}")
     with storage_errors(path):
-        aside = path.with_name(f".{path.name}.{os.getpid()}{ASIDE_SUFFIX}")
         try:
-            with aside.open("w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
+            yield aside
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
 
 
 def delete_asides(folder: Path) -> None:
-    """Delete what processes that were killed while `write_json` wrote left in a folder that nobody else writes to."""
+    """Delete what killed processes left of `written_aside` in a folder that nobody else writes to."""
     for path in folder.glob(f".*{ASIDE_SUFFIX}"):
         path.unlink()
 
@@ -108,9 +120,9 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object per line."""
-    with storage_errors(path), path.open("w", encoding="utf-8") as stream:
+    with storage_errors(path), path.open("w", encoding="utf-8", newline="\n") as stream:
         for row in rows:
             stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -171,7 +183,7 @@ def publish(aside: Path, out: Path, *, sync: bool = True) -> None:
         out.rmdir()
     aside.chmod(0o755)
     aside.rename(out)
-    _sync_directory(out.parent)
+    _sync(out.parent)
 
 
 def require_outside(out: Path, inputs: Iterable[Path]) -> None:
@@ -189,16 +201,19 @@ def sync_folder(folder: Path) -> None:
     """Flush every file of a folder, and the folder itself, to disk."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.is_symlink():
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-    _sync_directory(folder)
+            _sync(path)
+    _sync(folder)
 
 
-def _sync_directory(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Flush a file or a folder to disk; Windows flushes neither folders nor what may not be written."""
+    is_windows = not hasattr(os, "O_DIRECTORY")
+    try:
+        descriptor = os.open(path, os.O_RDWR if is_windows else os.O_RDONLY)
+    except PermissionError:
+        if is_windows:
+            return
+        raise
     try:
         os.fsync(descriptor)
     finally:

@@ -5,7 +5,6 @@ safe, or a forbidden phrase comes up, the reply is rolled back and drawn again w
 does not help either, the configured fallback becomes the reply.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prosocial.editing.chat import ChatTokenizer
+from prosocial.editing.equal_lengths import equal_length_batches
 from prosocial.editing.errors import InputError
 from prosocial.editing.protocols import Message
 
@@ -197,8 +197,5 @@ def _or_error(on_error: OnError, make: Callable[[], T]) -> T | Reply:
 
 
 def _batches(rows: Sequence[ReplyDraft], batch_size: int) -> list[list[ReplyDraft]]:
-    by_length: dict[int, list[ReplyDraft]] = defaultdict(list)
-    for row in rows:
-        by_length[len(row.prompt) + len(row.tokens)].append(row)
-    groups = [group for _, group in sorted(by_length.items())]
-    return [group[at : at + batch_size] for group in groups for at in range(0, len(group), batch_size)]
+    lengths = (len(row.prompt) + len(row.tokens) for row in rows)
+    return [[rows[at] for at in batch] for batch in equal_length_batches(lengths, lambda length: batch_size)]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from prosocial.editing.gate import HarmGate
 from prosocial.editing.head import CompactHead
+from prosocial.editing.plausible import plausible
 
 from .decoding import REWARD_SCALE_LIMIT
 
@@ -102,7 +103,7 @@ def lexicographic(
     hidden = torch.where(is_sound, hidden, 0.0)
     controls = admissible(controls, ceilings)
 
-    value, candidates = torch.topk(z0, min(ceilings.plausible_k, z0.shape[-1]), dim=-1)  # [B, S, K]
+    value, candidates = plausible(z0, ceilings.plausible_k)  # [B, S, K]
     is_end = (candidates.unsqueeze(-1) == ceilings.end_ids).any(-1)  # [B, S, K]
     risk = candidate_risk(gate, hidden, candidates)  # [B, S, K, C]
     steered = shifted(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 def peak_memory_bytes() -> int:
     """Return the highest resident memory of this process plus that of its largest child, 0 where it is not known."""
-    if sys.platform == "win32":
+    try:
+        import resource
+    except ImportError:  # Windows
         return 0
-    import resource
-
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes on macOS and KiB on Linux
     own = _high_water_mark_kib() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

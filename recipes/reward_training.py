@@ -120,6 +120,7 @@ def encoded_pairs(
     base: Path, pairs: Path, names: Sequence[str], *, max_tokens: int
 ) -> "tuple[EncodedPairs, EncodedPairs]":
     """Return the training pairs of a file, and its last tenth, which is held out."""
+    from prosocial.editing.batches import held_out_split
     from prosocial.editing.chat import ChatTokenizer
     from prosocial.editing.reward.encoded_pairs import EncodedPairs
     from prosocial.editing.reward.pairs import read_pairs
@@ -127,12 +128,9 @@ def encoded_pairs(
     given, tokenizer = read_pairs(pairs, attributes=names), ChatTokenizer(base)
     if len(given) < 2:
         raise InputError(f"{pairs} should hold at least 2 pairs, one to train on and one held out, found {len(given)}")
-    n_held_out = max(1, round(HELD_OUT_SHARE * len(given)))
-    train = EncodedPairs.from_pairs(given[:-n_held_out], tokenizer=tokenizer, attributes=names, max_tokens=max_tokens)
-    held_out = EncodedPairs.from_pairs(
-        given[-n_held_out:], tokenizer=tokenizer, attributes=names, max_tokens=max_tokens, require_labels=False
-    )
-    return train, held_out
+    first, last = held_out_split(given, HELD_OUT_SHARE, at_least=1)
+    how: dict[str, Any] = {"tokenizer": tokenizer, "attributes": names, "max_tokens": max_tokens}
+    return EncodedPairs.from_pairs(first, **how), EncodedPairs.from_pairs(last, **how, require_labels=False)
 
 
 def read_settings(overrides: Sequence[str]) -> RewardSettings:

@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from prosocial.editing.errors import ArtefactError, InputError, StorageError
 from prosocial.editing.files import read_json, storage_errors, sync_folder, write_json
+from prosocial.editing.locking import locked
 
 from .resources import say_bytes
 
@@ -63,18 +62,12 @@ class Store:
         """
         with storage_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                raise InputError(
-                    f"only one run at a time should use {self.folder}, another is at work there: "
-                    "wait for it to end or choose another folder with --out"
-                ) from None
-        try:
+        refusal = (
+            f"only one run at a time should use {self.folder}, another is at work there: "
+            "wait for it to end or choose another folder with --out"
+        )
+        with locked(self.folder / ".lock", refusal=refusal):
             yield
-        finally:
-            lock.release()
 
     def scratch(self, stage: str, key: str) -> Path:
         """Return the folder, made if need be, that outlives a killed run of this stage."""

@@ -33,6 +33,7 @@ HEAVY = (
 # What must stay light, whatever is written in it later: a folder stands for every module in it.
 LIGHT = (
     "cli",
+    "editing/appended_rows.py",
     "editing/chat.py",
     "editing/checkpoints/folder.py",
     "editing/checkpoints/header.py",
@@ -53,12 +54,15 @@ LIGHT = (
     "editing/edits/tensor_edit.py",
     "editing/edits/undo.py",
     "editing/edits/writing.py",
+    "editing/equal_lengths.py",
     "editing/errors.py",
     "editing/files.py",
     "editing/fingerprint.py",
     "editing/kernels",
+    "editing/locking.py",
     "editing/noise.py",
     "editing/protocols.py",
+    "editing/shared_files.py",
     "editing/vectors/build.py",
     "editing/vectors/checkpoint_source.py",
     "editing/vectors/folder.py",

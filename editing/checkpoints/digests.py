@@ -1,6 +1,5 @@
 """Digests of tensors, and the fingerprint that they make together."""
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ from blake3 import blake3
 
 from ..errors import ArtefactError
 from ..files import CHUNK_BYTES
+from ..shared_files import read_at
 from .header import TensorInfo
 
 
@@ -68,7 +68,7 @@ def read_whole(file: int, buffer: memoryview, at: int, tensor: TensorInfo) -> No
     """
     done = 0
     while done < len(buffer):
-        n_read = os.preadv(file, [buffer[done:]], at + done)
+        n_read = read_at(file, buffer[done:], at + done)
         if not n_read:
             raise ArtefactError(f"{tensor.file} should hold {tensor.name} whole: the file was cut short meanwhile")
         done += n_read

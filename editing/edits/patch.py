@@ -19,7 +19,7 @@ from ..checkpoints.folder import Checkpoint
 from ..checkpoints.header import BITS, Header, TensorInfo, read_header
 from ..checkpoints.writer import TensorWriter
 from ..errors import ArtefactError
-from ..files import storage_errors
+from ..files import written_aside
 from .record import EditRecord
 
 SCHEMA = "prosocial.edit_patch/1"
@@ -40,25 +40,19 @@ def write_patch(base: Checkpoint, edited: Checkpoint, file: Path, record: EditRe
     """
     names = [name for name, tensor in record.result.tensors.items() if tensor.changed]
     expected = [(key, (BLOCK_BYTES,)) for name in names for key in _keys(base.tensors[name])]
-    aside = file.with_name(f".{file.name}.partial")
-    with storage_errors(file):
-        try:
-            with TensorWriter(aside, expected) as writer, ThreadPoolExecutor() as pool:
-                for name in names:
-                    blocks = _differences(base.tensors[name], edited.tensors[name])
-                    for key, packed in zip(_keys(base.tensors[name]), _in_order(pool, blocks), strict=True):
-                        writer.write(key, "U8", (len(packed),), packed)
-                writer.finish(
-                    {
-                        "schema": SCHEMA,
-                        "base": record.base.fingerprint,
-                        "edited": record.result.fingerprint,
-                        "blocks": json.dumps({name: len(_keys(base.tensors[name])) for name in names}),
-                    }
-                )
-            aside.rename(file)
-        finally:
-            aside.unlink(missing_ok=True)
+    with written_aside(file) as aside, TensorWriter(aside, expected) as writer, ThreadPoolExecutor() as pool:
+        for name in names:
+            blocks = _differences(base.tensors[name], edited.tensors[name])
+            for key, packed in zip(_keys(base.tensors[name]), _in_order(pool, blocks), strict=True):
+                writer.write(key, "U8", (len(packed),), packed)
+        writer.finish(
+            {
+                "schema": SCHEMA,
+                "base": record.base.fingerprint,
+                "edited": record.result.fingerprint,
+                "blocks": json.dumps({name: len(_keys(base.tensors[name])) for name in names}),
+            }
+        )
 
 
 def open_patch(file: Path, record: EditRecord) -> Header:

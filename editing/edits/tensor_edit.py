@@ -1,6 +1,5 @@
 """One tensor under edit: read piece by piece, subtracted, written at its own place, and what is then known of it."""
 
-import os
 import threading
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from ..checkpoints.header import TensorInfo
 from ..checkpoints.numbers import STORED
 from ..errors import InputError, StorageError
 from ..files import CHUNK_BYTES
+from ..shared_files import write_at
 from .deltas import Delta
 from .piece import PieceEdit
 from .realised import Realised
@@ -81,7 +81,7 @@ class TensorEditor:
             stored, done = piece.apply(before, step, coefficient, key=tensor.name, at=at)
             after = stored.data.cast("B")
             sums.add(before.data.cast("B"), after)
-            write_whole(sink, after, place)
+            write_at(sink, after, place)
             realised.add(done)
             if not realised.finite:
                 raise InputError(
@@ -98,7 +98,7 @@ class TensorEditor:
             read_whole(source, piece, at, tensor)
             sums.add(piece, None)
             if sink is not None:
-                write_whole(sink, piece, at)
+                write_at(sink, piece, at)
         return sums.written(tensor.name, changed=False)
 
     def _piece(self, dtype: str) -> tuple[PieceEdit, Any]:
@@ -149,10 +149,3 @@ def require_written(tensor: TensorInfo, file: int, written: WrittenTensor) -> No
             f"{tensor.name} should read as it was written to {tensor.file.name}, other bytes came back: "
             "disk or memory is faulty; write to another disk"
         )
-
-
-def write_whole(file: int, data: memoryview, at: int) -> None:
-    """Write bytes at a place in a file, which several threads may do at once."""
-    done = 0
-    while done < len(data):
-        done += os.pwrite(file, data[done:], at + done)

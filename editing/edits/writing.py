@@ -1,18 +1,18 @@
 """The weight files of an edit under way: work on several threads, an account of it, and a second look at the files."""
 
 import contextlib
-import json
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..appended_rows import AppendedRows
 from ..checkpoints.header import Header, TensorInfo
 from ..cores import usable_cores
 from ..files import link_or_copy
 from ..resumable import clone_or_copy
+from ..shared_files import reserve, write_at
 from .deltas import Deltas
 from .plan import EditPlan
 from .rounding import Rounding
@@ -51,7 +51,7 @@ class Writing:
         self._threads = threads or usable_cores()
         self._editor = TensorEditor(rounding)
         self._deltas = Deltas(plan.vector, digest=True)
-        self._journal = _Journal(folder / JOURNAL_NAME)
+        self._journal = AppendedRows(folder / JOURNAL_NAME)
         self._files: dict[Path, _ShardFiles] = {}
         self.vector_blake3 = ""
 
@@ -62,7 +62,7 @@ class Writing:
             progress: called from this thread after each tensor with the bytes done and the bytes in all.
         """
         tensors = sorted(self._plan.target.tensors.values(), key=lambda tensor: -tensor.size_bytes)
-        known = self._journal.read()
+        known = {row["name"]: WrittenTensor.from_json(row) for row in self._journal.rows}
         with contextlib.ExitStack() as files, _pool(self._threads) as pool:
             for name, header in self._plan.target.headers.items():
                 source = self._plan.target.folder / name
@@ -77,7 +77,7 @@ class Writing:
 
     def forget(self) -> None:
         """Delete the account of the work: what follows can no longer be taken up."""
-        self._journal.delete()
+        self._journal.path.unlink(missing_ok=True)
 
     def _open(self, source: Path, sink: Path, header: Header, files: contextlib.ExitStack) -> "_ShardFiles":
         """Open a weight file in both folders; make room for the new one and write its header, or clone it whole."""
@@ -85,13 +85,14 @@ class Writing:
         if not edited:
             sink.unlink(missing_ok=True)
             (link_or_copy if self._link else clone_or_copy)(source, sink)
-        stream = files.enter_context(source.open("rb"))
-        descriptor = os.open(sink, os.O_RDWR | os.O_CREAT if edited else os.O_RDONLY, 0o644)
-        files.callback(os.close, descriptor)
+        else:
+            sink.touch()
+        old = files.enter_context(source.open("rb"))
+        new = files.enter_context(sink.open("r+b" if edited else "rb", buffering=0))
         if edited:
-            os.posix_fallocate(descriptor, 0, header.size_bytes)
-            os.pwrite(descriptor, stream.read(header.data_start), 0)
-        return _ShardFiles(stream.fileno(), descriptor, edited)
+            reserve(new.fileno(), header.size_bytes)
+            write_at(new.fileno(), memoryview(old.read(header.data_start)), 0)
+        return _ShardFiles(old.fileno(), new.fileno(), edited)
 
     def _write(self, tensor: TensorInfo, known: WrittenTensor | None) -> WrittenTensor:
         """Write a tensor, unless a killed run did and its bytes are there."""
@@ -104,7 +105,7 @@ class Writing:
                 written = self._editor.edit(tensor, files.source, files.sink, delta, coefficient)
         else:
             written = self._editor.copy(tensor, files.source, files.sink if files.edited else None)
-        self._journal.add(written)
+        self._journal.append(written.to_json())
         return written
 
     def _collect(self, futures: Iterable[Future[WrittenTensor]], progress: Progress) -> dict[str, WrittenTensor]:
@@ -136,31 +137,6 @@ class _ShardFiles:
     source: int
     sink: int
     edited: bool
-
-
-class _Journal:
-    """One line for each tensor that is written; a line that a kill cut short does not count."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._lock = path, threading.Lock()
-
-    def read(self) -> dict[str, WrittenTensor]:
-        if not self._path.is_file():
-            return {}
-        known = {}
-        for line in self._path.read_bytes().split(b"\n")[:-1]:
-            with contextlib.suppress(ValueError):  # the line that the kill cut short, with the next run's first
-                item = WrittenTensor.from_json(json.loads(line))
-                known[item.name] = item
-        return known
-
-    def add(self, written: WrittenTensor) -> None:
-        line = json.dumps(written.to_json(), allow_nan=False).encode() + b"\n"
-        with self._lock, self._path.open("ab", buffering=0) as stream:
-            stream.write(line)
-
-    def delete(self) -> None:
-        self._path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..batches import encode_reply, length_sorted_batches, pad_replies
 from ..chat import ChatTokenizer
+from ..plausible import plausible
 from .replies import LabelledReply
 
 
@@ -91,7 +92,7 @@ def collect_gate_states(
             own = edited(**inputs).logits.float()
             worse = own if harmful is None else harmful(**inputs).logits.float()
             at = batch.predicts_reply
-            candidates = own[at].topk(min(plausible_k, own.shape[-1]), dim=-1).indices
+            _, candidates = plausible(own[at], plausible_k)
             ratio = (worse[at].log_softmax(-1) - own[at].log_softmax(-1)).gather(-1, candidates)
             index = torch.arange(len(rows))[:, None].expand(-1, at.shape[1])[at]
             position = (at.cumsum(-1) - 1)[at]

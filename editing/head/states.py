@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..batches import EncodedReply, length_sorted_batches, pad_replies
+from ..plausible import plausible
 from ..reward.model import RewardModel
 
 
@@ -86,7 +87,7 @@ def collect_states(
             at = batch.predicts_reply
             own = reward.logits(batch.input_ids, batch.attention_mask, None).float()[at]
             hidden = hidden_of[-1].float()[at]
-            z0, candidates = own.topk(min(plausible_k, own.shape[-1]), dim=-1)
+            z0, candidates = plausible(own, plausible_k)
             base = own.log_softmax(-1).gather(-1, candidates)
             shifts, asked = [], []
             for preference in by_pass[:, batch.rows]:  # [B, k]

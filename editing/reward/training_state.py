@@ -1,7 +1,6 @@
 """The state of a training run between two steps as one safetensors file, whole or not there."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..files import ASIDE_SUFFIX, canonical_json, storage_errors
+from ..files import canonical_json, storage_errors, written_aside
 
 SCHEMA = "prosocial.reward_training/1"
 
@@ -58,14 +57,10 @@ class TrainingState:
             tensors |= {f"first.{n}": first.contiguous(), f"second.{n}": second.contiguous()}
         history = canonical_json([asdict(record) for record in self.history])
         metadata = {"schema": SCHEMA, "run": run_key, "history": history, "famo": canonical_json(self.famo)}
-        aside = path.with_name(f".{path.name}.{os.getpid()}{ASIDE_SUFFIX}")
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                save_file(tensors, aside, metadata=metadata)
-                aside.replace(path)
-            finally:
-                aside.unlink(missing_ok=True)
+        with written_aside(path) as aside:
+            save_file(tensors, aside, metadata=metadata)
 
     @classmethod
     def read(cls, path: Path, *, run_key: str) -> "TrainingState":

@@ -14,6 +14,7 @@ from ..checkpoints.header import TensorInfo, read_header
 from ..checkpoints.tensors import FLOATS, bytes_of, read_tensor_fp32
 from ..checkpoints.writer import TensorWriter
 from ..errors import ArtefactError, InputError
+from ..files import written_aside
 from .folder import TRANSPOSED_KEY
 
 if TYPE_CHECKING:
@@ -146,12 +147,7 @@ def _write(out: Path, moments: dict[str, torch.Tensor], maps: dict[str, nn.Modul
     transposed = [name for name in sorted(moments) if not isinstance(maps[name], nn.Linear)]
     listed = json.dumps(transposed)
     expected = [(name, tuple(moment.shape)) for name, moment in moments.items()]
-    aside = out.with_name(f".{out.name}.tmp")
-    try:
-        with TensorWriter(aside, expected, metadata_bytes=4096 + 2 * len(listed)) as writer:
-            for name, moment in sorted(moments.items()):
-                writer.write(name, "F32", tuple(moment.shape), bytes_of(moment.float()))
-            writer.finish({"schema": FORMAT, TRANSPOSED_KEY: listed})
-        aside.replace(out)
-    finally:
-        aside.unlink(missing_ok=True)
+    with written_aside(out) as aside, TensorWriter(aside, expected, metadata_bytes=4096 + 2 * len(listed)) as writer:
+        for name, moment in sorted(moments.items()):
+            writer.write(name, "F32", tuple(moment.shape), bytes_of(moment.float()))
+        writer.finish({"schema": FORMAT, TRANSPOSED_KEY: listed})

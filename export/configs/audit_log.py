@@ -5,20 +5,19 @@ signed into another file, the head: so a line that was edited, removed or moved 
 write both files and holds an old head can still go back to it; keep copies of the head where nobody else writes.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from pydantic import Field, ValidationError
 
 from prosocial.editing.errors import ArtefactError
 from prosocial.editing.files import canonical_json, storage_errors
+from prosocial.editing.locking import locked
 from prosocial.editing.settings import StrictSettings
 
 from ..signing.envelope import BrokenSignature, seal, statement, unseal
@@ -84,11 +83,13 @@ class AuditLog:
             ArtefactError: log and head do not belong together; nothing is added.
             StorageError: the disk is full or refuses.
         """
-        with storage_errors(self.path), _locked(self.path) as log:
+        with storage_errors(self.path), locked(self._lock), self._open() as log:
             head = self._matching_head(log)
             entry = {"line": head.lines + 1, "time": f"{self.clock():%Y-%m-%dT%H:%M:%SZ}", "previous": head.last}
             line = canonical_json({**entry, "event": event}).encode("utf-8")
-            _write(log, line + b"\n")
+            log.write(line + b"\n")
+            log.flush()
+            os.fsync(log.fileno())
             size_bytes = head.size_bytes + len(line) + 1
             _seal_head(self.head, Head(lines=head.lines + 1, last=_digest(line), size_bytes=size_bytes), self.key)
 
@@ -98,11 +99,19 @@ class AuditLog:
         Raises:
             ArtefactError, StorageError: as `append` does.
         """
-        with storage_errors(self.path), _locked(self.path) as log:
+        with storage_errors(self.path), locked(self._lock), self._open() as log:
             self._matching_head(log)
 
-    def _matching_head(self, log: int) -> Head:
-        size_bytes = os.fstat(log).st_size
+    @property
+    def _lock(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.lock")
+
+    def _open(self) -> BinaryIO:
+        """Open the log for appending; a new one is for its owner alone."""
+        return open(self.path, "ab", opener=lambda path, flags: os.open(path, flags, 0o600))
+
+    def _matching_head(self, log: BinaryIO) -> Head:
+        size_bytes = os.fstat(log.fileno()).st_size
         head = _read_head(self.head, [self.key.public]) if self.head.exists() else Head()
         if head.size_bytes != size_bytes:
             raise ArtefactError(
@@ -164,23 +173,6 @@ def _read_head(path: Path, keys: Sequence[TrustedKey]) -> Head:
         raise ArtefactError(f"{path} should be a signed head of the log: {error}") from None
     except (KeyError, ValidationError):
         raise ArtefactError(f"{path} should be the head of a log, what it states has another form") from None
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    """Open a log for appending, alone: another process waits."""
-    log = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX)
-        yield log
-    finally:
-        os.close(log)
-
-
-def _write(log: int, raw: bytes) -> None:
-    while raw:
-        raw = raw[os.write(log, raw) :]
-    os.fsync(log)
 
 
 def _digest(line: bytes) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from prosocial.editing.errors import ProsocialError
+from prosocial.editing.plausible import plausible
 
 from ..lexicographic import Controls, admissible, candidate_risk, disallowed_risk
 from ..session import GraphSession
@@ -137,7 +138,7 @@ def near_ties(steered: SteeredModel, z0: Tensor, hidden: Tensor, controls: Contr
     worst = disallowed_risk(candidate_risk(steered.gate, hidden, every), bound.allowed)
     is_near = (worst - bound.harm_threshold[:, None, None]).abs() <= tolerance
     if ceilings.plausible_k < z0.shape[-1]:
-        inside, outside = torch.topk(z0, ceilings.plausible_k + 1, dim=-1).values[..., -2:, None].unbind(-2)
+        inside, outside = plausible(z0, ceilings.plausible_k + 1)[0][..., -2:, None].unbind(-2)
         is_near |= torch.where(z0 >= inside, z0 - outside <= tolerance, inside - z0 <= tolerance)
     return is_near
 

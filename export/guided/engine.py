@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from prosocial.editing.errors import InputError
+from prosocial.editing.plausible import plausible
 from prosocial.editing.reward import RewardModel
 
 from ..decoding import DecodingConfig
@@ -107,7 +108,7 @@ class GuidedStream:
     @torch.inference_mode()
     def _decide(self) -> Decision:
         base, *found = (model.follow(self._ids) for model in self._models)
-        candidates = base.topk(min(self._config.plausible_k, base.shape[-1]), dim=-1).indices
+        _, candidates = plausible(base, self._config.plausible_k)
         guided = self._combine(base, found, self._preference)
         logits = torch.full_like(guided, -torch.inf).scatter(-1, candidates, guided.gather(-1, candidates))
         risk = np.zeros((len(base), len(self._config.categories)), np.float32)

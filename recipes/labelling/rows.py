@@ -1,11 +1,11 @@
 """Rows labelled one by one into a JSONL file that is whole or not there; what a kill left is gone on from."""
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prosocial.editing.appended_rows import AppendedRows
 from prosocial.editing.errors import InputError
 from prosocial.editing.files import canonical_json, storage_errors
 
@@ -38,25 +38,14 @@ def label_rows(
     partial = out.with_name(f".{out.name}.{key[:16]}.partial")
     with storage_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        done = _whole_lines(partial)
+        partial.touch()  # without rows, an empty file
+        file = AppendedRows(partial)
+        done = file.rows
         for _ in done:
             on_row()
-        with partial.open("a", encoding="utf-8") as stream:
-            for row in rows[len(done) :]:
-                done.append(label(row))
-                stream.write(json.dumps(done[-1], ensure_ascii=False, allow_nan=False) + "\n")
-                stream.flush()
-                on_row()
+        for row in rows[len(done) :]:
+            done.append(label(row))
+            file.append(done[-1])
+            on_row()
         partial.replace(out)
     return done
-
-
-def _whole_lines(partial: Path) -> list[Row]:
-    """Return the rows of a partial file, and cut off a line that a kill left half written."""
-    if not partial.is_file():
-        return []
-    text = partial.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
-    if len(whole) < len(text):
-        partial.write_bytes(whole)
-    return [json.loads(line) for line in whole.decode("utf-8").split("\n") if line]

@@ -70,6 +70,7 @@ def _count(replies: list[Any]) -> str:
 
 def _train_gate(context: StageContext) -> str:
     """Train on all replies but the last, which the scaling is fitted to; a draft comes first for on-policy replies."""
+    from prosocial.editing.batches import held_out_split
     from prosocial.editing.fingerprint import fingerprint
     from prosocial.editing.gate.replies import read_replies
     from prosocial.editing.gate.scaling import apply_scaling, fit_scaling
@@ -78,7 +79,7 @@ def _train_gate(context: StageContext) -> str:
     replies = read_replies(context.inputs["replies"] / "replies.jsonl", categories=parameters["categories"])
     reader = _Reader(context, settings)
     states = reader.read(replies)
-    is_kept = states.reply >= len(replies) - round(settings.held_out_share * len(replies))
+    is_kept = states.reply >= len(held_out_split(replies, settings.held_out_share)[0])
     training, kept = states.rows(~is_kept), states.rows(is_kept)
     n_hard = 0
     if settings.on_policy.count:

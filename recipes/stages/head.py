@@ -80,7 +80,7 @@ def _distil(context: StageContext) -> str:
 
 def _own_replies(context: StageContext, head: Any, preferences: Any, training: Any) -> list[Any]:
     """Draw one reply of the student under each preference [n, k], to the prompts of the training pairs in turn."""
-    from prosocial.editing.batches import EncodedReply
+    from prosocial.editing.batches import EncodedReply, held_out_split
     from prosocial.editing.chat import ChatTokenizer
     from prosocial.editing.reward.pairs import read_pairs
     from prosocial.export.decoding_loop import generate
@@ -93,8 +93,8 @@ def _own_replies(context: StageContext, head: Any, preferences: Any, training: A
     tokenizer = ChatTokenizer(edited)
     engine = ungated_engine(open_model(edited), head, tokenizer, training.plausible_k, 1 / training.inverse_beta)
     pairs = read_pairs(context.inputs["pairs"] / "pairs.jsonl", attributes=names)
-    n_train = len(pairs) - max(1, round(HELD_OUT_SHARE * len(pairs)))
-    prompts = [pairs[row % n_train].messages for row in range(len(preferences))]
+    train, _ = held_out_split(pairs, HELD_OUT_SHARE, at_least=1)
+    prompts = [train[row % len(train)].messages for row in range(len(preferences))]
     replies = generate(
         engine,
         tokenizer,

@@ -1,8 +1,6 @@
 """Writing an edit: threads leave no trace, a kill costs nothing but time, a failure leaves nothing."""
 
-import fcntl
 import json
-import os
 import random
 import signal
 import subprocess
@@ -186,14 +184,18 @@ def test_another_plan_starts_anew_and_clears_what_was_left(tmp_path: Path) -> No
 
 def test_two_processes_do_not_write_one_folder(tmp_path: Path) -> None:
     models(tmp_path)
-    left = kill_half_way(tmp_path)
-    descriptor = os.open(left, os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-    with pytest.raises(InputError, match="one process at a time"):
-        edited(tmp_path, "out")
-    os.close(descriptor)
+    kill_half_way(tmp_path)
+    waiting = PROGRAM.replace("os.kill(os.getpid(), 9)", "(print('writing', flush=True), sys.stdin.read())")
+    words = [sys.executable, "-c", waiting, str(tmp_path), "0.5"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert [other.stdout.readline() for _ in range(2)] == [b"ready\n", b"writing\n"]
+        for scale in (0.6, 0.3):  # the same plan and another one
+            with pytest.raises(InputError, match="one process at a time"):
+                edited(tmp_path, "out", scale)
+        other.kill()
     edited(tmp_path, "out")
+    assert not list(tmp_path.glob(".out.*"))
 
 
 def kill_at_random(folder: Path, n_kills: int) -> None:

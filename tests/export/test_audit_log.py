@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,6 +16,7 @@ from prosocial.editing.files import canonical_json
 from prosocial.export.configs import AuditLog, LogReport, check_log
 from prosocial.export.signing import SigningKey
 
+from ..other_systems import prelude
 from ..verify.signing_helpers import make_key
 
 N = 6
@@ -140,3 +143,21 @@ def test_several_writers_make_one_chain(log: AuditLog) -> None:
     for thread in threads:
         thread.join()
     assert check(log) == LogReport(N + 20, N + 20, ())
+
+
+@pytest.mark.parametrize("system", ["here", "windows"])
+def test_several_processes_make_one_chain(log: AuditLog, tmp_path: Path, system: str) -> None:
+    program = "" if system == "here" else prelude(system)
+    program += f"""
+from pathlib import Path
+from prosocial.export.configs import AuditLog
+from prosocial.export.signing import SigningKey
+key = SigningKey.read(Path({str(tmp_path / "operator.pem")!r}))
+log = AuditLog(Path({str(log.path)!r}), Path({str(log.head)!r}), key)
+for _ in range(10):
+    log.append({{"kind": "request"}})
+"""
+    for process in [subprocess.Popen([sys.executable, "-c", program]) for _ in range(2)]:
+        assert process.wait() == 0
+    assert check(log) == LogReport(N + 20, N + 20, ())
+    assert log.path.stat().st_mode & 0o777 == 0o600

@@ -21,6 +21,7 @@ from prosocial.recipes.labelling.agreement import agreement
 from prosocial.recipes.labelling.classifier import TextClassifier
 from prosocial.recipes.labelling.judges import JudgeRequest, open_judge
 from prosocial.recipes.labelling.pairs import label_pairs
+from prosocial.recipes.labelling.rows import label_rows
 from prosocial.verify.judges.attribute_endpoint import AttributeEndpoint, NoVerdictError
 
 from ..verify.pico_classifier import save_classifier
@@ -307,3 +308,8 @@ def test_a_panel_takes_each_attribute_from_its_judge() -> None:
     assert panel.name == "lab+refusal"
     assert set(panel.judge([{"role": "user", "content": "i feel sad."}], WARM).attributes) == {"empathy"}
     assert resolve_judges({"empathy": "lab", "helpfulness": "lab"}).name == "lab"
+
+
+def test_no_rows_make_an_empty_file(tmp_path: Path) -> None:
+    assert label_rows([], lambda row: row, out=tmp_path / "out.jsonl", made_with={}) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prosocial.editing.equal_lengths import equal_length_batches
 from prosocial.editing.errors import ArtefactError, InputError, UnknownNameError
 from prosocial.verify.parity import batches
 from prosocial.verify.parity.divergence import top_margin
@@ -245,7 +246,7 @@ def test_recorded_logits_stay_in_memory(n_positions: int, vocabulary_size: int) 
 
 @given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=4), max_size=30), st.integers(1, 5))
 def test_every_prompt_is_in_one_batch_of_its_length(prompts: list[list[int]], most_rows: int) -> None:
-    found = batches.equal_length_batches(prompts, lambda length: most_rows)
+    found = equal_length_batches(map(len, prompts), lambda length: most_rows)
     assert sorted(index for batch in found for index in batch) == list(range(len(prompts)))
     assert all(len({len(prompts[index]) for index in batch}) == 1 and len(batch) <= most_rows for batch in found)
 

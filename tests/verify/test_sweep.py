@@ -99,7 +99,7 @@ def test_what_is_left_of_a_sweep(finished: tuple[Sweep, list[Trial], Path]) -> N
     assert [row["number"] for row in document["trials"]] == list(range(N_TRIALS))
     assert all(row["inner_product"] <= 0 for row in document["trials"])
     assert len({row["fingerprint"] for row in document["trials"]}) > 5
-    assert {path.name for path in out.iterdir()} == {"trials.json", "sweep.html", "journal.jsonl", ".sweep.lock"}
+    assert {path.name for path in out.iterdir()} == {"trials.json", "sweep.html", "journal.jsonl"}
     assert str(out.parent) not in (out / "trials.json").read_text(encoding="utf-8")
 
 

@@ -1,7 +1,6 @@
 """The same elements of base, model and deltas, piece by piece: memory does not depend on the size of a tensor."""
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,10 +95,7 @@ class PieceReader:
 def open_pieces(base: TensorInfo, found: TensorInfo, deltas: Sequence[Deltas]) -> Iterator[PieceReader]:
     """Give a reader of a tensor for as long as it is used."""
     with contextlib.ExitStack() as open_things:
-        files = []
-        for tensor in (base, found):
-            files.append(os.open(tensor.file, os.O_RDONLY))
-            open_things.callback(os.close, files[-1])
+        files = [open_things.enter_context(tensor.file.open("rb")).fileno() for tensor in (base, found)]
         opened = [open_things.enter_context(each.delta(found.name)) for each in deltas]
         yield PieceReader(base, found, (files[0], files[1]), opened)
 

@@ -1,13 +1,13 @@
 """Judgements kept on disk, so that a comparison that was killed does not ask a slow judge twice."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from prosocial.editing.files import canonical_json, storage_errors
+from prosocial.editing.appended_rows import AppendedRows
+from prosocial.editing.files import canonical_json
 from prosocial.editing.protocols import Judge, Judgement, Message
 
 
@@ -21,8 +21,8 @@ class CachedJudge:
 
     def __init__(self, judge: Judge, path: Path) -> None:
         self.name, self.version = judge.name, judge.version
-        self._judge, self._path = judge, path
-        self._known = _read(path)
+        self._judge, self._file = judge, AppendedRows(path)
+        self._known = {row["key"]: _from_json(row["judgement"]) for row in self._file.rows}
 
     def judge(self, messages: Sequence[Message], reply: str) -> Judgement:
         """Judge one reply, from the file where it is known."""
@@ -33,23 +33,8 @@ class CachedJudge:
             if found.error is not None:
                 return found
             self._known[key] = found
-            row = canonical_json({"key": key, "judgement": _to_json(found)})
-            with storage_errors(self._path), self._path.open("a", encoding="utf-8") as stream:
-                stream.write(row + "\n")
+            self._file.append({"key": key, "judgement": _to_json(found)})
         return self._known[key]
-
-
-def _read(path: Path) -> dict[str, Judgement]:
-    """Return the judgements of a file; what is left of a line that a killed process wrote is cut off."""
-    if not path.is_file():
-        return {}
-    text = path.read_bytes()
-    whole = text.rfind(b"\n") + 1
-    if whole < len(text):
-        with storage_errors(path), path.open("r+b") as stream:
-            stream.truncate(whole)
-    rows = [json.loads(line) for line in text[:whole].decode().splitlines()]
-    return {row["key"]: _from_json(row["judgement"]) for row in rows}
 
 
 def _to_json(judgement: Judgement) -> dict[str, Any]:

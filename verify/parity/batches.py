@@ -1,31 +1,8 @@
-"""Rows of equal length go together, so that no padding is ever needed (torch-free)."""
-
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+"""How many rows are recorded at once (torch-free)."""
 
 MOST_ROWS = 128
 MOST_BYTES = 256 << 20  # of recorded logits, per side
 LOGIT_BYTES = 4
-
-
-def equal_length_batches(prompts: Sequence[Sequence[int]], most_rows: Callable[[int], int]) -> list[list[int]]:
-    """Return the indices of the prompts in batches of one length each, the short ones first.
-
-    Args:
-        prompts: tokens. most_rows: the size of a batch, given the length of its prompts.
-
-    Example:
-        >>> equal_length_batches([[5, 6], [7], [8, 9], [1, 2]], lambda length: 2)
-        [[1], [0, 2], [3]]
-    """
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for index, prompt in enumerate(prompts):
-        by_length[len(prompt)].append(index)
-    batches: list[list[int]] = []
-    for length, group in sorted(by_length.items()):
-        size = most_rows(length)
-        batches += [group[at : at + size] for at in range(0, len(group), size)]
-    return batches
 
 
 def rows_in_memory(n_positions: int, vocabulary_size: int) -> int:

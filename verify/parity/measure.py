@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from prosocial.editing.equal_lengths import equal_length_batches
 from prosocial.editing.errors import InputError
 
-from .batches import equal_length_batches, rows_in_memory
+from .batches import rows_in_memory
 from .divergence import Divergence, Ties, divergence, top_margin
 from .engines import ParityEngine, ScoredReply, StepOutputs
 from .gates import ParityGates
@@ -121,7 +122,7 @@ def _batches(setting: Setting) -> list[dict[str, Sequence[int]]]:
     names, ids, most = list(setting.prompts), list(setting.prompts.values()), setting.max_new_tokens
     vocabulary_size = setting.reference.score(ids[0], []).logits.shape[1]
     # a graph decides at each token of a prompt too
-    batches = equal_length_batches(ids, lambda length: rows_in_memory(max(length, most), vocabulary_size))
+    batches = equal_length_batches(map(len, ids), lambda length: rows_in_memory(max(length, most), vocabulary_size))
     return [{names[index]: ids[index] for index in batch} for batch in batches]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from prosocial.editing.plausible import plausible
 from prosocial.export.lexicographic import admissible, candidate_risk, disallowed_risk
 from prosocial.export.steered import SteeredModel, as_controls
 from prosocial.export.steering import ControlArrays
@@ -34,7 +35,7 @@ class SteeredMargins:
         hidden = model.backbone.hidden(torch.tensor([list(ids)], device=device))[:, -n_last:]  # [1, S, H]
         z0 = model.backbone.logits(hidden).float()  # [1, S, V]
         k, size = model.ceilings.plausible_k, z0.shape[-1]
-        values, candidates = torch.topk(z0, min(size, k + BEYOND), dim=-1)
+        values, candidates = plausible(z0, k + BEYOND)
         risk = candidate_risk(model.gate, hidden.float(), candidates)
         worst = disallowed_risk(risk, bounded.allowed)
         safety = torch.full_like(z0, torch.nan).scatter(-1, candidates, bounded.harm_threshold[:, None, None] - worst)

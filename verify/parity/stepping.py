@@ -6,10 +6,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from prosocial.editing.equal_lengths import equal_length_batches
 from prosocial.export.engine import Decision, Engine, Stream
 from prosocial.export.steering import ControlArrays, Steering, control_arrays
 
-from .batches import MOST_ROWS, equal_length_batches
+from .batches import MOST_ROWS
 from .engines import Margins, ScoredReply, StepOutputs
 
 MarginSource = Callable[[Sequence[int], int, ControlArrays | None], Margins]
@@ -46,7 +47,7 @@ class SteppingEngine:
     def replies(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int) -> list[ScoredReply]:
         """Return the most likely reply to each prompt, up to and with the end token, and the decisions on the way."""
         found: dict[int, ScoredReply] = {}
-        for batch in equal_length_batches(prompts, lambda length: self.batch_size):
+        for batch in equal_length_batches(map(len, prompts), lambda length: self.batch_size):
             found |= zip(batch, self._run([prompts[index] for index in batch], max_new_tokens), strict=True)
         return [found[index] for index in range(len(prompts))]
 

@@ -1,13 +1,11 @@
 """Replies on disk, one file per shard, so that a killed comparison goes on where it stopped."""
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prosocial.editing.errors import InputError
-from prosocial.editing.files import ASIDE_SUFFIX, read_json, read_jsonl, storage_errors, write_json
+from prosocial.editing.files import read_json, read_jsonl, storage_errors, write_json, write_jsonl, written_aside
 
 from .shards import Shard
 
@@ -43,15 +41,8 @@ class ReplyStore:
 
     def add(self, shard: Shard, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the rows of a shard: whole, or not at all."""
-        path = self._path(shard)
-        aside = path.with_name(f".{path.name}.{os.getpid()}{ASIDE_SUFFIX}")
-        with storage_errors(path):
-            try:
-                text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-                aside.write_text(text, encoding="utf-8")
-                aside.replace(path)
-            finally:
-                aside.unlink(missing_ok=True)
+        with written_aside(self._path(shard)) as aside:
+            write_jsonl(aside, rows)
 
     def rows(self, shards: Sequence[Shard]) -> list[dict[str, Any]]:
         """Return the rows of shards, in their order.

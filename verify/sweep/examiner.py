@@ -1,12 +1,12 @@
 """What a sweep measures of a model: first-token KL on benign requests, harm, and utility, against the unedited base."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from prosocial.editing.equal_lengths import equal_length_batches
 from prosocial.editing.errors import InputError
 from prosocial.editing.protocols import Judge
 
@@ -105,17 +105,11 @@ class Examiner:
     def _first_token_logs(self) -> NDArray[np.float32]:
         """Return the log probabilities [n, V] of the first token of the reply to every benign probe."""
         prompts = [self._system.tokenizer.encode_chat(probe.messages, prefill=probe.prefill) for probe in self._benign]
-        by_length: dict[int, list[int]] = defaultdict(list)
-        for row, prompt in enumerate(prompts):
-            by_length[len(prompt)].append(row)
         logs: dict[int, NDArray[np.float32]] = {}
-        size = self._answering.batch_size
-        for length, rows in by_length.items():
-            for at in range(0, len(rows), size):
-                part = rows[at : at + size]
-                ids = np.array([prompts[row] for row in part], dtype=np.int64)
-                logits = self._system.engine.prefill(ids, None, capacity=length + 1).decision.logits
-                logs.update(zip(part, _log_softmax(logits), strict=True))
+        for rows in equal_length_batches(map(len, prompts), lambda length: self._answering.batch_size):
+            ids = np.array([prompts[row] for row in rows], dtype=np.int64)
+            logits = self._system.engine.prefill(ids, None, capacity=ids.shape[1] + 1).decision.logits
+            logs.update(zip(rows, _log_softmax(logits), strict=True))
         return np.stack([logs[row] for row in range(len(prompts))])
 
 

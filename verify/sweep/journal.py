@@ -12,6 +12,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from prosocial.editing.appended_rows import cut_torn_line
 from prosocial.editing.errors import InputError
 
 from .trials import Trial
@@ -39,7 +40,7 @@ class Journal:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / JOURNAL_FILE
-        _cut_torn_line(path)
+        cut_torn_line(path)  # optuna would refuse it
         self._seed = seed
         self._study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(path))),
@@ -129,14 +130,3 @@ def _moved(value: float, space: Any, sign: int) -> float:
     stride = round(stride) if isinstance(space, IntDistribution) else stride or max(abs(value) / 6, 1e-6)
     moved = value + sign * stride
     return moved if space.low <= moved <= space.high else min(space.high, max(space.low, value - sign * stride))
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Drop the last line of a journal whose writer was killed in the middle of it."""
-    if not path.is_file():
-        return
-    text = path.read_bytes()
-    whole = text.rfind(b"\n") + 1
-    if whole < len(text):
-        with path.open("r+b") as stream:
-            stream.truncate(whole)

@@ -7,14 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from prosocial.editing.chat import ChatTokenizer
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.edits.plan import plan_edit
 from prosocial.editing.edits.record import EditRecord
-from prosocial.editing.errors import FingerprintError, InputError
+from prosocial.editing.errors import FingerprintError
 from prosocial.editing.files import storage_errors
+from prosocial.editing.locking import locked
 from prosocial.editing.protocols import Judge
 from prosocial.editing.vectors.folder import VectorFolder
 
@@ -179,11 +178,9 @@ class Sweep:
         """Keep other processes out of the folder, and delete the vectors (dual-use) at the end."""
         with storage_errors(self._out):
             self._out.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self._out / LOCK_FILE, timeout=0):
-                try:
-                    yield
-                finally:
-                    self._vectors.clear()
-        except Timeout:
-            raise InputError(f"{self._out} should be free: another process runs a sweep there; wait for it") from None
+        refusal = f"{self._out} should be free: another process runs a sweep there; wait for it"
+        with locked(self._out / LOCK_FILE, refusal=refusal):
+            try:
+                yield
+            finally:
+                self._vectors.clear()

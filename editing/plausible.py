@@ -1,0 +1,18 @@
+"""The plausible set: the K tokens that a model likes best."""
+
+import torch
+from torch import Tensor
+
+
+def plausible(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the K highest logits and their token ids, both [..., K], the highest first.
+
+    Args:
+        logits: [..., V]. k: K >= 1; where it exceeds V, all V tokens are plausible.
+
+    Example:
+        >>> plausible(torch.tensor([0.0, 3.0, 1.0]), 2)
+        (tensor([3., 1.]), tensor([1, 2]))
+    """
+    value, candidates = torch.topk(logits, min(k, logits.shape[-1]), dim=-1)
+    return value, candidates
