@@ -49,7 +49,7 @@ def _take_replies(context: StageContext) -> str:
 
 def _sample_labelled(context: StageContext) -> str:
     """Half of the replies come from the base model, which complies more often, half from the edited one."""
-    from prosocial.editing.gate.replies import label_reply, write_replies
+    from prosocial.editing.gate.replies import label_replies, write_replies
 
     from ..judges import resolve_judge
     from .models import sample_replies, training_prompts
@@ -59,13 +59,17 @@ def _sample_labelled(context: StageContext) -> str:
     replies = sample_replies(context, context.inputs["base"], prompts[:middle], seed=context.seed + 10)
     replies += sample_replies(context, context.inputs["edited"], prompts[middle:], seed=context.seed + 11)
     judge = resolve_judge(context.parameters["judge"])
-    labelled = [label_reply(messages, reply, judge=judge) for messages, reply in zip(prompts, replies, strict=True)]
+    labelled, n_unjudged = label_replies(prompts, replies, judge=judge, categories=context.parameters["categories"])
     write_replies(context.out / "replies.jsonl", labelled)
-    return _count(labelled)
+    return _count(labelled) + _left_out(n_unjudged)
 
 
 def _count(replies: list[Any]) -> str:
     return f"{len(replies)} replies, {sum(bool(item.categories) for item in replies)} of them harmful"
+
+
+def _left_out(n_unjudged: int) -> str:
+    return f", {n_unjudged} more could not be judged and are left out" if n_unjudged else ""
 
 
 def _train_gate(context: StageContext) -> str:
@@ -80,10 +84,10 @@ def _train_gate(context: StageContext) -> str:
     states = reader.read(replies)
     is_kept = states.reply >= len(replies) - round(settings.held_out_share * len(replies))
     training, kept = states.rows(~is_kept), states.rows(is_kept)
-    n_hard = 0
+    n_hard = n_unjudged = 0
     if settings.on_policy.count:
         draft = reader.train(training, settings.draft())
-        hard = _on_policy_states(context, settings, reader, draft)
+        hard, n_unjudged = _on_policy_states(context, settings, reader, draft)
         n_hard = len(hard.reply.unique())
         training = training.joined(hard) if n_hard else training
     gate = reader.train(training, settings)
@@ -91,10 +95,11 @@ def _train_gate(context: StageContext) -> str:
     if scaling is not None and scaling.helps:
         apply_scaling(gate, scaling)
     extra = {"training": settings.model_dump(mode="json"), "n_replies": len(replies), "n_positions": len(training)}
-    extra |= {"n_on_policy": n_hard, "scaling": None if scaling is None else scaling.to_json()}
+    extra |= {"n_on_policy": n_hard, "n_unjudged": n_unjudged}
+    extra |= {"scaling": None if scaling is None else scaling.to_json()}
     gate.save(context.out, checkpoint_fingerprint=fingerprint(context.inputs["edited"]), extra=extra)
     told = ", scaled" if scaling is not None and scaling.helps else ""
-    on_policy = f" with {n_hard} on-policy replies" if settings.on_policy.count else ""
+    on_policy = f" with {n_hard} on-policy replies{_left_out(n_unjudged)}" if settings.on_policy.count else ""
     return f"rank {settings.rank}, {len(gate.categories)} categories, {len(training)} positions{on_policy}{told}"
 
 
@@ -142,10 +147,13 @@ class _Reader:
         )
 
 
-def _on_policy_states(context: StageContext, settings: GateSettings, reader: _Reader, draft: Any) -> Any:
-    """Return the states of replies of the gated model that leaked, or came near to being stopped."""
+def _on_policy_states(context: StageContext, settings: GateSettings, reader: _Reader, draft: Any) -> tuple[Any, int]:
+    """Return the states of replies of the gated model that leaked, or came near to being stopped.
+
+    Beside them how many replies could not be judged: those are left out.
+    """
     from prosocial.editing.gate.on_policy import hard_positions
-    from prosocial.editing.gate.replies import label_reply
+    from prosocial.editing.gate.replies import label_replies
     from prosocial.export.decoding_loop import generate
 
     from ..judges import resolve_judge
@@ -165,8 +173,12 @@ def _on_policy_states(context: StageContext, settings: GateSettings, reader: _Re
         batch_size=BATCH_SIZE,
     )
     judge = resolve_judge(context.parameters["judge"])
-    given = [
-        (messages, reply.text) for messages, reply in zip(prompts, replies, strict=True) if reply.finish != "fallback"
-    ]
-    states = reader.read([label_reply(messages, text, judge=judge) for messages, text in given])
-    return states.rows(hard_positions(draft, states, near=on_policy.near * on_policy.threshold))
+    given = [pair for pair in zip(prompts, replies, strict=True) if pair[1].finish != "fallback"]
+    labelled, n_unjudged = label_replies(
+        [messages for messages, _ in given],
+        [reply.text for _, reply in given],
+        judge=judge,
+        categories=context.parameters["categories"],
+    )
+    states = reader.read(labelled)
+    return states.rows(hard_positions(draft, states, near=on_policy.near * on_policy.threshold)), n_unjudged

@@ -1,9 +1,7 @@
 """Labels come from any judge, a killed run goes on, two judges are compared, and silence is never taken for a label."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,48 +19,14 @@ from prosocial.recipes.labelling.agreement import agreement
 from prosocial.recipes.labelling.classifier import TextClassifier
 from prosocial.recipes.labelling.judges import JudgeRequest, open_judge
 from prosocial.recipes.labelling.pairs import label_pairs
-from prosocial.verify.judges.attribute_endpoint import AttributeEndpoint, NoVerdictError
+from prosocial.verify.judges.attribute_endpoint import AttributeEndpoint
 
 from ..verify.pico_classifier import save_classifier
+from .chat_endpoint import Endpoint
 
 WARM, COLD = "i hear that you feel sad.", "cheer up, it is nothing."
 PAIRS = [{"prompt": "i feel sad.", "first": f"{WARM} {n}", "second": f"{COLD} {n}"} for n in range(4)]
 ATTRIBUTES = [Attribute("empathy", "The reply names the feeling."), Attribute("helpfulness", "The reply helps.")]
-
-
-class Endpoint:
-    """A chat endpoint on the loopback interface that answers with what a function makes of the request."""
-
-    def __init__(self, answer: Callable[[dict[str, Any]], str | int]) -> None:
-        self.requests: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        endpoint = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                endpoint.requests.append(request)
-                endpoint.headers.append(dict(self.headers))
-                found = answer(request)
-                choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": found}}
-                body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-                self.send_response(found if isinstance(found, int) else 200)
-                self.send_header("Content-Type", "application/json")
-                self.end_headers()
-                self.wfile.write(json.dumps(body).encode())
-
-            def log_message(self, *arguments: object) -> None:
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
 
 
 @pytest.fixture
@@ -144,9 +108,9 @@ def test_the_users_own_token_of_the_hub_is_not_sent(serve: Any, monkeypatch: pyt
 )
 def test_an_answer_that_cannot_be_read_is_no_verdict_and_is_asked_for_again(serve: Any, said: str) -> None:
     endpoint = serve(lambda request: said)
-    with pytest.raises(NoVerdictError, match="should answer as it was asked to"):
-        AttributeEndpoint(ChatEndpoint(endpoint.url, "m"), rubrics=rubrics(), tries=3).judge([], "x")
+    found = AttributeEndpoint(ChatEndpoint(endpoint.url, "m"), rubrics=rubrics(), tries=3).judge([], "x")
 
+    assert "should answer as it was asked to" in str(found.error) and not found.attributes
     assert len(endpoint.requests) == 3
 
 
