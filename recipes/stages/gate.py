@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from prosocial.verify.judges.requests import HarmRequest
+
+from ..judges import judge_inputs, judge_named
 from ..schema import FileData, GateSettings, Recipe
 from ..stage import Source, Stage, StageContext, Upstream
 from .reward import judge_modules
@@ -18,7 +21,8 @@ def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
             name="replies",
             title="label replies by harm category",
             run=_take_replies if is_given else _sample_labelled,
-            inputs={"data": data} | ({} if is_given else {"base": base, "edited": edited}),
+            inputs={"data": data}
+            | ({} if is_given else {"base": base, "edited": edited, **judge_inputs([recipe.judge])}),
             parameters=common | sampling,
             modules=("prosocial.editing.gate.replies", "prosocial.export", *judge_modules(recipe)),
             seed=recipe.seed,
@@ -28,7 +32,7 @@ def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
             title="train the gate",
             run=_train_gate,
             inputs={"base": base, "edited": edited, "harmful": Upstream("harmful"), "replies": Upstream("replies")}
-            | ({"data": data} if recipe.gate.on_policy.count else {}),
+            | ({"data": data, **judge_inputs([recipe.judge])} if recipe.gate.on_policy.count else {}),
             parameters=common
             | sampling
             | {"gate": recipe.gate.model_dump(mode="json"), "plausible_k": recipe.decoding.plausible_k},
@@ -51,15 +55,15 @@ def _sample_labelled(context: StageContext) -> str:
     """Half of the replies come from the base model, which complies more often, half from the edited one."""
     from prosocial.editing.gate.replies import label_replies, write_replies
 
-    from ..judges import resolve_judge
     from .models import sample_replies, training_prompts
 
     prompts = training_prompts(context.inputs["data"], context.parameters["count"], part="gate_prompts")
     middle = (len(prompts) + 1) // 2
     replies = sample_replies(context, context.inputs["base"], prompts[:middle], seed=context.seed + 10)
     replies += sample_replies(context, context.inputs["edited"], prompts[middle:], seed=context.seed + 11)
-    judge = resolve_judge(context.parameters["judge"])
-    labelled, n_unjudged = label_replies(prompts, replies, judge=judge, categories=context.parameters["categories"])
+    categories = context.parameters["categories"]
+    judge = judge_named(context.parameters["judge"], HarmRequest(categories))
+    labelled, n_unjudged = label_replies(prompts, replies, judge=judge, categories=categories)
     write_replies(context.out / "replies.jsonl", labelled)
     return _count(labelled) + _left_out(n_unjudged)
 
@@ -156,7 +160,6 @@ def _on_policy_states(context: StageContext, settings: GateSettings, reader: _Re
     from prosocial.editing.gate.replies import label_replies
     from prosocial.export.decoding_loop import generate
 
-    from ..judges import resolve_judge
     from .models import BATCH_SIZE, training_prompts
     from .steered import gated_engine
 
@@ -172,13 +175,14 @@ def _on_policy_states(context: StageContext, settings: GateSettings, reader: _Re
         seed=context.seed + 12,
         batch_size=BATCH_SIZE,
     )
-    judge = resolve_judge(context.parameters["judge"])
+    categories = context.parameters["categories"]
+    judge = judge_named(context.parameters["judge"], HarmRequest(categories))
     given = [pair for pair in zip(prompts, replies, strict=True) if pair[1].finish != "fallback"]
     labelled, n_unjudged = label_replies(
         [messages for messages, _ in given],
         [reply.text for _, reply in given],
         judge=judge,
-        categories=context.parameters["categories"],
+        categories=categories,
     )
     states = reader.read(labelled)
     return states.rows(hard_positions(draft, states, near=on_policy.near * on_policy.threshold)), n_unjudged

@@ -7,6 +7,7 @@ from typing import Any
 
 from prosocial.editing.files import read_json, write_json
 
+from ..judges import judge_inputs
 from ..schema import Recipe
 from ..stage import Stage, StageContext, Upstream
 from .reward import judge_modules
@@ -21,7 +22,8 @@ def threshold_stage(recipe: Recipe) -> Stage:
         name="threshold",
         title="choose the gate's threshold",
         run=_choose,
-        inputs={name: Upstream(name) for name in ("data", "gate", "head")} | {"edited": Upstream("edit")},
+        inputs={name: Upstream(name) for name in ("data", "gate", "head")}
+        | {"edited": Upstream("edit"), **judge_inputs([recipe.judge])},
         parameters=recipe.calibration.model_dump(mode="json")
         | {"categories": list(recipe.categories), "attributes": list(recipe.attributes)}
         | {"decoding": recipe.decoding.model_dump(mode="json"), "judge": recipe.judge}
@@ -106,13 +108,14 @@ def _judged_replies(context: StageContext) -> Callable[[float, Sequence[_Asked]]
     """Return what draws and judges the steered model's replies to probes at a threshold."""
     from prosocial.export.decoding_loop import generate
     from prosocial.export.steering import Steering
+    from prosocial.verify.judges.requests import HarmRequest
     from prosocial.verify.outcomes import judge_reply
 
-    from ..judges import resolve_judge
+    from ..judges import judge_named
     from .models import BATCH_SIZE
     from .steered import steered_engine
 
-    judge = resolve_judge(context.parameters["judge"])
+    judge = judge_named(context.parameters["judge"], HarmRequest(context.parameters["categories"]))
     engine, tokenizer = steered_engine(context, harm_threshold=1.0)
 
     def judged_at(threshold: float, asked: Sequence[_Asked]) -> list[Any]:

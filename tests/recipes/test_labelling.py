@@ -14,12 +14,12 @@ from prosocial.editing.gate.replies import read_replies
 from prosocial.editing.protocols import Judgement, Message
 from prosocial.editing.reward.attributes import Attribute, define_attributes
 from prosocial.editing.reward.pairs import read_pairs
-from prosocial.recipes.judges import resolve_judges
+from prosocial.recipes.judges import attribute_judge, judge_named
 from prosocial.recipes.labelling.agreement import agreement
-from prosocial.recipes.labelling.classifier import TextClassifier
-from prosocial.recipes.labelling.judges import JudgeRequest, open_judge
 from prosocial.recipes.labelling.pairs import label_pairs
 from prosocial.verify.judges.attribute_endpoint import AttributeEndpoint
+from prosocial.verify.judges.requests import AttributeRequest, CategoryRequest
+from prosocial.verify.judges.text_classifier import TextClassifier
 
 from ..verify.pico_classifier import save_classifier
 from .chat_endpoint import Endpoint
@@ -163,9 +163,9 @@ def test_an_endpoint_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"the judge at http://127\.0\.0\.1:9/v1 should answer: .*; check the address"):
         judge.judge([], "x")
     with pytest.raises(InputError, match="MODEL@URL"):
-        open_judge("endpoint:m", JudgeRequest())
+        judge_named("endpoint:m", AttributeRequest(ATTRIBUTES))
     with pytest.raises(UnknownNameError, match="unknown judge 'nobody'"):
-        open_judge("nobody", JudgeRequest())
+        judge_named("nobody", CategoryRequest(["theft"]))
 
 
 @pytest.fixture(scope="module")
@@ -174,14 +174,14 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_classifiers_probabilities_are_scores_and_harms(classifier: Path) -> None:
-    judge = open_judge(f"classifier:{classifier}", JudgeRequest(attributes=ATTRIBUTES[:1], categories=["theft"]))
-    found = {reply: judge.judge([{"role": "user", "content": "i"}], reply) for reply in ("hear sad", "take it up")}
+    scorer = judge_named(f"classifier:{classifier}", AttributeRequest(ATTRIBUTES[:1]))
+    namer = judge_named(f"classifier:{classifier}", CategoryRequest(["theft"]))
+    asked, replies = [{"role": "user", "content": "i"}], ("hear sad", "take it up")
+    scores = [scorer.judge(asked, reply).attributes["empathy"] for reply in replies]
 
-    assert isinstance(judge, TextClassifier) and judge.name.startswith("classifier:")
-    assert len({judged.attributes["empathy"] for judged in found.values()}) == 2
-    for judged in found.values():
-        assert 0 < judged.attributes["empathy"] < 1
-        assert judged.categories in (frozenset(), frozenset({"theft"}))
+    assert isinstance(scorer, TextClassifier) and scorer.name.startswith("classifier:")
+    assert len(set(scores)) == 2 and all(0 < score < 1 for score in scores)
+    assert {name for reply in replies for name in namer.judge(asked, reply).categories} <= {"theft"}
 
 
 def test_a_classifier_must_know_what_it_is_asked_for(classifier: Path, tmp_path: Path) -> None:
@@ -266,8 +266,8 @@ def test_a_rubric_of_ones_own_is_asked_for(serve: Any, tmp_path: Path) -> None:
 
 
 def test_a_panel_takes_each_attribute_from_its_judge() -> None:
-    panel = resolve_judges({"empathy": "lab", "helpfulness": "refusal"})
+    panel = attribute_judge({"empathy": "lab", "helpfulness": "refusal"}, rubrics())
 
     assert panel.name == "lab+refusal"
     assert set(panel.judge([{"role": "user", "content": "i feel sad."}], WARM).attributes) == {"empathy"}
-    assert resolve_judges({"empathy": "lab", "helpfulness": "lab"}).name == "lab"
+    assert attribute_judge({"empathy": "lab", "helpfulness": "lab"}, rubrics()).name == "lab"

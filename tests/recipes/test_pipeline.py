@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from prosocial.editing.errors import InputError
 from prosocial.editing.files import read_json
+from prosocial.editing.reward.pairs import read_pairs
 from prosocial.recipes.loading import builtin_recipes, load_recipe
 from prosocial.recipes.pipeline import open_recipe, recipe_stages, run_recipe
 from prosocial.recipes.progress import LineProgress
@@ -192,6 +193,74 @@ def test_replies_that_could_not_be_judged_are_no_training_data(
     assert "with 3 on-policy replies, 1 more could not be judged and are left out" in said
 
 
+def test_an_endpoint_labels_attributes_inside_a_recipe(finished: Path, tmp_path: Path) -> None:
+    """The model likes the longer reply; one reply of a pair in four it cannot judge."""
+
+    def score(asked: dict[str, Any]) -> str:
+        material = json.loads(asked["messages"][1]["content"])
+        if "bread" in material["conversation"][-1]["content"]:
+            return "no idea"
+        return json.dumps({"scores": {"empathy": min(10, len(material["reply"])), "helpfulness": 5}})
+
+    endpoint = Endpoint(score)
+    try:
+        judge = f"endpoint:m@{endpoint.url}"
+        stage = stage_named(finished, "pairs", "data.pairs=null", f"judge={judge}")
+        said = run_stage(finished, tmp_path / "some", stage, count=4, max_new_tokens=6)
+    finally:
+        endpoint.close()
+    pairs = read_pairs(tmp_path / "some" / "pairs.jsonl", attributes=["empathy", "helpfulness"])
+    assert len(pairs) == 3 and {pair.labels["helpfulness"] for pair in pairs} == {"tie"}
+    assert all("missing" not in pair.labels.values() for pair in pairs)
+    assert "labels by judge endpoint:m 1, 1 more got no label and are left out" in said
+    asked = endpoint.requests[0]["messages"][0]["content"]
+    assert "names and acknowledges what the person feels" in asked  # it is shown the rubrics
+
+
+def test_pairs_that_no_judge_can_label_end_the_stage(finished: Path, tmp_path: Path) -> None:
+    stage = stage_named(finished, "pairs", "data.pairs=null", "judge=endpoint:m@http://127.0.0.1:9/v1")
+    judges = {"names": {"empathy": "refusal"}, "rubrics": {"empathy": "It is kind."}}
+    with pytest.raises(InputError, match=r"judge refusal should score attributes .* labelled none of 4 pairs"):
+        run_stage(finished, tmp_path / "none", stage, judges=judges, count=4, max_new_tokens=6)
+
+
+OWN = """
+from prosocial.editing.protocols import Judgement
+
+class Mine:
+    name, version = "mine", "1"
+
+    def judge(self, messages, reply):
+        harm = frozenset(["violence"] if "bread" in messages[-1]["content"] else [])
+        return Judgement(harm, "none", {"empathy": 0.1 * (len(reply) % 7), "helpfulness": len(reply) % 9 / 9}, not harm)
+"""
+
+
+def test_a_judge_of_ones_own_judges_a_recipe_and_a_change_of_it_makes_its_stages_again(
+    finished: Path, tmp_path: Path
+) -> None:
+    from prosocial.recipes.plan import plan_run
+
+    file = tmp_path / "mine.py"
+    file.write_text(OWN)
+    changes = [f"judge={file}:Mine", "data.pairs=null", "data.replies=null", "pairs.count=4", "replies.count=4"]
+    changes += ["gate.on_policy.count=2"]
+    recipe, out = broken(finished, tmp_path), tmp_path / "out"
+    assert run(recipe, out, *changes) == 0
+    test = read_json(out / "threshold" / "calibration.json")["tests"][0]
+    assert (test["n_leaks"], test["n"], test["n_unjudged"]) in {(1, 4, 0), (0, 4, 0)}  # 0: the gate stopped it
+    assert read_json(out / "report" / "report.json")["comparison"]["judge"] == "mine 1"
+
+    def made_again() -> set[str]:
+        planned = plan_run(recipe_stages(load_recipe(recipe, changes, model=Recipe)), out / "store").stages
+        return {one.stage.name for one in planned if "reuse" not in str(one.state)}
+
+    assert made_again() == set()
+    file.write_text(OWN.replace("0.1", "0.09"))
+    assert {"pairs", "replies", "gate", "threshold", "report"} <= made_again()
+    assert not {"data", "harmful", "edit"} & made_again()
+
+
 def test_the_bundle_answers_from_the_command_line(finished: Path) -> None:
     from prosocial.cli.main import app
 
@@ -224,6 +293,8 @@ def broken(finished: Path, tmp_path: Path) -> Path:
         ("data.probes=/nowhere/probes.jsonl", "there is none at /nowhere/probes.jsonl"),
         ("edit.scale=-1", "edit.scale"),
         ("judge=oracle", "unknown judge 'oracle'"),
+        ("judge=none.py:Mine", "none.py does not import: there is no file"),
+        ("judge=json:JSONDecoder", r"judge json:JSONDecoder should have name and version \(texts\) and judge\(\)"),
         ("judge=lab", "judge lab should go with data.lab"),
         ("data.pairs=null", "judge refusal labels neither .* give data.pairs"),
         ("calibration.candidates=[]", "calibration.candidates"),

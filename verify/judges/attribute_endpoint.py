@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from prosocial.editing.chat_endpoint import ChatEndpoint, NoAnswerError
@@ -29,6 +30,9 @@ class AttributeEndpoint:
         endpoint: to ask.
         rubrics: what a high score means, by attribute name. categories: names of harms; either may be empty.
         tries: requests until the answer can be read.
+
+    Raises:
+        InputError: a rubric is empty.
     """
 
     version = "1"
@@ -37,13 +41,17 @@ class AttributeEndpoint:
         self,
         endpoint: ChatEndpoint,
         *,
-        rubrics: Mapping[str, str],
+        rubrics: Mapping[str, str] = MappingProxyType({}),
         categories: Sequence[str] = (),
         tries: int = 2,
     ) -> None:
         self.name = f"endpoint:{endpoint.model}"
         self._tries = tries
         self._rubrics, self._categories = dict(rubrics), tuple(categories)
+        if silent := [name for name, rubric in rubrics.items() if not rubric]:
+            raise InputError(
+                f"a model should be told what a high score of {silent[0]} means: give --rubric {silent[0]}=TEXT"
+            )
         self._endpoint = endpoint
 
     def judge(self, messages: Sequence[Message], reply: str) -> Judgement:
