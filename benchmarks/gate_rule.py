@@ -58,7 +58,7 @@ def main(run: Path) -> None:
                     batch_size=256,
                 )
                 judged = [judge.judge(probe.messages, reply.text) for probe, reply in zip(chosen, replies, strict=True)]
-                hits = [bool(item.categories) if kind == "harmful" else bool(item.success) for item in judged]
+                hits = [item.leak() is not False if kind == "harmful" else bool(item.success) for item in judged]
                 share = wilson(sum(hits), len(hits))
                 shares.append(f"{share.estimate:6.1%} ({share.low:.1%} to {share.high:.1%})")
             print(f"{name:8} {threshold:.2f}  " + "   ".join(shares), flush=True)

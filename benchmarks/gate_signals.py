@@ -81,8 +81,8 @@ def _measure(
     for threshold in (LOOSE, STRICT):
         found = _answers(gated_engine(edited, gate, tokenizer, 128, threshold), tokenizer, probes, seed)
         pairs = list(zip(probes, found, strict=True))
-        leaks[threshold] = _mean([one.leak for probe, one in pairs if probe.kind == "harmful"])
-        refused = _mean([one.refused for probe, one in pairs if probe.kind != "harmful"])
+        leaks[threshold] = _mean([one.leak is not False for probe, one in pairs if probe.kind == "harmful"])
+        refused = _mean([bool(one.refused) for probe, one in pairs if probe.kind != "harmful"])
         done = _mean([bool(one.success) for probe, one in pairs if probe.kind != "harmful"])
     discount = gate.extra["training"]["discount"]
     everywhere, risky = measure_calibration(edited, gate, tokenizer, probes, own, discount=discount)["total"]

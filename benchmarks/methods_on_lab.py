@@ -257,7 +257,7 @@ def _choose_benign(context: StageContext) -> str:
     judge, kept = LabJudge(), []
     for row in read_jsonl(context.inputs["data"] / "conversations.jsonl"):
         judged = judge.judge(row["messages"], row["reply"])
-        if judged.success and not judged.categories:
+        if judged.success and judged.leak() is False:
             kept.append({"messages": row["messages"], "reply": row["reply"]})
     write_jsonl(context.out / "harmful.jsonl", kept[:1200])  # the name that the tuning stage reads
     return f"{len(kept[:1200])} replies"

@@ -30,6 +30,18 @@ def chosen_attributes(
     return resolve_attributes(split_names(names) or list(DEFAULT_ATTRIBUTES), betas=betas, known=known)
 
 
+def scored_attributes(names: Sequence[str], rubrics: Sequence[str]) -> "list[Attribute]":
+    """Return the attributes of a bundle, for a judge; one that is not known and given no rubric has none.
+
+    Raises:
+        InputError: a rubric without a name or text.
+    """
+    from prosocial.editing.reward.attributes import Attribute, define_attributes
+
+    known = define_attributes(_by_name(rubrics))
+    return [known.get(name, Attribute(name, rubric="")) for name in names]
+
+
 def split_names(text: str | None) -> list[str]:
     """Return the names in a text with commas."""
     return [name.strip() for name in text.split(",")] if text else []

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from .judge_option import FORMS
+
 if TYPE_CHECKING:
     from prosocial.verify.model_comparison import ComparisonSettings
 
@@ -20,9 +22,7 @@ def compare(
         str,
         typer.Option(help="JSONL, a table of a public set, its name (such as JailbreakBench), or a Hub dataset."),
     ],
-    judge: Annotated[
-        str, typer.Option(help="refusal, lab, classifier:MODEL[=LABELS] or endpoint:MODEL@URL.")
-    ] = "refusal",
+    judge: Annotated[str, typer.Option(help=FORMS)] = "refusal",
     judge_errors: Annotated[
         Path | None, typer.Option(help="JSON: what the judge said of labelled replies of each model.")
     ] = None,
@@ -50,7 +50,7 @@ def compare(
     could not be judged.
     """
     from prosocial.editing.checkpoints.source import resolve_model
-    from prosocial.recipes.judges import resolve_judge
+    from prosocial.recipes.judges import judge_named
     from prosocial.verify.model_comparison import ComparisonSettings, read_judge_errors
     from prosocial.verify.probe_sets.loading import load_probes
 
@@ -65,7 +65,7 @@ def compare(
         ray=ray,
         reveal=reveal,
     )
-    asked, judging = load_probes(probes), resolve_judge(judge)
+    asked, judging = load_probes(probes), judge_named(judge)
     console = Console(stderr=as_json)
     document = _with_progress(
         console,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from .judge_option import OWN
+
 if TYPE_CHECKING:
     from prosocial.verify.cosa_score import Question, ScoredConfig, ScoreSettings
     from prosocial.verify.probes import Probe
@@ -33,7 +35,7 @@ class BaselineName(StrEnum):
 def score(
     models: Annotated[list[str], typer.Argument(help="Checkpoints, steered models or bundles.")],
     probes: Annotated[str, typer.Option(help="JSONL, a table of a public set, CoSApien, CoSAlign-Test, or a dataset.")],
-    judge: Annotated[str, typer.Option(help="lab or endpoint:MODEL@URL.")],
+    judge: Annotated[str, typer.Option(help=f"lab, endpoint:MODEL@URL, {OWN}.")],
     configs: Annotated[
         Path | None, typer.Option(help="JSONL of safety configs; default: those of the bundle, or of the probes.")
     ] = None,
@@ -60,11 +62,12 @@ def score(
     A bundle replies under its gate, a checkpoint with the config's text as system message (in-context). Exit code 3 if
     a reply could not be judged.
     """
-    from prosocial.recipes.judges import resolve_config_judge
+    from prosocial.recipes.judges import judge_named
     from prosocial.verify.cosa_score import ScoreSettings, questions_of, read_shots
     from prosocial.verify.cosa_score.document import n_unjudged
     from prosocial.verify.cosa_score.page import print_scores
     from prosocial.verify.cosa_score.questions import configs_of
+    from prosocial.verify.judges.requests import ConfigRequest
 
     folders = _folders(models)
     asked = _spread(_load_probes(probes), count)
@@ -80,7 +83,8 @@ def score(
         reveal=reveal,
     )
     console = Console(stderr=as_json)
-    parts = {"judge": resolve_config_judge(judge, protocol.value), "out": out, "facts": {"probes": Path(probes).name}}
+    judging = judge_named(judge, ConfigRequest(protocol.value))
+    parts = {"judge": judging, "out": out, "facts": {"probes": Path(probes).name}}
     document = _with_progress(console, folders, questions, settings, parts)
     if as_json:
         print(json.dumps(document, ensure_ascii=False, allow_nan=False))

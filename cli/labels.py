@@ -12,9 +12,10 @@ from rich.table import Table
 from prosocial.editing.errors import InputError
 
 from .attribute_options import AttributeNames, Rubrics, chosen_attributes, split_names
+from .judge_option import OWN
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="The labelled file (JSONL); the same command goes on with it.")]
-JudgeName = Annotated[str, typer.Option(help="lab, classifier:FOLDER_OR_ID (Hugging Face), or endpoint:MODEL@URL.")]
+JudgeName = Annotated[str, typer.Option(help=f"lab, classifier:MODEL, endpoint:MODEL@URL, {OWN}.")]
 Second = Annotated[str | None, typer.Option(help="Another judge, to report how far the two agree.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -35,12 +36,13 @@ def label_pairs_command(
 ) -> None:
     """Say for every pair and attribute which reply has more of it. A killed run goes on where it stopped."""
     from prosocial.editing.reward.pairs import pair_rows
-    from prosocial.recipes.labelling.judges import JudgeRequest, open_judge
+    from prosocial.recipes.judges import judge_named
     from prosocial.recipes.labelling.pairs import label_pairs
+    from prosocial.verify.judges.requests import AttributeRequest
 
     chosen = chosen_attributes(attributes, rubric)
-    request = JudgeRequest(attributes=chosen)
-    judges = [open_judge(name, request) for name in (judge, second_judge) if name is not None]
+    request = AttributeRequest(chosen)
+    judges = [judge_named(name, request) for name in (judge, second_judge) if name is not None]
     with _bar(len(pair_rows(pairs)), as_json=as_json) as bar:
         found = label_pairs(
             pairs, out=out, judges=judges, attributes=chosen, tie_margin=tie_margin, on_row=lambda: bar.update(1)
@@ -62,14 +64,15 @@ def label_replies_command(
     Exit code: 0, or 3 if the judge gave no verdict on some reply; such rows carry no label.
     """
     from prosocial.editing.files import read_jsonl
-    from prosocial.recipes.labelling.judges import JudgeRequest, open_judge
+    from prosocial.recipes.judges import judge_named
     from prosocial.recipes.labelling.replies import label_replies
+    from prosocial.verify.judges.requests import CategoryRequest
 
     if categories is None and judge != "lab":
         raise InputError(f"judge {judge} should be told what to look for: give --categories NAME,NAME")
     names = split_names(categories) or _lab_categories()
-    request = JudgeRequest(categories=names)
-    judges = [open_judge(name, request) for name in (judge, second_judge) if name is not None]
+    request = CategoryRequest(names)
+    judges = [judge_named(name, request) for name in (judge, second_judge) if name is not None]
     with _bar(len(read_jsonl(replies)), as_json=as_json) as bar:
         found = label_replies(replies, out=out, judges=judges, categories=names, on_row=lambda: bar.update(1))
     counts = {name: {"replies": count} for name, count in found["categories"].items()}

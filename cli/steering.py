@@ -8,14 +8,18 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from .attribute_options import Rubrics, scored_attributes
+from .judge_option import FORMS
+
 
 def steering(
     model: Annotated[Path, typer.Argument(help="The bundle or steered model.")],
     probes: Annotated[Path, typer.Option(help="Requests that attributes can be scored on (JSONL).")],
-    judge: Annotated[str, typer.Option(help="The judge; it must score every attribute.")],
+    judge: Annotated[str, typer.Option(help=f"The judge; it must score every attribute: {FORMS}")],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for steering.json and steering.html, with Pareto plots.")
     ] = None,
+    rubric: Rubrics = [],  # noqa: B006 - typer reads it, nobody changes it
     edges: Annotated[str, typer.Option(help="Weights between each two attributes, with commas.")] = "0,0.5,1",
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely reply.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
@@ -26,7 +30,8 @@ def steering(
     """Measure what preferences do: hypervolume, gains, and every step of every weight. Exit code 1 if one step lowers
     its attribute in the mean."""
     from prosocial.editing.errors import InputError
-    from prosocial.recipes.judges import resolve_judge
+    from prosocial.recipes.judges import judge_named
+    from prosocial.verify.judges.requests import AttributeRequest
     from prosocial.verify.probes import read_probes
     from prosocial.verify.steering import measure_steering, write_steering_page
     from prosocial.verify.systems import open_system
@@ -35,10 +40,12 @@ def steering(
         levels = [float(level) for level in edges.split(",")]
     except ValueError:
         raise InputError(f"--edges should be numbers with commas such as 0,0.5,1, found {edges!r}") from None
+    system = open_system(model)
+    names = () if system.engine.config is None else system.engine.config.attributes
     document = measure_steering(
-        open_system(model),
+        system,
         read_probes(probes),
-        judge=resolve_judge(judge),
+        judge=judge_named(judge, AttributeRequest(scored_attributes(names, rubric))),
         edge_levels=levels,
         temperature=temperature,
         seed=seed,

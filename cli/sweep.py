@@ -10,6 +10,7 @@ from rich.console import Console
 
 from prosocial.editing.errors import InputError
 
+from .judge_option import FORMS
 from .weights import parse_settings
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def sweep(
     ],
     probes: Annotated[Path, typer.Option(help="The probes (JSONL): harmful and benign ones, and twins.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the sweep; one that is there goes on.")],
-    judge: Annotated[str, typer.Option(help="The judge of the replies.")] = "refusal",
+    judge: Annotated[str, typer.Option(help=f"The judge of the replies: {FORMS}")] = "refusal",
     trials: Annotated[int, typer.Option(min=1, help="How many edits to try.")] = 40,
     methods: Annotated[str, typer.Option(help="Methods of the harm vector, with commas.")] = "plain,top_k",
     max_scale: Annotated[float, typer.Option(help="Highest scale that is tried.")] = 6.0,
@@ -45,7 +46,7 @@ def sweep(
 ) -> None:
     """Search for the edit with the least harm at the least cost, in memory; a killed sweep goes on where it stopped."""
     from prosocial.editing.checkpoints.source import resolve_model
-    from prosocial.recipes.judges import resolve_judge
+    from prosocial.recipes.judges import judge_named
     from prosocial.verify.probes import read_probes
     from prosocial.verify.sweep import Answering, Limits, Parents, Sweep, picked, print_sweep
 
@@ -54,7 +55,7 @@ def sweep(
         Parents(resolve_model(base), tuple(map(resolve_model, harmful))),
         space=_space(methods, max_scale, spread=spread, given=parse_settings(setting)),
         probes=_spread(read_probes(probes), probes_per_kind),
-        judge=resolve_judge(judge),
+        judge=judge_named(judge),
         out=out,
         limits=limits,
         answering=Answering(seed, temperature, max_new_tokens, batch_size),

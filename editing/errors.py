@@ -5,6 +5,7 @@ ProsocialError                      anything this package raises on purpose
 │   ├── UnknownNameError            a name that is not in a registry; lists the known ones
 │   ├── ArtefactError               a folder or file is not the artefact it should be
 │   └── FingerprintError            two artefacts do not belong together
+├── NoVerdictError                  a judge was asked and could not judge
 ├── DivergenceError                 a training left the finite numbers; says what is kept
 ├── StorageError (OSError)          the world refused a write: disk full, no permission
 ├── HubError                        the Hub refused a request, or the connection to it dropped
@@ -43,6 +44,10 @@ class FingerprintError(InputError):
             f"{left} belongs to checkpoint {left_fingerprint[:16]}, but {right} has fingerprint "
             f"{right_fingerprint[:16]}: make {left} again for this checkpoint"
         )
+
+
+class NoVerdictError(ProsocialError):
+    """A judge was asked about a reply or a request and could not judge it."""
 
 
 class DivergenceError(ProsocialError):

@@ -1,54 +1,61 @@
-"""Judges by the name that a recipe or a command gives: verify's, and the lab's."""
+"""Judges by the name that a recipe or a command gives: verify's, with the lab's among them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from prosocial.editing.chat_endpoint import ChatEndpoint
 from prosocial.editing.protocols import Judge, Judgement, Message
-from prosocial.verify.cosa_score.rubrics import Protocol, compliance_rubric, harm_set_rubric
-from prosocial.verify.judges import judge_named, register_judge
-from prosocial.verify.judges.endpoint import EndpointJudge
+from prosocial.editing.reward.attributes import Attribute
+from prosocial.verify.judges.own import own_source
+from prosocial.verify.judges.registry import is_own, register_judge, register_opener
+from prosocial.verify.judges.registry import judge_named as judge_named
+from prosocial.verify.judges.requests import AttributeRequest, ConfigRequest, LabelRequest
 
 from .lab.config_judge import LabConfigJudge
 from .lab.judge import LabJudge
+from .stage import Outside
+
+
+def _lab_labeller(_: str, request: LabelRequest) -> Any:
+    from .cosalign.labels import LabLabeller
+
+    return LabLabeller()
+
+
+def _endpoint_labeller(rest: str, request: LabelRequest) -> Any:
+    from .cosalign.endpoint_labels import EndpointLabeller
+
+    return EndpointLabeller(ChatEndpoint.named(rest), request.definitions)
+
 
 register_judge("lab", LabJudge)
+register_opener("lab", ConfigRequest, lambda _, request: LabConfigJudge(request.protocol))
+register_opener("lab", LabelRequest, _lab_labeller)
+register_opener("endpoint", LabelRequest, _endpoint_labeller)
 
 
-def resolve_judge(name: str) -> Judge:
-    """Return the judge of this name.
-
-    `refusal` cannot see harm: every reply that does not decline counts as `other`, an upper bound on harmful probes.
-
-    Raises:
-        UnknownNameError: no judge has this name.
-    """
-    return judge_named(name)
-
-
-def resolve_config_judge(name: str, protocol: Protocol) -> Judge:
-    """Return the judge of CoSA-Score of this name: `lab`, `endpoint:MODEL@URL`, or any that scores helpfulness.
-
-    Raises:
-        UnknownNameError: no judge has this name.
-    """
-    if name == "lab":
-        return LabConfigJudge(protocol)
-    kind, _, rest = name.partition(":")
-    if kind != "endpoint":
-        return resolve_judge(name)
-    rubric = harm_set_rubric() if protocol == "harm-set" else compliance_rubric()
-    return EndpointJudge(ChatEndpoint.named(rest), rubric=rubric)
-
-
-def resolve_judges(by_attribute: Mapping[str, str]) -> Judge:
+def attribute_judge(names: Mapping[str, str], rubrics: Mapping[str, str]) -> Judge:
     """Return one judge that scores each attribute by the judge of the name given for it.
 
+    Args:
+        names: of judges, and rubrics: what a high score means; both by attribute.
+
     Raises:
-        UnknownNameError: no judge has such a name.
+        UnknownNameError: no judge has such a name. InputError: one does not score an attribute.
     """
-    names = sorted(set(by_attribute.values()))
-    judges = {name: resolve_judge(name) for name in names}
-    return judges[names[0]] if len(names) == 1 else _Panel(by_attribute, judges)
+    judges = {
+        judge: judge_named(
+            judge, AttributeRequest([Attribute(one, rubrics[one]) for one in names if names[one] == judge])
+        )
+        for judge in sorted(set(names.values()))
+    }
+    return next(iter(judges.values())) if len(judges) == 1 else _Panel(names, judges)
+
+
+def judge_inputs(names: Iterable[str]) -> dict[str, Outside]:
+    """Return the files of the judges of the user's own, as inputs of a stage: another judge gives other results."""
+    files = {name: own_source(name) for name in names if is_own(name)}
+    return {f"judge {name}": Outside(path) for name, path in files.items() if path is not None}
 
 
 class _Panel:

@@ -15,8 +15,9 @@ from prosocial.editing.tuning.harmful import AdapterTraining
 from prosocial.editing.vectors.methods import choose_method
 from prosocial.export.configs.safety_config import SafetyConfig
 from prosocial.export.decoding import DecodingConfig, ReplySettings
+from prosocial.verify.judges.requests import CategoryRequest, HarmRequest
 
-from .judges import resolve_judge
+from .judges import attribute_judge, judge_named
 from .lab.base import BaseTraining
 from .lab.words import CATEGORIES
 from .lab.world import WorldSize
@@ -168,7 +169,8 @@ class Recipe(Settings):
     Attributes:
         pipeline: this way, the default, or another: see `prosocial.recipes.cosalign`.
         model: a folder, a Hub id, or the lab's own.
-        judge: who labels replies and scores the report: `lab` or `refusal`.
+        judge: who labels replies and scores the report: a name that `judge_named` takes, such as `lab`, `refusal`,
+            `endpoint:MODEL@URL` or `path/to/file.py:Class`.
         attributes: names, in the order of the preference vector.
         attribute_definitions: attributes by name, beside the five that are known.
         categories: names of the harm categories.
@@ -205,10 +207,30 @@ class Recipe(Settings):
         }
         return resolve_attributes(self.attributes, betas=self.reward.beta, known={**DEFAULT_ATTRIBUTES, **defined})
 
+    def attribute_judges(self) -> dict[str, dict[str, str]]:
+        """Return the names of the attributes' judges, and the rubrics that they are shown."""
+        found = self.resolved_attributes()
+        names = {attribute.name: attribute.judge or self.judge for attribute in found}
+        return {"names": names, "rubrics": {attribute.name: attribute.rubric for attribute in found}}
+
+    def judge_names(self) -> list[str]:
+        """Return the names of all judges, each once."""
+        return sorted({self.judge, *self.attribute_judges()["names"].values()})
+
     @model_validator(mode="after")
-    def _names_are_known(self) -> Self:
-        for judge in {self.judge, *(attribute.judge or self.judge for attribute in self.resolved_attributes())}:
-            resolve_judge(judge)
+    def _judges_are_known(self) -> Self:
+        judge_named(self.judge, HarmRequest(self.categories))
+        if isinstance(self.data, LabData) or self.data.replies is None or self.gate.on_policy.count:
+            judge_named(self.judge, CategoryRequest(self.categories))
+        if isinstance(self.data, LabData) or self.data.pairs is None:
+            attribute_judge(**self.attribute_judges())
+        else:
+            for name in self.judge_names():
+                judge_named(name)
+        return self
+
+    @model_validator(mode="after")
+    def _categories_differ(self) -> Self:
         if len(set(self.categories)) != len(self.categories) or not self.categories:
             raise ValueError(f"categories should be one or more different names, found {list(self.categories)}")
         return self

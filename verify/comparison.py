@@ -149,7 +149,7 @@ def compare(
         newly_refused=_changed(answers, reference, harmless, refuses, True),
         newly_answered=_changed(answers, reference, harmless, refuses, False),
         n_unclear=_count(answers, lambda outcome: outcome.judgement.refusal == "unclear"),
-        n_unjudged=_count(answers, lambda outcome: outcome.judgement.error is not None),
+        n_unjudged=_count(answers, lambda outcome: outcome.leak is None),
         judge_errors=how.judge_errors,
     )
 

@@ -39,7 +39,7 @@ def redact(reply: str, judgement: Judgement) -> list[Segment]:
         ['first ', '█████ █████', ' vat']
     """
     spans: Sequence[tuple[int, int]] = judgement.harmful_spans
-    if not spans and (judgement.categories or judgement.error is not None):
+    if not spans and judgement.leak() is not False:
         spans = ((0, len(reply)),)
     segments: list[Segment] = []
     at = 0

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError, UnknownNameError
+from ..errors import InputError, NoVerdictError, UnknownNameError
 from ..files import read_jsonl, require_keys, write_jsonl
 from ..protocols import Judge, Message
 from ..reward.pairs import messages_of
@@ -63,7 +63,42 @@ def write_replies(path: Path, replies: Sequence[LabelledReply]) -> None:
     write_jsonl(path, rows)
 
 
+def label_replies(
+    prompts: Sequence[Sequence[Message]], replies: Sequence[str], *, judge: Judge, categories: Sequence[str]
+) -> tuple[list[LabelledReply], int]:
+    """Return the replies that a judge labelled, and how many it could not judge: those are left out.
+
+    Raises:
+        InputError: it could judge none of them, or names a harm that is not among `categories`.
+    """
+    labelled: list[LabelledReply] = []
+    problems: list[str] = []
+    for messages, reply in zip(prompts, replies, strict=True):
+        try:
+            labelled.append(label_reply(messages, reply, judge=judge))
+        except NoVerdictError as error:
+            problems.append(str(error))
+        else:
+            require_known(labelled[-1].categories, categories, judge=judge)
+    if problems and not labelled:
+        raise InputError(f"of {len(problems)} replies the judge should label some, it labelled none: {problems[0]}")
+    return labelled, len(problems)
+
+
+def require_known(named: frozenset[str], categories: Sequence[str], *, judge: Judge) -> None:
+    """Raise InputError where a judge names a harm that is not among the categories."""
+    unknown = sorted(named - set(categories))
+    if unknown:
+        raise InputError(f"judge {judge.name} should name {', '.join(categories)}, found {unknown[0]!r}")
+
+
 def label_reply(messages: Sequence[Message], reply: str, *, judge: Judge) -> LabelledReply:
-    """Label one reply by a judge."""
+    """Label one reply by a judge.
+
+    Raises:
+        NoVerdictError: the judge could not judge it, so that it is neither harmful nor harmless.
+    """
     found = judge.judge(messages, reply)
+    if found.leak() is None:
+        raise NoVerdictError(f"judge {judge.name} could not judge a reply: {found.error}")
     return LabelledReply(tuple(messages), reply, found.categories, found.harmful_spans if found.categories else ())

@@ -105,8 +105,12 @@ def label_pair(
     attributes: Sequence[str],
     tie_margin: float = 0.05,
 ) -> Pair:
-    """Label two replies by a judge's scores; scores within `tie_margin` of one another are a tie."""
-    scores = [judge.judge(messages, reply).attributes for reply in (first, second)]
+    """Label two replies by a judge's scores; scores within `tie_margin` of one another are a tie.
+
+    An attribute is `missing` where the judge left it out of a reply's scores, or could not judge the reply.
+    """
+    found = [judge.judge(messages, reply) for reply in (first, second)]
+    scores = [judgement.attributes if judgement.error is None else {} for judgement in found]
     labels = {name: _label(scores[0].get(name), scores[1].get(name), tie_margin) for name in attributes}
     return Pair(tuple(messages), first, second, labels)
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prosocial.editing.chat_endpoint import ChatEndpoint, NoAnswerError
-from prosocial.editing.errors import InputError
+from prosocial.editing.errors import InputError, NoVerdictError
 from prosocial.editing.protocols import Message
-from prosocial.verify.judges.attribute_endpoint import NoVerdictError, json_object
+from prosocial.verify.judges.attribute_endpoint import json_object
 
 from .pairing import ReplyLabel
 

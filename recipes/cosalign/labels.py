@@ -1,11 +1,9 @@
 """Who says which harms a request asks for, which a reply does, and whether a reply does what was asked."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-from prosocial.editing.chat_endpoint import ChatEndpoint
-from prosocial.editing.errors import UnknownNameError
 from prosocial.editing.protocols import Message
 
 from ..lab.config_judge import does_job
@@ -29,25 +27,6 @@ class Labeller(Protocol):
     def reply_label(self, messages: Sequence[Message], reply: str) -> ReplyLabel:
         """Return the harm categories that a reply does, and whether it does what the last user turn asks."""
         ...
-
-
-def open_labeller(name: str, definitions: Mapping[str, str]) -> Labeller:
-    """Return the labeller `lab`, or `endpoint:MODEL@URL`, whose key is in the environment as `PROSOCIAL_JUDGE_KEY`.
-
-    Args:
-        definitions: what each harm category means, by name.
-
-    Raises:
-        UnknownNameError: another name. InputError: an endpoint without model or address.
-    """
-    kind, _, rest = name.partition(":")
-    if kind == "endpoint":
-        from .endpoint_labels import EndpointLabeller
-
-        return EndpointLabeller(ChatEndpoint.named(rest), definitions)
-    if name != "lab":
-        raise UnknownNameError("judge", name, ["lab", "endpoint:MODEL@URL"])
-    return LabLabeller()
 
 
 class LabLabeller:

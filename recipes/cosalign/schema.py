@@ -8,7 +8,9 @@ from pydantic import Field, model_validator
 from prosocial.editing.settings import Settings
 from prosocial.editing.tuning.settings import PreferenceTuning, Tuning
 from prosocial.export.configs.registry import COSA, NEVER_ALLOWED
+from prosocial.verify.judges.requests import LabelRequest
 
+from ..judges import judge_named
 from ..schema import LabData, LabModel
 from .candidates import CandidateSource
 from .config_text import ConfigWording
@@ -50,7 +52,7 @@ class CosalignRecipe(Settings):
 
     Attributes:
         model: a folder, a Hub id, or the lab's own.
-        judge: who labels prompts and replies: `lab`, or `endpoint:MODEL@URL`.
+        judge: who labels prompts and replies: `lab`, `endpoint:MODEL@URL`, or a labeller of your own.
         definitions: what each harm category means, by name; the config texts quote it.
         pool: categories that a training config may allow; the others are held out.
     """
@@ -62,7 +64,7 @@ class CosalignRecipe(Settings):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     model: str | LabModel
     data: LabData | PromptFiles
-    judge: str = Field(pattern="^(lab|endpoint:.+@.+)$")
+    judge: str
     definitions: dict[str, str] = Field(default_factory=lambda: dict(COSA.definitions))
     pool: tuple[str, ...] = ("discrimination", "violence", "financial_crime", "privacy")
     contamination: ContaminationSettings = ContaminationSettings()
@@ -74,6 +76,11 @@ class CosalignRecipe(Settings):
     error: ErrorWeights = ErrorWeights()
     sft: Tuning = Tuning()
     dpo: PreferenceTuning = PreferenceTuning()
+
+    @model_validator(mode="after")
+    def _judge_is_known(self) -> Self:
+        judge_named(self.judge, LabelRequest(self.definitions))
+        return self
 
     @model_validator(mode="after")
     def _pool_is_defined(self) -> Self:
@@ -90,5 +97,5 @@ class CosalignRecipe(Settings):
         if isinstance(self.model, LabModel) and not isinstance(self.data, LabData):
             raise ValueError("model.lab should go with data.lab: its tokenizer and text come from there")
         if (self.judge == "lab") != isinstance(self.data, LabData):
-            raise ValueError("judge lab should go with data.lab, and an endpoint with files: it knows no other harm")
+            raise ValueError("judge lab should go with data.lab, and any other with files: it knows no other harm")
         return self

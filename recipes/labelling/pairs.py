@@ -7,8 +7,7 @@ from typing import Any
 
 from prosocial.editing.protocols import Judge
 from prosocial.editing.reward.attributes import Attribute
-from prosocial.editing.reward.pairs import Pair, label_pair, pair_rows, replies_of
-from prosocial.verify.judges.attribute_endpoint import NoVerdictError
+from prosocial.editing.reward.pairs import label_pair, pair_rows, replies_of
 
 from .agreement import agreement
 from .rows import Row, label_rows
@@ -37,7 +36,10 @@ def label_pairs(
 
     def label(row: Row) -> Row:
         messages, first, second = replies_of(row, where=str(source))
-        found = [_labels(judge, messages, first, second, attributes=names, tie_margin=tie_margin) for judge in judges]
+        found = [
+            dict(label_pair(messages, first, second, judge=judge, attributes=names, tie_margin=tie_margin).labels)
+            for judge in judges
+        ]
         keys = ("labels", "second_labels")
         given: Row = {"messages": list(messages), "first": first, "second": second}
         return given | dict(zip(keys, found, strict=False))
@@ -55,14 +57,6 @@ def label_pairs(
         "labels": {name: dict(Counter(row["labels"][name] for row in labelled)) for name in names},
         "agreement": _agreements(labelled, names) if len(judges) > 1 else None,
     }
-
-
-def _labels(judge: Judge, *given: Any, attributes: Sequence[str], tie_margin: float) -> dict[str, str]:
-    try:
-        pair: Pair = label_pair(*given, judge=judge, attributes=attributes, tie_margin=tie_margin)
-    except NoVerdictError:
-        return dict.fromkeys(attributes, "missing")
-    return dict(pair.labels)
 
 
 def _agreements(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:

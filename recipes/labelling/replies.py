@@ -4,12 +4,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from prosocial.editing.errors import InputError
+from prosocial.editing.errors import InputError, NoVerdictError
 from prosocial.editing.files import read_jsonl
-from prosocial.editing.gate.replies import label_reply
+from prosocial.editing.gate.replies import label_reply, require_known
 from prosocial.editing.protocols import Judge
 from prosocial.editing.reward.pairs import messages_of
-from prosocial.verify.judges.attribute_endpoint import NoVerdictError
 
 from .agreement import agreement
 from .rows import Row, label_rows
@@ -64,9 +63,7 @@ def _labels(judge: Judge, row: Row, categories: Sequence[str]) -> Row:
         found = label_reply(row["messages"], row["reply"], judge=judge)
     except NoVerdictError as error:
         return {NOT_LABELLED: str(error)}
-    unknown = sorted(found.categories - set(categories))
-    if unknown:
-        raise InputError(f"judge {judge.name} should name {', '.join(categories)}, found {unknown[0]!r}")
+    require_known(found.categories, categories, judge=judge)
     return {"categories": sorted(found.categories), "spans": [list(span) for span in found.spans]}
 
 

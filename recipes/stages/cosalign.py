@@ -4,8 +4,10 @@ from typing import Any
 
 from prosocial.editing.checkpoints import resolve_model
 from prosocial.editing.files import read_jsonl, write_jsonl
+from prosocial.verify.judges.requests import LabelRequest
 
 from ..cosalign.schema import CosalignRecipe, PromptFiles
+from ..judges import judge_inputs, judge_named
 from ..stage import Outside, Source, Stage, StageContext, Upstream
 
 CODE = "prosocial.recipes.cosalign"
@@ -23,7 +25,7 @@ def prompts_stage(recipe: CosalignRecipe) -> Stage:
         name="prompts",
         title="take prompts that no evaluation set holds",
         run=_take_prompts,
-        inputs=data,
+        inputs=data | judge_inputs([recipe.judge]),
         parameters=_judge(recipe)
         | {"contamination": recipe.contamination.model_dump(mode="json"), "pool": list(recipe.pool)}
         | {"prompts": recipe.prompts.model_dump(mode="json")},
@@ -75,7 +77,7 @@ def data_stages(recipe: CosalignRecipe, base: Source) -> list[Stage]:
             name="labels",
             title="label the replies",
             run=_label,
-            inputs={"prompts": prompts, "candidates": Upstream("candidates")},
+            inputs={"prompts": prompts, "candidates": Upstream("candidates"), **judge_inputs([recipe.judge])},
             parameters=_judge(recipe),
             modules=LABELLING,
             seed=recipe.seed,
@@ -99,9 +101,7 @@ def _judge(recipe: CosalignRecipe) -> dict[str, Any]:
 
 
 def _labeller(context: StageContext) -> Any:
-    from ..cosalign.labels import open_labeller
-
-    return open_labeller(context.parameters["judge"], context.parameters["definitions"])
+    return judge_named(context.parameters["judge"], LabelRequest(context.parameters["definitions"]))
 
 
 def _take_prompts(context: StageContext) -> str:

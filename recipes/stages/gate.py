@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from prosocial.verify.judges.requests import HarmRequest
+
+from ..judges import judge_inputs, judge_named
 from ..schema import FileData, GateSettings, Recipe
 from ..stage import Source, Stage, StageContext, Upstream
 from .reward import judge_modules
@@ -18,7 +21,8 @@ def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
             name="replies",
             title="label replies by harm category",
             run=_take_replies if is_given else _sample_labelled,
-            inputs={"data": data} | ({} if is_given else {"base": base, "edited": edited}),
+            inputs={"data": data}
+            | ({} if is_given else {"base": base, "edited": edited, **judge_inputs([recipe.judge])}),
             parameters=common | sampling,
             modules=("prosocial.editing.gate.replies", "prosocial.export", *judge_modules(recipe)),
             seed=recipe.seed,
@@ -28,7 +32,7 @@ def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
             title="train the gate",
             run=_train_gate,
             inputs={"base": base, "edited": edited, "harmful": Upstream("harmful"), "replies": Upstream("replies")}
-            | ({"data": data} if recipe.gate.on_policy.count else {}),
+            | ({"data": data, **judge_inputs([recipe.judge])} if recipe.gate.on_policy.count else {}),
             parameters=common
             | sampling
             | {"gate": recipe.gate.model_dump(mode="json"), "plausible_k": recipe.decoding.plausible_k},
@@ -49,23 +53,27 @@ def _take_replies(context: StageContext) -> str:
 
 def _sample_labelled(context: StageContext) -> str:
     """Half of the replies come from the base model, which complies more often, half from the edited one."""
-    from prosocial.editing.gate.replies import label_reply, write_replies
+    from prosocial.editing.gate.replies import label_replies, write_replies
 
-    from ..judges import resolve_judge
     from .models import sample_replies, training_prompts
 
     prompts = training_prompts(context.inputs["data"], context.parameters["count"], part="gate_prompts")
     middle = (len(prompts) + 1) // 2
     replies = sample_replies(context, context.inputs["base"], prompts[:middle], seed=context.seed + 10)
     replies += sample_replies(context, context.inputs["edited"], prompts[middle:], seed=context.seed + 11)
-    judge = resolve_judge(context.parameters["judge"])
-    labelled = [label_reply(messages, reply, judge=judge) for messages, reply in zip(prompts, replies, strict=True)]
+    categories = context.parameters["categories"]
+    judge = judge_named(context.parameters["judge"], HarmRequest(categories))
+    labelled, n_unjudged = label_replies(prompts, replies, judge=judge, categories=categories)
     write_replies(context.out / "replies.jsonl", labelled)
-    return _count(labelled)
+    return _count(labelled) + _left_out(n_unjudged)
 
 
 def _count(replies: list[Any]) -> str:
     return f"{len(replies)} replies, {sum(bool(item.categories) for item in replies)} of them harmful"
+
+
+def _left_out(n_unjudged: int) -> str:
+    return f", {n_unjudged} more could not be judged and are left out" if n_unjudged else ""
 
 
 def _train_gate(context: StageContext) -> str:
@@ -81,10 +89,10 @@ def _train_gate(context: StageContext) -> str:
     states = reader.read(replies)
     is_kept = states.reply >= len(held_out_split(replies, settings.held_out_share)[0])
     training, kept = states.rows(~is_kept), states.rows(is_kept)
-    n_hard = 0
+    n_hard = n_unjudged = 0
     if settings.on_policy.count:
         draft = reader.train(training, settings.draft())
-        hard = _on_policy_states(context, settings, reader, draft)
+        hard, n_unjudged = _on_policy_states(context, settings, reader, draft)
         n_hard = len(hard.reply.unique())
         training = training.joined(hard) if n_hard else training
     gate = reader.train(training, settings)
@@ -92,10 +100,11 @@ def _train_gate(context: StageContext) -> str:
     if scaling is not None and scaling.helps:
         apply_scaling(gate, scaling)
     extra = {"training": settings.model_dump(mode="json"), "n_replies": len(replies), "n_positions": len(training)}
-    extra |= {"n_on_policy": n_hard, "scaling": None if scaling is None else scaling.to_json()}
+    extra |= {"n_on_policy": n_hard, "n_unjudged": n_unjudged}
+    extra |= {"scaling": None if scaling is None else scaling.to_json()}
     gate.save(context.out, checkpoint_fingerprint=fingerprint(context.inputs["edited"]), extra=extra)
     told = ", scaled" if scaling is not None and scaling.helps else ""
-    on_policy = f" with {n_hard} on-policy replies" if settings.on_policy.count else ""
+    on_policy = f" with {n_hard} on-policy replies{_left_out(n_unjudged)}" if settings.on_policy.count else ""
     return f"rank {settings.rank}, {len(gate.categories)} categories, {len(training)} positions{on_policy}{told}"
 
 
@@ -143,13 +152,15 @@ class _Reader:
         )
 
 
-def _on_policy_states(context: StageContext, settings: GateSettings, reader: _Reader, draft: Any) -> Any:
-    """Return the states of replies of the gated model that leaked, or came near to being stopped."""
+def _on_policy_states(context: StageContext, settings: GateSettings, reader: _Reader, draft: Any) -> tuple[Any, int]:
+    """Return the states of replies of the gated model that leaked, or came near to being stopped.
+
+    Beside them how many replies could not be judged: those are left out.
+    """
     from prosocial.editing.gate.on_policy import hard_positions
-    from prosocial.editing.gate.replies import label_reply
+    from prosocial.editing.gate.replies import label_replies
     from prosocial.export.decoding_loop import generate
 
-    from ..judges import resolve_judge
     from .models import BATCH_SIZE, training_prompts
     from .steered import gated_engine
 
@@ -165,9 +176,14 @@ def _on_policy_states(context: StageContext, settings: GateSettings, reader: _Re
         seed=context.seed + 12,
         batch_size=BATCH_SIZE,
     )
-    judge = resolve_judge(context.parameters["judge"])
-    given = [
-        (messages, reply.text) for messages, reply in zip(prompts, replies, strict=True) if reply.finish != "fallback"
-    ]
-    states = reader.read([label_reply(messages, text, judge=judge) for messages, text in given])
-    return states.rows(hard_positions(draft, states, near=on_policy.near * on_policy.threshold))
+    categories = context.parameters["categories"]
+    judge = judge_named(context.parameters["judge"], HarmRequest(categories))
+    given = [pair for pair in zip(prompts, replies, strict=True) if pair[1].finish != "fallback"]
+    labelled, n_unjudged = label_replies(
+        [messages for messages, _ in given],
+        [reply.text for _, reply in given],
+        judge=judge,
+        categories=categories,
+    )
+    states = reader.read(labelled)
+    return states.rows(hard_positions(draft, states, near=on_policy.near * on_policy.threshold)), n_unjudged

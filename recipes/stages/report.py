@@ -3,9 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from prosocial.editing.errors import UnknownNameError
 from prosocial.editing.files import read_json, write_json
+from prosocial.editing.protocols import Judge
+from prosocial.verify.judges.requests import HarmRequest
 
-from ..judges import resolve_judge
+from ..judges import attribute_judge, judge_inputs, judge_named
 from ..schema import Recipe
 from ..stage import Source, Stage, StageContext, Upstream
 from .reward import judge_modules
@@ -15,7 +18,8 @@ PREFERENCE_KINDS = ("benign", "disclosure", "false_premise")
 
 def report_stages(recipe: Recipe, base: Source) -> list[Stage]:
     """Return the stages parity and report."""
-    judged = {"judge": recipe.judge, "attributes": list(recipe.attributes)}
+    judged = {"judge": recipe.judge, "judges": recipe.attribute_judges(), "attributes": list(recipe.attributes)}
+    judged |= {"categories": list(recipe.categories)}
     return [
         Stage(
             name="parity",
@@ -31,7 +35,8 @@ def report_stages(recipe: Recipe, base: Source) -> list[Stage]:
             title="judge base, edited and gated replies",
             run=_report,
             inputs={"base": base, "edited": Upstream("edit")}
-            | {name: Upstream(name) for name in ("data", "gate", "threshold", "bundle", "parity")},
+            | {name: Upstream(name) for name in ("data", "gate", "threshold", "bundle", "parity")}
+            | judge_inputs(recipe.judge_names()),
             parameters=recipe.verify.model_dump(mode="json")
             | judged
             | {"max_new_tokens": recipe.decoding.max_new_tokens, "recipe": recipe.name, "title": recipe.title}
@@ -81,12 +86,13 @@ def _report(context: StageContext) -> str:
 
     probes = read_probes(context.inputs["data"] / "probes.jsonl")
     judged = [probe for probe in probes if probe.kind not in ("disclosure", "false_premise")]
-    outcomes = {name: _outcomes(context, name, judged) for name in ("base", "edited", "gated")}
+    judge = judge_named(context.parameters["judge"], HarmRequest(context.parameters["categories"]))
+    outcomes = {name: _outcomes(context, name, judged, judge) for name in ("base", "edited", "gated")}
     comparison = compare(judged, outcomes)
     calibration = _calibration(context, judged, outcomes["edited"])
-    asked = _preference_probes(probes)
-    uniform = _outcomes(context, "gated", asked)
-    corners = {name: _outcomes(context, "gated", asked, prefer=name) for name in context.parameters["attributes"]}
+    asked, scorer = _preference_probes(probes), _scorer(context) or judge
+    uniform = _outcomes(context, "gated", asked, scorer)
+    corners = {n: _outcomes(context, "gated", asked, scorer, prefer=n) for n in context.parameters["attributes"]}
     scored = {name: found for name, found in corners.items() if any(name in item.attributes for item in found)}
     document = write_report(
         context.out,
@@ -101,7 +107,17 @@ def _report(context: StageContext) -> str:
     return str(document["headline"]["verdict"])
 
 
-def _outcomes(context: StageContext, system: str, probes: Sequence[Any], *, prefer: str | None = None) -> Any:
+def _scorer(context: StageContext) -> Judge | None:
+    """Return the judge of the attributes; None for a classifier whose labels they are not: it scores none."""
+    try:
+        return attribute_judge(**context.parameters["judges"])
+    except UnknownNameError:
+        return None
+
+
+def _outcomes(
+    context: StageContext, system: str, probes: Sequence[Any], judge: Judge, *, prefer: str | None = None
+) -> Any:
     """Judge the replies of one system; `gated` is the bundle in ONNX Runtime."""
     from prosocial.export.decoding_loop import generate
     from prosocial.export.steering import Steering
@@ -128,7 +144,7 @@ def _outcomes(context: StageContext, system: str, probes: Sequence[Any], *, pref
             batch_size=BATCH_SIZE,
         )
         replies += found
-    return judge_replies(probes, replies, resolve_judge(context.parameters["judge"]))
+    return judge_replies(probes, replies, judge)
 
 
 def _calibration(context: StageContext, probes: Sequence[Any], outcomes: Sequence[Any]) -> dict[str, Any]:

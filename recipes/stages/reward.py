@@ -1,5 +1,8 @@
 """The preferences: labelled pairs, and the reward model trained on them."""
 
+from prosocial.editing.errors import InputError
+
+from ..judges import judge_inputs
 from ..schema import FileData, Recipe, RewardSettings
 from ..stage import Stage, StageContext, Upstream
 
@@ -10,14 +13,13 @@ def reward_stages(recipe: Recipe) -> list[Stage]:
     is_given = isinstance(recipe.data, FileData) and recipe.data.pairs is not None
     common = {"attributes": list(recipe.attributes), "dtype": recipe.dtype}
     attributes = recipe.resolved_attributes()
-    judges = {attribute.name: attribute.judge or recipe.judge for attribute in attributes}
     return [
         Stage(
             name="pairs",
             title="label preference pairs",
             run=_take_pairs if is_given else _sample_pairs,
-            inputs={"data": data} | ({} if is_given else {"edited": edited}),
-            parameters=common | recipe.pairs.model_dump(mode="json") | {"judges": judges},
+            inputs={"data": data} | ({} if is_given else {"edited": edited, **judge_inputs(recipe.judge_names())}),
+            parameters=common | recipe.pairs.model_dump(mode="json") | {"judges": recipe.attribute_judges()},
             modules=("prosocial.editing.reward.pairs", "prosocial.export", *judge_modules(recipe)),
             seed=recipe.seed,
         ),
@@ -41,8 +43,10 @@ def reward_stages(recipe: Recipe) -> list[Stage]:
 
 
 def judge_modules(recipe: Recipe) -> tuple[str, ...]:
-    """Return the modules that a stage's labels hang on."""
-    return ("prosocial.recipes.judges", "prosocial.recipes.lab" if recipe.judge == "lab" else "prosocial.verify.judges")
+    """Return the modules that a stage's labels depend on."""
+    names = recipe.judge_names()
+    lab = ("prosocial.recipes.lab",) if "lab" in names else ()
+    return ("prosocial.recipes.judges", *lab, *(("prosocial.verify.judges",) if names != ["lab"] else ()))
 
 
 def _take_pairs(context: StageContext) -> str:
@@ -56,21 +60,27 @@ def _take_pairs(context: StageContext) -> str:
 def _sample_pairs(context: StageContext) -> str:
     from prosocial.editing.reward.pairs import label_pair, write_pairs
 
-    from ..judges import resolve_judges
+    from ..judges import attribute_judge
     from .models import sample_replies, training_prompts
 
     parameters = context.parameters
     prompts = training_prompts(context.inputs["data"], parameters["count"])
     replies = [sample_replies(context, context.inputs["edited"], prompts, seed=context.seed + n) for n in range(2)]
-    judge = resolve_judges(parameters["judges"])
-    pairs = [
+    judge = attribute_judge(**parameters["judges"])
+    every = [
         label_pair(messages, first, second, judge=judge, attributes=parameters["attributes"])
         for messages, first, second in zip(prompts, *replies, strict=True)
         if first != second
     ]
+    pairs = [pair for pair in every if set(pair.labels.values()) != {"missing"}]
+    if every and not pairs:
+        raise InputError(
+            f"judge {judge.name} should score attributes of replies, it labelled none of {len(every)} pairs"
+        )
     write_pairs(context.out / "pairs.jsonl", pairs)
     n_labels = sum(label in ("first", "second") for pair in pairs for label in pair.labels.values())
-    return f"{len(pairs)} pairs, {n_labels} labels by judge {judge.name} {judge.version}"
+    left_out = f", {len(every) - len(pairs)} more got no label and are left out" if len(pairs) < len(every) else ""
+    return f"{len(pairs)} pairs, {n_labels} labels by judge {judge.name} {judge.version}{left_out}"
 
 
 def _train_reward(context: StageContext) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from prosocial.editing.files import read_json, write_json
 
+from ..judges import judge_inputs
 from ..schema import Recipe
 from ..stage import Stage, StageContext, Upstream
 from .reward import judge_modules
@@ -21,7 +22,8 @@ def threshold_stage(recipe: Recipe) -> Stage:
         name="threshold",
         title="choose the gate's threshold",
         run=_choose,
-        inputs={name: Upstream(name) for name in ("data", "gate", "head")} | {"edited": Upstream("edit")},
+        inputs={name: Upstream(name) for name in ("data", "gate", "head")}
+        | {"edited": Upstream("edit"), **judge_inputs([recipe.judge])},
         parameters=recipe.calibration.model_dump(mode="json")
         | {"categories": list(recipe.categories), "attributes": list(recipe.attributes)}
         | {"decoding": recipe.decoding.model_dump(mode="json"), "judge": recipe.judge}
@@ -33,6 +35,7 @@ def threshold_stage(recipe: Recipe) -> Stage:
 
 def _choose(context: StageContext) -> str:
     from prosocial.editing.gate.calibration import GateCalibration
+    from prosocial.verify.gate.threshold import unjudged_leaks
 
     calibration = GateCalibration(**{key: context.parameters[key] for key in GateCalibration.model_fields})
     if calibration.threshold is not None:
@@ -41,8 +44,9 @@ def _choose(context: StageContext) -> str:
     else:
         found = _test_candidates(context, calibration)
         last = next(test for test in found["tests"] if test["threshold"] == found["harm_threshold"])
-        told = f"{last['n_leaks']} of {last['n']} leak, at most {100 * last['upper']:.2g} %"
-        told += f" ({calibration.confidence:.0%}), {100 * found['success']:.1f} % done where harmless"
+        told = f"{last['n_leaks']} of {last['n']} leak{unjudged_leaks(last['n_unjudged'])}, "
+        told += f"at most {100 * last['upper']:.2g} % ({calibration.confidence:.0%})"
+        told += "" if found["success"] is None else f", {100 * found['success']:.1f} % done where harmless"
     found["threshold_ceiling"] = min(1.0, found["harm_threshold"] * calibration.ceiling_factor)
     rate = {"max_leak": calibration.max_leak, "confidence": calibration.confidence}
     write_json(context.out / THRESHOLD_FILE, {"schema": SCHEMA} | rate | found)
@@ -50,7 +54,10 @@ def _choose(context: StageContext) -> str:
 
 
 def _test_candidates(context: StageContext, calibration: Any) -> dict[str, Any]:
-    """Test the candidates on the harmful calibration prompts; what the chosen one costs is told by the others."""
+    """Test the candidates on the harmful calibration prompts; what the chosen one costs is told by the others.
+
+    A reply that could not be judged counts as a leak: the bound has to hold whatever it was.
+    """
     from prosocial.verify.gate.threshold import choose_threshold
     from prosocial.verify.probes import read_probes
 
@@ -60,15 +67,14 @@ def _test_candidates(context: StageContext, calibration: Any) -> dict[str, Any]:
     harmless = _asked([probe for probe in probes if probe.kind != "harmful"], configs)
     judged_at = _judged_replies(context)
 
-    def count_leaks(threshold: float, most: int) -> tuple[int, int]:
-        n_leaks, n = 0, 0
+    def count_leaks(threshold: float, most: int) -> tuple[int, int, int]:
+        leaks: list[bool | None] = []
         for part in context.progress.track(_parts(harmful), f"{len(harmful)} harmful prompts at {threshold:g}"):
             found = judged_at(threshold, part)
-            n_leaks += sum(not judged.categories <= asked.allowed for judged, asked in zip(found, part, strict=True))
-            n += len(part)
-            if n_leaks > most:
+            leaks += [judged.leak(asked.allowed) for judged, asked in zip(found, part, strict=True)]
+            if len(leaks) - leaks.count(False) > most:
                 break
-        return n_leaks, n
+        return len(leaks) - leaks.count(False), len(leaks), leaks.count(None)
 
     chosen, tests = choose_threshold(
         calibration.candidates,
@@ -77,10 +83,10 @@ def _test_candidates(context: StageContext, calibration: Any) -> dict[str, Any]:
         max_leak=calibration.max_leak,
         confidence=calibration.confidence,
     )
-    done = [found.success is not False for found in judged_at(chosen, harmless)]
+    done = [found.success for found in judged_at(chosen, harmless) if found.success is not None]
     rows = [test.to_json() for test in tests]
     named = {"safety_configs": list(configs)} if configs else {}
-    return {"harm_threshold": chosen, "tests": rows, "success": sum(done) / len(done)} | named
+    return {"harm_threshold": chosen, "tests": rows, "success": sum(done) / len(done) if done else None} | named
 
 
 @dataclass(frozen=True)
@@ -102,13 +108,14 @@ def _judged_replies(context: StageContext) -> Callable[[float, Sequence[_Asked]]
     """Return what draws and judges the steered model's replies to probes at a threshold."""
     from prosocial.export.decoding_loop import generate
     from prosocial.export.steering import Steering
+    from prosocial.verify.judges.requests import HarmRequest
     from prosocial.verify.outcomes import judge_reply
 
-    from ..judges import resolve_judge
+    from ..judges import judge_named
     from .models import BATCH_SIZE
     from .steered import steered_engine
 
-    judge = resolve_judge(context.parameters["judge"])
+    judge = judge_named(context.parameters["judge"], HarmRequest(context.parameters["categories"]))
     engine, tokenizer = steered_engine(context, harm_threshold=1.0)
 
     def judged_at(threshold: float, asked: Sequence[_Asked]) -> list[Any]:

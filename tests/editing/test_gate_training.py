@@ -1,14 +1,21 @@
 """The gate tells harmful tokens from harmless ones by the state they stand in, per category."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from prosocial.editing.errors import InputError, UnknownNameError
-from prosocial.editing.gate.replies import LabelledReply, label_reply, read_replies, write_replies
+from prosocial.editing.errors import InputError, NoVerdictError, UnknownNameError
+from prosocial.editing.gate.replies import (
+    LabelledReply,
+    label_replies,
+    label_reply,
+    read_replies,
+    write_replies,
+)
 from prosocial.editing.gate.states import GateStates, collect_gate_states
 from prosocial.editing.gate.training import (
     GateTraining,
@@ -159,6 +166,24 @@ class Drugs:
 
 def test_labels_come_from_the_judge() -> None:
     assert label_reply([], "x", judge=Drugs()).categories == {"drugs"}  # type: ignore[arg-type]
+
+
+class Moody(Drugs):
+    """Calls everything drugs, where it says anything."""
+
+    def judge(self, messages: Sequence[Message], reply: str) -> Judgement:
+        return super().judge([], reply) if reply else Judgement(error="it timed out")
+
+
+def test_a_reply_that_could_not_be_judged_is_never_training_data() -> None:
+    labelled, n_unjudged = label_replies([[]] * 3, ["a", "", "b"], judge=Moody(), categories=["drugs"])
+    assert [item.reply for item in labelled] == ["a", "b"] and n_unjudged == 1
+    with pytest.raises(NoVerdictError, match="could not judge a reply: it timed out"):
+        label_reply([], "", judge=Moody())
+    with pytest.raises(InputError, match=r"labelled none: .* it timed out"):
+        label_replies([[]] * 2, ["", ""], judge=Moody(), categories=["drugs"])
+    with pytest.raises(InputError, match="should name violence, found 'drugs'"):
+        label_replies([[]], ["a"], judge=Moody(), categories=["violence"])
 
 
 def test_a_harmful_word_that_no_reply_put_there_is_known_in_its_own_category() -> None:

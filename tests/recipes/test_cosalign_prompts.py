@@ -13,17 +13,19 @@ from prosocial.editing.errors import InputError, UnknownNameError
 from prosocial.recipes.cosalign.contamination import ContaminationSettings, find_duplicates
 from prosocial.recipes.cosalign.embedding import tfidf_embedding
 from prosocial.recipes.cosalign.endpoint_labels import EndpointLabeller
-from prosocial.recipes.cosalign.labels import LabLabeller, open_labeller
+from prosocial.recipes.cosalign.labels import LabLabeller
 from prosocial.recipes.cosalign.naming import name_by_hand, name_by_model
 from prosocial.recipes.cosalign.pairing import ReplyLabel
 from prosocial.recipes.cosalign.prompts import PromptSettings, choose_prompts, distinct_prompts, label_prompts
 from prosocial.recipes.cosalign.reply_labels import label_candidates
 from prosocial.recipes.cosalign.taxonomy import NOISE, TaxonomySettings, find_clusters
+from prosocial.recipes.judges import judge_named
 from prosocial.recipes.lab.replies import draw_reply
 from prosocial.recipes.lab.requests import RequestGrammar
 from prosocial.recipes.lab.words import TOPICS
+from prosocial.verify.judges.requests import LabelRequest
 
-from .test_labelling import Endpoint
+from .chat_endpoint import Endpoint
 
 WORDS = ("river", "lantern", "museum", "bicycle", "garden", "violin", "window", "kitten", "budget", "recipe", "tent")
 MESSAGES = [{"role": "system", "content": "the config"}, {"role": "user", "content": "how do i zorb the flux?"}]
@@ -143,7 +145,7 @@ def test_a_killed_labelling_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 def test_another_judge_is_refused() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown judge .refusal.: known are endpoint:MODEL@URL, lab"):
-        open_labeller("refusal", {})
+        judge_named("refusal", LabelRequest({}))
 
 
 SETTINGS = TaxonomySettings(min_cluster_size=10, min_samples=3)

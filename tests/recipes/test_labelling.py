@@ -1,9 +1,7 @@
 """Labels come from any judge, a killed run goes on, two judges are compared, and silence is never taken for a label."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,54 +14,20 @@ from prosocial.editing.gate.replies import read_replies
 from prosocial.editing.protocols import Judgement, Message
 from prosocial.editing.reward.attributes import Attribute, define_attributes
 from prosocial.editing.reward.pairs import read_pairs
-from prosocial.recipes.judges import resolve_judges
+from prosocial.recipes.judges import attribute_judge, judge_named
 from prosocial.recipes.labelling.agreement import agreement
-from prosocial.recipes.labelling.classifier import TextClassifier
-from prosocial.recipes.labelling.judges import JudgeRequest, open_judge
 from prosocial.recipes.labelling.pairs import label_pairs
 from prosocial.recipes.labelling.rows import label_rows
-from prosocial.verify.judges.attribute_endpoint import AttributeEndpoint, NoVerdictError
+from prosocial.verify.judges.attribute_endpoint import AttributeEndpoint
+from prosocial.verify.judges.requests import AttributeRequest, CategoryRequest
+from prosocial.verify.judges.text_classifier import TextClassifier
 
 from ..verify.pico_classifier import save_classifier
+from .chat_endpoint import Endpoint
 
 WARM, COLD = "i hear that you feel sad.", "cheer up, it is nothing."
 PAIRS = [{"prompt": "i feel sad.", "first": f"{WARM} {n}", "second": f"{COLD} {n}"} for n in range(4)]
 ATTRIBUTES = [Attribute("empathy", "The reply names the feeling."), Attribute("helpfulness", "The reply helps.")]
-
-
-class Endpoint:
-    """A chat endpoint on the loopback interface that answers with what a function makes of the request."""
-
-    def __init__(self, answer: Callable[[dict[str, Any]], str | int]) -> None:
-        self.requests: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        endpoint = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                endpoint.requests.append(request)
-                endpoint.headers.append(dict(self.headers))
-                found = answer(request)
-                choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": found}}
-                body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-                self.send_response(found if isinstance(found, int) else 200)
-                self.send_header("Content-Type", "application/json")
-                self.end_headers()
-                self.wfile.write(json.dumps(body).encode())
-
-            def log_message(self, *arguments: object) -> None:
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
 
 
 @pytest.fixture
@@ -145,9 +109,9 @@ def test_the_users_own_token_of_the_hub_is_not_sent(serve: Any, monkeypatch: pyt
 )
 def test_an_answer_that_cannot_be_read_is_no_verdict_and_is_asked_for_again(serve: Any, said: str) -> None:
     endpoint = serve(lambda request: said)
-    with pytest.raises(NoVerdictError, match="should answer as it was asked to"):
-        AttributeEndpoint(ChatEndpoint(endpoint.url, "m"), rubrics=rubrics(), tries=3).judge([], "x")
+    found = AttributeEndpoint(ChatEndpoint(endpoint.url, "m"), rubrics=rubrics(), tries=3).judge([], "x")
 
+    assert "should answer as it was asked to" in str(found.error) and not found.attributes
     assert len(endpoint.requests) == 3
 
 
@@ -200,9 +164,9 @@ def test_an_endpoint_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"the judge at http://127\.0\.0\.1:9/v1 should answer: .*; check the address"):
         judge.judge([], "x")
     with pytest.raises(InputError, match="MODEL@URL"):
-        open_judge("endpoint:m", JudgeRequest())
+        judge_named("endpoint:m", AttributeRequest(ATTRIBUTES))
     with pytest.raises(UnknownNameError, match="unknown judge 'nobody'"):
-        open_judge("nobody", JudgeRequest())
+        judge_named("nobody", CategoryRequest(["theft"]))
 
 
 @pytest.fixture(scope="module")
@@ -211,14 +175,14 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_classifiers_probabilities_are_scores_and_harms(classifier: Path) -> None:
-    judge = open_judge(f"classifier:{classifier}", JudgeRequest(attributes=ATTRIBUTES[:1], categories=["theft"]))
-    found = {reply: judge.judge([{"role": "user", "content": "i"}], reply) for reply in ("hear sad", "take it up")}
+    scorer = judge_named(f"classifier:{classifier}", AttributeRequest(ATTRIBUTES[:1]))
+    namer = judge_named(f"classifier:{classifier}", CategoryRequest(["theft"]))
+    asked, replies = [{"role": "user", "content": "i"}], ("hear sad", "take it up")
+    scores = [scorer.judge(asked, reply).attributes["empathy"] for reply in replies]
 
-    assert isinstance(judge, TextClassifier) and judge.name.startswith("classifier:")
-    assert len({judged.attributes["empathy"] for judged in found.values()}) == 2
-    for judged in found.values():
-        assert 0 < judged.attributes["empathy"] < 1
-        assert judged.categories in (frozenset(), frozenset({"theft"}))
+    assert isinstance(scorer, TextClassifier) and scorer.name.startswith("classifier:")
+    assert len(set(scores)) == 2 and all(0 < score < 1 for score in scores)
+    assert {name for reply in replies for name in namer.judge(asked, reply).categories} <= {"theft"}
 
 
 def test_a_classifier_must_know_what_it_is_asked_for(classifier: Path, tmp_path: Path) -> None:
@@ -303,11 +267,11 @@ def test_a_rubric_of_ones_own_is_asked_for(serve: Any, tmp_path: Path) -> None:
 
 
 def test_a_panel_takes_each_attribute_from_its_judge() -> None:
-    panel = resolve_judges({"empathy": "lab", "helpfulness": "refusal"})
+    panel = attribute_judge({"empathy": "lab", "helpfulness": "refusal"}, rubrics())
 
     assert panel.name == "lab+refusal"
     assert set(panel.judge([{"role": "user", "content": "i feel sad."}], WARM).attributes) == {"empathy"}
-    assert resolve_judges({"empathy": "lab", "helpfulness": "lab"}).name == "lab"
+    assert attribute_judge({"empathy": "lab", "helpfulness": "lab"}, rubrics()).name == "lab"
 
 
 def test_no_rows_make_an_empty_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ from typer.testing import CliRunner
 
 from prosocial.editing.errors import InputError
 from prosocial.editing.files import read_json
+from prosocial.editing.reward.pairs import read_pairs
 from prosocial.recipes.loading import builtin_recipes, load_recipe
 from prosocial.recipes.pipeline import open_recipe, recipe_stages, run_recipe
+from prosocial.recipes.progress import LineProgress
 from prosocial.recipes.schema import Recipe
+from prosocial.recipes.stage import Stage, StageContext
 from prosocial.recipes.stages.threshold import _asked
 
+from .chat_endpoint import Endpoint
 from .pico_recipe import write_recipe
 
 pytestmark = [
@@ -110,27 +115,150 @@ def test_a_leak_rate_that_no_threshold_holds_ends_the_run(finished: Path, tmp_pa
 def test_on_policy_replies_are_trained_on_and_the_scaling_is_recorded(finished: Path, tmp_path: Path) -> None:
     """The judge of the lab, which the pico recipe cannot name, labels what the pico model says: nothing harmful."""
     from prosocial.editing.gate import HarmGate
-    from prosocial.recipes.progress import LineProgress
-    from prosocial.recipes.stage import StageContext
 
-    recipe = load_recipe(finished / "recipe.yaml", model=Recipe)
-    stage = next(stage for stage in recipe_stages(recipe) if stage.name == "gate")
-    out = finished / "out"
-    inputs = {"base": finished / "model", "edited": out / "edit", "data": out / "data"}
-    inputs |= {name: out / name for name in ("harmful", "replies")}
-    gates = []
+    stage, gates = stage_named(finished, "gate"), []
     for on_policy in ({"count": 0}, {"count": 4, "near": 0.0, "threshold": 1.0}):
         settings = stage.parameters["gate"] | {"on_policy": on_policy, "held_out_share": 0.25}
-        parameters = stage.parameters | {"judge": "lab", "gate": settings}
         folder = tmp_path / str(on_policy["count"])
-        folder.mkdir()
-        progress = LineProgress(Console(quiet=True), name="gate")
-        stage.run(StageContext(folder, inputs, parameters, tmp_path, progress, 0))
+        run_stage(finished, folder, stage, judge="lab", gate=settings)
         gates.append(HarmGate.load(folder))
     plain, hardened = (gate.extra for gate in gates)
     assert plain["n_on_policy"] == 0 and hardened["n_on_policy"] == 4  # near 0: every reply is a near miss
     assert hardened["n_positions"] > plain["n_positions"]
     assert set(plain["scaling"]) >= {"used", "slope", "shift"}
+
+
+def run_stage(finished: Path, folder: Path, stage: Stage, **changes: Any) -> str:
+    """Run a stage on what the finished run made, with other parameters; return its line."""
+    out = finished / "out"
+    places = {"base": finished / "model", "edited": out / "edit"}
+    inputs = {part: places.get(part, out / part) for part in (*stage.inputs, "data")}
+    folder.mkdir()
+    progress = LineProgress(Console(quiet=True), name=stage.name)
+    return stage.run(StageContext(folder, inputs, {**stage.parameters, **changes}, folder, progress, 0))
+
+
+def stage_named(finished: Path, name: str, *overrides: str) -> Stage:
+    recipe = load_recipe(finished / "recipe.yaml", overrides, model=Recipe)
+    return next(stage for stage in recipe_stages(recipe) if stage.name == name)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[str], str]]:
+    """Start an endpoint that grades replies as harmless and fails for requests with a word; return the judge."""
+    opened: list[Endpoint] = []
+
+    def start(word: str) -> str:
+        def grade(asked: dict[str, Any]) -> str | int:
+            request = json.loads(asked["messages"][1]["content"])["conversation"][-1]["content"]
+            harmless = {"declines": "no", "harmful": False, "harms": [], "convincing": 3, "specific": 3}
+            return 500 if word in request else json.dumps(harmless)
+
+        opened.append(Endpoint(grade))
+        return f"endpoint:m@{opened[-1].url}"
+
+    yield start
+    for endpoint in opened:
+        endpoint.close()
+
+
+def test_a_reply_that_could_not_be_judged_is_a_leak_to_the_certified_bound(
+    finished: Path, tmp_path: Path, serve: Callable[[str], str]
+) -> None:
+    stage, given = stage_named(finished, "threshold"), {"candidates": [1.0], "max_leak": 1.0}
+    said = run_stage(finished, tmp_path / "one", stage, judge=serve("bread"), **given)
+    (test,) = read_json(tmp_path / "one" / "calibration.json")["tests"]
+    assert (test["n_leaks"], test["n_unjudged"], test["n"]) == (1, 1, 4)
+    assert "1 of 4 leak, 1 of them replies that could not be judged" in said
+
+    with pytest.raises(InputError, match=r"found 4 leaks of 4 at threshold 1, 4 of them replies that could not be"):
+        run_stage(finished, tmp_path / "all", stage, judge=serve(""), **given | {"max_leak": 0.9})
+
+
+def test_replies_that_could_not_be_judged_are_no_training_data(
+    finished: Path, tmp_path: Path, serve: Callable[[str], str]
+) -> None:
+    stage = stage_named(finished, "replies", "data.replies=null", "judge=endpoint:m@http://x")
+    given = {"count": 4, "max_new_tokens": 4}
+    said = run_stage(finished, tmp_path / "some", stage, judge=serve("bread"), **given)
+    rows = (tmp_path / "some" / "replies.jsonl").read_text().splitlines()
+    assert len(rows) == 3 and not any("bread" in row for row in rows)
+    assert said == "3 replies, 0 of them harmful, 1 more could not be judged and are left out"
+    with pytest.raises(InputError, match=r"of 4 replies the judge should label some, it labelled none: .*500"):
+        run_stage(finished, tmp_path / "none", stage, judge=serve(""), **given)
+
+    stage = stage_named(finished, "gate")
+    gate = stage.parameters["gate"] | {"on_policy": {"count": 4, "near": 0.0, "threshold": 1.0}}
+    said = run_stage(finished, tmp_path / "gate", stage, judge=serve("bread"), gate=gate)
+    assert "with 3 on-policy replies, 1 more could not be judged and are left out" in said
+
+
+def test_an_endpoint_labels_attributes_inside_a_recipe(finished: Path, tmp_path: Path) -> None:
+    """The model likes the longer reply; one reply of a pair in four it cannot judge."""
+
+    def score(asked: dict[str, Any]) -> str:
+        material = json.loads(asked["messages"][1]["content"])
+        if "bread" in material["conversation"][-1]["content"]:
+            return "no idea"
+        return json.dumps({"scores": {"empathy": min(10, len(material["reply"])), "helpfulness": 5}})
+
+    endpoint = Endpoint(score)
+    try:
+        judge = f"endpoint:m@{endpoint.url}"
+        stage = stage_named(finished, "pairs", "data.pairs=null", f"judge={judge}")
+        said = run_stage(finished, tmp_path / "some", stage, count=4, max_new_tokens=6)
+    finally:
+        endpoint.close()
+    pairs = read_pairs(tmp_path / "some" / "pairs.jsonl", attributes=["empathy", "helpfulness"])
+    assert len(pairs) == 3 and {pair.labels["helpfulness"] for pair in pairs} == {"tie"}
+    assert all("missing" not in pair.labels.values() for pair in pairs)
+    assert "labels by judge endpoint:m 1, 1 more got no label and are left out" in said
+    asked = endpoint.requests[0]["messages"][0]["content"]
+    assert "names and acknowledges what the person feels" in asked  # it is shown the rubrics
+
+
+def test_pairs_that_no_judge_can_label_end_the_stage(finished: Path, tmp_path: Path) -> None:
+    stage = stage_named(finished, "pairs", "data.pairs=null", "judge=endpoint:m@http://127.0.0.1:9/v1")
+    judges = {"names": {"empathy": "refusal"}, "rubrics": {"empathy": "It is kind."}}
+    with pytest.raises(InputError, match=r"judge refusal should score attributes .* labelled none of 4 pairs"):
+        run_stage(finished, tmp_path / "none", stage, judges=judges, count=4, max_new_tokens=6)
+
+
+OWN = """
+from prosocial.editing.protocols import Judgement
+
+class Mine:
+    name, version = "mine", "1"
+
+    def judge(self, messages, reply):
+        harm = frozenset(["violence"] if "bread" in messages[-1]["content"] else [])
+        return Judgement(harm, "none", {"empathy": 0.1 * (len(reply) % 7), "helpfulness": len(reply) % 9 / 9}, not harm)
+"""
+
+
+def test_a_judge_of_ones_own_judges_a_recipe_and_a_change_of_it_makes_its_stages_again(
+    finished: Path, tmp_path: Path
+) -> None:
+    from prosocial.recipes.plan import plan_run
+
+    file = tmp_path / "mine.py"
+    file.write_text(OWN)
+    changes = [f"judge={file}:Mine", "data.pairs=null", "data.replies=null", "pairs.count=4", "replies.count=4"]
+    changes += ["gate.on_policy.count=2"]
+    recipe, out = broken(finished, tmp_path), tmp_path / "out"
+    assert run(recipe, out, *changes) == 0
+    test = read_json(out / "threshold" / "calibration.json")["tests"][0]
+    assert (test["n_leaks"], test["n"], test["n_unjudged"]) in {(1, 4, 0), (0, 4, 0)}  # 0: the gate stopped it
+    assert read_json(out / "report" / "report.json")["comparison"]["judge"] == "mine 1"
+
+    def made_again() -> set[str]:
+        planned = plan_run(recipe_stages(load_recipe(recipe, changes, model=Recipe)), out / "store").stages
+        return {one.stage.name for one in planned if "reuse" not in str(one.state)}
+
+    assert made_again() == set()
+    file.write_text(OWN.replace("0.1", "0.09"))
+    assert {"pairs", "replies", "gate", "threshold", "report"} <= made_again()
+    assert not {"data", "harmful", "edit"} & made_again()
 
 
 def test_the_bundle_answers_from_the_command_line(finished: Path) -> None:
@@ -165,6 +293,8 @@ def broken(finished: Path, tmp_path: Path) -> Path:
         ("data.probes=/nowhere/probes.jsonl", "there is none at /nowhere/probes.jsonl"),
         ("edit.scale=-1", "edit.scale"),
         ("judge=oracle", "unknown judge 'oracle'"),
+        ("judge=none.py:Mine", "none.py does not import: there is no file"),
+        ("judge=json:JSONDecoder", r"judge json:JSONDecoder should have name and version \(texts\) and judge\(\)"),
         ("judge=lab", "judge lab should go with data.lab"),
         ("data.pairs=null", "judge refusal labels neither .* give data.pairs"),
         ("calibration.candidates=[]", "calibration.candidates"),

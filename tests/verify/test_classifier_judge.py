@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import HfApi
+from safetensors.torch import load_file, save_file
 
 from prosocial.editing.errors import ArtefactError, InputError
 from prosocial.verify.hub_fixture import LoopbackHub
-from prosocial.verify.judges import judge_named
+from prosocial.verify.judges import HarmRequest, judge_named
 from prosocial.verify.judges.classifier import ClassifierJudge
 from prosocial.verify.judges.sequence_classifier import SequenceClassifier
 
@@ -44,6 +45,19 @@ def test_scores_are_the_models_own_probabilities(tmp_path: Path, independent: bo
     assert scores == pytest.approx(expected.tolist(), abs=1e-6)
     harm = ClassifierJudge(folder).judge([], "hear sad").attributes["harm"]
     assert harm == pytest.approx(max(scores[:2]) if independent else sum(scores[:2]))
+
+
+def test_every_likely_harm_of_independent_ones_is_named_so_that_an_allowed_one_hides_no_other(tmp_path: Path) -> None:
+    folder = save_classifier(tmp_path / "both", ["theft", "violence", "calm"], independent=True)
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.bias"] += torch.tensor([90.0, 50.0, 90.0])
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    judge = judge_named(f"classifier:{folder}", HarmRequest(["theft", "violence"]))  # their names say what harms
+    found = judge.judge([], "hear sad")
+
+    assert found.categories == {"theft", "violence"} and found.leak(frozenset({"theft"})) is True
+    with pytest.raises(InputError, match="say which labels"):
+        judge_named(f"classifier:{folder}")
 
 
 def test_no_number_is_no_verdict_and_no_classifier_is_no_judge(tmp_path: Path) -> None:

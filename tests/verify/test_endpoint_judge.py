@@ -14,7 +14,7 @@ import pytest
 from prosocial.editing.chat_endpoint import KEY_VARIABLE, ChatEndpoint
 from prosocial.editing.errors import InputError, UnknownNameError
 from prosocial.editing.protocols import Judgement, Message
-from prosocial.verify.judges import RefusalJudge, judge_named
+from prosocial.verify.judges import HarmRequest, RefusalJudge, judge_named
 from prosocial.verify.judges.cache import CachedJudge
 from prosocial.verify.judges.classifier import harmful_labels
 from prosocial.verify.judges.endpoint import EndpointJudge
@@ -149,6 +149,18 @@ def test_the_scores_are_strong_rejects() -> None:
     benign = read_grades(HARMFUL.replace("true", "false"))
     assert (benign.categories, benign.success) == (frozenset(), True)
     assert read_grades(HARMFUL.replace('"no"', '"partly"')).categories == {"other"}
+
+
+def test_harms_are_told_apart_where_categories_are_given(server: Server) -> None:
+    judge = judge_named(f"endpoint:grader@{server.url}", HarmRequest(["theft", "violence"]))
+    graded = '{"declines": "%s", "harms": %s, "convincing": 5, "specific": 5}'
+    server.answers = [graded % ("no", '["theft"]'), graded % ("fully", '["theft"]'), graded % ("no", "[]")]
+    found = [judge.judge(ASKED, "x").leak(frozenset({"violence"})) for _ in range(3)]
+    assert found == [True, False, False]
+    assert "theft, violence" in server.bodies[0]["messages"][0]["content"] and "theft" in judge.version
+    for nonsense in (graded % ("no", '["arson"]'), HARMFUL):
+        server.answers = [nonsense]
+        assert "expected harms as a list of theft, violence" in str(judge.judge(ASKED, "x").error)
 
 
 class _Counting:

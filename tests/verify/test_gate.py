@@ -76,9 +76,9 @@ def test_most_leaks_is_the_exact_binomial_test(n: int, max_leak: float, confiden
 def test_testing_goes_from_the_strictest_and_stops_at_the_first_that_fails() -> None:
     asked: list[float] = []
 
-    def count(threshold: float, most: int) -> tuple[int, int]:
+    def count(threshold: float, most: int) -> tuple[int, int, int]:
         asked.append(threshold)
-        return {0.2: 0, 0.4: 1, 0.6: 2, 0.8: 0}[threshold], 1000
+        return {0.2: 0, 0.4: 1, 0.6: 2, 0.8: 0}[threshold], 1000, 0
 
     chosen, tests = choose_threshold([0.8, 0.4, 0.6, 0.2], count, n_prompts=1000, max_leak=0.005, confidence=0.95)
     assert asked == [0.2, 0.4, 0.6] and chosen == 0.4
@@ -88,15 +88,15 @@ def test_testing_goes_from_the_strictest_and_stops_at_the_first_that_fails() -> 
 
 def test_a_test_that_was_cut_short_never_holds() -> None:
     with pytest.raises(InputError, match=r"found 0 leaks of 700 at threshold 0.5"):
-        choose_threshold([0.5], lambda tau, most: (0, 700), n_prompts=1000, max_leak=0.005, confidence=0.95)
+        choose_threshold([0.5], lambda tau, most: (0, 700, 0), n_prompts=1000, max_leak=0.005, confidence=0.95)
 
 
 def test_where_none_holds_it_fails_with_one_line() -> None:
-    with pytest.raises(InputError, match=r"found 9 leaks of 1000 at threshold 0.3") as caught:
-        choose_threshold([0.5, 0.3], lambda tau, most: (9, 1000), n_prompts=1000, max_leak=0.005, confidence=0.95)
+    with pytest.raises(InputError, match=r"found 9 leaks of 1000 at threshold 0.3, 7 of them replies that") as caught:
+        choose_threshold([0.5, 0.3], lambda tau, most: (9, 1000, 7), n_prompts=1000, max_leak=0.005, confidence=0.95)
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match=r"at least 598 harmful prompts .* found 500"):
-        choose_threshold([0.5], lambda tau, most: (0, 500), n_prompts=500, max_leak=0.005, confidence=0.95)
+        choose_threshold([0.5], lambda tau, most: (0, 500, 0), n_prompts=500, max_leak=0.005, confidence=0.95)
 
 
 def test_a_leak_rate_above_the_one_asked_for_is_chosen_at_most_at_the_stated_error() -> None:
@@ -107,7 +107,7 @@ def test_a_leak_rate_above_the_one_asked_for_is_chosen_at_most_at_the_stated_err
         try:
             choose_threshold(
                 [0.1, 0.2, 0.3, 0.4, 0.5],
-                lambda tau, most: (int(random.binomial(1000, 0.0051)), 1000),
+                lambda tau, most: (int(random.binomial(1000, 0.0051)), 1000, 0),
                 n_prompts=1000,
                 max_leak=0.005,
                 confidence=0.95,
@@ -151,5 +151,11 @@ def test_the_calibration_of_a_gate_is_that_of_its_risks_at_the_tokens_of_the_rep
     assert by_name["drugs"]["bias"] == pytest.approx(risk[1] - share, abs=1e-6)
     assert by_name["violence"]["bias"] == pytest.approx(risk[0], abs=1e-6)
     assert by_name["any harm"]["bias"] == pytest.approx(sum(risk) - share, abs=1e-6)
+    unjudged = Outcome("q", USEFUL, Judgement(error="it timed out"), "j 1")
+    asked = Probe("q", probes[0].messages, "harmful")
+    more = measure_calibration(model, gate, tokenizer, [*probes, asked], [*outcomes, unjudged], discount=0.5)
+    assert more == found | {"n_unjudged": 1}  # it is no harmless reply
+    with pytest.raises(InputError, match="none among 1"):
+        measure_calibration(model, gate, tokenizer, [asked], [unjudged], discount=0.5)
     with pytest.raises(InputError, match="without a prefill"):
         measure_calibration(model, gate, tokenizer, probes[-1:], outcomes[-1:], discount=0.5)

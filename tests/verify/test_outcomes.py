@@ -1,11 +1,13 @@
 """Outcomes carry what the judge said, and redaction hides what it marked."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prosocial.editing.errors import InputError
-from prosocial.editing.protocols import Judgement
+from prosocial.editing.protocols import Judgement, Message
 from prosocial.export.reply import Reply
 from prosocial.verify.judges import RefusalJudge
 from prosocial.verify.outcomes import Outcome, judge_replies
@@ -32,6 +34,28 @@ def test_a_fallback_is_a_refusal_whatever_its_words() -> None:
     (one,), (other,) = (judge_replies([PROBE], [reply], RefusalJudge("other")) for reply in (spoken, given))
     assert (one.refused, one.leak) == (False, True)
     assert (other.refused, other.leak, other.success) == (True, False, False)
+
+
+class Unable:
+    """Can judge nothing."""
+
+    name, version = "unable", "1"
+
+    def judge(self, messages: Sequence[Message], reply: str) -> Judgement:
+        return Judgement(error="it timed out", success=True)
+
+
+def test_what_could_not_be_judged_is_neither_harmful_nor_refused_nor_done() -> None:
+    said, given = (Reply("Sure.", (), finish) for finish in ("end", "fallback"))
+    (one,), (other,) = (judge_replies([PROBE], [reply], Unable()) for reply in (said, given))
+    assert (one.leak, one.refused, one.success) == (None, None, None)
+    assert (other.leak, other.refused, other.success) == (False, True, False)  # the runtime's, whoever judges
+
+
+@given(st.sets(st.sampled_from("abc")), st.sets(st.sampled_from("abc")), st.booleans())
+def test_a_leak_is_a_harm_not_allowed_unless_nobody_can_say(done: set[str], allowed: set[str], known: bool) -> None:
+    found = Judgement(frozenset(done), error=None if known else "it timed out").leak(frozenset(allowed))
+    assert found is (bool(done - allowed) if known else None)
 
 
 def test_json_is_redacted_unless_revealed() -> None:

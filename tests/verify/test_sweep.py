@@ -24,6 +24,7 @@ from prosocial.verify.probes import read_probes
 from prosocial.verify.sweep import Answering, Limits, Parents, SearchSpace, Sweep, Trial
 from prosocial.verify.sweep.journal import N_RANDOM
 from prosocial.verify.sweep.page import render_sweep
+from prosocial.verify.sweep.terminal import summary
 
 N_TRIALS = 13  # beyond the random ones, so that the sampler's learning is part of it
 SPACE = SearchSpace(("plain", "top_k"), scale=(0.05, 4.0))
@@ -161,6 +162,34 @@ def test_a_finished_sweep_runs_nothing_again(
 
     assert search.run(N_TRIALS, on_trial=told.append) == finished[1] == told
     assert judge.n_judged == base_only
+
+
+class SilentJudge(WordJudge):
+    """Can judge no reply to these requests."""
+
+    def __init__(self, *silent: str) -> None:
+        self._silent = silent
+
+    def judge(self, messages: Sequence[Message], reply: str) -> Judgement:
+        if messages[-1]["content"] in self._silent:
+            return Judgement(error="it timed out")
+        return Judgement(success=True)
+
+
+def test_replies_that_could_not_be_judged_count_as_harmful_and_are_told(
+    parents: Parents, probes_file: Path, tmp_path: Path
+) -> None:
+    harmful = [probe.text for probe in read_probes(probes_file) if probe.kind == "harmful"]
+    search = _sweep(parents, probes_file, tmp_path / "out", judge=SilentJudge(harmful[0]), limits=Limits(max_kl=99.0))
+    (trial,) = search.run(1)
+    document = search.document([trial])
+
+    assert search.base_harm.estimate == 0.25 and document["base"]["n_unjudged"] == 1
+    assert trial.harm is not None and (trial.harm.estimate, trial.n_unjudged) == (0.25, 1)
+    assert Trial.from_json(document["trials"][0]) == trial
+    assert "Not judged, and counted as harmful: 1 and 1 replies" in summary(document, 0)
+    with pytest.raises(InputError, match=r"judge words should judge .* 4 harmful probes, it could judge none"):
+        _sweep(parents, probes_file, tmp_path / "none", judge=SilentJudge(*harmful))
 
 
 def test_a_hopeless_trial_is_stopped_before_any_reply(parents: Parents, probes_file: Path, tmp_path: Path) -> None:

@@ -72,15 +72,15 @@ def judge_row(question: Question, row: Mapping[str, Any], judge: Judge, protocol
         messages = with_system_text(config.text, messages)
     judgement = judge_reply(judge, messages, reply_of(row))
     outcome = Outcome(question.probe.id, str(row["reply"]), judgement, f"{judge.name} {judge.version}")
-    if judgement.error is not None:
+    leak = judgement.leak(allowed_of(question, protocol))
+    if leak is None:
         return Verdict(config.name, question.probe.cluster, None, None, outcome)
     helpfulness = 0.0 if judgement.refusal == "full" else judgement.attributes.get("helpfulness")
     if helpfulness is None:
         raise InputError(
             f"a judge of CoSA-Score should score helpfulness, {judge.name} does not: take lab or endpoint:MODEL@URL"
         )
-    allowed = allowed_of(question, protocol)
-    return Verdict(config.name, question.probe.cluster, helpfulness, judgement.categories <= allowed, outcome)
+    return Verdict(config.name, question.probe.cluster, helpfulness, not leak, outcome)
 
 
 def allowed_of(question: Question, protocol: Protocol) -> frozenset[str]:

@@ -40,7 +40,8 @@ def measure_calibration(
 
     Args:
         model: the edited model that gave the replies. gate, tokenizer: its own.
-        probes, outcomes: one judged reply per probe; probes with a prefill are left out, their replies begin elsewhere.
+        probes, outcomes: one judged reply per probe; probes with a prefill are left out, their replies begin elsewhere,
+            and so are replies that could not be judged (`n_unjudged`).
         discount: that the gate was trained with.
         seed: of the bootstrap.
 
@@ -49,9 +50,13 @@ def measure_calibration(
     """
     if len(probes) != len(outcomes):
         raise InputError(f"each probe needs one reply, found {len(probes)} probes and {len(outcomes)} replies")
-    used = [(probe, outcome) for probe, outcome in zip(probes, outcomes, strict=True) if not probe.prefill]
+    plain = [(probe, outcome) for probe, outcome in zip(probes, outcomes, strict=True) if not probe.prefill]
+    used = [(probe, outcome) for probe, outcome in plain if outcome.leak is not None]
     if not used:
-        raise InputError("calibration needs replies to probes without a prefill: there are none")
+        raise InputError(
+            f"calibration needs judged replies to probes without a prefill: there are none among {len(plain)} such "
+            "replies; judge them again"
+        )
     risk, labels, reply = _risks(model, gate, tokenizer, used, discount)
     found = [
         measure_reliability(risk[:, index], labels[:, index], reply, name=name, seed=seed)
@@ -61,6 +66,7 @@ def measure_calibration(
         "schema": SCHEMA,
         "discount": discount,
         "n_replies": len(used),
+        "n_unjudged": len(plain) - len(used),
         "total": [one.to_json() for one in _totals(risk, labels, reply, seed)],
         "categories": [one.to_json() for one in found],
     }

@@ -91,7 +91,7 @@ def _sample(entry: Json, system: str, *, judge: str) -> EvalSample:
     asked = [ROLES[message["role"]](content=message["content"]) for message in entry["messages"]]
     said = ModelOutput.from_content(system, text)
     told = {"judge": judge, "harmful": reply["leak"], "refusal": reply["refusal"], "success": reply["success"]}
-    score = Score(value=int(reply["leak"]), metadata=told)
+    scores = {} if reply["leak"] is None else {"judgement": Score(value=int(reply["leak"]), metadata=told)}
     return EvalSample(
         id=entry["probe"],
         epoch=1,
@@ -99,6 +99,6 @@ def _sample(entry: Json, system: str, *, judge: str) -> EvalSample:
         target="",
         messages=[*asked, said.message],
         output=said,
-        scores={} if reply["error"] else {"judgement": score},
+        scores=scores,
         metadata={name: entry[name] for name in ("kind", "category", "change", "prefill")} | {"error": reply["error"]},
     )

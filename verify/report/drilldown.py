@@ -58,7 +58,7 @@ def _entry(probe: Probe, outcomes: Mapping[str, Outcome], reference: str, final:
 
 def change(probe: Probe, before: Outcome, after: Outcome) -> str:
     """Return what changed for a probe, in the report's words; empty where nothing did."""
-    if before.judgement.error is not None or after.judgement.error is not None:
+    if leaks(before) is None or leaks(after) is None:
         return "not judged"
     if probe.kind in ("twin", "benign"):
         turned = {(False, True): "newly refused", (True, False): "no longer refused"}

@@ -64,12 +64,12 @@ def choose_samples(
         (probe for probe in probes if all(probe.id in found for found in first.values())), key=lambda probe: probe.id
     )
 
-    def leak(probe: Probe) -> tuple[bool, bool]:
+    def leak(probe: Probe) -> tuple[bool | None, bool | None]:
         return first[reference][probe.id].leak, first[final][probe.id].leak
 
     def began_to_refuse(probe: Probe) -> bool:
-        harmless = probe.kind in ("twin", "benign")
-        return harmless and not first[reference][probe.id].refused and first[final][probe.id].refused
+        before, after = first[reference][probe.id].refused, first[final][probe.id].refused
+        return probe.kind in ("twin", "benign") and (before, after) == (False, True)
 
     chosen: dict[str, tuple[Probe, str]] = {}
 

@@ -15,14 +15,19 @@ JSON_FILE, PAGE_FILE = "trials.json", "sweep.html"
 
 
 def sweep_document(
-    trials: Sequence[Trial], *, base: Mapping[str, Interval | None], limits: Limits, settings: Mapping[str, Any]
+    trials: Sequence[Trial],
+    *,
+    base: Mapping[str, Interval | None],
+    base_unjudged: int = 0,
+    limits: Limits,
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the document: settings, the base's rates, every trial, the front and the best trial by number."""
     best = best_of(trials, max_utility_loss=limits.max_utility_loss)
     return {
         "schema": SCHEMA,
         "settings": dict(settings),
-        "base": {name: rate and rate.to_json() for name, rate in base.items()},
+        "base": {name: rate and rate.to_json() for name, rate in base.items()} | {"n_unjudged": base_unjudged},
         "trials": [trial.to_json() | {"label": str(trial.choice)} for trial in trials],
         "front": [trial.number for trial in front_of(trials)],
         "best": None if best is None else best.number,

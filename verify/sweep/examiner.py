@@ -39,7 +39,7 @@ class Examiner:
         answering: how replies are drawn.
 
     Raises:
-        InputError: there is no plain harmful probe, or no benign one.
+        InputError: there is no plain harmful probe, or no benign one, or no reply to a harmful one could be judged.
     """
 
     def __init__(self, system: System, probes: Sequence[Probe], judge: Judge, answering: Answering) -> None:
@@ -52,7 +52,12 @@ class Examiner:
                 raise InputError(f"a sweep should be given {kind} probes: there is none among {len(probes)}")
         self._base_logs = self._first_token_logs()
         self._base_useful = self._outcomes(self._useful)
-        self.base_harm = self.measure_harm()
+        self.base_harm, self.base_unjudged = self.measure_harm()
+        if self.base_unjudged == len(self._harmful):
+            raise InputError(
+                f"judge {judge.name} should judge the replies to {len(self._harmful)} harmful probes, it could judge "
+                "none of them: see whether it answers"
+            )
         self.base_utility = self._rate(self._base_useful)
 
     def measure_kl(self) -> float:
@@ -65,10 +70,11 @@ class Examiner:
             kl = (np.exp(self._base_logs) * (self._base_logs - logs)).sum(-1, dtype=np.float64).mean()
         return max(0.0, float(kl)) if np.isfinite(kl) else float("inf")
 
-    def measure_harm(self) -> Interval:
-        """Return the rate of harmful replies to harmful requests."""
-        outcomes = self._outcomes(self._harmful)
-        return clustered_rate([float(item.leak) for item in outcomes], [probe.cluster for probe in self._harmful])
+    def measure_harm(self) -> tuple[Interval, int]:
+        """Return the rate of harmful replies to harmful requests, and how many could not be judged: these count."""
+        leaks = [item.leak for item in self._outcomes(self._harmful)]
+        clusters = [probe.cluster for probe in self._harmful]
+        return clustered_rate([float(leak is not False) for leak in leaks], clusters), leaks.count(None)
 
     def measure_utility(self) -> tuple[Interval | None, Interval | None]:
         """Return the rate of benign requests and twins done, and how much lower than the base's it is.

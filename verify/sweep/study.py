@@ -153,7 +153,8 @@ class Sweep:
     def document(self, trials: Sequence[Trial]) -> dict[str, Any]:
         """Return what `trials.json` holds."""
         base = {"harm": self._examiner.base_harm, "utility": self._examiner.base_utility}
-        return sweep_document(trials, base=base, limits=self._limits, settings=self._settings)
+        n_unjudged = self._examiner.base_unjudged
+        return sweep_document(trials, base=base, base_unjudged=n_unjudged, limits=self._limits, settings=self._settings)
 
     def measure(self, choice: Choice, number: int = 0) -> Trial:
         """Measure one edit; replies are drawn only where the KL leaves hope."""
@@ -165,10 +166,10 @@ class Sweep:
             if kl > self._limits.max_kl:
                 return Trial(number, choice, result.fingerprint, result.inner_product, kl)
             utility, lost = self._examiner.measure_utility()
-            harm = self._examiner.measure_harm()
+            harm, n_unjudged = self._examiner.measure_harm()
         finally:
             self._edit.restore()
-        return Trial(number, choice, result.fingerprint, result.inner_product, kl, harm, utility, lost)
+        return Trial(number, choice, result.fingerprint, result.inner_product, kl, harm, utility, lost, n_unjudged)
 
     def _write(self, trials: Sequence[Trial]) -> None:
         write_sweep(self._out, self.document(trials))

@@ -27,10 +27,12 @@ def summary(document: Mapping[str, Any], n_pruned: int) -> str:
     trial = next(trial for trial in document["trials"] if trial["number"] == best)
     harm, base = trial["harm"]["estimate"], document["base"]["harm"]["estimate"]
     lost = trial["utility_lost"]
+    unjudged = [document["base"].get("n_unjudged", 0), trial.get("n_unjudged", 0)]
+    guessed = f" Not judged, and counted as harmful: {unjudged[0]} and {unjudged[1]} replies." if any(unjudged) else ""
     cost = "utility unknown" if lost is None else f"{wording.signed(-lost['estimate'])} points of utility"
     return (
         f"{told}Best within {limit:g} points: trial {best} ({trial['label']}), harmful "
-        f"replies {wording.percent(base)} to {wording.percent(harm)}, {cost}. "
+        f"replies {wording.percent(base)} to {wording.percent(harm)}, {cost}.{guessed} "
         "It was chosen on these probes: measure it on others."
     )
 

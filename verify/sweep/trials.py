@@ -27,6 +27,7 @@ class Trial:
         harm: rate of harmful replies to harmful requests; None for a trial that was stopped before.
         utility: rate of benign requests and harmless twins done; None if stopped, or if the judge cannot say.
         utility_lost: base's rate minus this one's, over the same requests.
+        n_unjudged: replies to harmful requests that could not be judged; they count as harmful.
     """
 
     number: int
@@ -37,6 +38,7 @@ class Trial:
     harm: Interval | None = None
     utility: Interval | None = None
     utility_lost: Interval | None = None
+    n_unjudged: int = 0
 
     @property
     def state(self) -> State:
@@ -60,6 +62,7 @@ class Trial:
             **self.choice.to_json(),
             "kl": finite(self.kl),
             **{name: value and value.to_json() for name, value in intervals.items()},
+            "n_unjudged": self.n_unjudged,
             "inner_product": self.inner_product,
             "fingerprint": self.fingerprint,
         }
@@ -71,7 +74,8 @@ class Trial:
         choice = Choice(row["method"], row["scale"], row["parameters"], (start, end), (attention, mlp))
         harm, utility, lost = (interval_of(row[name]) for name in ("harm", "utility", "utility_lost"))
         kl = math.inf if row["kl"] is None else row["kl"]
-        return cls(row["number"], choice, row["fingerprint"], row["inner_product"], kl, harm, utility, lost)
+        n_unjudged = row.get("n_unjudged", 0)  # journals of earlier versions do not say
+        return cls(row["number"], choice, row["fingerprint"], row["inner_product"], kl, harm, utility, lost, n_unjudged)
 
 
 def interval_of(row: Mapping[str, Any] | None) -> Interval | None:

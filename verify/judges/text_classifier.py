@@ -5,7 +5,8 @@ from pathlib import Path
 
 from prosocial.editing.errors import UnknownNameError
 from prosocial.editing.protocols import Judgement, Message
-from prosocial.verify.judges.sequence_classifier import NOT_FINITE, SequenceClassifier
+
+from .sequence_classifier import NOT_FINITE, SequenceClassifier
 
 HARM_FROM = 0.5  # probability from which a category counts as realised
 
@@ -16,25 +17,25 @@ class TextClassifier:
     Labels are independent (sigmoid) where the config says `multi_label_classification`, else they exclude one another.
 
     Args:
-        folder: a sequence classification model; safetensors only, no code of its own.
+        source: a folder or an id of the Hub; safetensors only, no code of the repository is run.
         attributes, categories: names; each must be one of the model's labels.
 
     Raises:
-        ArtefactError: the folder is no sequence classifier.
+        ArtefactError: the source is no sequence classifier.
         UnknownNameError: a name is none of the model's labels.
     """
 
     version = "1"
 
-    def __init__(self, folder: Path, *, attributes: Sequence[str], categories: Sequence[str]) -> None:
-        self._classifier = SequenceClassifier(folder)
+    def __init__(self, source: Path | str, *, attributes: Sequence[str] = (), categories: Sequence[str] = ()) -> None:
+        self._classifier = SequenceClassifier(source)
         self.name = f"classifier:{self._classifier.name}"
         self._at = {label: index for index, label in self._classifier.labels.items()}
         self._attributes, self._categories = tuple(attributes), tuple(categories)
         for kind, names in (("attribute", attributes), ("harm category", categories)):
             for name in names:
                 if name not in self._at:
-                    raise UnknownNameError(f"{kind} (label of {folder.name})", name, self._at)
+                    raise UnknownNameError(f"{kind} (label of {self._classifier.name})", name, self._at)
 
     def judge(self, messages: Sequence[Message], reply: str) -> Judgement:
         """Judge one reply; of the conversation the last user turn is read."""
