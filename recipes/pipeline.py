@@ -92,6 +92,7 @@ def run_recipe(
     clean: bool,
     json: bool,
     console: Console,
+    accept_code_change: bool = False,
 ) -> int:
     """Run a recipe into `out` and return the exit code.
 
@@ -103,12 +104,13 @@ def run_recipe(
         clean: delete harm vectors and harmful checkpoints at the end.
         json: print the report as JSON on standard output.
         console: where people read.
+        accept_code_change: keep results that only a change of code sets apart from what would be made now.
 
     Raises:
         InputError: the recipe does not hold; nothing was written.
     """
     recipe, pipeline = open_recipe(source, overrides)
-    plan = plan_run(pipeline.stages(recipe), out / "store")
+    plan = plan_run(pipeline.stages(recipe), out / "store", accept_code_change=accept_code_change)
     if dry_run:
         _show_plan(plan, json, console)
         return 0

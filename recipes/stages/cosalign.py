@@ -8,9 +8,7 @@ from prosocial.editing.files import read_jsonl, write_jsonl
 from ..cosalign.schema import CosalignRecipe, PromptFiles
 from ..stage import Outside, Source, Stage, StageContext, Upstream
 
-CODE = "prosocial.recipes.cosalign"
 GIVEN = "given-replies"
-LABELLING = (CODE, "prosocial.recipes.labelling", "prosocial.recipes.lab")
 
 
 def prompts_stage(recipe: CosalignRecipe) -> Stage:
@@ -27,7 +25,6 @@ def prompts_stage(recipe: CosalignRecipe) -> Stage:
         parameters=_judge(recipe)
         | {"contamination": recipe.contamination.model_dump(mode="json"), "pool": list(recipe.pool)}
         | {"prompts": recipe.prompts.model_dump(mode="json")},
-        modules=LABELLING,
         seed=recipe.seed,
     )
 
@@ -47,7 +44,6 @@ def data_stages(recipe: CosalignRecipe, base: Source) -> list[Stage]:
             run=_cluster,
             inputs={"prompts": prompts},
             parameters=recipe.taxonomy.model_dump(mode="json"),
-            modules=(CODE,),
             seed=recipe.seed,
         ),
         Stage(
@@ -57,7 +53,6 @@ def data_stages(recipe: CosalignRecipe, base: Source) -> list[Stage]:
             inputs={"prompts": prompts},
             parameters={"pool": pool, "definitions": recipe.definitions}
             | {"wording": recipe.wording.model_dump(mode="json"), "configs": recipe.configs.model_dump(mode="json")},
-            modules=(CODE,),
             seed=recipe.seed,
         ),
         Stage(
@@ -67,7 +62,6 @@ def data_stages(recipe: CosalignRecipe, base: Source) -> list[Stage]:
             inputs={"prompts": prompts, "configs": configs, "base": base} | others,
             parameters={"candidates": [source.model_dump(mode="json") for source in recipe.candidates]}
             | {"dtype": recipe.dtype},
-            modules=(CODE, "prosocial.export"),
             seed=recipe.seed,
             dual_use=True,
         ),
@@ -77,7 +71,6 @@ def data_stages(recipe: CosalignRecipe, base: Source) -> list[Stage]:
             run=_label,
             inputs={"prompts": prompts, "candidates": Upstream("candidates")},
             parameters=_judge(recipe),
-            modules=LABELLING,
             seed=recipe.seed,
             dual_use=True,
         ),
@@ -87,7 +80,6 @@ def data_stages(recipe: CosalignRecipe, base: Source) -> list[Stage]:
             run=_pair,
             inputs={"prompts": prompts, "configs": configs, "labels": Upstream("labels")},
             parameters={"pool": pool, "error": recipe.error.model_dump(mode="json")},
-            modules=(CODE,),
             seed=recipe.seed,
             dual_use=True,
         ),

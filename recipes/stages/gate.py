@@ -4,7 +4,6 @@ from typing import Any
 
 from ..schema import FileData, GateSettings, Recipe
 from ..stage import Source, Stage, StageContext, Upstream
-from .reward import judge_modules
 
 
 def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
@@ -20,7 +19,6 @@ def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
             run=_take_replies if is_given else _sample_labelled,
             inputs={"data": data} | ({} if is_given else {"base": base, "edited": edited}),
             parameters=common | sampling,
-            modules=("prosocial.editing.gate.replies", "prosocial.export", *judge_modules(recipe)),
             seed=recipe.seed,
         ),
         Stage(
@@ -32,8 +30,6 @@ def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
             parameters=common
             | sampling
             | {"gate": recipe.gate.model_dump(mode="json"), "plausible_k": recipe.decoding.plausible_k},
-            modules=("prosocial.editing.gate", "prosocial.editing.batches", "prosocial.editing.chat")
-            + (("prosocial.export", *judge_modules(recipe)) if recipe.gate.on_policy.count else ()),
             seed=recipe.seed,
         ),
     ]

@@ -8,7 +8,6 @@ from prosocial.editing.files import read_json, write_json
 from ..judges import resolve_judge
 from ..schema import Recipe
 from ..stage import Source, Stage, StageContext, Upstream
-from .reward import judge_modules
 
 PREFERENCE_KINDS = ("benign", "disclosure", "false_premise")
 
@@ -23,7 +22,6 @@ def report_stages(recipe: Recipe, base: Source) -> list[Stage]:
             run=_measure_parity,
             inputs={"data": Upstream("data"), "steered": Upstream("steered"), "bundle": Upstream("bundle")},
             parameters=recipe.verify.model_dump(mode="json") | {"max_new_tokens": recipe.decoding.max_new_tokens},
-            modules=("prosocial.verify.parity", "prosocial.verify.bundle_parity", "prosocial.export"),
             seed=recipe.seed,
         ),
         Stage(
@@ -36,7 +34,6 @@ def report_stages(recipe: Recipe, base: Source) -> list[Stage]:
             | judged
             | {"max_new_tokens": recipe.decoding.max_new_tokens, "recipe": recipe.name, "title": recipe.title}
             | {"scale": recipe.edit.scale},
-            modules=("prosocial.verify", "prosocial.export", *judge_modules(recipe)),
             seed=recipe.seed,
         ),
     ]

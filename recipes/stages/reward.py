@@ -18,7 +18,6 @@ def reward_stages(recipe: Recipe) -> list[Stage]:
             run=_take_pairs if is_given else _sample_pairs,
             inputs={"data": data} | ({} if is_given else {"edited": edited}),
             parameters=common | recipe.pairs.model_dump(mode="json") | {"judges": judges},
-            modules=("prosocial.editing.reward.pairs", "prosocial.export", *judge_modules(recipe)),
             seed=recipe.seed,
         ),
         Stage(
@@ -29,20 +28,9 @@ def reward_stages(recipe: Recipe) -> list[Stage]:
             parameters=common
             | recipe.reward.model_dump(mode="json")
             | {"beta": {attribute.name: attribute.beta for attribute in attributes}},
-            modules=(
-                "prosocial.editing.reward",
-                "prosocial.editing.batches",
-                "prosocial.editing.chat",
-                "prosocial.recipes.reward_training",
-            ),
             seed=recipe.seed,
         ),
     ]
-
-
-def judge_modules(recipe: Recipe) -> tuple[str, ...]:
-    """Return the modules that a stage's labels hang on."""
-    return ("prosocial.recipes.judges", "prosocial.recipes.lab" if recipe.judge == "lab" else "prosocial.verify.judges")
 
 
 def _take_pairs(context: StageContext) -> str:
