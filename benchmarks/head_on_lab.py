@@ -129,7 +129,6 @@ def separate_stages(attribute: str, reward: Stage) -> list[Stage]:
         run=_one_attribute,
         inputs={"pairs": Upstream("pairs")},
         parameters={"attribute": attribute, "attributes": reward.parameters["attributes"]},
-        modules=("prosocial.editing.reward.pairs",),
     )
     train = replace(
         reward,

@@ -220,7 +220,6 @@ def _world(folder: Path, seed: int, arguments: argparse.Namespace, console: Cons
         title="choose replies that do what was asked",
         run=_choose_benign,
         inputs={"data": Upstream("data")},
-        modules=("prosocial.recipes.lab",),
     )
     stages = [data_stage(recipe), *base_stages, *runs, select, benign]
     result = execute(plan_run(stages, folder / "store"), console)

@@ -20,6 +20,9 @@ def run(
     clean: Annotated[
         bool, typer.Option("--clean", help="At the end delete harm vectors and harmful checkpoints (dual-use).")
     ] = False,
+    accept_code_change: Annotated[
+        bool, typer.Option("--accept-code-change", help="Keep results from which only prosocial's code has changed.")
+    ] = False,
 ) -> None:
     """Run a whole recipe: what is done already is re-used, a killed run goes on where it stopped."""
     from prosocial.recipes.pipeline import run_recipe
@@ -30,6 +33,7 @@ def run(
         overrides=set_ or [],
         dry_run=dry_run,
         clean=clean,
+        accept_code_change=accept_code_change,
         json=json,
         console=Console(stderr=json),
     )

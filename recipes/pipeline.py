@@ -1,6 +1,7 @@
 """A recipe as stages, and the run of them: what `prosocial run` calls."""
 
 import json as json_module
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from prosocial.editing.files import read_json
 from .estimates import with_estimates
 from .loading import load_recipe, recipe_pipeline
 from .plan import RunPlan, plan_run
+from .progress import print_line
 from .runner import RunResult, delete_dual_use, execute
 from .schema import Recipe
 from .stage import Stage
@@ -92,6 +94,7 @@ def run_recipe(
     clean: bool,
     json: bool,
     console: Console,
+    accept_code_change: bool = False,
 ) -> int:
     """Run a recipe into `out` and return the exit code.
 
@@ -103,12 +106,17 @@ def run_recipe(
         clean: delete harm vectors and harmful checkpoints at the end.
         json: print the report as JSON on standard output.
         console: where people read.
+        accept_code_change: keep results that only a change of code sets apart from what would be made now.
 
     Raises:
         InputError: the recipe does not hold; nothing was written.
     """
-    recipe, pipeline = open_recipe(source, overrides)
-    plan = plan_run(pipeline.stages(recipe), out / "store")
+    with warnings.catch_warnings(record=True) as noticed:
+        warnings.filterwarnings("always", category=DeprecationWarning, module=r"prosocial\.")
+        recipe, pipeline = open_recipe(source, overrides)
+    for warning in noticed:
+        print_line(console, f"warning: {warning.message}")
+    plan = plan_run(pipeline.stages(recipe), out / "store", accept_code_change=accept_code_change)
     if dry_run:
         _show_plan(plan, json, console)
         return 0

@@ -2,6 +2,8 @@
 
 A result's key is the SHA-256 of the stage's name, parameters, seed, code version, and the keys or content digests of
 its inputs. So a second run does only what has changed, and no result is taken for one that was made in another way.
+Its code-free key leaves out the code versions, its own and those of what it was made from: where it is the same, only
+code has changed, and whoever runs may accept that.
 """
 
 import graphlib
@@ -16,15 +18,12 @@ from rich.console import Console
 from prosocial.editing.errors import InputError, UnknownNameError
 from prosocial.editing.files import canonical_json
 
-from .code_version import code_version
+from .code_version import code_versions
 from .progress import print_plan
 from .stage import Outside, Stage, Upstream
 from .store import Store
 
-# What the functions of many stages rest on, beside the modules that each stage names.
-SHARED_CODE = ("prosocial.recipes.stages.models", "prosocial.editing.noise", "prosocial.editing.files")
-
-State = Literal["reused", "to do", "cleaned"]
+State = Literal["reused", "kept", "to do", "cleaned"]
 
 
 @dataclass(frozen=True)
@@ -32,12 +31,18 @@ class PlannedStage:
     """A stage with its key.
 
     Attributes:
+        key: of its result; that of an earlier one where its change of code was accepted.
+        accepts: the key that the present code gives, where an earlier result stands for it.
+        code: its code version now.
         inputs: for each input its path and its origin, the way the marker records it.
-        state: reused (the result is there), to do, or cleaned (dual-use, deleted, and nothing needs it).
+        state: reused (the result is there), kept (one of other code is there, and that was accepted), to do, or
+            cleaned (dual-use, deleted, and nothing needs it).
     """
 
     stage: Stage
     key: str
+    code_free_key: str
+    accepts: str | None
     code: str
     inputs: Mapping[str, tuple[Path, Mapping[str, str]]]
     folder: Path
@@ -45,9 +50,26 @@ class PlannedStage:
 
     def row(self) -> tuple[str, str, str, float | None, int | None]:
         """Return stage, title, state, estimated seconds, and bytes: those on disk, else an estimate."""
-        stage, is_there = self.stage, self.state == "reused"
+        stage, is_there = self.stage, self.state in ("reused", "kept")
         n_bytes = _size(self.folder) if is_there else stage.estimate_bytes
         return stage.name, stage.title, self.state, None if is_there else stage.estimate_seconds, n_bytes
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What keys are made from and stays the same while a run is at work.
+
+    Attributes:
+        stages: in the order in which they run.
+        codes: code version of each stage, by name.
+        digests: of the inputs from outside.
+        accept_code_change: whether results are kept that only a change of code sets apart.
+    """
+
+    stages: tuple[Stage, ...]
+    codes: Mapping[str, str]
+    digests: Mapping[Outside, str]
+    accept_code_change: bool
 
 
 @dataclass(frozen=True)
@@ -56,14 +78,15 @@ class RunPlan:
 
     store: Store
     stages: tuple[PlannedStage, ...]
+    facts: Facts
 
     def print(self, console: Console) -> None:
         """Print the plan as a table: stage, re-used or to do, time, and disk (that of a result which is there)."""
         print_plan(console, [planned.row() for planned in self.stages])
 
     def refreshed(self) -> "RunPlan":
-        """Return the same plan with every state looked up again."""
-        return RunPlan(self.store, _with_states(self.stages, self.store))
+        """Return the same plan after another look at which results are there."""
+        return _plan(self.facts, self.store)
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the plan as JSON values, one object per stage."""
@@ -73,18 +96,27 @@ class RunPlan:
         ]
 
 
-def plan_run(stages: Sequence[Stage], store: Path) -> RunPlan:
+def plan_run(stages: Sequence[Stage], store: Path, *, accept_code_change: bool = False) -> RunPlan:
     """Put stages in order, name their results, and find out which are there already; nothing is written.
+
+    Args:
+        stages: of one recipe.
+        store: folder of the results.
+        accept_code_change: keep results that only a change of code sets apart from what would be made now.
 
     Raises:
         InputError: two stages share a name, an input names no stage, stages go in a circle, an outside input is
             missing, or parameters are not JSON values.
     """
-    place = Store(store)
-    planned: dict[str, PlannedStage] = {}
-    for stage in _ordered(stages):
-        planned[stage.name] = _planned(stage, planned, place)
-    return RunPlan(place, tuple(planned.values())).refreshed()
+    ordered = tuple(_ordered(stages))
+    outside = {source for stage in ordered for source in stage.inputs.values() if isinstance(source, Outside)}
+    facts = Facts(
+        ordered,
+        code_versions({stage.name: stage.run for stage in ordered}),
+        {source: source.digest() for source in outside},
+        accept_code_change,
+    )
+    return _plan(facts, Store(store))
 
 
 def _size(folder: Path) -> int:
@@ -112,35 +144,38 @@ def _ordered(stages: Sequence[Stage]) -> Iterator[Stage]:
             sorter.done(name)
 
 
-def _planned(stage: Stage, earlier: Mapping[str, PlannedStage], store: Store) -> PlannedStage:
+def _plan(facts: Facts, store: Store) -> RunPlan:
+    planned: dict[str, PlannedStage] = {}
+    for stage in facts.stages:
+        planned[stage.name] = _planned(stage, planned, facts=facts, store=store)
+    return RunPlan(store, _with_states(tuple(planned.values()), store), facts)
+
+
+def _planned(stage: Stage, earlier: Mapping[str, PlannedStage], *, facts: Facts, store: Store) -> PlannedStage:
+    """Name a stage's result, or an earlier one that stands for it."""
     inputs: dict[str, tuple[Path, Mapping[str, str]]] = {}
+    keys: dict[str, str] = {}
+    code_free: dict[str, str] = {}
     for name, source in stage.inputs.items():
         match source:
             case Upstream(upstream):
-                inputs[name] = earlier[upstream].folder, {"stage": upstream, "key": earlier[upstream].key}
+                made = earlier[upstream]
+                inputs[name] = made.folder, {"stage": upstream, "key": made.key}
+                keys[name], code_free[name] = made.key, made.code_free_key
             case Outside(path):
-                inputs[name] = path.resolve(), {"path": str(path), "sha256": source.digest()}
-    code = code_version({*stage.modules, *SHARED_CODE, *_own_module(stage)})
-    key = _key(stage, code, {name: origin.get("key") or origin["sha256"] for name, (_, origin) in inputs.items()})
-    return PlannedStage(stage, key, code, inputs, store.result(stage.name, key))
+                keys[name] = code_free[name] = facts.digests[source]
+                inputs[name] = path.resolve(), {"path": str(path), "sha256": keys[name]}
+    code = facts.codes[stage.name]
+    key, code_free_key = _key(stage, keys, code), _key(stage, code_free, None)
+    kept = store.accepted(stage.name, key, code_free_key=code_free_key if facts.accept_code_change else None)
+    accepts, key = (key, kept["key"]) if kept else (None, key)
+    return PlannedStage(stage, key, code_free_key, accepts, code, inputs, store.result(stage.name, key))
 
 
-def _own_module(stage: Stage) -> set[str]:
-    """Return the module of the stage's function; one from outside the package has none that could be found again."""
-    module = stage.run.__module__
-    return {module} if module.startswith("prosocial.") else set()
-
-
-def _key(stage: Stage, code: str, inputs: Mapping[str, str]) -> str:
-    made_from = {
-        "name": stage.name,
-        "parameters": stage.parameters,
-        "seed": stage.seed,
-        "inputs": inputs,
-        "code_version": code,
-    }
+def _key(stage: Stage, inputs: Mapping[str, str], code: str | None) -> str:
+    made_from = {"name": stage.name, "parameters": stage.parameters, "seed": stage.seed, "inputs": inputs}
     try:
-        return hashlib.sha256(canonical_json(made_from).encode()).hexdigest()
+        return hashlib.sha256(canonical_json(made_from | {"code_version": code}).encode()).hexdigest()
     except (TypeError, ValueError) as error:
         raise InputError(f"the parameters of stage {stage.name} should be finite JSON values: {error}") from None
 
@@ -153,7 +188,7 @@ def _with_states(stages: tuple[PlannedStage, ...], store: Store) -> tuple[Planne
         consumers = [other.stage.name for other in stages if name in other.stage.upstream]
         unneeded = planned.stage.dual_use and consumers and all(states[other] != "to do" for other in consumers)
         if store.marker(name, planned.key):
-            states[name] = "reused"
+            states[name] = "kept" if planned.accepts else "reused"
         else:
             states[name] = "cleaned" if unneeded else "to do"
     return tuple(replace(planned, state=states[planned.stage.name]) for planned in stages)

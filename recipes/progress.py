@@ -22,7 +22,9 @@ from .resources import say_bytes, say_seconds
 
 Item = TypeVar("Item")
 LINE_EVERY_SECONDS = 15.0
-_MARKS = {"done": ("✓", "+", "green"), "reused": ("•", "=", "cyan"), "cleaned": ("•", "=", "cyan")}
+_THERE = ("•", "=", "cyan")
+_MARKS = {"done": ("✓", "+", "green"), "reused": _THERE, "kept": _THERE, "cleaned": _THERE}
+_MEANING = {"kept": "kept: its code has changed (accepted)"}
 _FAILED = ("✗", "x", "red")
 _NAME_WIDTH, _TIME_WIDTH = 14, 12
 
@@ -114,9 +116,9 @@ def stage_progress(console: Console, *, name: str, title: str) -> Iterator[Progr
 
 
 def print_stage(console: Console, *, name: str, state: str, seconds: float | None, summary: str) -> None:
-    """Print the line of a stage that has ended; `state` is done, reused, cleaned or failed."""
+    """Print the line of a stage that has ended; `state` is done, reused, kept, cleaned or failed."""
     mark, ascii_mark, colour = _MARKS.get(state, _FAILED)
-    time_text = state if seconds is None else say_seconds(seconds)
+    time_text = _MEANING.get(state, state) if seconds is None else say_seconds(seconds)
     line = Text(ascii_mark if console.options.ascii_only else mark, style=colour)
     line.append(f" {name:<{_NAME_WIDTH}} {time_text:<{_TIME_WIDTH}} {summary}".rstrip(), style="default")
     console.print(line, soft_wrap=True, highlight=False)

@@ -26,7 +26,7 @@ class StageResult:
 
     name: str
     folder: Path
-    state: Literal["done", "reused", "cleaned"]
+    state: Literal["done", "reused", "kept", "cleaned"]
     summary: str
     seconds: float
 
@@ -107,11 +107,13 @@ def _settle(planned: PlannedStage, store: Store, *, console: Console, out: Path 
         print_stage(console, name=name, state="cleaned", seconds=None, summary="deleted, and not needed")
         return StageResult(name, planned.folder, "cleaned", "", 0.0)
     marker = store.marker(name, planned.key)
-    state: Literal["done", "reused"] = "done" if marker is None else "reused"
+    state: Literal["done", "reused", "kept"] = "done" if marker is None else "kept" if planned.accepts else "reused"
     if marker is None:
         with _reported(name, console):
             marker = _make(planned, store, console)
-    seconds = None if state == "reused" else marker["seconds"]
+    if planned.accepts:
+        store.accept(marker, key=planned.accepts, code=planned.code)
+    seconds = marker["seconds"] if state == "done" else None
     print_stage(console, name=name, state=state, seconds=seconds, summary=marker["summary"])
     if out is not None:
         link_result(out / name, planned.folder)
@@ -135,6 +137,7 @@ def _make(planned: PlannedStage, store: Store, console: Console) -> dict[str, An
             "parameters": dict(stage.parameters),
             "seed": stage.seed,
             "code_version": planned.code,
+            "code_free_key": planned.code_free_key,
             "dual_use": stage.dual_use,
             "summary": " ".join(summary.split()),
             "seconds": round(time.monotonic() - started, 3),

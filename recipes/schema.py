@@ -1,13 +1,14 @@
 """A recipe as one validated model: which model, which data, and the parameters of every stage."""
 
+import warnings
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from prosocial.editing.gate.calibration import GateCalibration
 from prosocial.editing.gate.training import GateTraining
-from prosocial.editing.head.distil import DistilTraining
+from prosocial.editing.head.distil import HeadTraining
 from prosocial.editing.reward.attributes import DEFAULT_ATTRIBUTES, Attribute, resolve_attributes
 from prosocial.editing.reward.settings import RewardTraining
 from prosocial.editing.settings import NonNegative, Positive, Settings
@@ -102,6 +103,23 @@ class RewardSettings(RewardTraining):
     beta: dict[str, float] = Field(default_factory=dict)
 
 
+class HeadSettings(HeadTraining):
+    """How the head is distilled; the plausible set and beta are those of `decoding`."""
+
+    WITHOUT_EFFECT: ClassVar = {"plausible_k": "decoding.plausible_k", "inverse_beta": "1 / decoding.beta"}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_keys_without_effect(cls, given: Any) -> Any:
+        """Read recipes of 0.1.0, which could name them; from the next release on they are unknown keys."""
+        if not isinstance(given, dict):
+            return given
+        for key in given.keys() & cls.WITHOUT_EFFECT.keys():
+            text = f"head.{key} has no effect, the number is {cls.WITHOUT_EFFECT[key]}: leave head.{key} out"
+            warnings.warn(text, DeprecationWarning, stacklevel=1)
+        return {key: value for key, value in given.items() if key not in cls.WITHOUT_EFFECT}
+
+
 class OnPolicySettings(Settings):
     """Replies drawn from the edited model under a draft of the gate, labelled, and trained on in their turn.
 
@@ -192,7 +210,7 @@ class Recipe(Settings):
     edit: EditSettings = EditSettings()
     pairs: SamplingSettings = SamplingSettings()
     reward: RewardSettings = RewardSettings()
-    head: DistilTraining = DistilTraining()
+    head: HeadSettings = HeadSettings()
     replies: SamplingSettings = SamplingSettings()
     gate: GateSettings = GateSettings()
     calibration: GateCalibration = GateCalibration()

@@ -74,10 +74,10 @@ class Stage:
     Args:
         name: lower-case words joined by hyphens, such as `gate`; names the result folder.
         title: one line for people.
-        run: does the work, writes into `context.out` and returns one line for people that says what came out.
+        run: does the work, writes into `context.out` and returns one line for people that says what came out. All code
+            of the package that it can reach is its code version.
         inputs: where each input comes from, by input name.
         parameters: JSON values.
-        modules: dotted names of the modules and packages whose source files are the stage's code version.
         seed: goes into the key and to `run`.
         estimate_bytes: disk space that the stage needs; checked before it starts.
         estimate_seconds: for the plan that people read.
@@ -93,7 +93,6 @@ class Stage:
     run: Callable[[StageContext], str]
     inputs: Mapping[str, Source] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    modules: tuple[str, ...] = ()
     seed: int = 0
     estimate_bytes: int | None = None
     estimate_seconds: float | None = None

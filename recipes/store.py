@@ -53,6 +53,37 @@ class Store:
             return None
         return marker
 
+    def accepted(self, stage: str, key: str, *, code_free_key: str | None) -> dict[str, Any] | None:
+        """Return the marker of the newest whole result that stands for the one of this key, if that is not there.
+
+        Args:
+            stage: its name.
+            key: what the present code gives. A result stands for it where its marker says so, see `accept`.
+            code_free_key: a result with this one stands for it too; None: no other does.
+        """
+        if self.marker(stage, key):
+            return None
+        for path in sorted(self.folder.glob(f"{stage}-*.json"), key=lambda path: -path.stat().st_mtime_ns):
+            found = self._marker_at(path, stage)
+            accepted = [] if found is None else [entry["key"] for entry in found.get("accepted", [])]
+            if found and (key in accepted or (code_free_key and found.get("code_free_key") == code_free_key)):
+                return found
+        return None
+
+    def _marker_at(self, path: Path, stage: str) -> dict[str, Any] | None:
+        try:
+            found = read_json(path, schema=SCHEMA)
+        except ArtefactError:
+            return None
+        return self.marker(stage, str(found.get("key"))) if found.get("stage") == stage else None
+
+    def accept(self, marker: dict[str, Any], *, key: str, code: str) -> None:
+        """Write into a result's marker that it stands for the one of this key, which the code version `code` gives."""
+        entry = {"key": key, "code_version": code}
+        if entry not in marker.get("accepted", []):
+            accepted = [*marker.get("accepted", []), entry]
+            write_json(_marker_path(self.result(marker["stage"], marker["key"])), marker | {"accepted": accepted})
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other runs out of this store while the block runs.

@@ -85,6 +85,8 @@ LIGHT = (
     "export/signing",
     "export/streaming.py",
     "recipes/code_version.py",
+    "recipes/definitions.py",
+    "recipes/source_tree.py",
     "recipes/loading.py",
     "recipes/overrides.py",
     "recipes/plan.py",

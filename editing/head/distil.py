@@ -24,13 +24,11 @@ from .states import TeacherStates, collect_states
 Draw = Callable[[CompactHead, Tensor], Sequence[EncodedReply]]  # replies under preferences [n, k], one each
 
 
-class DistilTraining(Settings):
-    """How to distil.
+class HeadTraining(Settings):
+    """How to distil, whatever the decoding is like.
 
     Attributes:
         rank: r of the head.
-        plausible_k: K, the size of the plausible set.
-        inverse_beta: 1 / beta, the strength at which teacher and student are compared.
         sequences: how many replies the teacher reads.
         passes: how often it reads each, under new preferences each time.
         on_policy: how many replies of the student's own it reads beside them; 0: none, and no draft of the student.
@@ -39,8 +37,6 @@ class DistilTraining(Settings):
     """
 
     rank: Count = 32
-    plausible_k: Count = 128
-    inverse_beta: Positive = 1.0
     sequences: Count = 2000
     passes: Count = 2
     on_policy: int = Field(default=500, ge=0)
@@ -51,6 +47,18 @@ class DistilTraining(Settings):
     batch_size: Count = 512
     learning_rate: Positive = 5e-3
     concentration: Positive = 0.4
+
+
+class DistilTraining(HeadTraining):
+    """How to distil for one decoding.
+
+    Attributes:
+        plausible_k: K, the size of the plausible set.
+        inverse_beta: 1 / beta, the strength at which teacher and student are compared.
+    """
+
+    plausible_k: Count = 128
+    inverse_beta: Positive = 1.0
 
 
 def distil(

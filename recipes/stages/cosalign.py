@@ -10,9 +10,7 @@ from ..cosalign.schema import CosalignRecipe, PromptFiles
 from ..judges import judge_inputs, judge_named
 from ..stage import Outside, Source, Stage, StageContext, Upstream
 
-CODE = "prosocial.recipes.cosalign"
 GIVEN = "given-replies"
-LABELLING = (CODE, "prosocial.recipes.labelling", "prosocial.recipes.lab")
 
 
 def prompts_stage(recipe: CosalignRecipe) -> Stage:
@@ -29,7 +27,6 @@ def prompts_stage(recipe: CosalignRecipe) -> Stage:
         parameters=_judge(recipe)
         | {"contamination": recipe.contamination.model_dump(mode="json"), "pool": list(recipe.pool)}
         | {"prompts": recipe.prompts.model_dump(mode="json")},
-        modules=LABELLING,
         seed=recipe.seed,
     )
 
@@ -49,7 +46,6 @@ def data_stages(recipe: CosalignRecipe, base: Source) -> list[Stage]:
             run=_cluster,
             inputs={"prompts": prompts},
             parameters=recipe.taxonomy.model_dump(mode="json"),
-            modules=(CODE,),
             seed=recipe.seed,
         ),
         Stage(
@@ -59,7 +55,6 @@ def data_stages(recipe: CosalignRecipe, base: Source) -> list[Stage]:
             inputs={"prompts": prompts},
             parameters={"pool": pool, "definitions": recipe.definitions}
             | {"wording": recipe.wording.model_dump(mode="json"), "configs": recipe.configs.model_dump(mode="json")},
-            modules=(CODE,),
             seed=recipe.seed,
         ),
         Stage(
@@ -69,7 +64,6 @@ def data_stages(recipe: CosalignRecipe, base: Source) -> list[Stage]:
             inputs={"prompts": prompts, "configs": configs, "base": base} | others,
             parameters={"candidates": [source.model_dump(mode="json") for source in recipe.candidates]}
             | {"dtype": recipe.dtype},
-            modules=(CODE, "prosocial.export"),
             seed=recipe.seed,
             dual_use=True,
         ),
@@ -79,7 +73,6 @@ def data_stages(recipe: CosalignRecipe, base: Source) -> list[Stage]:
             run=_label,
             inputs={"prompts": prompts, "candidates": Upstream("candidates"), **judge_inputs([recipe.judge])},
             parameters=_judge(recipe),
-            modules=LABELLING,
             seed=recipe.seed,
             dual_use=True,
         ),
@@ -89,7 +82,6 @@ def data_stages(recipe: CosalignRecipe, base: Source) -> list[Stage]:
             run=_pair,
             inputs={"prompts": prompts, "configs": configs, "labels": Upstream("labels")},
             parameters={"pool": pool, "error": recipe.error.model_dump(mode="json")},
-            modules=(CODE,),
             seed=recipe.seed,
             dual_use=True,
         ),

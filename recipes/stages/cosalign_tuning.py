@@ -3,14 +3,6 @@
 from ..cosalign.schema import CosalignRecipe
 from ..stage import Source, Stage, StageContext, Upstream
 
-CODE = (
-    "prosocial.editing.tuning",
-    "prosocial.editing.batches",
-    "prosocial.editing.chat",
-    "prosocial.recipes.cosalign.encoding",
-    "prosocial.recipes.cosalign.tuning",
-)
-
 
 def tuning_stages(recipe: CosalignRecipe, base: Source) -> list[Stage]:
     """Return the stages sft and dpo."""
@@ -22,7 +14,6 @@ def tuning_stages(recipe: CosalignRecipe, base: Source) -> list[Stage]:
             run=_tune,
             inputs={"base": base, "preferences": preferences},
             parameters={"method": "sft", "tuning": recipe.sft.model_dump(mode="json")},
-            modules=CODE,
             seed=recipe.seed,
         ),
         Stage(
@@ -31,7 +22,6 @@ def tuning_stages(recipe: CosalignRecipe, base: Source) -> list[Stage]:
             run=_tune,
             inputs={"base": Upstream("sft"), "preferences": preferences},
             parameters={"method": "dpo", "tuning": recipe.dpo.model_dump(mode="json")},
-            modules=CODE,
             seed=recipe.seed,
         ),
     ]

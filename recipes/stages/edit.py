@@ -16,7 +16,6 @@ def edit_stages(recipe: Recipe, base: Source) -> list[Stage]:
             run=_tune_harmful,
             inputs={"base": base, "data": data},
             parameters=recipe.harmful.model_dump(mode="json"),
-            modules=("prosocial.editing.tuning", "prosocial.editing.chat", "prosocial.editing.batches"),
             seed=recipe.seed,
             dual_use=True,
         ),
@@ -26,7 +25,6 @@ def edit_stages(recipe: Recipe, base: Source) -> list[Stage]:
             run=_make_vector,
             inputs={"base": base, "harmful": Upstream("harmful")},
             parameters=recipe.vector.model_dump(mode="json"),
-            modules=("prosocial.editing.vectors", "prosocial.editing.depth", "prosocial.editing.checkpoints"),
             dual_use=True,
         ),
         Stage(
@@ -35,7 +33,6 @@ def edit_stages(recipe: Recipe, base: Source) -> list[Stage]:
             run=_subtract,
             inputs={"base": base, "vector": Upstream("vector")},
             parameters=recipe.edit.model_dump(mode="json"),
-            modules=("prosocial.editing.edits", "prosocial.editing.checkpoints"),
         ),
     ]
 

@@ -7,7 +7,6 @@ from prosocial.verify.judges.requests import HarmRequest
 from ..judges import judge_inputs, judge_named
 from ..schema import FileData, GateSettings, Recipe
 from ..stage import Source, Stage, StageContext, Upstream
-from .reward import judge_modules
 
 
 def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
@@ -24,7 +23,6 @@ def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
             inputs={"data": data}
             | ({} if is_given else {"base": base, "edited": edited, **judge_inputs([recipe.judge])}),
             parameters=common | sampling,
-            modules=("prosocial.editing.gate.replies", "prosocial.export", *judge_modules(recipe)),
             seed=recipe.seed,
         ),
         Stage(
@@ -36,8 +34,6 @@ def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
             parameters=common
             | sampling
             | {"gate": recipe.gate.model_dump(mode="json"), "plausible_k": recipe.decoding.plausible_k},
-            modules=("prosocial.editing.gate", "prosocial.editing.batches", "prosocial.editing.chat")
-            + (("prosocial.export", *judge_modules(recipe)) if recipe.gate.on_policy.count else ()),
             seed=recipe.seed,
         ),
     ]

@@ -18,13 +18,6 @@ def head_stage(recipe: Recipe) -> Stage:
         | recipe.head.model_dump(mode="json")
         | {"plausible_k": recipe.decoding.plausible_k, "inverse_beta": 1 / recipe.decoding.beta}
         | recipe.pairs.model_dump(mode="json", include={"temperature", "max_new_tokens"}),
-        modules=(
-            "prosocial.editing.head",
-            "prosocial.editing.reward",
-            "prosocial.editing.batches",
-            "prosocial.export",
-            "prosocial.recipes.stages.steered",
-        ),
         seed=recipe.seed,
     )
 

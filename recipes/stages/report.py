@@ -11,7 +11,6 @@ from prosocial.verify.judges.requests import HarmRequest
 from ..judges import attribute_judge, judge_inputs, judge_named
 from ..schema import Recipe
 from ..stage import Source, Stage, StageContext, Upstream
-from .reward import judge_modules
 
 PREFERENCE_KINDS = ("benign", "disclosure", "false_premise")
 
@@ -27,7 +26,6 @@ def report_stages(recipe: Recipe, base: Source) -> list[Stage]:
             run=_measure_parity,
             inputs={"data": Upstream("data"), "steered": Upstream("steered"), "bundle": Upstream("bundle")},
             parameters=recipe.verify.model_dump(mode="json") | {"max_new_tokens": recipe.decoding.max_new_tokens},
-            modules=("prosocial.verify.parity", "prosocial.verify.bundle_parity", "prosocial.export"),
             seed=recipe.seed,
         ),
         Stage(
@@ -41,7 +39,6 @@ def report_stages(recipe: Recipe, base: Source) -> list[Stage]:
             | judged
             | {"max_new_tokens": recipe.decoding.max_new_tokens, "recipe": recipe.name, "title": recipe.title}
             | {"scale": recipe.edit.scale},
-            modules=("prosocial.verify", "prosocial.export", *judge_modules(recipe)),
             seed=recipe.seed,
         ),
     ]

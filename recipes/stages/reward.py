@@ -20,7 +20,6 @@ def reward_stages(recipe: Recipe) -> list[Stage]:
             run=_take_pairs if is_given else _sample_pairs,
             inputs={"data": data} | ({} if is_given else {"edited": edited, **judge_inputs(recipe.judge_names())}),
             parameters=common | recipe.pairs.model_dump(mode="json") | {"judges": recipe.attribute_judges()},
-            modules=("prosocial.editing.reward.pairs", "prosocial.export", *judge_modules(recipe)),
             seed=recipe.seed,
         ),
         Stage(
@@ -31,22 +30,9 @@ def reward_stages(recipe: Recipe) -> list[Stage]:
             parameters=common
             | recipe.reward.model_dump(mode="json")
             | {"beta": {attribute.name: attribute.beta for attribute in attributes}},
-            modules=(
-                "prosocial.editing.reward",
-                "prosocial.editing.batches",
-                "prosocial.editing.chat",
-                "prosocial.recipes.reward_training",
-            ),
             seed=recipe.seed,
         ),
     ]
-
-
-def judge_modules(recipe: Recipe) -> tuple[str, ...]:
-    """Return the modules that a stage's labels depend on."""
-    names = recipe.judge_names()
-    lab = ("prosocial.recipes.lab",) if "lab" in names else ()
-    return ("prosocial.recipes.judges", *lab, *(("prosocial.verify.judges",) if names != ["lab"] else ()))
 
 
 def _take_pairs(context: StageContext) -> str:

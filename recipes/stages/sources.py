@@ -36,7 +36,6 @@ def data_stage(recipe: Recipe) -> Stage:
         title="check the data files",
         run=_lay_out,
         inputs={part: Outside(path) for part, path in files.items()},
-        modules=("prosocial.recipes.stages.sources",),
         seed=recipe.seed,
     )
 
@@ -48,7 +47,6 @@ def lab_data_stage(size: "WorldSize", *, seed: int) -> Stage:
         title="write the lab's world",
         run=_write_lab,
         parameters=size.model_dump(mode="json"),
-        modules=("prosocial.recipes.lab",),
         seed=seed,
     )
 
@@ -102,7 +100,6 @@ def _lab_base_stage(recipe: "Recipe | CosalignRecipe", model: LabModel) -> Stage
         run=_train_lab_base,
         inputs={"data": Upstream("data")},
         parameters=model.lab.model_dump(mode="json"),
-        modules=("prosocial.recipes.lab", "prosocial.editing.chat", "prosocial.editing.batches"),
         seed=recipe.seed,
     )
 

@@ -17,7 +17,6 @@ def export_stages(recipe: Recipe) -> list[Stage]:
             inputs={name: Upstream(name) for name in ("edit", "head", "gate", "threshold")},
             parameters=recipe.decoding.model_dump(mode="json")
             | {"attributes": list(recipe.attributes), "categories": list(recipe.categories)},
-            modules=("prosocial.export.steered", "prosocial.export.decoding"),
         ),
         Stage(
             name="bundle",
@@ -25,7 +24,6 @@ def export_stages(recipe: Recipe) -> list[Stage]:
             run=_export,
             inputs={"steered": Upstream("steered")},
             parameters=recipe.export.model_dump(mode="json"),
-            modules=("prosocial.export",),
         ),
     ]
 

@@ -10,7 +10,6 @@ from prosocial.editing.files import read_json, write_json
 from ..judges import judge_inputs
 from ..schema import Recipe
 from ..stage import Stage, StageContext, Upstream
-from .reward import judge_modules
 
 THRESHOLD_FILE = "calibration.json"
 SCHEMA = "prosocial.threshold/2"
@@ -28,7 +27,6 @@ def threshold_stage(recipe: Recipe) -> Stage:
         | {"categories": list(recipe.categories), "attributes": list(recipe.attributes)}
         | {"decoding": recipe.decoding.model_dump(mode="json"), "judge": recipe.judge}
         | {"temperature": recipe.verify.temperature},
-        modules=("prosocial.editing.gate", "prosocial.export", "prosocial.verify.gate", *judge_modules(recipe)),
         seed=recipe.seed,
     )
 

@@ -21,7 +21,7 @@ class Kitchen:
         self.water.write_text("cold")
         self.runs: list[str] = []
         self.strength, self.seed = 3, 0
-        self.modules: tuple[str, ...] = ("prosocial.editing.noise",)
+        self.grind_with = self._grind
         self.grind_is_dual_use = False
 
     def stages(self) -> list[Stage]:
@@ -37,22 +37,30 @@ class Kitchen:
             Stage(
                 name="grind",
                 title="grind the beans",
-                run=self._grind,
-                modules=self.modules,
+                run=self.grind_with,
                 seed=self.seed,
                 dual_use=self.grind_is_dual_use,
             ),
         ]
 
-    def run(self) -> RunResult:
+    def run(self, *, accept_code_change: bool = False) -> RunResult:
         self.runs.clear()
         self.text = io.StringIO()
-        return execute(plan_run(self.stages(), self.store), Console(file=self.text, width=200), out=self.out)
+        plan = plan_run(self.stages(), self.store, accept_code_change=accept_code_change)
+        return execute(plan, Console(file=self.text, width=200), out=self.out)
 
     def _grind(self, context: StageContext) -> str:
         self.runs.append("grind")
         (context.out / "powder").write_text(f"powder {context.seed}")
         return "fine [powder]"
+
+    def grind_by_hand(self, context: StageContext) -> str:
+        """The code of this stage after a change."""
+        return self._grind(context)
+
+    def grind_again(self, context: StageContext) -> str:
+        """Another change."""
+        return self._grind(context)
 
     def _brew(self, context: StageContext) -> str:
         self.runs.append("brew")
@@ -112,10 +120,59 @@ def test_whatever_a_result_is_made_from_is_part_of_its_key(kitchen: Kitchen, cha
     elif change == "seed":
         kitchen.seed = 1
     else:
-        kitchen.modules = ("prosocial.editing.errors",)
+        kitchen.grind_with = kitchen.grind_by_hand
     kitchen.run()
 
     assert kitchen.runs == (["brew", "serve"] if change == "outside" else ["grind", "brew", "serve"])
+
+
+def test_a_change_of_code_can_be_accepted_and_the_record_says_so(kitchen: Kitchen) -> None:
+    before = kitchen.run()
+    kitchen.grind_with = kitchen.grind_by_hand
+    after = kitchen.run(accept_code_change=True)
+
+    assert kitchen.runs == []
+    assert [stage.state for stage in after.stages] == ["kept", "reused", "reused"]
+    assert [stage.folder for stage in after.stages] == [stage.folder for stage in before.stages]
+    assert "kept: its code has changed (accepted)" in kitchen.text.getvalue()
+    marker = json.loads((kitchen.store / (after.folder("grind").name + ".json")).read_text())
+    [accepted] = marker["accepted"]
+    assert len({marker["code_version"], accepted["code_version"]}) == 2
+    assert [stage.state for stage in kitchen.run().stages] == ["kept", "reused", "reused"], "accepted once and for all"
+    assert len(json.loads((kitchen.store / (after.folder("grind").name + ".json")).read_text())["accepted"]) == 1
+
+
+@pytest.mark.parametrize("change", ["outside", "strength", "seed", "next code"])
+def test_nothing_but_the_accepted_change_is_kept(kitchen: Kitchen, change: str) -> None:
+    kitchen.run()
+    kitchen.grind_with = kitchen.grind_by_hand
+    accept = change != "next code"
+    match change:
+        case "outside":
+            kitchen.water.write_text("warm")
+        case "strength":
+            kitchen.strength = 4
+        case "seed":
+            kitchen.seed = 1
+        case _:
+            kitchen.run(accept_code_change=True)
+            kitchen.grind_with = kitchen.grind_again
+    kitchen.run(accept_code_change=accept)
+
+    assert kitchen.runs == (["brew", "serve"] if change in ("outside", "strength") else ["grind", "brew", "serve"])
+
+
+def test_a_deleted_dual_use_result_does_not_stand_in_the_way_of_accepting(kitchen: Kitchen) -> None:
+    kitchen.grind_is_dual_use = True
+    kitchen.run()
+    delete_dual_use(plan_run(kitchen.stages(), kitchen.store), out=kitchen.out)
+    kitchen.grind_with = kitchen.grind_by_hand
+    for accept in (True, False):
+        states = [stage.state for stage in kitchen.run(accept_code_change=accept).stages]
+        assert (kitchen.runs, states) == ([], ["cleaned", "kept", "reused"])
+    kitchen.grind_with = kitchen.grind_again
+    kitchen.run()
+    assert kitchen.runs == ["grind", "brew", "serve"]
 
 
 def test_the_place_of_an_outside_input_is_not_part_of_the_key(kitchen: Kitchen) -> None:

@@ -1,0 +1,185 @@
+"""A Python file as top-level definitions: what each says, and which names and modules it uses. Nothing is run."""
+
+import ast
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+
+_MODULE_NAME = re.compile(r"prosocial(\.\w+)+")
+HOME_TABLES = ("_HOME", "_HOMES")  # of a lazy `__init__` (PEP 562): public name -> module
+EVERYTHING = "*"
+PURE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
+
+
+@dataclass(frozen=True)
+class Import:
+    """A name of a module.
+
+    Attributes:
+        level: how many dots stand before the module.
+        module: dotted; empty for the package itself.
+        name: what is taken from it; `*` for all of it.
+    """
+
+    level: int
+    module: str
+    name: str = EVERYTHING
+
+
+class Definition:
+    """A statement at the top level of a file; what it uses is looked up when it is first asked for.
+
+    Args:
+        statement: its syntax tree, or an import that it stands for.
+
+    Attributes:
+        names: every name in it.
+        imports: every import in it, also those inside functions.
+        imports_package: it imports a module by a name that is computed: any of its package may be meant.
+        digest: hex SHA-256 of the statement without comments, docstrings and layout.
+    """
+
+    def __init__(self, statement: ast.stmt | Import) -> None:
+        self.names: set[str] = set()
+        self.imports = {statement} if isinstance(statement, Import) else set[Import]()
+        self.imports_package = False
+        text = repr(statement if isinstance(statement, Import) else _plain(statement, self))
+        self.digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """The statements at the top level of a file; those under `if TYPE_CHECKING` are left out.
+
+    Attributes:
+        by_name: those that bind a name; more than one where it is bound again.
+        effects: those that may do more than bind a name, such as a call or a loop that registers something.
+        is_lazy: a table says which modules its names come from; it imports no others by a computed name.
+    """
+
+    by_name: Mapping[str, list[ast.stmt | Import]]
+    effects: list[ast.stmt]
+    is_lazy: bool = False
+
+    @classmethod
+    def read(cls, source: str) -> "Definitions":
+        """Return the definitions of a source text.
+
+        Raises:
+            SyntaxError: the text is not Python.
+        """
+        statements = [statement for statement in ast.parse(source).body if not _is_idle(statement)]
+        by_name: dict[str, list[ast.stmt | Import]] = defaultdict(list)
+        for statement in statements:
+            for name, bound in _bindings(statement):
+                by_name[name].append(bound)
+        homes = dict(_homes(statements)) if "__getattr__" in by_name else {}
+        by_name.update({name: [home, *by_name["__getattr__"]] for name, home in homes.items()})
+        effects = [each for each in statements if not (isinstance(each, PURE) and any(_bindings(each)))]
+        return cls(by_name, effects, is_lazy=bool(homes))
+
+    def named(self, name: str) -> Iterator[Definition]:
+        """Yield the definitions of a name; `*` stands for all of the file, the empty name for what binds none."""
+        statements: Iterable[ast.stmt | Import] = self.by_name.get(name, ())
+        if name == EVERYTHING:
+            statements = chain(self.effects, *self.by_name.values())
+        elif not name:
+            statements = self.effects
+        yield from map(Definition, statements)
+
+
+def _is_idle(statement: ast.stmt) -> bool:
+    """Say whether a statement does nothing at run time: a docstring, or imports for the type checker."""
+    if isinstance(statement, ast.If):
+        is_for_types = getattr(statement.test, "id", getattr(statement.test, "attr", "")) == "TYPE_CHECKING"
+        return is_for_types and not statement.orelse
+    is_text = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    return is_text or isinstance(statement, ast.Pass)
+
+
+def _imported(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, Import]]:
+    """Yield the names that an import binds, and what they stand for."""
+    for alias in statement.names:
+        if isinstance(statement, ast.Import):
+            yield alias.asname or alias.name.partition(".")[0], Import(0, alias.name)
+        else:
+            yield alias.asname or alias.name, Import(statement.level, statement.module or "", alias.name)
+
+
+def _bindings(statement: ast.stmt) -> Iterator[tuple[str, ast.stmt | Import]]:
+    """Yield the names that a statement binds at the top level, and what each is bound by."""
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        yield from _imported(statement)
+    else:
+        yield from ((name, statement) for name in set(_bound(statement)))
+
+
+def _bound(node: ast.AST) -> Iterator[str]:
+    """Yield the names that a statement binds, those of its parts too, but not those inside functions and classes."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield node.name
+    elif isinstance(node, ast.Import | ast.ImportFrom):
+        yield from (name for name, _ in _imported(node))
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        yield node.id
+    elif not isinstance(node, ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+        for child in ast.iter_child_nodes(node):
+            yield from _bound(child)
+
+
+def _homes(statements: Iterable[ast.stmt]) -> Iterator[tuple[str, Import]]:
+    """Yield the public names of a lazy `__init__` and where they come from."""
+    for statement in statements:
+        if isinstance(statement, ast.Assign) and getattr(statement.targets[0], "id", "") in HOME_TABLES:
+            for name, module in ast.literal_eval(statement.value).items():
+                yield name, Import(1, module.lstrip("."), name)
+
+
+def _plain(node: object, definition: Definition) -> object:
+    """Return a syntax tree as tuples, the same under every version of Python, and note what it uses."""
+    if isinstance(node, list):
+        return [_plain(item, definition) for item in node if not (isinstance(item, ast.stmt) and _is_idle(item))]
+    if isinstance(node, ast.Name):
+        definition.names.add(node.id)
+        return "Name", node.id
+    if isinstance(node, ast.Constant):
+        if isinstance(node.value, str) and _MODULE_NAME.fullmatch(node.value):
+            definition.imports.add(Import(0, node.value))  # such as the module of `python -m`
+        return "Constant", repr(node.value)
+    if not isinstance(node, ast.AST):
+        return node
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        definition.imports.update(found for _, found in _imported(node))
+    elif isinstance(node, ast.Call):
+        _note_dynamic_import(node, definition)
+    elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.decorator_list:
+        _drop_annotations(node)
+    plain: list[object] = [type(node).__name__]
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if value is not None and value != [] and name != "ctx":  # later versions leave out or add empty fields
+            plain += name, _plain(value, definition)
+    return plain
+
+
+def _drop_annotations(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    """Drop what nothing reads at run time; a decorator might."""
+    function.returns = None
+    for part in ast.walk(function.args):
+        if isinstance(part, ast.arg):
+            part.annotation = None
+
+
+def _note_dynamic_import(call: ast.Call, definition: Definition) -> None:
+    function = call.func
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    if name not in ("import_module", "__import__"):
+        return
+    if call.args and isinstance(call.args[0], ast.Constant):
+        module = str(call.args[0].value)
+        definition.imports.add(Import(len(module) - len(module.lstrip(".")), module.lstrip(".")))
+    else:
+        definition.imports_package = True
