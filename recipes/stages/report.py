@@ -8,19 +8,21 @@ from prosocial.editing.files import read_json, write_json
 from ..judges import resolve_judge
 from ..schema import Recipe
 from ..stage import Source, Stage, StageContext, Upstream
+from .sources import data_file
 
 PREFERENCE_KINDS = ("benign", "disclosure", "false_premise")
 
 
 def report_stages(recipe: Recipe, base: Source) -> list[Stage]:
     """Return the stages parity and report."""
+    probes = data_file(recipe.data, "probes")
     judged = {"judge": recipe.judge, "attributes": list(recipe.attributes)}
     return [
         Stage(
             name="parity",
             title="compare the bundle with PyTorch",
             run=_measure_parity,
-            inputs={"data": Upstream("data"), "steered": Upstream("steered"), "bundle": Upstream("bundle")},
+            inputs={"probes": probes, "steered": Upstream("steered"), "bundle": Upstream("bundle")},
             parameters=recipe.verify.model_dump(mode="json") | {"max_new_tokens": recipe.decoding.max_new_tokens},
             seed=recipe.seed,
         ),
@@ -28,8 +30,8 @@ def report_stages(recipe: Recipe, base: Source) -> list[Stage]:
             name="report",
             title="judge base, edited and gated replies",
             run=_report,
-            inputs={"base": base, "edited": Upstream("edit")}
-            | {name: Upstream(name) for name in ("data", "gate", "threshold", "bundle", "parity")},
+            inputs={"base": base, "edited": Upstream("edit"), "probes": probes}
+            | {name: Upstream(name) for name in ("gate", "threshold", "bundle", "parity")},
             parameters=recipe.verify.model_dump(mode="json")
             | judged
             | {"max_new_tokens": recipe.decoding.max_new_tokens, "recipe": recipe.name, "title": recipe.title}
@@ -43,7 +45,7 @@ def _measure_parity(context: StageContext) -> str:
     from prosocial.verify.bundle_parity import verify_bundle
     from prosocial.verify.probes import read_probes
 
-    probes = read_probes(context.inputs["data"] / "probes.jsonl")
+    probes = read_probes(context.inputs["probes"])
     wanted = context.parameters["parity_probes"] or len(probes)
     spread = probes[:: max(1, len(probes) // wanted)]
     report = verify_bundle(
@@ -76,7 +78,7 @@ def _report(context: StageContext) -> str:
     from prosocial.verify.probes import read_probes
     from prosocial.verify.report import choose_samples, write_report
 
-    probes = read_probes(context.inputs["data"] / "probes.jsonl")
+    probes = read_probes(context.inputs["probes"])
     judged = [probe for probe in probes if probe.kind not in ("disclosure", "false_premise")]
     outcomes = {name: _outcomes(context, name, judged) for name in ("base", "edited", "gated")}
     comparison = compare(judged, outcomes)

@@ -116,7 +116,7 @@ def test_on_policy_replies_are_trained_on_and_the_scaling_is_recorded(finished: 
     recipe = load_recipe(finished / "recipe.yaml", model=Recipe)
     stage = next(stage for stage in recipe_stages(recipe) if stage.name == "gate")
     out = finished / "out"
-    inputs = {"base": finished / "model", "edited": out / "edit", "data": out / "data"}
+    inputs = {"base": finished / "model", "edited": out / "edit", "prompts": out / "data" / "prompts.jsonl"}
     inputs |= {name: out / name for name in ("harmful", "replies")}
     gates = []
     for on_policy in ({"count": 0}, {"count": 4, "near": 0.0, "threshold": 1.0}):
