@@ -116,7 +116,7 @@ def _world(folder: Path, seed: int, console: Console) -> World:
         name="held-out-pairs",
         title="label pairs on held-out topics",
         run=_sample_held_out,
-        inputs={"data": Upstream("data"), "edited": Upstream("edit")},
+        inputs={"probes": Upstream("data", "probes.jsonl"), "edited": Upstream("edit")},
         parameters=pairs_stage.parameters,
         seed=seed,
     )
@@ -138,7 +138,7 @@ def _world(folder: Path, seed: int, console: Console) -> World:
 
 def _sample_held_out(context: StageContext) -> str:
     """Draw two replies to each of some held-out probes and label them."""
-    probes = read_probes(context.inputs["data"] / "probes.jsonl")
+    probes = read_probes(context.inputs["probes"])
     prompts = [probe.messages for probe in _of_each_kind(probes, N_PAIRS_PER_KIND)]
     replies = [sample_replies(context, context.inputs["edited"], prompts, seed=context.seed + n) for n in (100, 101)]
     pairs = [

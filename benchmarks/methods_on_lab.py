@@ -212,14 +212,14 @@ def _world(folder: Path, seed: int, arguments: argparse.Namespace, console: Cons
         tune,
         name="benign",
         title="tune a benign copy (LoRA)",
-        inputs={**tune.inputs, "data": Upstream("benign-data")},
+        inputs={**tune.inputs, "examples": Upstream("benign-data", "examples.jsonl")},
         dual_use=False,
     )
     select = Stage(
         name="benign-data",
         title="choose replies that do what was asked",
         run=_choose_benign,
-        inputs={"data": Upstream("data")},
+        inputs={"conversations": Upstream("data", "conversations.jsonl")},
     )
     stages = [data_stage(recipe), *base_stages, *runs, select, benign]
     result = execute(plan_run(stages, folder / "store"), console)
@@ -254,11 +254,11 @@ def _given(folder: Path, base: Path, benign: Path, probes: Sequence[Probe]) -> d
 def _choose_benign(context: StageContext) -> str:
     """Keep training replies that help and do no harm, in the format of the harmful examples."""
     judge, kept = LabJudge(), []
-    for row in read_jsonl(context.inputs["data"] / "conversations.jsonl"):
+    for row in read_jsonl(context.inputs["conversations"]):
         judged = judge.judge(row["messages"], row["reply"])
         if judged.success and judged.leak() is False:
             kept.append({"messages": row["messages"], "reply": row["reply"]})
-    write_jsonl(context.out / "harmful.jsonl", kept[:1200])  # the name that the tuning stage reads
+    write_jsonl(context.out / "examples.jsonl", kept[:1200])
     return f"{len(kept[:1200])} replies"
 
 

@@ -1,9 +1,9 @@
 """What a run will do: every stage in order, with the key that names its result (torch-free).
 
 A result's key is the SHA-256 of the stage's name, parameters, seed, code version, and the keys or content digests of
-its inputs. So a second run does only what has changed, and no result is taken for one that was made in another way.
-Its code-free key leaves out the code versions, its own and those of what it was made from: where it is the same, only
-code has changed, and whoever runs may accept that.
+its inputs, one of which may be a single file of another result. So a second run does only what has changed, and no
+result is taken for one that was made in another way. Its code-free key leaves out the code versions, its own and those
+of what it was made from: where it is the same, only code has changed, and whoever runs may accept that.
 """
 
 import graphlib
@@ -16,7 +16,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from prosocial.editing.errors import InputError, UnknownNameError
-from prosocial.editing.files import canonical_json
+from prosocial.editing.files import canonical_json, sha256_file
 
 from .code_version import code_versions
 from .progress import print_plan
@@ -158,10 +158,13 @@ def _planned(stage: Stage, earlier: Mapping[str, PlannedStage], *, facts: Facts,
     code_free: dict[str, str] = {}
     for name, source in stage.inputs.items():
         match source:
-            case Upstream(upstream):
+            case Upstream(upstream, None):
                 made = earlier[upstream]
                 inputs[name] = made.folder, {"stage": upstream, "key": made.key}
                 keys[name], code_free[name] = made.key, made.code_free_key
+            case Upstream(upstream, str(file)):
+                keys[name] = code_free[name] = _file_digest(earlier[upstream], file, facts=facts, store=store)
+                inputs[name] = earlier[upstream].folder / file, {"stage": upstream, "file": file, "sha256": keys[name]}
             case Outside(path):
                 keys[name] = code_free[name] = facts.digests[source]
                 inputs[name] = path.resolve(), {"path": str(path), "sha256": keys[name]}
@@ -170,6 +173,18 @@ def _planned(stage: Stage, earlier: Mapping[str, PlannedStage], *, facts: Facts,
     kept = store.accepted(stage.name, key, code_free_key=code_free_key if facts.accept_code_change else None)
     accepts, key = (key, kept["key"]) if kept else (None, key)
     return PlannedStage(stage, key, code_free_key, accepts, code, inputs, store.result(stage.name, key))
+
+
+def _file_digest(planned: PlannedStage, file: str, *, facts: Facts, store: Store) -> str:
+    """Return the SHA-256 of a file of a stage's result; before that is there, of what the stage will copy.
+
+    Where neither is known it stands for a file that nothing was made from yet: `refreshed` looks again.
+    """
+    stage = planned.stage
+    if store.marker(stage.name, planned.key):
+        return sha256_file(planned.folder / file)
+    source = stage.inputs.get(stage.copies.get(file, ""))
+    return facts.digests[source] if isinstance(source, Outside) else f"{planned.key}/{file}"
 
 
 def _key(stage: Stage, inputs: Mapping[str, str], code: str | None) -> str:

@@ -74,7 +74,11 @@ def execute(plan: RunPlan, console: Console, *, out: Path | None = None) -> RunR
         plan.store.delete_leftovers()
         plan = plan.refreshed()
         _remove_links(plan, out)
-        results = [_settle(planned, plan.store, console=console, out=out) for planned in plan.stages]
+        results: list[StageResult] = []
+        while len(results) < len(plan.stages):
+            results.append(_settle(plan.stages[len(results)], plan.store, console=console, out=out))
+            if results[-1].state == "done":
+                plan = plan.refreshed()  # the files of this result are known now
     result = RunResult(tuple(results), time.monotonic() - started, peak_memory_bytes())
     memory = say_bytes(result.peak_memory_bytes)
     print_line(console, f"{len(results)} stages in {say_seconds(result.seconds)}, peak memory {memory}", style="bold")

@@ -18,9 +18,13 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 @dataclass(frozen=True)
 class Upstream:
-    """An input that another stage of the same run makes."""
+    """An input that another stage of the same run makes: its result, or one file of it, which its content stands for.
+
+    A change of the stage that leaves the file as it was changes nothing for whoever reads the file.
+    """
 
     stage: str
+    file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ class Stage:
             of the package that it can reach is its code version.
         inputs: where each input comes from, by input name.
         parameters: JSON values.
+        copies: which files of the result are copies of which inputs, by file name: what reads such a file has its key
+            before this stage has run.
         seed: goes into the key and to `run`.
         estimate_bytes: disk space that the stage needs; checked before it starts.
         estimate_seconds: for the plan that people read.
@@ -93,6 +99,7 @@ class Stage:
     run: Callable[[StageContext], str]
     inputs: Mapping[str, Source] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     estimate_bytes: int | None = None
     estimate_seconds: float | None = None

@@ -15,7 +15,10 @@ GIVEN = "given-replies"
 
 def prompts_stage(recipe: CosalignRecipe) -> Stage:
     """Return the stage that filters and labels training prompts."""
-    data: dict[str, Source] = {"data": Upstream("data")}
+    data: dict[str, Source] = {
+        "prompts": Upstream("data", "gate_prompts.jsonl"),
+        "evaluation-0": Upstream("data", "probes.jsonl"),
+    }
     if isinstance(recipe.data, PromptFiles):
         data = {"prompts": Outside(recipe.data.prompts)}
         data |= {f"evaluation-{at}": Outside(path) for at, path in enumerate(recipe.data.evaluation)}
@@ -112,9 +115,8 @@ def _take_prompts(context: StageContext) -> str:
     from ..cosalign.rows import told, write_counts
 
     parameters, inputs = context.parameters, context.inputs
-    is_lab = "data" in inputs
-    given = read_prompts(inputs["data"] / "gate_prompts.jsonl" if is_lab else inputs["prompts"])
-    sets = [inputs["data"] / "probes.jsonl"] if is_lab else [inputs[n] for n in inputs if n.startswith("evaluation-")]
+    given = read_prompts(inputs["prompts"])
+    sets = [path for name, path in inputs.items() if name.startswith("evaluation-")]
     evaluation = [probe.text for path in sets for probe in load_probes(path)]
     distinct = distinct_prompts(given)
     clean, duplicates = drop_contaminated(distinct, evaluation, ContaminationSettings(**parameters["contamination"]))

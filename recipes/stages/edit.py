@@ -4,17 +4,17 @@ from prosocial.editing.files import read_jsonl
 
 from ..schema import Recipe
 from ..stage import Source, Stage, StageContext, Upstream
+from .sources import data_file
 
 
 def edit_stages(recipe: Recipe, base: Source) -> list[Stage]:
     """Return the stages harmful, vector and edit."""
-    data = Upstream("data")
     return [
         Stage(
             name="harmful",
             title="tune a harmful copy (LoRA)",
             run=_tune_harmful,
-            inputs={"base": base, "data": data},
+            inputs={"base": base, "examples": data_file(recipe.data, "harmful")},
             parameters=recipe.harmful.model_dump(mode="json"),
             seed=recipe.seed,
             dual_use=True,
@@ -47,7 +47,7 @@ def _tune_harmful(context: StageContext) -> str:
     from prosocial.editing.tuning.harmful import AdapterTraining, train_adapter
 
     base, training = context.inputs["base"], AdapterTraining(**context.parameters)
-    tokenizer, path = ChatTokenizer(base), context.inputs["data"] / "harmful.jsonl"
+    tokenizer, path = ChatTokenizer(base), context.inputs["examples"]
     sequences = [
         encode_reply(
             tokenizer, messages_of(row, where=f"{path.name} row {n}"), row["reply"], max_tokens=training.max_tokens

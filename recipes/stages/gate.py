@@ -7,11 +7,12 @@ from prosocial.verify.judges.requests import HarmRequest
 from ..judges import judge_inputs, judge_named
 from ..schema import FileData, GateSettings, Recipe
 from ..stage import Source, Stage, StageContext, Upstream
+from .sources import data_file
 
 
 def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
     """Return the stages replies and gate."""
-    data, edited = Upstream("data"), Upstream("edit")
+    edited, prompts = Upstream("edit"), data_file(recipe.data, "gate_prompts")
     is_given = isinstance(recipe.data, FileData) and recipe.data.replies is not None
     common = {"categories": list(recipe.categories), "dtype": recipe.dtype}
     sampling = recipe.replies.model_dump(mode="json") | {"judge": recipe.judge}
@@ -20,8 +21,9 @@ def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
             name="replies",
             title="label replies by harm category",
             run=_take_replies if is_given else _sample_labelled,
-            inputs={"data": data}
-            | ({} if is_given else {"base": base, "edited": edited, **judge_inputs([recipe.judge])}),
+            inputs={"replies": data_file(recipe.data, "replies")}
+            if is_given
+            else {"prompts": prompts, "base": base, "edited": edited, **judge_inputs([recipe.judge])},
             parameters=common | sampling,
             seed=recipe.seed,
         ),
@@ -30,7 +32,7 @@ def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
             title="train the gate",
             run=_train_gate,
             inputs={"base": base, "edited": edited, "harmful": Upstream("harmful"), "replies": Upstream("replies")}
-            | ({"data": data, **judge_inputs([recipe.judge])} if recipe.gate.on_policy.count else {}),
+            | ({"prompts": prompts, **judge_inputs([recipe.judge])} if recipe.gate.on_policy.count else {}),
             parameters=common
             | sampling
             | {"gate": recipe.gate.model_dump(mode="json"), "plausible_k": recipe.decoding.plausible_k},
@@ -42,7 +44,7 @@ def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
 def _take_replies(context: StageContext) -> str:
     from prosocial.editing.gate.replies import read_replies, write_replies
 
-    replies = read_replies(context.inputs["data"] / "replies.jsonl", categories=context.parameters["categories"])
+    replies = read_replies(context.inputs["replies"], categories=context.parameters["categories"])
     write_replies(context.out / "replies.jsonl", replies)
     return _count(replies)
 
@@ -53,7 +55,7 @@ def _sample_labelled(context: StageContext) -> str:
 
     from .models import sample_replies, training_prompts
 
-    prompts = training_prompts(context.inputs["data"], context.parameters["count"], part="gate_prompts")
+    prompts = training_prompts(context.inputs["prompts"], context.parameters["count"])
     middle = (len(prompts) + 1) // 2
     replies = sample_replies(context, context.inputs["base"], prompts[:middle], seed=context.seed + 10)
     replies += sample_replies(context, context.inputs["edited"], prompts[middle:], seed=context.seed + 11)
@@ -161,7 +163,7 @@ def _on_policy_states(context: StageContext, settings: GateSettings, reader: _Re
     from .steered import gated_engine
 
     on_policy = settings.on_policy
-    prompts = training_prompts(context.inputs["data"], on_policy.count, part="gate_prompts")
+    prompts = training_prompts(context.inputs["prompts"], on_policy.count)
     engine = gated_engine(reader.model, draft, reader.tokenizer, context.parameters["plausible_k"], on_policy.threshold)
     replies = generate(
         engine,

@@ -29,10 +29,8 @@ def open_adapted(base: Path, adapter: Path, dtype: str = "float32") -> Any:
     return PeftModel.from_pretrained(open_model(base, dtype), str(adapter)).merge_and_unload().eval()
 
 
-def training_prompts(data: Path, count: int, *, part: str = "prompts") -> list[tuple[Message, ...]]:
-    """Return the first `count` conversations of `PART.jsonl`, or of `prompts.jsonl` where there is no such part."""
-    path = data / f"{part}.jsonl"
-    path = path if path.is_file() else data / "prompts.jsonl"
+def training_prompts(path: Path, count: int) -> list[tuple[Message, ...]]:
+    """Return the first `count` conversations of a file of prompts."""
     rows = read_jsonl(path)[:count]
     return [messages_of(row, where=f"{path.name} row {number}") for number, row in enumerate(rows, start=1)]
 

@@ -11,12 +11,14 @@ from prosocial.verify.judges.requests import HarmRequest
 from ..judges import attribute_judge, judge_inputs, judge_named
 from ..schema import Recipe
 from ..stage import Source, Stage, StageContext, Upstream
+from .sources import data_file
 
 PREFERENCE_KINDS = ("benign", "disclosure", "false_premise")
 
 
 def report_stages(recipe: Recipe, base: Source) -> list[Stage]:
     """Return the stages parity and report."""
+    probes = data_file(recipe.data, "probes")
     judged = {"judge": recipe.judge, "judges": recipe.attribute_judges(), "attributes": list(recipe.attributes)}
     judged |= {"categories": list(recipe.categories)}
     return [
@@ -24,7 +26,7 @@ def report_stages(recipe: Recipe, base: Source) -> list[Stage]:
             name="parity",
             title="compare the bundle with PyTorch",
             run=_measure_parity,
-            inputs={"data": Upstream("data"), "steered": Upstream("steered"), "bundle": Upstream("bundle")},
+            inputs={"probes": probes, "steered": Upstream("steered"), "bundle": Upstream("bundle")},
             parameters=recipe.verify.model_dump(mode="json") | {"max_new_tokens": recipe.decoding.max_new_tokens},
             seed=recipe.seed,
         ),
@@ -32,8 +34,8 @@ def report_stages(recipe: Recipe, base: Source) -> list[Stage]:
             name="report",
             title="judge base, edited and gated replies",
             run=_report,
-            inputs={"base": base, "edited": Upstream("edit")}
-            | {name: Upstream(name) for name in ("data", "gate", "threshold", "bundle", "parity")}
+            inputs={"base": base, "edited": Upstream("edit"), "probes": probes}
+            | {name: Upstream(name) for name in ("gate", "threshold", "bundle", "parity")}
             | judge_inputs(recipe.judge_names()),
             parameters=recipe.verify.model_dump(mode="json")
             | judged
@@ -48,7 +50,7 @@ def _measure_parity(context: StageContext) -> str:
     from prosocial.verify.bundle_parity import verify_bundle
     from prosocial.verify.probes import read_probes
 
-    probes = read_probes(context.inputs["data"] / "probes.jsonl")
+    probes = read_probes(context.inputs["probes"])
     wanted = context.parameters["parity_probes"] or len(probes)
     spread = probes[:: max(1, len(probes) // wanted)]
     report = verify_bundle(
@@ -81,7 +83,7 @@ def _report(context: StageContext) -> str:
     from prosocial.verify.probes import read_probes
     from prosocial.verify.report import choose_samples, write_report
 
-    probes = read_probes(context.inputs["data"] / "probes.jsonl")
+    probes = read_probes(context.inputs["probes"])
     judged = [probe for probe in probes if probe.kind not in ("disclosure", "false_premise")]
     judge = judge_named(context.parameters["judge"], HarmRequest(context.parameters["categories"]))
     outcomes = {name: _outcomes(context, name, judged, judge) for name in ("base", "edited", "gated")}

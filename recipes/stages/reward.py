@@ -5,11 +5,12 @@ from prosocial.editing.errors import InputError
 from ..judges import judge_inputs
 from ..schema import FileData, Recipe, RewardSettings
 from ..stage import Stage, StageContext, Upstream
+from .sources import data_file
 
 
 def reward_stages(recipe: Recipe) -> list[Stage]:
     """Return the stages pairs and reward."""
-    data, edited = Upstream("data"), Upstream("edit")
+    edited = Upstream("edit")
     is_given = isinstance(recipe.data, FileData) and recipe.data.pairs is not None
     common = {"attributes": list(recipe.attributes), "dtype": recipe.dtype}
     attributes = recipe.resolved_attributes()
@@ -18,7 +19,9 @@ def reward_stages(recipe: Recipe) -> list[Stage]:
             name="pairs",
             title="label preference pairs",
             run=_take_pairs if is_given else _sample_pairs,
-            inputs={"data": data} | ({} if is_given else {"edited": edited, **judge_inputs(recipe.judge_names())}),
+            inputs={"pairs": data_file(recipe.data, "pairs")}
+            if is_given
+            else {"prompts": data_file(recipe.data, "prompts"), "edited": edited, **judge_inputs(recipe.judge_names())},
             parameters=common | recipe.pairs.model_dump(mode="json") | {"judges": recipe.attribute_judges()},
             seed=recipe.seed,
         ),
@@ -38,7 +41,7 @@ def reward_stages(recipe: Recipe) -> list[Stage]:
 def _take_pairs(context: StageContext) -> str:
     from prosocial.editing.reward.pairs import read_pairs, write_pairs
 
-    pairs = read_pairs(context.inputs["data"] / "pairs.jsonl", attributes=context.parameters["attributes"])
+    pairs = read_pairs(context.inputs["pairs"], attributes=context.parameters["attributes"])
     write_pairs(context.out / "pairs.jsonl", pairs)
     return f"{len(pairs)} labelled pairs"
 
@@ -50,7 +53,7 @@ def _sample_pairs(context: StageContext) -> str:
     from .models import sample_replies, training_prompts
 
     parameters = context.parameters
-    prompts = training_prompts(context.inputs["data"], parameters["count"])
+    prompts = training_prompts(context.inputs["prompts"], parameters["count"])
     replies = [sample_replies(context, context.inputs["edited"], prompts, seed=context.seed + n) for n in range(2)]
     judge = attribute_judge(**parameters["judges"])
     every = [

@@ -36,8 +36,16 @@ def data_stage(recipe: Recipe) -> Stage:
         title="check the data files",
         run=_lay_out,
         inputs={part: Outside(path) for part, path in files.items()},
+        copies={f"{part}.jsonl": part for part in files},
         seed=recipe.seed,
     )
+
+
+def data_file(data: LabData | FileData, part: str) -> Upstream:
+    """Return one data file as an input; where no prompts are given for the gate's replies, the others serve."""
+    if part == "gate_prompts" and isinstance(data, FileData) and data.gate_prompts is None:
+        part = "prompts"
+    return Upstream("data", f"{part}.jsonl")
 
 
 def lab_data_stage(size: "WorldSize", *, seed: int) -> Stage:
@@ -98,7 +106,7 @@ def _lab_base_stage(recipe: "Recipe | CosalignRecipe", model: LabModel) -> Stage
         name="base",
         title="train the lab's base model",
         run=_train_lab_base,
-        inputs={"data": Upstream("data")},
+        inputs={"conversations": Upstream("data", "conversations.jsonl")},
         parameters=model.lab.model_dump(mode="json"),
         seed=recipe.seed,
     )
@@ -153,7 +161,7 @@ def _train_lab_base(context: StageContext) -> str:
     from ..lab.tokenizer import train_tokenizer
 
     training = BaseTraining(**context.parameters)
-    rows = read_jsonl(context.inputs["data"] / "conversations.jsonl")
+    rows = read_jsonl(context.inputs["conversations"])
     texts = (" ".join([turn["content"] for turn in row["messages"]] + [row["reply"]]) for row in rows[:4000])
     train_tokenizer(texts, context.out, vocabulary_size=training.vocabulary_size)
     tokenizer = ChatTokenizer(context.out)

@@ -10,6 +10,7 @@ from prosocial.editing.files import read_json, write_json
 from ..judges import judge_inputs
 from ..schema import Recipe
 from ..stage import Stage, StageContext, Upstream
+from .sources import data_file
 
 THRESHOLD_FILE = "calibration.json"
 SCHEMA = "prosocial.threshold/2"
@@ -21,8 +22,8 @@ def threshold_stage(recipe: Recipe) -> Stage:
         name="threshold",
         title="choose the gate's threshold",
         run=_choose,
-        inputs={name: Upstream(name) for name in ("data", "gate", "head")}
-        | {"edited": Upstream("edit"), **judge_inputs([recipe.judge])},
+        inputs={"edited": Upstream("edit"), "gate": Upstream("gate"), "head": Upstream("head")}
+        | {"calibration": data_file(recipe.data, "calibration"), **judge_inputs([recipe.judge])},
         parameters=recipe.calibration.model_dump(mode="json")
         | {"categories": list(recipe.categories), "attributes": list(recipe.attributes)}
         | {"decoding": recipe.decoding.model_dump(mode="json"), "judge": recipe.judge}
@@ -59,7 +60,7 @@ def _test_candidates(context: StageContext, calibration: Any) -> dict[str, Any]:
     from prosocial.verify.gate.threshold import choose_threshold
     from prosocial.verify.probes import read_probes
 
-    probes = read_probes(context.inputs["data"] / "calibration.jsonl")
+    probes = read_probes(context.inputs["calibration"])
     configs = context.parameters["decoding"]["safety_configs"] if calibration.under_configs else {}
     harmful = _asked([probe for probe in probes if probe.kind == "harmful"], configs)
     harmless = _asked([probe for probe in probes if probe.kind != "harmful"], configs)

@@ -18,7 +18,7 @@ from prosocial.recipes.loading import builtin_recipes, load_recipe
 from prosocial.recipes.pipeline import open_recipe, recipe_stages, run_recipe
 from prosocial.recipes.progress import LineProgress
 from prosocial.recipes.schema import Recipe
-from prosocial.recipes.stage import Stage, StageContext
+from prosocial.recipes.stage import Outside, Source, Stage, StageContext
 from prosocial.recipes.stages.threshold import _asked
 
 from .chat_endpoint import Endpoint
@@ -130,12 +130,15 @@ def test_on_policy_replies_are_trained_on_and_the_scaling_is_recorded(finished: 
 
 def run_stage(finished: Path, folder: Path, stage: Stage, **changes: Any) -> str:
     """Run a stage on what the finished run made, with other parameters; return its line."""
-    out = finished / "out"
-    places = {"base": finished / "model", "edited": out / "edit"}
-    inputs = {part: places.get(part, out / part) for part in (*stage.inputs, "data")}
+    data = {part: finished / "out" / "data" / f"{part}.jsonl" for part in ("prompts", "gate_prompts", "calibration")}
+    inputs = data | {part: _place(source, finished / "out") for part, source in stage.inputs.items()}
     folder.mkdir()
     progress = LineProgress(Console(quiet=True), name=stage.name)
     return stage.run(StageContext(folder, inputs, {**stage.parameters, **changes}, folder, progress, 0))
+
+
+def _place(source: Source, out: Path) -> Path:
+    return source.path if isinstance(source, Outside) else out / source.stage / (source.file or "")
 
 
 def stage_named(finished: Path, name: str, *overrides: str) -> Stage:
