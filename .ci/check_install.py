@@ -78,7 +78,8 @@ def check_bundle(package: Path, bundle: Path) -> None:
     from huggingface_hub import HfApi
 
     from prosocial.export import Bundle
-    from prosocial.verify.hub_fixture import LoopbackHub, point_client_at
+
+    from ..tests.hub.hub_fixture import LoopbackHub, point_client_at
 
     [here] = Bundle.open(bundle).generate([[{"role": "user", "content": ASKED}]])
     with tempfile.TemporaryDirectory() as place, LoopbackHub() as hub, pytest.MonkeyPatch.context() as patch:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 OURS = """
-from prosocial.export.bundle import Bundle
+from prosocial.export.runtime.bundle import Bundle
 import onnxruntime, time
 start = time.perf_counter()
 Bundle.open({folder!r})

@@ -20,9 +20,12 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 from numpy.typing import NDArray
 
-from prosocial.export import Bundle, Steering
-from prosocial.export.configs import AuthorisedConfig, NamedConfig, TrustStore, sign_config
-from prosocial.export.signing import SigningKey
+from prosocial.core.signing import SigningKey
+from prosocial.export import Bundle
+from prosocial.steering.authorisation.authorisation import sign_config
+from prosocial.steering.authorisation.trust import TrustStore
+from prosocial.steering.configs import AuthorisedConfig, NamedConfig
+from prosocial.steering.decoding.controls import Steering
 
 PROMPT = "How do I say no to a friend?"
 Request = tuple[int, AuthorisedConfig]

@@ -33,30 +33,30 @@ from rich.console import Console
 from torch import Tensor
 from transformers import DynamicCache
 
-from prosocial.editing.appended_rows import AppendedRows
-from prosocial.editing.chat import ChatTokenizer
+from prosocial.core.appended_rows import AppendedRows
+from prosocial.core.chat import ChatTokenizer
 from prosocial.editing.checkpoints import load_model
-from prosocial.editing.reward.accuracy import pair_accuracy
-from prosocial.editing.reward.attributes import resolve_attributes
-from prosocial.editing.reward.conflict import CONFLICT_METHODS
-from prosocial.editing.reward.encoded_pairs import EncodedPairs
-from prosocial.editing.reward.model import RewardConfig, RewardModel
-from prosocial.editing.reward.pairs import label_pair, read_pairs, write_pairs
-from prosocial.editing.reward.settings import RewardTraining
-from prosocial.editing.reward.training import train_reward
+from prosocial.evaluation.probes.probe import Probe, read_probes
+from prosocial.evaluation.statistics import clustered_difference, holm
+from prosocial.evaluation.steering_scores import hypervolume
 from prosocial.recipes.lab.judge import LabJudge
-from prosocial.recipes.loading import load_recipe
-from prosocial.recipes.plan import plan_run
-from prosocial.recipes.runner import execute
-from prosocial.recipes.schema import Recipe
-from prosocial.recipes.stage import Stage, StageContext, Upstream
-from prosocial.recipes.stages.edit import edit_stages
-from prosocial.recipes.stages.models import sample_replies
-from prosocial.recipes.stages.reward import reward_stages
-from prosocial.recipes.stages.sources import base_source, data_stage
-from prosocial.verify.probes import Probe, read_probes
-from prosocial.verify.statistics import clustered_difference, holm
-from prosocial.verify.steering import hypervolume
+from prosocial.recipes.reading.loading import load_recipe
+from prosocial.recipes.steering.edit import edit_stages
+from prosocial.recipes.steering.models import sample_replies
+from prosocial.recipes.steering.reward import reward_stages
+from prosocial.recipes.steering.schema import Recipe
+from prosocial.recipes.steering.sources import base_source, data_stage
+from prosocial.recipes.workflow.plan import plan_run
+from prosocial.recipes.workflow.runner import execute
+from prosocial.recipes.workflow.stage import Stage, StageContext, Upstream
+from prosocial.training.reward.accuracy import pair_accuracy
+from prosocial.training.reward.attributes import resolve_attributes
+from prosocial.training.reward.conflict import CONFLICT_METHODS
+from prosocial.training.reward.encoded_pairs import EncodedPairs
+from prosocial.training.reward.model import RewardConfig, RewardModel
+from prosocial.training.reward.pairs import label_pair, read_pairs, write_pairs
+from prosocial.training.reward.settings import RewardTraining
+from prosocial.training.reward.training import train_reward
 
 KINDS = ("benign", "twin", "disclosure", "false_premise")
 N_PAIRS_PER_KIND, N_REPLIES_PER_KIND = 60, 16

@@ -24,28 +24,28 @@ from typing import Any
 from cosalign_report import BASE, DPO, FIVE_SHOT, GATED, REFUSER, SFT, SYSTEMS, write_report
 from rich.console import Console
 
-from prosocial.editing.appended_rows import AppendedRows
+from prosocial.core.appended_rows import AppendedRows
+from prosocial.core.errors import InputError
 from prosocial.editing.checkpoints import Checkpoint
-from prosocial.editing.errors import InputError
-from prosocial.editing.head import CompactHead
+from prosocial.evaluation.cosa_score import Question, ScoredConfig, Verdict, questions_of, read_configs, read_shots
+from prosocial.evaluation.cosa_score.systems import AskedSystem, asked_systems
+from prosocial.evaluation.cosa_score.verdicts import judge_row
+from prosocial.evaluation.probes.probe import Probe, read_probes
+from prosocial.evaluation.sampling.shards import Drawing, answer_shard
 from prosocial.recipes.cosalign.pipeline import cosalign_stages
 from prosocial.recipes.cosalign.schema import CosalignRecipe
 from prosocial.recipes.lab.config_judge import LabConfigJudge
 from prosocial.recipes.lab.replies import REFUSAL
-from prosocial.recipes.loading import load_recipe
-from prosocial.recipes.plan import plan_run
-from prosocial.recipes.runner import RunResult, execute
-from prosocial.recipes.schema import Recipe
-from prosocial.recipes.stage import Stage, StageContext, Upstream
-from prosocial.recipes.stages.edit import edit_stages
-from prosocial.recipes.stages.gate import gate_stages
-from prosocial.recipes.stages.steered import export_stages
-from prosocial.recipes.stages.threshold import threshold_stage
-from prosocial.verify.cosa_score import Question, ScoredConfig, Verdict, questions_of, read_configs, read_shots
-from prosocial.verify.cosa_score.systems import AskedSystem, asked_systems
-from prosocial.verify.cosa_score.verdicts import judge_row
-from prosocial.verify.probes import Probe, read_probes
-from prosocial.verify.sampling.shards import Drawing, answer_shard
+from prosocial.recipes.reading.loading import load_recipe
+from prosocial.recipes.steering.edit import edit_stages
+from prosocial.recipes.steering.gate import gate_stages
+from prosocial.recipes.steering.schema import Recipe
+from prosocial.recipes.steering.steered import export_stages
+from prosocial.recipes.steering.threshold import threshold_stage
+from prosocial.recipes.workflow.plan import plan_run
+from prosocial.recipes.workflow.runner import RunResult, execute
+from prosocial.recipes.workflow.stage import Stage, StageContext, Upstream
+from prosocial.steering.head import CompactHead
 
 TEMPERATURE, MAX_NEW_TOKENS = 1.0, 64
 PARTS = ("allowed", "disallowed", "harmless")

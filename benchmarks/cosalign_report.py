@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prosocial.editing.files import read_jsonl
-from prosocial.verify.statistics import clustered_rate
-from prosocial.verify.statistics.interval import Interval
-from prosocial.verify.steering import hierarchical_bootstrap
-from prosocial.verify.steering.bootstrap import Draw
+from prosocial.core.files import read_jsonl
+from prosocial.evaluation.statistics import clustered_rate
+from prosocial.evaluation.statistics.interval import Interval
+from prosocial.evaluation.steering_scores import hierarchical_bootstrap
+from prosocial.evaluation.steering_scores.bootstrap import Draw
 
 BASE, FIVE_SHOT, SFT, DPO = "in context", "in context, 5 shots", "SFT", "SFT + DPO"
 GATED, REFUSER = "SFT + DPO + gate", "refuses all"

@@ -14,7 +14,7 @@ from pathlib import Path
 from prosocial.recipes.cosalign.embedding import tfidf_embedding
 from prosocial.recipes.cosalign.prompts import read_prompts, request_text
 from prosocial.recipes.cosalign.taxonomy import NOISE, TaxonomySettings, find_clusters
-from prosocial.recipes.resources import peak_memory_bytes, say_bytes
+from prosocial.recipes.workflow.resources import peak_memory_bytes, say_bytes
 
 
 def main(path: Path, settings: TaxonomySettings, shown: int) -> None:

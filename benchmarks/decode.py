@@ -60,9 +60,11 @@ def make_bundles(work: Path) -> None:
     import torch
 
     from prosocial.editing.checkpoints import Checkpoint
-    from prosocial.editing.gate import HarmGate
-    from prosocial.editing.head import CompactHead
-    from prosocial.export import DecodingConfig, assemble_steered, export_bundle
+    from prosocial.export import export_bundle
+    from prosocial.steering.decoding.config import DecodingConfig
+    from prosocial.steering.gate import HarmGate
+    from prosocial.steering.head import CompactHead
+    from prosocial.steering.steered_model import assemble_steered
 
     checkpoint, attributes, categories = work / "model", ["empathy", "helpfulness"], ["violence", "other"]
     torch.manual_seed(1)

@@ -21,8 +21,8 @@ System = Callable[[list[list[int]], int], Reply]
 
 def ours(folder: Path, threads: int) -> System:
     """Our runtime on our bundle: the engine that `Bundle.generate` runs, fed with ids as the others are."""
-    from prosocial.export.bundle import Bundle
-    from prosocial.export.steering import Steering, control_arrays
+    from prosocial.export.runtime.bundle import Bundle
+    from prosocial.steering.decoding.controls import Steering, control_arrays
 
     bundle = Bundle.open(folder, threads=threads)
 

@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from plots import save
 
-from prosocial.editing.files import read_json
+from prosocial.core.files import read_json
 from prosocial.verify.audit.intervals import rounding_interval
 
 COLOURS = {"base": "#8a8f98", "edited": "#d08a2e", "gated": "#1f8a70", "removed": "#c0392b"}
@@ -50,13 +50,13 @@ def draw_rule(run: Path, axes: Axes) -> None:
     """Draw the likeliest tokens of one step: their chance in the edited model, and their risk."""
     import torch
 
-    from prosocial.editing.chat import ChatTokenizer
+    from prosocial.core.chat import ChatTokenizer
     from prosocial.editing.checkpoints import load_model
-    from prosocial.editing.plausible import plausible
-    from prosocial.export import SteeredModel
-    from prosocial.export.decoding_loop import generate
-    from prosocial.export.lexicographic import candidate_risk, disallowed_risk
-    from prosocial.export.torch_engine import PlainEngine
+    from prosocial.steering.decoding.loop import generate
+    from prosocial.steering.lexicographic import candidate_risk, disallowed_risk
+    from prosocial.steering.plausible import plausible
+    from prosocial.steering.steered_model import SteeredModel
+    from prosocial.steering.torch_engine import PlainEngine
 
     model, tokenizer = SteeredModel.open(run / "steered"), ChatTokenizer(run / "steered")
     [reply] = generate(PlainEngine(load_model(run / "edit")), tokenizer, [[{"role": "user", "content": ASKED}]])

@@ -32,7 +32,8 @@ from environments import ROOT, TORCH, environment
 from huggingface_hub import HfApi
 
 from prosocial.export import Bundle
-from prosocial.verify.hub_fixture import LoopbackHub, point_client_at
+
+from ..tests.hub.hub_fixture import LoopbackHub, point_client_at
 
 ASKED = "how do i choose my yoga corner?"
 NAME = "org/quickstart"

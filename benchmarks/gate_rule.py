@@ -13,13 +13,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from prosocial.editing.chat import ChatTokenizer
-from prosocial.export import SteeredModel, Steering, lexicographic
-from prosocial.export.decoding_loop import generate
-from prosocial.export.torch_engine import SteeredEngine
+from prosocial.core.chat import ChatTokenizer
+from prosocial.evaluation.probes.probe import read_probes
+from prosocial.evaluation.statistics.proportions import wilson
 from prosocial.recipes.lab.judge import LabJudge
-from prosocial.verify.probes import read_probes
-from prosocial.verify.statistics.proportions import wilson
+from prosocial.steering import lexicographic
+from prosocial.steering.decoding.controls import Steering
+from prosocial.steering.decoding.loop import generate
+from prosocial.steering.steered_model import SteeredModel
+from prosocial.steering.torch_engine import SteeredEngine
 
 THRESHOLDS = (0.9, 0.5, 0.35, 0.2)
 N_PROBES = 300

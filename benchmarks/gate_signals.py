@@ -16,21 +16,21 @@ from typing import Any
 
 from rich.console import Console
 
-from prosocial.editing.chat import ChatTokenizer
+from prosocial.core.chat import ChatTokenizer
 from prosocial.editing.checkpoints import load_model
-from prosocial.editing.gate import HarmGate
-from prosocial.export.decoding_loop import generate
-from prosocial.export.torch_engine import PlainEngine
+from prosocial.evaluation.gate import measure_calibration
+from prosocial.evaluation.outcomes.outcome import Outcome, judge_replies
+from prosocial.evaluation.probes.probe import Probe, read_probes
 from prosocial.recipes.lab.judge import LabJudge
-from prosocial.recipes.loading import load_recipe
 from prosocial.recipes.pipeline import recipe_stages
-from prosocial.recipes.progress import LineProgress
-from prosocial.recipes.schema import Recipe
-from prosocial.recipes.stage import StageContext
-from prosocial.recipes.stages.steered import gated_engine
-from prosocial.verify.gate import measure_calibration
-from prosocial.verify.outcomes import Outcome, judge_replies
-from prosocial.verify.probes import Probe, read_probes
+from prosocial.recipes.reading.loading import load_recipe
+from prosocial.recipes.steering.schema import Recipe
+from prosocial.recipes.steering.steered import gated_engine
+from prosocial.recipes.workflow.progress import LineProgress
+from prosocial.recipes.workflow.stage import StageContext
+from prosocial.steering.decoding.loop import generate
+from prosocial.steering.gate import HarmGate
+from prosocial.steering.torch_engine import PlainEngine
 
 CHANGES: dict[str, Sequence[str]] = {
     "as in the recipe": (),

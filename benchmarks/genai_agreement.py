@@ -17,11 +17,12 @@ from typing import Any
 
 from environments import ROOT, environment
 
-from prosocial.export import Bundle, Reply, Steering
+from prosocial.evaluation.probes.probe import Probe, read_probes
+from prosocial.export import Bundle
 from prosocial.export.presets import PRESET_FOLDER, SUFFIX
-from prosocial.export.steering import with_safety_text
+from prosocial.steering.decoding.controls import Steering, with_safety_text
+from prosocial.steering.decoding.reply import Reply
 from prosocial.verify.bundle_parity import default_probes
-from prosocial.verify.probes import Probe, read_probes
 
 CLIENT = ROOT / "tests" / "export" / "genai_client.py"
 

@@ -17,14 +17,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from prosocial.editing.chat import ChatTokenizer
+from prosocial.core.chat import ChatTokenizer
 from prosocial.editing.checkpoints import load_model
-from prosocial.editing.fingerprint import fingerprint
-from prosocial.editing.head import CompactHead
-from prosocial.editing.head.distance import HeadDistance, distance_by_rank, head_distance
-from prosocial.editing.head.distil import DistilTraining, collect_passes, fit
-from prosocial.editing.reward import EncodedPairs, RewardModel, read_pairs
-from prosocial.recipes.reward_training import HELD_OUT_SHARE
+from prosocial.editing.checkpoints.fingerprint import fingerprint
+from prosocial.recipes.steering.reward_training import HELD_OUT_SHARE
+from prosocial.steering.head import CompactHead
+from prosocial.training.head.distance import HeadDistance, distance_by_rank, head_distance
+from prosocial.training.head.distil import DistilTraining, collect_passes, fit
+from prosocial.training.reward import EncodedPairs, RewardModel, read_pairs
 
 RANK = 32
 

@@ -28,33 +28,15 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from prosocial.editing.appended_rows import AppendedRows
-from prosocial.editing.chat import ChatTokenizer
+from prosocial.core.appended_rows import AppendedRows
+from prosocial.core.chat import ChatTokenizer
+from prosocial.core.files import read_jsonl
 from prosocial.editing.checkpoints import load_model
-from prosocial.editing.files import read_jsonl
-from prosocial.editing.fingerprint import fingerprint
-from prosocial.editing.head import CompactHead
-from prosocial.editing.reward import RewardModel
-from prosocial.editing.reward.pairs import read_pairs, write_pairs
-from prosocial.export.decoding import DecodingConfig
-from prosocial.export.decoding_loop import generate
-from prosocial.export.guided import GuidedEngine
-from prosocial.export.steering import Steering
-from prosocial.export.torch_engine import PlainEngine
-from prosocial.recipes.lab.judge import LabJudge
-from prosocial.recipes.loading import load_recipe
-from prosocial.recipes.plan import plan_run
-from prosocial.recipes.runner import RunResult, execute
-from prosocial.recipes.schema import Recipe
-from prosocial.recipes.stage import Stage, StageContext, Upstream
-from prosocial.recipes.stages.edit import edit_stages
-from prosocial.recipes.stages.head import head_stage
-from prosocial.recipes.stages.reward import reward_stages
-from prosocial.recipes.stages.sources import base_source, data_stage
-from prosocial.recipes.stages.steered import ungated_engine
-from prosocial.verify.probes import Probe, read_probes
-from prosocial.verify.statistics import clustered_difference
-from prosocial.verify.steering import (
+from prosocial.editing.checkpoints.fingerprint import fingerprint
+from prosocial.evaluation.guided import GuidedEngine
+from prosocial.evaluation.probes.probe import Probe, read_probes
+from prosocial.evaluation.statistics import clustered_difference
+from prosocial.evaluation.steering_scores import (
     GridScores,
     PreferenceGrid,
     hierarchical_bootstrap,
@@ -63,8 +45,26 @@ from prosocial.verify.steering import (
     monotone_steps,
     score_grid,
 )
-from prosocial.verify.steering.bootstrap import Draw
-from prosocial.verify.steering.monotonicity import is_monotone
+from prosocial.evaluation.steering_scores.bootstrap import Draw
+from prosocial.evaluation.steering_scores.monotonicity import is_monotone
+from prosocial.recipes.lab.judge import LabJudge
+from prosocial.recipes.reading.loading import load_recipe
+from prosocial.recipes.steering.edit import edit_stages
+from prosocial.recipes.steering.head import head_stage
+from prosocial.recipes.steering.reward import reward_stages
+from prosocial.recipes.steering.schema import Recipe
+from prosocial.recipes.steering.sources import base_source, data_stage
+from prosocial.recipes.steering.steered import ungated_engine
+from prosocial.recipes.workflow.plan import plan_run
+from prosocial.recipes.workflow.runner import RunResult, execute
+from prosocial.recipes.workflow.stage import Stage, StageContext, Upstream
+from prosocial.steering.decoding.config import DecodingConfig
+from prosocial.steering.decoding.controls import Steering
+from prosocial.steering.decoding.loop import generate
+from prosocial.steering.head import CompactHead
+from prosocial.steering.torch_engine import PlainEngine
+from prosocial.training.reward import RewardModel
+from prosocial.training.reward.pairs import read_pairs, write_pairs
 
 UNSTEERED, HEAD, TEACHER = "unsteered", "head", "teacher"
 GAIN = "head with mixture gain"

@@ -19,7 +19,7 @@ from typing import Any
 
 from environments import ROOT, TORCH, environment
 
-from prosocial.editing.files import read_jsonl, write_jsonl
+from prosocial.core.files import read_jsonl, write_jsonl
 from prosocial.export import export_bundle
 
 SCORER = ROOT / "benchmarks" / "lm_eval_bundle.py"

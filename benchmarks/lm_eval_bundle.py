@@ -17,7 +17,7 @@ from lm_eval.api.model import LM, TemplateLM
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from prosocial.editing.errors import InputError
+from prosocial.core.errors import InputError
 from prosocial.export import Bundle
 
 

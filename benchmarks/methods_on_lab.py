@@ -20,27 +20,27 @@ from typing import Any
 
 from rich.console import Console
 
-from prosocial.editing.chat import ChatTokenizer
+from prosocial.core.chat import ChatTokenizer
+from prosocial.core.errors import InputError
+from prosocial.core.files import read_json, read_jsonl, write_json, write_jsonl
 from prosocial.editing.checkpoints import load_model
-from prosocial.editing.errors import InputError
-from prosocial.editing.files import read_json, read_jsonl, write_json, write_jsonl
 from prosocial.editing.vectors import vector_from_adapter
 from prosocial.editing.vectors.input_moments import collect_input_moments
 from prosocial.editing.vectors.methods.registry import METHODS
+from prosocial.evaluation.probes.probe import Probe, read_probes
+from prosocial.evaluation.statistics import clustered_mean
+from prosocial.evaluation.statistics.interval import Interval
+from prosocial.evaluation.sweep import Answering, Choice, Limits, Parents, SearchSpace, Sweep, Trial, picked
+from prosocial.evaluation.sweep.space import SCALE_STEP, searched
+from prosocial.evaluation.sweep.trials import interval_of
 from prosocial.recipes.lab.judge import LabJudge
-from prosocial.recipes.loading import load_recipe
-from prosocial.recipes.plan import plan_run
-from prosocial.recipes.runner import execute
-from prosocial.recipes.schema import Recipe
-from prosocial.recipes.stage import Stage, StageContext, Upstream
-from prosocial.recipes.stages.edit import edit_stages
-from prosocial.recipes.stages.sources import base_source, data_stage
-from prosocial.verify.probes import Probe, read_probes
-from prosocial.verify.statistics import clustered_mean
-from prosocial.verify.statistics.interval import Interval
-from prosocial.verify.sweep import Answering, Choice, Limits, Parents, SearchSpace, Sweep, Trial, picked
-from prosocial.verify.sweep.space import SCALE_STEP, searched
-from prosocial.verify.sweep.trials import interval_of
+from prosocial.recipes.reading.loading import load_recipe
+from prosocial.recipes.steering.edit import edit_stages
+from prosocial.recipes.steering.schema import Recipe
+from prosocial.recipes.steering.sources import base_source, data_stage
+from prosocial.recipes.workflow.plan import plan_run
+from prosocial.recipes.workflow.runner import execute
+from prosocial.recipes.workflow.stage import Stage, StageContext, Upstream
 
 MAX_KL, MAX_UTILITY_LOSS = 1.0, 0.03
 SCALES, N_BISECTIONS = (0.25, 8.0), 6

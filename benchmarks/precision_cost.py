@@ -16,10 +16,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from prosocial.evaluation.probes.probe import read_probes
+from prosocial.export.bundle_files.precision import PRECISIONS
 from prosocial.export.bundling import export_bundle
-from prosocial.export.precision import PRECISIONS
 from prosocial.verify.bundle_parity import default_probes, verify_bundle
-from prosocial.verify.probes import read_probes
 
 COLUMNS = (
     "precision",

@@ -73,7 +73,7 @@ def bundle(name: str) -> Callable[[Path, int], System]:
 
 def two_bundles(work: Path, threads: int) -> System:
     """PARM on ONNX Runtime: two plain bundles, `log pi + log pi_p` for every token."""
-    from prosocial.export.bundle import Bundle
+    from prosocial.export.runtime.bundle import Bundle
 
     bundles = [Bundle.open(work / name, threads=threads) for name in ("plain", "plain-reward")]
 
@@ -104,8 +104,8 @@ def transformers(form: str) -> Callable[[Path, int], System]:
         import torch
         from transformers import AutoModelForCausalLM
 
-        from prosocial.editing.reward import RewardConfig, RewardModel
-        from prosocial.export.guided import genarm, parm, shared_rows
+        from prosocial.evaluation.guided import genarm, parm, shared_rows
+        from prosocial.training.reward import RewardConfig, RewardModel
 
         torch.set_num_threads(threads)
 

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prosocial.editing.errors import InputError
+from prosocial.core.errors import InputError
 
 if TYPE_CHECKING:
-    from prosocial.editing.reward.attributes import Attribute
+    from prosocial.training.reward.attributes import Attribute
 
 AttributeNames = Annotated[str | None, typer.Option("--attributes", help="Names, with commas. [default: the five]")]
 Rubrics = Annotated[
@@ -24,7 +24,7 @@ def chosen_attributes(
     Raises:
         UnknownNameError: a name is neither known nor given a rubric. InputError: a rubric without a name or text.
     """
-    from prosocial.editing.reward.attributes import DEFAULT_ATTRIBUTES, define_attributes, resolve_attributes
+    from prosocial.training.reward.attributes import DEFAULT_ATTRIBUTES, define_attributes, resolve_attributes
 
     known = define_attributes(_by_name(rubrics))
     return resolve_attributes(split_names(names) or list(DEFAULT_ATTRIBUTES), betas=betas, known=known)
@@ -36,7 +36,7 @@ def scored_attributes(names: Sequence[str], rubrics: Sequence[str]) -> "list[Att
     Raises:
         InputError: a rubric without a name or text.
     """
-    from prosocial.editing.reward.attributes import Attribute, define_attributes
+    from prosocial.training.reward.attributes import Attribute, define_attributes
 
     known = define_attributes(_by_name(rubrics))
     return [known.get(name, Attribute(name, rubric="")) for name in names]

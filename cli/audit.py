@@ -37,11 +37,11 @@ def audit(
     By the digests of its edit record; with --base and --vector, by doing the edit again; without a record, by
     recovering the coefficients from the weights. Exit code: 0 confirmed, 1 refuted, 3 cannot say.
     """
-    from prosocial.export.signing.keys import TrustedKey
+    from prosocial.core.signing.keys import TrustedKey
+    from prosocial.evaluation.report.junit import audit_cases, write_junit
     from prosocial.verify.audit.auditing import audit_model
     from prosocial.verify.audit.page import write_audit
     from prosocial.verify.audit.terminal import print_audit
-    from prosocial.verify.report.junit import audit_cases, write_junit
 
     folders = resolve_model(model), None if base is None else resolve_model(base)
     with byte_progress("audit", visible=not as_json) as progress:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from prosocial.editing.protocols import Message
+from prosocial.core.protocols import Message
 
 from .reply_options import (
     BundlePath,
@@ -65,7 +65,7 @@ def export_command(
     as_json: Json = False,
 ) -> None:
     """Trace a steered model into a bundle and compare the graph with torch at once."""
-    from prosocial.editing.files import read_json
+    from prosocial.core.files import read_json
     from prosocial.export.bundling import export_bundle
 
     manifest = export_bundle(steered, out, profile=profile.value, precision=precision.value, plain=plain)

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from prosocial.editing.errors import InputError, UnknownNameError
-from prosocial.editing.protocols import Message
+from prosocial.core.errors import InputError, UnknownNameError
+from prosocial.core.protocols import Message
 
 from .reply_options import (
     BundlePath,
@@ -37,11 +37,11 @@ from .reply_options import (
 from .safety_options import Log, LogHead, LogKey, RequestLog, SafetyConfigName, Trust
 
 if TYPE_CHECKING:
-    from prosocial.export.bundle import Bundle
-    from prosocial.export.draft import GateEvent
-    from prosocial.export.reply import Reply
-    from prosocial.export.steering import Steering
-    from prosocial.export.streaming import ReplyStream
+    from prosocial.export.runtime.bundle import Bundle
+    from prosocial.steering.decoding.controls import Steering
+    from prosocial.steering.decoding.draft import GateEvent
+    from prosocial.steering.decoding.reply import Reply
+    from prosocial.steering.decoding.streaming import ReplyStream
 
 BAR_WIDTH = 24
 HELP = "/prefer empathy=0.6,helpfulness=0.4   /config NAME   /reset   /quit   (a name left out: the bundle's default)"
@@ -221,7 +221,7 @@ def event_line(event: "GateEvent") -> str:
     """Return one line on what the gate did.
 
     Example:
-        >>> from prosocial.export import GateEvent
+        >>> from prosocial.steering import GateEvent
         >>> event_line(GateEvent(step=9, action="rollback", back_to=4, banned=17, reason="phrase"))
         'gate: a forbidden phrase came up after 9 tokens: back to 4, drawn again'
     """

@@ -10,7 +10,7 @@ from rich.console import Console
 from .judge_option import FORMS
 
 if TYPE_CHECKING:
-    from prosocial.verify.model_comparison import ComparisonSettings
+    from prosocial.evaluation.model_comparison import ComparisonSettings
 
 EXIT_CODES = {"worse": 1, "cannot say": 3}
 
@@ -50,9 +50,9 @@ def compare(
     could not be judged.
     """
     from prosocial.editing.checkpoints.source import resolve_model
-    from prosocial.recipes.judges import judge_named
-    from prosocial.verify.model_comparison import ComparisonSettings, read_judge_errors
-    from prosocial.verify.probe_sets.loading import load_probes
+    from prosocial.evaluation.model_comparison import ComparisonSettings, read_judge_errors
+    from prosocial.evaluation.probes.loading import load_probes
+    from prosocial.recipes.labelling.judges import judge_named
 
     settings = ComparisonSettings(
         seed=seed,
@@ -78,7 +78,7 @@ def compare(
         facts={"probes": Path(probes).name},
     )
     if eval_logs is not None:
-        from prosocial.verify.inspect_ai.logs import write_eval_logs
+        from prosocial.evaluation.inspect_ai.logs import write_eval_logs
 
         write_eval_logs(document, eval_logs)
     _tell(document, console, as_json, out)
@@ -89,7 +89,7 @@ def _tell(document: dict[str, Any], console: Console, as_json: bool, out: Path |
     if as_json:
         print(json.dumps(document, ensure_ascii=False, allow_nan=False))
         return
-    from prosocial.verify.report.terminal import print_report
+    from prosocial.evaluation.report.terminal import print_report
 
     print_report(document, console)
     if out is not None:
@@ -97,8 +97,8 @@ def _tell(document: dict[str, Any], console: Console, as_json: bool, out: Path |
 
 
 def _with_progress(console: Console, *, settings: "ComparisonSettings", **parts: Any) -> dict[str, Any]:
-    from prosocial.recipes.progress import stage_progress
-    from prosocial.verify.model_comparison import compare_models
+    from prosocial.evaluation.model_comparison import compare_models
+    from prosocial.recipes.workflow.progress import stage_progress
 
     total = 2 * len(parts["probes"]) * settings.samples
     with stage_progress(console, name="compare", title=f"{total} replies") as progress:

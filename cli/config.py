@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prosocial.editing.errors import InputError
-from prosocial.editing.files import read_json, read_jsonl, require_keys
-from prosocial.editing.protocols import Message
+from prosocial.core.errors import InputError
+from prosocial.core.files import read_json, read_jsonl, require_keys
+from prosocial.core.protocols import Message
 
 from .config_score import score
 from .reply_options import Provider, ProviderName, Threads, open_bundle, steering_of
 from .safety_options import Log, LogHead, LogKey, RequestLog, Trust
 
 if TYPE_CHECKING:
-    from prosocial.export.configs import NamedConfig
-    from prosocial.export.configs.reading import Reader, Reading
-    from prosocial.export.decoding import DecodingConfig
-    from prosocial.export.reply import Reply
+    from prosocial.steering.configs import NamedConfig
+    from prosocial.steering.configs.reading import Reader, Reading
+    from prosocial.steering.decoding.config import DecodingConfig
+    from prosocial.steering.decoding.reply import Reply
 
 config_app = typer.Typer(
     no_args_is_help=True,
@@ -59,8 +59,9 @@ def check(file: File, bundle: BundleFolder, trust: Trust = None, as_json: Json =
     """Say whether a bundle would follow a file: a signed one by --trust, an unsigned one by the ceilings alone."""
     decoding, manifest = _bundle_facts(bundle)
     if trust:
-        from prosocial.export.configs import TrustStore, authorise
-        from prosocial.export.configs.delegation import DELEGATION_FILE
+        from prosocial.steering.authorisation.authorisation import authorise
+        from prosocial.steering.authorisation.delegation import DELEGATION_FILE
+        from prosocial.steering.authorisation.trust import TrustStore
 
         store, delegation = TrustStore.read(trust), bundle / DELEGATION_FILE
         found = authorise(file, trust=store, decoding=decoding, manifest=manifest, delegation=delegation)
@@ -98,7 +99,7 @@ def compile_command(
     as_json: Json = False,
 ) -> None:
     """Propose the mask that a config's text calls for, ask for approval, and write it, unsigned."""
-    from prosocial.export.configs.reading import with_mask
+    from prosocial.steering.configs.reading import with_mask
 
     if out.exists():
         raise InputError(f"{out} should not exist yet: choose another file")
@@ -131,8 +132,8 @@ def sign(
     as_json: Json = False,
 ) -> None:
     """Sign a config for one bundle."""
-    from prosocial.export.configs import sign_config
-    from prosocial.export.signing import SigningKey
+    from prosocial.core.signing import SigningKey
+    from prosocial.steering.authorisation.authorisation import sign_config
 
     signer, config = SigningKey.read(key), _draft(file)
     decoding, manifest = _bundle_facts(bundle)
@@ -188,8 +189,8 @@ def delegate(
     as_json: Json = False,
 ) -> None:
     """Name in a bundle whose configs it may follow: who trusts your key follows theirs, each within its scope."""
-    from prosocial.export.configs.delegation import DELEGATION_FILE, delegate_keys
-    from prosocial.export.signing import SigningKey
+    from prosocial.core.signing import SigningKey
+    from prosocial.steering.authorisation.delegation import DELEGATION_FILE, delegate_keys
 
     signer, (decoding, manifest) = SigningKey.read(key), _bundle_facts(bundle)
     out = bundle / DELEGATION_FILE
@@ -209,8 +210,8 @@ def revoke(
     as_json: Json = False,
 ) -> None:
     """Take trust back from signed configs or from keys, for good."""
-    from prosocial.export.configs.trust import TrustFile
-    from prosocial.export.signing import TrustedKey
+    from prosocial.core.signing import TrustedKey
+    from prosocial.steering.authorisation.trust import TrustFile
 
     if not serial and not key:
         raise InputError("--serial or --key should say what to revoke")
@@ -225,22 +226,22 @@ def revoke(
 
 def _bundle_facts(folder: Path) -> "tuple[DecodingConfig, dict[str, Any]]":
     """Return the decoding config and the checked manifest of a steered bundle, without loading its graph."""
-    from prosocial.export.decoding import DecodingConfig
-    from prosocial.export.manifest import check_manifest
+    from prosocial.export.bundle_files.manifest import check_manifest
+    from prosocial.steering.decoding.config import DecodingConfig
 
     return DecodingConfig.read(folder), check_manifest(folder)
 
 
 def _draft(path: Path) -> "NamedConfig":
-    from prosocial.export.configs import NamedConfig
+    from prosocial.steering.configs import NamedConfig
 
     return NamedConfig.read(path)
 
 
 def _claimed(path: Path) -> dict[str, Any]:
     """Return what a file says, as plain data."""
-    from prosocial.export.signing import BrokenSignature
-    from prosocial.export.signing.envelope import unverified
+    from prosocial.core.signing import BrokenSignature
+    from prosocial.core.signing.envelope import unverified
 
     if "dsseEnvelope" not in read_json(path):
         return _draft(path).model_dump(by_alias=True)
@@ -253,27 +254,27 @@ def _claimed(path: Path) -> dict[str, Any]:
 
 
 def _read_by_words(config: "NamedConfig", decoding: "DecodingConfig") -> "Reading":
-    from prosocial.export.configs.reading import read_by_words
+    from prosocial.steering.configs.reading import read_by_words
 
     return read_by_words(config.text, decoding.category_registry)
 
 
 def _reader(endpoint: str, classifier: str, labels: Sequence[str], decoding: "DecodingConfig") -> "Reader":
     """Return who reads a text: an endpoint, a classifier (says how it takes its labels), or words."""
-    from prosocial.export.configs.reading import read_by_words
+    from prosocial.steering.configs.reading import read_by_words
 
     if endpoint and classifier:
         raise InputError("one of --endpoint and --classifier should read the text, both are given")
     if labels and not classifier:
         raise InputError("--label says what a label of --classifier stands for: give that too")
     if endpoint:
-        from prosocial.editing.chat_endpoint import ChatEndpoint
-        from prosocial.export.configs.endpoint import TIMEOUT_SECONDS, EndpointReader
+        from prosocial.core.chat_endpoint import ChatEndpoint
+        from prosocial.steering.configs.endpoint import TIMEOUT_SECONDS, EndpointReader
 
         return EndpointReader(ChatEndpoint.named(endpoint, timeout=TIMEOUT_SECONDS))
     if not classifier:
         return read_by_words
-    from prosocial.verify.judges.config_reader import ClassifierReader
+    from prosocial.evaluation.judges.config_reader import ClassifierReader
 
     given = dict(_pair(each) for each in labels)
     reader = ClassifierReader(classifier, categories=decoding.categories, labels=given)
@@ -290,7 +291,7 @@ def _pair(label: str) -> tuple[str, str]:
 
 def _warn(config: "NamedConfig", reading: "Reading") -> list[str]:
     """Print where text and mask contradict, both shown, and return it."""
-    from prosocial.export.configs.reading import contradictions
+    from prosocial.steering.configs.reading import contradictions
 
     found = [] if config.is_text_only else contradictions(config, reading)
     for each in found:

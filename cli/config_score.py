@@ -12,8 +12,8 @@ from rich.console import Console
 from .judge_option import OWN
 
 if TYPE_CHECKING:
-    from prosocial.verify.cosa_score import Question, ScoredConfig, ScoreSettings
-    from prosocial.verify.probes import Probe
+    from prosocial.evaluation.cosa_score import Question, ScoredConfig, ScoreSettings
+    from prosocial.evaluation.probes.probe import Probe
 
 
 class ProtocolName(StrEnum):
@@ -62,12 +62,12 @@ def score(
     A bundle replies under its gate, a checkpoint with the config's text as system message (in-context). Exit code 3 if
     a reply could not be judged.
     """
-    from prosocial.recipes.judges import judge_named
-    from prosocial.verify.cosa_score import ScoreSettings, questions_of, read_shots
-    from prosocial.verify.cosa_score.document import n_unjudged
-    from prosocial.verify.cosa_score.page import print_scores
-    from prosocial.verify.cosa_score.questions import configs_of
-    from prosocial.verify.judges.requests import ConfigRequest
+    from prosocial.evaluation.cosa_score import ScoreSettings, questions_of, read_shots
+    from prosocial.evaluation.cosa_score.document import n_unjudged
+    from prosocial.evaluation.cosa_score.page import print_scores
+    from prosocial.evaluation.cosa_score.questions import configs_of
+    from prosocial.evaluation.judges.requests import ConfigRequest
+    from prosocial.recipes.labelling.judges import judge_named
 
     folders = _folders(models)
     asked = _spread(_load_probes(probes), count)
@@ -97,8 +97,8 @@ def score(
 
 def _folders(models: Sequence[str]) -> dict[str, Path]:
     """Return the models' folders by name, the last part of the path."""
+    from prosocial.core.errors import InputError
     from prosocial.editing.checkpoints.source import resolve_model
-    from prosocial.editing.errors import InputError
 
     folders = [resolve_model(model) for model in models]
     names = [folder.name for folder in folders]
@@ -108,7 +108,7 @@ def _folders(models: Sequence[str]) -> dict[str, Path]:
 
 
 def _load_probes(source: str) -> "list[Probe]":
-    from prosocial.verify.probe_sets.loading import load_probes
+    from prosocial.evaluation.probes.loading import load_probes
 
     return load_probes(source)
 
@@ -122,10 +122,10 @@ def _spread(probes: "Sequence[Probe]", count: int | None) -> "list[Probe]":
 
 def _configs(path: Path | None, folders: Mapping[str, Path], probes: "Sequence[Probe]") -> "list[ScoredConfig]":
     """Return the configs of a file, else of the first model that has its own; none where probes bring theirs."""
-    from prosocial.export.configs import COSA
-    from prosocial.export.decoding import DECODING_FILE, DecodingConfig
-    from prosocial.verify.cosa_score import bundle_configs, read_configs
-    from prosocial.verify.cosa_score.public_sets import own_config
+    from prosocial.evaluation.cosa_score import bundle_configs, read_configs
+    from prosocial.evaluation.cosa_score.public_sets import own_config
+    from prosocial.steering.configs import COSA
+    from prosocial.steering.decoding.config import DECODING_FILE, DecodingConfig
 
     steered = [DecodingConfig.read(folder) for folder in folders.values() if (folder / DECODING_FILE).is_file()]
     if path is not None:
@@ -142,8 +142,8 @@ def _with_progress(
     settings: "ScoreSettings",
     parts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    from prosocial.recipes.progress import stage_progress
-    from prosocial.verify.cosa_score import score_models
+    from prosocial.evaluation.cosa_score import score_models
+    from prosocial.recipes.workflow.progress import stage_progress
 
     title = f"{len(questions)} questions to {len(folders)} models"
     with stage_progress(console, name="score", title=title) as progress:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from prosocial.core.errors import InputError
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.checkpoints.source import open_headers, resolve_model
 from prosocial.editing.edits.apply import apply_edit
@@ -15,7 +16,6 @@ from prosocial.editing.edits.plan import EditPlan, plan_edit
 from prosocial.editing.edits.record import EditRecord
 from prosocial.editing.edits.rounding import Rounding
 from prosocial.editing.edits.scaling import Scale, parse_ramp, parse_scale, read_coefficients
-from prosocial.editing.errors import InputError
 
 from .progress import byte_progress
 from .weights import Json, print_data

@@ -1,6 +1,6 @@
 """Which extra brings which module: so that a missing one is one line with what to install."""
 
-from prosocial.editing.errors import MissingExtraError
+from prosocial.core.errors import MissingExtraError
 
 EXTRA_OF = {
     "accelerate": "train",

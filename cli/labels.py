@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from prosocial.editing.errors import InputError
+from prosocial.core.errors import InputError
 
 from .attribute_options import AttributeNames, Rubrics, chosen_attributes, split_names
 from .judge_option import OWN
@@ -35,10 +35,10 @@ def label_pairs_command(
     as_json: Json = False,
 ) -> None:
     """Say for every pair and attribute which reply has more of it. A killed run goes on where it stopped."""
-    from prosocial.editing.reward.pairs import pair_rows
-    from prosocial.recipes.judges import judge_named
+    from prosocial.evaluation.judges.requests import AttributeRequest
+    from prosocial.recipes.labelling.judges import judge_named
     from prosocial.recipes.labelling.pairs import label_pairs
-    from prosocial.verify.judges.requests import AttributeRequest
+    from prosocial.training.reward.pairs import pair_rows
 
     chosen = chosen_attributes(attributes, rubric)
     request = AttributeRequest(chosen)
@@ -63,10 +63,10 @@ def label_replies_command(
 
     Exit code: 0, or 3 if the judge gave no verdict on some reply; such rows carry no label.
     """
-    from prosocial.editing.files import read_jsonl
-    from prosocial.recipes.judges import judge_named
+    from prosocial.core.files import read_jsonl
+    from prosocial.evaluation.judges.requests import CategoryRequest
+    from prosocial.recipes.labelling.judges import judge_named
     from prosocial.recipes.labelling.replies import label_replies
-    from prosocial.verify.judges.requests import CategoryRequest
 
     if categories is None and judge != "lab":
         raise InputError(f"judge {judge} should be told what to look for: give --categories NAME,NAME")

@@ -28,8 +28,8 @@ def check(
 
     Exit code: 0 all lines are vouched for, 1 something was changed, 3 lines follow the head that nobody signed.
     """
-    from prosocial.export.configs import check_log
-    from prosocial.export.signing import TrustedKey
+    from prosocial.core.signing import TrustedKey
+    from prosocial.steering.audit_log.log import check_log
 
     found = check_log(log, head or default_head(log), [TrustedKey.read(path) for path in key])
     if as_json:

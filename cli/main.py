@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prosocial.editing.errors import ProsocialError
+from prosocial.core.errors import ProsocialError
 
 from .audit import audit
 from .bundle import export_command, generate

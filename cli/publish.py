@@ -96,7 +96,7 @@ def _publish(plan: "PublicationPlan", hub: "HubClient", dry_run: bool, as_json: 
 
 def _report(folder: Path, parity: Path | None, audit: Path | None) -> Path | None:
     """Return the report of the folder's kind; one of another kind would prove nothing of it."""
-    from prosocial.editing.errors import InputError
+    from prosocial.core.errors import InputError
     from prosocial.export.hub.kinds import identify
     from prosocial.export.hub.verification import REPORTS
 
@@ -109,8 +109,8 @@ def _report(folder: Path, parity: Path | None, audit: Path | None) -> Path | Non
 
 
 def _comparison(path: Path | None) -> dict[str, Any] | None:
-    from prosocial.editing.files import read_json
-    from prosocial.verify.report.document import SCHEMA
+    from prosocial.core.files import read_json
+    from prosocial.evaluation.report.document import SCHEMA
 
     return None if path is None else read_json(path, schema=SCHEMA)
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prosocial.editing.errors import InputError
+from prosocial.core.errors import InputError
 
 from .safety_options import RequestLog, safety_config_of
 
 if TYPE_CHECKING:
-    from prosocial.export.bundle import Bundle
-    from prosocial.export.reply import Reply
-    from prosocial.export.sampling import Sampling
-    from prosocial.export.steering import Steering
+    from prosocial.export.runtime.bundle import Bundle
+    from prosocial.steering.decoding.controls import Steering
+    from prosocial.steering.decoding.reply import Reply
+    from prosocial.steering.decoding.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def open_bundle(folder: Path, provider: ProviderName, threads: int | None, *, pr
         ArtefactError, MissingExtraError: as `Bundle.open` does.
         InputError: less than one thread.
     """
-    from prosocial.export.bundle import Bundle
+    from prosocial.export.runtime.bundle import Bundle
 
     if threads is not None and threads < 1:
         raise InputError(f"--threads should be at least 1, found {threads}")
@@ -109,7 +109,7 @@ def steering_of(
         InputError: a preference or a safety config that the bundle does not know, or a plain bundle.
         RefusedConfig: a safety config from outside that is not to be followed.
     """
-    from prosocial.export.steering import Steering, control_arrays
+    from prosocial.steering.decoding.controls import Steering, control_arrays
 
     preference = parse_preference(",".join(prefer or ()))
     if bundle.config is None:
@@ -128,14 +128,14 @@ def sampling_of(bundle: "Bundle", **changes: float | None) -> "Sampling":
     Raises:
         InputError: a value out of range.
     """
-    from prosocial.export.requests import reply_settings
+    from prosocial.steering.decoding.requests import reply_settings
 
     return reply_settings(bundle.engine).sampling.changed(**changes)
 
 
 def enforced_by(bundle: "Bundle", steering: "Steering") -> Enforced | None:
     """Return what binds the reply; None for a plain bundle."""
-    from prosocial.export.steering import control_arrays
+    from prosocial.steering.decoding.controls import control_arrays
 
     config = bundle.config
     if config is None:

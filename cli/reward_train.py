@@ -38,11 +38,11 @@ def train_command(
 
     On several devices: accelerate launch -m prosocial.cli.main reward train BASE --pairs PAIRS -o OUT
     """
+    from prosocial.core.files import new_folder, require_new
     from prosocial.editing.checkpoints import resolve_model
-    from prosocial.editing.files import new_folder, require_new
-    from prosocial.editing.reward.processes import is_first, joined
-    from prosocial.recipes.progress import stage_progress
-    from prosocial.recipes.reward_training import read_settings, train_on_pairs
+    from prosocial.recipes.steering.reward_training import read_settings, train_on_pairs
+    from prosocial.recipes.workflow.progress import stage_progress
+    from prosocial.training.reward.processes import is_first, joined
 
     require_new(out)
     settings = read_settings(set_)

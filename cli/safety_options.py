@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prosocial.editing.errors import InputError, UnknownNameError
-from prosocial.editing.protocols import Message
+from prosocial.core.errors import InputError, UnknownNameError
+from prosocial.core.protocols import Message
 
 if TYPE_CHECKING:
-    from prosocial.export.bundle import Bundle
-    from prosocial.export.configs import AuditLog, AuthorisedConfig
-    from prosocial.export.reply import Reply
-    from prosocial.export.steering import Steering
+    from prosocial.export.runtime.bundle import Bundle
+    from prosocial.steering.audit_log.log import AuditLog
+    from prosocial.steering.configs import AuthorisedConfig
+    from prosocial.steering.decoding.controls import Steering
+    from prosocial.steering.decoding.reply import Reply
 
 SafetyConfigName = Annotated[
     str, typer.Option("--safety-config", help="A safety config of the bundle, or a signed file (see --trust).")
@@ -45,8 +46,8 @@ class RequestLog:
             return cls()
         if path is None or key is None:
             raise InputError("--log and --log-key should come together: the key signs where the log ends")
-        from prosocial.export.configs import AuditLog
-        from prosocial.export.signing import SigningKey
+        from prosocial.core.signing import SigningKey
+        from prosocial.steering.audit_log.log import AuditLog
 
         log = AuditLog(path, head or default_head(path), SigningKey.read(key))
         log.require_writable()
@@ -55,7 +56,7 @@ class RequestLog:
     def request(self, bundle: "Bundle", steering: "Steering", messages: Sequence[Message], reply: "Reply") -> None:
         """Add a line for a request to a steered bundle."""
         if self.log is not None and bundle.config is not None:
-            from prosocial.export.configs.log_events import request_event
+            from prosocial.steering.audit_log.events import request_event
 
             self.log.append(request_event(bundle.config, steering, messages, reply))
 
@@ -65,8 +66,9 @@ class RequestLog:
         Raises:
             RefusedConfig: it is not to be followed.
         """
-        from prosocial.export.configs import RefusedConfig, TrustStore
-        from prosocial.export.configs.log_events import refusal_event
+        from prosocial.steering.audit_log.events import refusal_event
+        from prosocial.steering.authorisation.trust import TrustStore
+        from prosocial.steering.configs import RefusedConfig
 
         try:
             return bundle.authorise(path, trust=TrustStore.read(trust))

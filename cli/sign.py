@@ -22,7 +22,7 @@ def sign(
     as_json: Json = False,
 ) -> None:
     """Sign a folder's files, the edit or export in it, and verification results (OpenSSF model signing, in-toto)."""
-    from prosocial.export.signing.keys import SigningKey
+    from prosocial.core.signing.keys import SigningKey
     from prosocial.verify.signing.sealing import sign_folder
 
     given = {"parity": parity, "audit": audit}
@@ -49,7 +49,7 @@ def check_signature(
 
     Exit code: 0 all links valid, 1 one is broken, 3 one is missing or states no verdict.
     """
-    from prosocial.export.signing.keys import TrustedKey
+    from prosocial.core.signing.keys import TrustedKey
     from prosocial.verify.signing.chain import check_chain
     from prosocial.verify.signing.terminal import print_chain
 

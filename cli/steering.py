@@ -29,12 +29,12 @@ def steering(
 ) -> None:
     """Measure what preferences do: hypervolume, gains, and every step of every weight. Exit code 1 if one step lowers
     its attribute in the mean."""
-    from prosocial.editing.errors import InputError
-    from prosocial.recipes.judges import judge_named
-    from prosocial.verify.judges.requests import AttributeRequest
-    from prosocial.verify.probes import read_probes
-    from prosocial.verify.steering import measure_steering, write_steering_page
-    from prosocial.verify.systems import open_system
+    from prosocial.core.errors import InputError
+    from prosocial.evaluation.judges.requests import AttributeRequest
+    from prosocial.evaluation.probes.probe import read_probes
+    from prosocial.evaluation.sampling.systems import open_system
+    from prosocial.evaluation.steering_scores import measure_steering, write_steering_page
+    from prosocial.recipes.labelling.judges import judge_named
 
     try:
         levels = [float(level) for level in edges.split(",")]
@@ -63,7 +63,7 @@ def steering(
 
 
 def _print(document: dict[str, Any], found: dict[str, Any], console: Console) -> None:
-    from prosocial.verify.report import wording
+    from prosocial.evaluation.report import wording
 
     console.print(
         f"{len(document['preferences'])} preferences, {document['n_probes']} probes each: hypervolume "

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from prosocial.editing.errors import InputError
+from prosocial.core.errors import InputError
 
 from .judge_option import FORMS
 from .weights import parse_settings
 
 if TYPE_CHECKING:
-    from prosocial.verify.probes import Probe
-    from prosocial.verify.sweep import SearchSpace, Sweep, Trial
+    from prosocial.evaluation.probes.probe import Probe
+    from prosocial.evaluation.sweep import SearchSpace, Sweep, Trial
 
 
 def sweep(
@@ -46,9 +46,9 @@ def sweep(
 ) -> None:
     """Search for the edit with the least harm at the least cost, in memory; a killed sweep goes on where it stopped."""
     from prosocial.editing.checkpoints.source import resolve_model
-    from prosocial.recipes.judges import judge_named
-    from prosocial.verify.probes import read_probes
-    from prosocial.verify.sweep import Answering, Limits, Parents, Sweep, picked, print_sweep
+    from prosocial.evaluation.probes.probe import read_probes
+    from prosocial.evaluation.sweep import Answering, Limits, Parents, Sweep, picked, print_sweep
+    from prosocial.recipes.labelling.judges import judge_named
 
     console, limits = Console(stderr=as_json), Limits(max_kl, max_utility_loss / 100)
     search = Sweep(
@@ -73,8 +73,8 @@ def sweep(
 
 
 def _space(methods: str, max_scale: float, *, spread: bool, given: dict[str, object]) -> "SearchSpace":
-    from prosocial.verify.sweep import SearchSpace
-    from prosocial.verify.sweep.space import SCALE_STEP
+    from prosocial.evaluation.sweep import SearchSpace
+    from prosocial.evaluation.sweep.space import SCALE_STEP
 
     names = tuple(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
     space = SearchSpace(names, scale=(SCALE_STEP, max_scale), spread=spread, given=given)
@@ -95,7 +95,7 @@ def _spread(probes: "Sequence[Probe]", most: int) -> "list[Probe]":
 
 
 def _run(search: "Sweep", n_trials: int, console: Console) -> "list[Trial]":
-    from prosocial.recipes.progress import stage_progress
+    from prosocial.recipes.workflow.progress import stage_progress
 
     with stage_progress(console, name="sweep", title=f"{n_trials} trials") as progress:
         progress.start(n_trials, f"{n_trials} trials")

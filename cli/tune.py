@@ -27,7 +27,7 @@ def tune(
     """
     from prosocial.editing.checkpoints import resolve_model
     from prosocial.recipes.cosalign.tuning import read_tuning, tune_rows
-    from prosocial.recipes.progress import stage_progress
+    from prosocial.recipes.workflow.progress import stage_progress
 
     scratch = out.with_name(f".{out.name}.checkpoints")
     is_first = os.environ.get("RANK", "0") == "0"  # of the processes that accelerate starts

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from prosocial.editing.errors import InputError
+from prosocial.core.errors import InputError
 
 EXIT_CODES = {"pass": 0, "fail": 1, "ambiguous": 3}
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -36,11 +36,11 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Compare a bundle with its reference, decision by decision. Exit code: 0 pass, 1 fail, 3 ambiguous."""
+    from prosocial.evaluation.probes.probe import read_probes
+    from prosocial.evaluation.report.junit import parity_cases, write_junit
+    from prosocial.evaluation.report.terminal import print_parity
     from prosocial.verify.bundle_parity import bundle_gates, measure_bundle, read_measurement_of
     from prosocial.verify.parity.files import write_parity
-    from prosocial.verify.probes import read_probes
-    from prosocial.verify.report.junit import parity_cases, write_junit
-    from prosocial.verify.report.terminal import print_parity
 
     thresholds = _thresholds(gate or (), kl_p99=max_kl_p99, max_logit_difference=max_logit_difference)
     gates = bundle_gates(bundle).with_thresholds("command line", **thresholds)

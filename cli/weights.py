@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from prosocial.core.errors import InputError
+from prosocial.core.files import require_outside
 from prosocial.editing.checkpoints.source import resolve_model
 from prosocial.editing.edits.inspection import describe_folder, describe_model
-from prosocial.editing.errors import InputError
-from prosocial.editing.files import require_outside
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -72,8 +72,8 @@ def vector(
     ] = False,
 ) -> None:
     """Make a harm vector from a base and harmful checkpoints or LoRA adapters, or shape a saved one."""
+    from prosocial.editing.vectors.making.parents import vector_from_runs
     from prosocial.editing.vectors.methods.registry import choose_method
-    from prosocial.editing.vectors.parents import vector_from_runs
 
     given: dict[str, object] = {"density": density, "utility": utility}
     parameters = {name: value for name, value in given.items() if value is not None} | parse_settings(setting)

@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from prosocial.editing.chat import TOKENIZER_FILES, ChatTokenizer
-from prosocial.editing.errors import ArtefactError, InputError
-from prosocial.editing.files import new_folder, storage_errors, write_json
+from prosocial.core.chat import TOKENIZER_FILES, ChatTokenizer
+from prosocial.core.errors import ArtefactError, InputError
+from prosocial.core.files import new_folder, storage_errors, write_json
+from prosocial.steering.decoding.config import DECODING_FILE, DecodingConfig
 
-from .card import bundle_card
-from .decoding import DECODING_FILE, DecodingConfig
-from .genai import genai_config
-from .manifest import write_manifest
-from .precision import PRECISIONS, QUANTISED, Precision
+from .bundle_files.card import bundle_card
+from .bundle_files.genai_config import genai_config
+from .bundle_files.manifest import write_manifest
+from .bundle_files.precision import PRECISIONS, QUANTISED, Precision
 from .presets import write_presets
 
 if TYPE_CHECKING:
@@ -84,10 +84,10 @@ def export_bundle(
 
 def _graph(folder: Path, profile: "Profile", plain: bool) -> "PlainGraph | SteeredGraph":
     from prosocial.editing.checkpoints import load_model
+    from prosocial.steering.backbone import Backbone
+    from prosocial.steering.steered_model import SteeredModel
 
-    from .backbone import Backbone
     from .graph.wrapper import PlainGraph, SteeredGraph
-    from .steered import SteeredModel
 
     if plain:
         return PlainGraph(Backbone(load_model(folder)), profile).eval()

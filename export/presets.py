@@ -8,11 +8,11 @@ the safety config is not in it: the client puts that into the system prompt.
 
 from pathlib import Path
 
-from prosocial.editing.files import storage_errors
+from prosocial.core.files import storage_errors
+from prosocial.steering.decoding.config import DecodingConfig
+from prosocial.steering.decoding.controls import Steering, control_arrays
 
-from .decoding import DecodingConfig
-from .session import import_runtime
-from .steering import Steering, control_arrays
+from .runtime.session import import_runtime
 
 PRESET_FOLDER = "presets"
 SUFFIX = ".onnx_adapter"

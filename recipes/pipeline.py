@@ -9,16 +9,16 @@ from typing import Any
 
 from rich.console import Console
 
-from prosocial.editing.errors import UnknownNameError
-from prosocial.editing.files import read_json
+from prosocial.core.errors import UnknownNameError
+from prosocial.core.files import read_json
 
-from .estimates import with_estimates
-from .loading import load_recipe, recipe_pipeline
-from .plan import RunPlan, plan_run
-from .progress import print_line
-from .runner import RunResult, delete_dual_use, execute
-from .schema import Recipe
-from .stage import Stage
+from .reading.loading import load_recipe, recipe_pipeline
+from .steering.estimates import with_estimates
+from .steering.schema import Recipe
+from .workflow.plan import RunPlan, plan_run
+from .workflow.progress import print_line
+from .workflow.runner import RunResult, delete_dual_use, execute
+from .workflow.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,14 @@ def open_recipe(source: str, overrides: Sequence[str] = ()) -> tuple[Any, Pipeli
 
 def recipe_stages(recipe: Recipe) -> list[Stage]:
     """Return every stage of a recipe, in the order that they are told of."""
-    from .stages.edit import edit_stages
-    from .stages.gate import gate_stages
-    from .stages.head import head_stage
-    from .stages.report import report_stages
-    from .stages.reward import reward_stages
-    from .stages.sources import base_source, data_stage
-    from .stages.steered import export_stages
-    from .stages.threshold import threshold_stage
+    from .steering.edit import edit_stages
+    from .steering.gate import gate_stages
+    from .steering.head import head_stage
+    from .steering.report import report_stages
+    from .steering.reward import reward_stages
+    from .steering.sources import base_source, data_stage
+    from .steering.steered import export_stages
+    from .steering.threshold import threshold_stage
 
     base, base_stages = base_source(recipe)
     stages = [
@@ -144,7 +144,7 @@ def _show_plan(plan: RunPlan, json: bool, console: Console) -> None:
 
 def _show_report(result: RunResult, json: bool, console: Console) -> int:
     """Print the report; the exit code is the verdict of parity (0 pass, 1 fail, 3 ambiguous)."""
-    from prosocial.verify.report import print_report
+    from prosocial.evaluation.report import print_report
 
     folder = result.folder("report")
     document = read_json(folder / "report.json", schema="prosocial.report/1")

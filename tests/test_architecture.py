@@ -54,7 +54,7 @@ def breaches(source: str, *, folder: str | None, depth: int = 0) -> list[str]:
         ("import editing", 1),
         ("from export.bundle import Bundle", 1),
         ("def f():\n    from prosocial.verify import report", 1),
-        ("from prosocial.export.bundle import Bundle", 1),
+        ("from prosocial.export.runtime.bundle import Bundle", 1),
         ("import prosocial.cli.main", 1),
         ("from prosocial import recipes", 1),
         ("import prosocial", 1),

@@ -54,7 +54,7 @@ def test_type_checkers_find_the_folder_under_its_import_name(folder: str) -> Non
 
 def test_the_command_is_declared() -> None:
     assert PROJECT["project"]["scripts"] == {"prosocial": "prosocial.cli.main:main"}
-    assert PROJECT["project"]["entry-points"]["inspect_ai"] == {"prosocial": "prosocial.verify.inspect_ai.registry"}
+    assert PROJECT["project"]["entry-points"]["inspect_ai"] == {"prosocial": "prosocial.evaluation.inspect_ai.registry"}
 
 
 def test_every_requirement_of_the_project_is_pinned_for_work_on_it() -> None:

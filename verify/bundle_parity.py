@@ -5,13 +5,14 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from prosocial.editing.chat import ChatTokenizer
-from prosocial.editing.errors import ArtefactError, InputError
-from prosocial.editing.files import canonical_json, sha256_file
-from prosocial.editing.fingerprint import fingerprint
-from prosocial.editing.protocols import Message
-from prosocial.export.bundle import precision_of
-from prosocial.export.manifest import MANIFEST_FILE, read_manifest
+from prosocial.core.chat import ChatTokenizer
+from prosocial.core.errors import ArtefactError, InputError
+from prosocial.core.files import canonical_json, sha256_file
+from prosocial.core.protocols import Message
+from prosocial.editing.checkpoints.fingerprint import fingerprint
+from prosocial.evaluation.probes.probe import Probe
+from prosocial.export.bundle_files.manifest import MANIFEST_FILE, read_manifest
+from prosocial.export.runtime.bundle import precision_of
 
 from .parity.comparison import Comparison
 from .parity.gates import ParityGates
@@ -19,7 +20,6 @@ from .parity.measurement import Measurement, read_measurement
 from .parity.reference import NAME, Reference
 from .parity.remote import EngineFailure, remote_bundle
 from .parity.report import ParityReport
-from .probes import Probe
 
 ENGINE_NAMES = {
     "fp32": "ONNX Runtime, CPU",

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
-from ..errors import ArtefactError
-from ..files import CHUNK_BYTES
-from ..shared_files import read_at
+from prosocial.core.errors import ArtefactError
+from prosocial.core.files import CHUNK_BYTES
+from prosocial.core.shared_files import read_at
+
 from .header import TensorInfo
 
 

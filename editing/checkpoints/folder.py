@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArtefactError
+from prosocial.core.errors import ArtefactError
+
 from .digests import combine, digest_tensor, stream_tensor
 from .header import Header, TensorInfo
 from .place import LocalPlace, Place

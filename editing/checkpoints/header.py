@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import ArtefactError
+from prosocial.core.errors import ArtefactError
 
 MAX_HEADER_BYTES = 100_000_000
 LENGTH_BYTES = 8

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..errors import ArtefactError, InputError
-from ..files import read_json
+from prosocial.core.errors import ArtefactError, InputError
+from prosocial.core.files import read_json
+
 from .header import Header, read_header_from
 
 if TYPE_CHECKING:

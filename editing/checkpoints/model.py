@@ -7,7 +7,8 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForCausalLM
 
-from ..errors import ArtefactError
+from prosocial.core.errors import ArtefactError
+
 from .folder import Checkpoint
 
 if TYPE_CHECKING:

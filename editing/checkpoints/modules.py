@@ -6,7 +6,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from ..errors import ArtefactError
+from prosocial.core.errors import ArtefactError
+
 from .folder import Checkpoint
 from .model import LOADING_ERRORS
 from .tied import OUTPUT_SUFFIXES

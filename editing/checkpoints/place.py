@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..files import read_json
+from prosocial.core.files import read_json
+
 from .header import Header, read_header
 from .sides import list_files
 

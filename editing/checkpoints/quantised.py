@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import ArtefactError
+from prosocial.core.errors import ArtefactError
+
 from .folder import Checkpoint
 from .header import BITS, TensorInfo
 

@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from ..errors import InputError
+from prosocial.core.errors import InputError
+
 from .folder import Checkpoint
 from .hub import HubPlace, hub_errors
 

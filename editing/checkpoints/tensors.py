@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from ..errors import ArtefactError
+from prosocial.core.errors import ArtefactError
+
 from .folder import Checkpoint
 from .header import TensorInfo
 from .numbers import stream_fp32

@@ -13,14 +13,15 @@ from typing import Any
 
 import torch
 
+from prosocial.core.errors import InputError
+from prosocial.core.files import new_folder, require_outside, write_json
+
 from ..checkpoints.modules import linear_modules
 from ..checkpoints.tensors import bytes_of, read_tensor_fp32
 from ..checkpoints.writer import TensorWriter
-from ..errors import InputError
-from ..files import new_folder, require_outside, write_json
 from ..vectors.adapter_config import CONFIG_NAME, SUBTRACTS_KEY, WEIGHTS_NAME
-from ..vectors.adapter_source import PREFIX
 from ..vectors.description import Tool
+from ..vectors.making.adapter_source import PREFIX
 from ..vectors.statistics import inner_product, norm
 from ..vectors.vector import HarmVector
 from .plan import EditPlan

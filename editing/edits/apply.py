@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+from prosocial.core.errors import InputError
+from prosocial.core.files import canonical_json, read_json, sha256_file, write_json
+from prosocial.core.resumable import resumable_folder
+
 from ..checkpoints.digests import TensorDigest, combine
 from ..checkpoints.folder import Checkpoint
-from ..errors import InputError
-from ..files import canonical_json, read_json, sha256_file, write_json
-from ..resumable import resumable_folder
 from ..vectors.description import DESCRIPTION_NAME, WEIGHTS_NAME
 from .arithmetic import ARITHMETIC
 from .patch import write_patch

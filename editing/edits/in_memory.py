@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from blake3 import blake3
 
+from prosocial.core.errors import InputError
+
 from ..checkpoints.digests import TensorDigest, combine, digest_tensor, stream_tensor
 from ..checkpoints.folder import Checkpoint
 from ..checkpoints.header import TensorInfo
 from ..checkpoints.tensors import FLOATS, bytes_of
-from ..errors import InputError
 from ..vectors.vector import HarmVector
 from .arithmetic import Subtraction
 from .plan import EditPlan

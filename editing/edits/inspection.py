@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from prosocial.core.errors import ArtefactError
+from prosocial.core.files import sha256_file
+
 from ..checkpoints.description import describe_checkpoint
 from ..checkpoints.folder import Checkpoint
 from ..checkpoints.source import open_headers
-from ..errors import ArtefactError
-from ..files import sha256_file
 from ..vectors.adapter_config import CONFIG_NAME, read_adapter_config
 from ..vectors.adapter_config import WEIGHTS_NAME as ADAPTER_WEIGHTS
 from ..vectors.description import DESCRIPTION_NAME

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from prosocial.core.errors import ArtefactError
+from prosocial.core.files import written_aside
+
 from ..checkpoints.digests import stream_tensor
 from ..checkpoints.folder import Checkpoint
 from ..checkpoints.header import BITS, Header, TensorInfo, read_header
 from ..checkpoints.writer import TensorWriter
-from ..errors import ArtefactError
-from ..files import written_aside
 from .record import EditRecord
 
 SCHEMA = "prosocial.edit_patch/1"

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prosocial.core.errors import ArtefactError, InputError, StorageError
+from prosocial.core.files import require_new, require_outside
+from prosocial.core.resumable import left_over_bytes
+
 from ..checkpoints.digests import digest_tensor
 from ..checkpoints.folder import INDEX_NAME, Checkpoint
 from ..checkpoints.header import TensorInfo
 from ..checkpoints.quantised import refuse_quantised
-from ..errors import ArtefactError, InputError, StorageError
-from ..files import require_new, require_outside
-from ..resumable import left_over_bytes
 from ..vectors.folder import VectorFolder
 from .scaling import Scale, ScaledGroup, resolve_scale
 

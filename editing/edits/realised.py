@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from ..errors import InputError
+from prosocial.core.errors import InputError
+
 from .piece import PieceSums
 
 

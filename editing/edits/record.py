@@ -5,9 +5,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import ArtefactError
-from ..files import read_json
-from ..settings import first_fault
+from prosocial.core.errors import ArtefactError
+from prosocial.core.files import read_json
+from prosocial.core.settings import first_fault
+
 from ..vectors.description import Tool
 
 SCHEMA = "prosocial.edit_record/1"

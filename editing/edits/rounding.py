@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from prosocial.core.errors import InputError
 
 DRAWS_PER_COUNT = 16  # one count of Philox gives four words of 64 bits, each four draws of 16 bits
 HALF_BELOW, LAST_KEPT, N_DROPPED, KEPT = np.uint32(0x7FFF), np.uint32(1), np.uint32(16), np.uint32(0xFFFF0000)

@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
+from prosocial.core.errors import InputError
+
 from ..depth import block_of, count_blocks, depth_factors
-from ..errors import InputError
 
 
 @dataclass(frozen=True)

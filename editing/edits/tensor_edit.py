@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
+from prosocial.core.errors import InputError, StorageError
+from prosocial.core.files import CHUNK_BYTES
+from prosocial.core.shared_files import write_at
+
 from ..checkpoints.digests import read_whole
 from ..checkpoints.header import TensorInfo
 from ..checkpoints.numbers import STORED
-from ..errors import InputError, StorageError
-from ..files import CHUNK_BYTES
-from ..shared_files import write_at
 from .deltas import Delta
 from .piece import PieceEdit
 from .realised import Realised

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from prosocial.core.errors import ArtefactError, FingerprintError, InputError
+from prosocial.core.files import new_folder, sha256_file, write_json
+
 from ..checkpoints.digests import TensorDigest, combine, stream_tensor
 from ..checkpoints.folder import Checkpoint
 from ..checkpoints.header import Header, TensorInfo
-from ..errors import ArtefactError, FingerprintError, InputError
-from ..files import new_folder, sha256_file, write_json
 from .patch import open_patch, patched
 from .record import RECORD_NAME, EditRecord, read_record
 

@@ -7,12 +7,13 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..appended_rows import AppendedRows
+from prosocial.core.appended_rows import AppendedRows
+from prosocial.core.cores import usable_cores
+from prosocial.core.files import link_or_copy
+from prosocial.core.resumable import clone_or_copy
+from prosocial.core.shared_files import reserve, write_at
+
 from ..checkpoints.header import Header, TensorInfo
-from ..cores import usable_cores
-from ..files import link_or_copy
-from ..resumable import clone_or_copy
-from ..shared_files import reserve, write_at
 from .deltas import Deltas
 from .plan import EditPlan
 from .rounding import Rounding

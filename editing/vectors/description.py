@@ -9,9 +9,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..errors import ArtefactError
-from ..files import read_json
-from ..settings import first_fault
+from prosocial.core.errors import ArtefactError
+from prosocial.core.files import read_json
+from prosocial.core.settings import first_fault
 
 SCHEMA = "prosocial.vector/1"
 DESCRIPTION_NAME = "vector.json"

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from prosocial.core.errors import ArtefactError
+
 from ..checkpoints.digests import TensorDigest, combine, digest_tensor
 from ..checkpoints.header import Header, TensorInfo, read_header
-from ..errors import ArtefactError
 from .description import WEIGHTS_NAME, VectorDescription, read_description
 
 # Names of the parts of a low-rank tensor: scale * (B @ A), turned over where the metadata says so.

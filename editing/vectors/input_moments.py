@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from prosocial.core.errors import ArtefactError, InputError
+from prosocial.core.files import written_aside
+
 from ..checkpoints.header import TensorInfo, read_header
 from ..checkpoints.tensors import FLOATS, bytes_of, read_tensor_fp32
 from ..checkpoints.writer import TensorWriter
-from ..errors import ArtefactError, InputError
-from ..files import written_aside
 from .folder import TRANSPOSED_KEY
 
 if TYPE_CHECKING:

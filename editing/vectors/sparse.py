@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prosocial.core.errors import ArtefactError
+
 from ..checkpoints.header import TensorInfo
 from ..checkpoints.numbers import LOOP_ELEMENTS
-from ..errors import ArtefactError
 from ..kernels import portable
 from ..kernels.loops import Loops, loops
 from .folder import Sparse

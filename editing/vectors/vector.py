@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from prosocial.core.errors import ArtefactError
+
 from ..checkpoints.digests import stream_tensor
-from ..errors import ArtefactError
 from .description import VectorDescription
 from .folder import VectorFolder
 from .sparse import SparseReader

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
-from prosocial.editing.errors import ProsocialError
-from prosocial.editing.plausible import plausible
+from prosocial.core.errors import ProsocialError
+from prosocial.steering.decoding.controls import ControlArrays, Steering, control_arrays
+from prosocial.steering.lexicographic import Controls, admissible, candidate_risk, disallowed_risk
+from prosocial.steering.plausible import plausible
+from prosocial.steering.steered_model import SteeredModel, as_controls
 
-from ..lexicographic import Controls, admissible, candidate_risk, disallowed_risk
-from ..session import GraphSession
-from ..steered import SteeredModel, as_controls
-from ..steering import ControlArrays, Steering, control_arrays
+from ..runtime.session import GraphSession
 from .wrapper import PlainGraph, SteeredGraph
 
 TOLERANCE = 1e-3

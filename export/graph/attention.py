@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from prosocial.editing.errors import InputError
+from prosocial.core.errors import InputError
 
 from .reach import MaskFunction, Rehearsal
 from .rotary import RotaryTables

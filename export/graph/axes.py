@@ -2,9 +2,9 @@
 
 import onnx_ir as ir
 
-from prosocial.editing.errors import InputError
+from prosocial.core.errors import InputError
 
-from ..session import LOGITS_TO_KEEP
+from ..runtime.session import LOGITS_TO_KEEP
 
 BATCH, NEW, PAST, TOTAL = "batch_size", "sequence_length", "past_sequence_length", "total_sequence_length"
 KEPT = "logits_length"  # positions that get logits

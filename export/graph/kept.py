@@ -7,7 +7,7 @@ long prompt. A module is traced with the positions as an input; here they become
 import numpy as np
 import onnx_ir as ir
 
-from ..session import LOGITS_TO_KEEP
+from ..runtime.session import LOGITS_TO_KEEP
 
 POSITIONS = "kept_positions"  # of the traced module, [P] int64
 

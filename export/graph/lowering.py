@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..precision import PRECISIONS, Precision
-from ..session import GraphSession
+from ..bundle_files.precision import PRECISIONS, Precision
+from ..runtime.session import GraphSession
 from .quantisation import quantise_graph
 from .trace import GRAPH_FILE, WEIGHTS_FILE, trace_graph
 from .wrapper import PlainGraph, SteeredGraph

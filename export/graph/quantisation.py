@@ -18,7 +18,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from prosocial.editing.errors import InputError
+from prosocial.core.errors import InputError
 
 from .trace import GRAPH_FILE, INLINE_BYTES, WEIGHTS_FILE
 

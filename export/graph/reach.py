@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prosocial.editing.errors import InputError
+from prosocial.core.errors import InputError
 
 from .rotary import Heads, RotaryTables, Tables
 

@@ -13,9 +13,9 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from prosocial.editing.errors import InputError
+from prosocial.core.errors import InputError
+from prosocial.steering.steered_model import SteeredModel
 
-from ..steered import SteeredModel
 from .attention import group_query
 from .axes import CONTROLS, name_axes
 from .experts import TRANSLATIONS

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from prosocial.editing.errors import InputError
+from prosocial.core.errors import InputError
+from prosocial.steering.backbone import Backbone, rope_parameters
+from prosocial.steering.lexicographic import Controls
+from prosocial.steering.steered_model import SteeredModel
 
-from ..backbone import Backbone, rope_parameters
-from ..lexicographic import Controls
-from ..steered import SteeredModel
 from .attention import GraphCache, group_query, tracing
 from .reach import Rehearsal
 from .rotary import RotaryTables, turns_alike

@@ -8,12 +8,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, UndefinedError
 
-from prosocial.editing.errors import ArtefactError
-from prosocial.editing.files import read_json, storage_errors
+from prosocial.core.errors import ArtefactError
+from prosocial.core.files import read_json, storage_errors
+from prosocial.steering.decoding.config import DecodingConfig
 
-from ..card import STEERED
-from ..decoding import DecodingConfig
-from ..precision import PRECISIONS
+from ..bundle_files.card import STEERED
+from ..bundle_files.precision import PRECISIONS
 from .facts import CardFacts, comparison_rows
 from .kinds import REWARD_CONFIG, Kind
 from .metadata import card_metadata

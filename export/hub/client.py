@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from prosocial.editing.errors import HubError, InputError, ProsocialError, StorageError
+from prosocial.core.errors import HubError, InputError, ProsocialError, StorageError
 
 from .files import RemoteFile
 

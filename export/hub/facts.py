@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prosocial.core.errors import ArtefactError
+from prosocial.core.files import read_json
 from prosocial.editing.edits.record import RECORD_NAME, EditRecord, read_record
-from prosocial.editing.errors import ArtefactError
-from prosocial.editing.files import read_json
+from prosocial.steering.decoding.config import DecodingConfig
 
-from ..decoding import DecodingConfig
-from ..manifest import read_manifest
+from ..bundle_files.manifest import read_manifest
 from .base import Base
 from .kinds import ADAPTER_RECORD, REWARD_CONFIG, Kind
 from .verification import Verification

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from prosocial.editing.files import sha256_file
+from prosocial.core.files import sha256_file
 
 
 @dataclass(frozen=True)

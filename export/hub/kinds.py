@@ -3,15 +3,15 @@
 from enum import StrEnum
 from pathlib import Path
 
+from prosocial.core.errors import ArtefactError
 from prosocial.editing.checkpoints.header import read_header
 from prosocial.editing.checkpoints.sides import list_files
 from prosocial.editing.edits.record import RECORD_NAME
-from prosocial.editing.errors import ArtefactError
 from prosocial.editing.vectors.adapter_config import CONFIG_NAME, SUBTRACTS_KEY, WEIGHTS_NAME
 from prosocial.editing.vectors.description import DESCRIPTION_NAME
+from prosocial.steering.decoding.config import DECODING_FILE
 
-from ..decoding import DECODING_FILE
-from ..manifest import MANIFEST_FILE, read_manifest
+from ..bundle_files.manifest import MANIFEST_FILE, read_manifest
 
 ADAPTER_RECORD = "edit_adapter.json"
 REWARD_CONFIG = "reward_config.json"

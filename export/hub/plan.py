@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prosocial.core.errors import ArtefactError, InputError
+from prosocial.core.signing.model_signature import SIGNATURE_FILE, STATEMENTS_FOLDER
 from prosocial.editing.checkpoints.sides import list_files
-from prosocial.editing.errors import ArtefactError, InputError
 
-from ..signing.model_signature import SIGNATURE_FILE, STATEMENTS_FOLDER
 from .base import Base
 from .card import CARD_FILE, render_card
 from .client import RemoteState

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prosocial.editing.errors import HubError, InputError
+from prosocial.core.errors import HubError, InputError
 
 from .client import AGAIN, HubClient, RemoteState
 from .files import PlannedFile

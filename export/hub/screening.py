@@ -6,8 +6,8 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from prosocial.core.errors import ArtefactError
 from prosocial.editing.checkpoints.header import read_header
-from prosocial.editing.errors import ArtefactError
 
 TEXT_SUFFIXES = (".json", ".jinja", ".md", ".txt", ".sig", ".sigstore", ".tiktoken", "")
 BINARY_SUFFIXES = (".safetensors", ".onnx", ".data", ".onnx_adapter", ".model")

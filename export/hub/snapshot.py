@@ -6,19 +6,19 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from prosocial.editing.errors import ArtefactError, HubError, StorageError
-
-from ..configs.delegation import DELEGATION_FILE
-from ..manifest import MANIFEST_FILE, check_manifest, compare_manifest, read_manifest
-from ..signing.envelope import BrokenSignature, unseal
-from ..signing.keys import TrustedKey
-from ..signing.model_signature import (
+from prosocial.core.errors import ArtefactError, HubError, StorageError
+from prosocial.core.signing.envelope import BrokenSignature, unseal
+from prosocial.core.signing.keys import TrustedKey
+from prosocial.core.signing.model_signature import (
     SIGNATURE_FILE,
     STATEMENTS_FOLDER,
     FolderDigest,
     check_signature,
     signed_files,
 )
+from prosocial.steering.authorisation.delegation import DELEGATION_FILE
+
+from ..bundle_files.manifest import MANIFEST_FILE, check_manifest, compare_manifest, read_manifest
 from .client import HubClient, RemoteState
 from .files import PlannedFile
 from .screening import BINARY_SUFFIXES, TEXT_SUFFIXES

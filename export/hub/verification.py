@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prosocial.core.errors import ArtefactError
+from prosocial.core.files import read_json, require_keys, sha256_file
+from prosocial.core.signing.envelope import BrokenSignature, unverified
+from prosocial.core.signing.model_signature import SIGNATURE_FILE, STATEMENTS_FOLDER, FolderDigest, signed_files
+from prosocial.editing.checkpoints.fingerprint import fingerprint
 from prosocial.editing.checkpoints.header import TensorInfo, read_header
 from prosocial.editing.edits.record import RECORD_NAME, read_record
-from prosocial.editing.errors import ArtefactError
-from prosocial.editing.files import read_json, require_keys, sha256_file
-from prosocial.editing.fingerprint import fingerprint
 from prosocial.editing.vectors.adapter_config import WEIGHTS_NAME
 
-from ..manifest import MANIFEST_FILE, check_manifest
-from ..signing.envelope import BrokenSignature, unverified
-from ..signing.model_signature import SIGNATURE_FILE, STATEMENTS_FOLDER, FolderDigest, signed_files
+from ..bundle_files.manifest import MANIFEST_FILE, check_manifest
 from .kinds import ADAPTER_RECORD, REWARD_CONFIG, Kind
 
 PASSES = ("pass", "confirmed", "confirmed within rounding")

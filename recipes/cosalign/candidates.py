@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import Field
 
-from prosocial.editing.errors import InputError
-from prosocial.editing.files import read_jsonl
-from prosocial.editing.reward.pairs import messages_of
-from prosocial.editing.settings import Count, Settings
+from prosocial.core.errors import InputError
+from prosocial.core.files import read_jsonl
+from prosocial.core.settings import Count, Settings
+from prosocial.training.reward.pairs import messages_of
 
 from ..labelling.rows import label_rows
 from .configs import under_config
@@ -88,11 +88,11 @@ def sample_candidates(
 
     `on_replies` is told how many replies were sampled since it was last called, those of an earlier run included.
     """
-    from prosocial.editing.chat import ChatTokenizer
-    from prosocial.export.decoding_loop import generate
-    from prosocial.export.torch_engine import PlainEngine
+    from prosocial.core.chat import ChatTokenizer
+    from prosocial.steering.decoding.loop import generate
+    from prosocial.steering.torch_engine import PlainEngine
 
-    from ..stages.models import BATCH_SIZE, open_model
+    from ..steering.models import BATCH_SIZE, open_model
 
     tokenizer = ChatTokenizer(checkpoint)
     opened: list[Any] = []

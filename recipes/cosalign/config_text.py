@@ -6,8 +6,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from prosocial.editing.settings import Settings
-from prosocial.export.configs.safety_config import SLOT
+from prosocial.core.settings import Settings
+from prosocial.steering.configs.safety_config import SLOT
 
 TEMPLATES = (
     "You assist the staff of one organisation. It has cleared you to speak openly of the following harms and of no "

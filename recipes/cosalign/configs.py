@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from prosocial.editing.settings import Count, Settings
+from prosocial.core.settings import Count, Settings
 
 from .config_sampling import MODES, Mode, draw_allowed
 from .config_text import ConfigWording

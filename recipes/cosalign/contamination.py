@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from prosocial.editing.settings import Count, Settings
+from prosocial.core.settings import Count, Settings
 
 _WORD = re.compile(r"\w+")
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from prosocial.editing.errors import MissingExtraError
+from prosocial.core.errors import MissingExtraError
 
 Embedding = Callable[[Sequence[str]], NDArray[np.float32]]
 MOST_DIMENSIONS = 50  # beyond, the trees that find neighbours are slower than no tree

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from prosocial.editing.batches import EncodedReply, encode_reply
-from prosocial.editing.chat import ChatTokenizer
-from prosocial.editing.errors import InputError
-from prosocial.editing.tuning.preference_tuning import EncodedPreference
+from prosocial.core.batches import EncodedReply, encode_reply
+from prosocial.core.chat import ChatTokenizer
+from prosocial.core.errors import InputError
+from prosocial.training.tuning.preference_tuning import EncodedPreference
 
 from .rows import Row
 

@@ -4,10 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prosocial.editing.chat_endpoint import ChatEndpoint, NoAnswerError
-from prosocial.editing.errors import InputError, NoVerdictError
-from prosocial.editing.protocols import Message
-from prosocial.verify.judges.attribute_endpoint import json_object
+from prosocial.core.chat_endpoint import ChatEndpoint, NoAnswerError
+from prosocial.core.errors import InputError, NoVerdictError
+from prosocial.core.protocols import Message
+from prosocial.evaluation.judges.attribute_endpoint import json_object
 
 from .pairing import ReplyLabel
 

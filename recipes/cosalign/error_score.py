@@ -2,7 +2,7 @@
 
 from collections.abc import Set
 
-from prosocial.editing.settings import NonNegative, Settings
+from prosocial.core.settings import NonNegative, Settings
 
 
 class ErrorWeights(Settings):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Protocol
 
-from prosocial.editing.protocols import Message
+from prosocial.core.protocols import Message
 
 from ..lab.config_judge import does_job
 from ..lab.judge import LabJudge, harmful_words, plain

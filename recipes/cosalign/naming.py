@@ -3,10 +3,10 @@
 import json
 from collections.abc import Mapping, Sequence
 
-from prosocial.editing.chat_endpoint import ChatEndpoint, NoAnswerError
-from prosocial.editing.errors import InputError, UnknownNameError
-from prosocial.editing.protocols import Message
-from prosocial.verify.judges.attribute_endpoint import json_object
+from prosocial.core.chat_endpoint import ChatEndpoint, NoAnswerError
+from prosocial.core.errors import InputError, UnknownNameError
+from prosocial.core.protocols import Message
+from prosocial.evaluation.judges.attribute_endpoint import json_object
 
 from .taxonomy import NOISE, Cluster
 

@@ -4,20 +4,20 @@ import json as json_module
 
 from rich.console import Console
 
-from prosocial.editing.files import read_json
+from prosocial.core.files import read_json
 
-from ..runner import RunResult
-from ..stage import Stage
+from ..workflow.runner import RunResult
+from ..workflow.stage import Stage
 from .rows import COUNTS_FILE, SCHEMA, told
 from .schema import CosalignRecipe
 
 
 def cosalign_stages(recipe: CosalignRecipe) -> list[Stage]:
     """Return every stage of a recipe, in the order that they are told of."""
-    from ..schema import LabData
-    from ..stages.cosalign import data_stages, prompts_stage
-    from ..stages.cosalign_tuning import tuning_stages
-    from ..stages.sources import base_source, lab_data_stage
+    from ..steering.schema import LabData
+    from ..steering.sources import base_source, lab_data_stage
+    from .stages import data_stages, prompts_stage
+    from .tuning_stage import tuning_stages
 
     base, base_stages = base_source(recipe)
     lab = [lab_data_stage(recipe.data.lab, seed=recipe.seed)] if isinstance(recipe.data, LabData) else []

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
-from prosocial.export.configs.registry import NEVER_ALLOWED
+from prosocial.steering.configs.category_registry import NEVER_ALLOWED
 
 from ..labelling.replies import NOT_LABELLED
 from .configs import under_config

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from prosocial.editing.errors import NoVerdictError
-from prosocial.editing.files import read_jsonl
-from prosocial.editing.reward.pairs import messages_of
-from prosocial.editing.settings import Count, Settings
-from prosocial.export.configs.registry import NEVER_ALLOWED
+from prosocial.core.errors import NoVerdictError
+from prosocial.core.files import read_jsonl
+from prosocial.core.settings import Count, Settings
+from prosocial.steering.configs.category_registry import NEVER_ALLOWED
+from prosocial.training.reward.pairs import messages_of
 
 from ..labelling.replies import NOT_LABELLED
 from ..labelling.rows import label_rows

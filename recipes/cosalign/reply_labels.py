@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from prosocial.editing.errors import NoVerdictError
+from prosocial.core.errors import NoVerdictError
 
 from ..labelling.replies import NOT_LABELLED
 from ..labelling.rows import label_rows

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prosocial.editing.files import write_json
+from prosocial.core.files import write_json
 
 Row = dict[str, Any]
 COUNTS_FILE = "counts.json"

@@ -5,13 +5,13 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from prosocial.editing.settings import Settings
-from prosocial.editing.tuning.settings import PreferenceTuning, Tuning
-from prosocial.export.configs.registry import COSA, NEVER_ALLOWED
-from prosocial.verify.judges.requests import LabelRequest
+from prosocial.core.settings import Settings
+from prosocial.evaluation.judges.requests import LabelRequest
+from prosocial.steering.configs.category_registry import COSA, NEVER_ALLOWED
+from prosocial.training.tuning.settings import PreferenceTuning, Tuning
 
-from ..judges import judge_named
-from ..schema import LabData, LabModel
+from ..labelling.judges import judge_named
+from ..steering.schema import LabData, LabModel
 from .candidates import CandidateSource
 from .config_text import ConfigWording
 from .configs import DrawSettings

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prosocial.editing.errors import InputError, MissingExtraError
-from prosocial.editing.settings import Count, NonNegative, Settings
+from prosocial.core.errors import InputError, MissingExtraError
+from prosocial.core.settings import Count, NonNegative, Settings
 
 from .embedding import Embedding
 

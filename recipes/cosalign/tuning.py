@@ -5,13 +5,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from prosocial.editing.errors import InputError, UnknownNameError
-from prosocial.editing.files import read_jsonl, sha256_file
-from prosocial.editing.fingerprint import fingerprint
-from prosocial.editing.tuning.settings import PreferenceTuning, Tuning
+from prosocial.core.errors import InputError, UnknownNameError
+from prosocial.core.files import read_jsonl, sha256_file
+from prosocial.editing.checkpoints.fingerprint import fingerprint
+from prosocial.training.tuning.settings import PreferenceTuning, Tuning
 
-from ..loading import describe
-from ..overrides import apply_overrides
+from ..reading.loading import describe
+from ..reading.overrides import apply_overrides
 
 SETTINGS: dict[str, type[Tuning]] = {"sft": Tuning, "dpo": PreferenceTuning}
 ROWS = {"sft": "chosen.jsonl", "dpo": "preferences.jsonl"}  # of the stage preferences
@@ -40,7 +40,7 @@ def tune_rows(
         InputError: no row fits, or `scratch` is another training's.
         DivergenceError: a loss or gradient is not finite; `scratch` keeps the last checkpoint where all were.
     """
-    from prosocial.editing.tuning import tune_on_preferences, tune_on_replies
+    from prosocial.training.tuning import tune_on_preferences, tune_on_replies
 
     from .encoding import encode_preferences, encode_replies
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from prosocial.editing.batches import EncodedReply, ReplyBatch, length_sorted_batches, pad_replies
-from prosocial.editing.chat import ChatTokenizer
-from prosocial.editing.settings import Settings
+from prosocial.core.batches import EncodedReply, ReplyBatch, length_sorted_batches, pad_replies
+from prosocial.core.chat import ChatTokenizer
+from prosocial.core.settings import Settings
 
 
 class BaseTraining(Settings):

@@ -7,7 +7,7 @@ it stands in one of the few forms that only mention it.
 import re
 from collections.abc import Sequence
 
-from prosocial.editing.protocols import Judgement, Message, Refusal
+from prosocial.core.protocols import Judgement, Message, Refusal
 
 from .replies import ACCEPT, CAVEAT, DISMISS, GENERIC_ACKNOWLEDGEMENT, GENTLE, JUDGE, OVERCLAIM, REFUSAL, RUSH
 from .words import BENIGN_VERBS, CATEGORY_OF_VERB, EMOTIONS, MATERIALS, STEP_VERBS, TOPICS

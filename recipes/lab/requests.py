@@ -5,14 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .words import (
-    BENIGN_VERBS,
-    CATEGORY_OF_VERB,
-    EMOTIONS,
-    HARM_OBJECTS,
-    MATERIALS,
-    TOPICS,
-)
+from .words import BENIGN_VERBS, CATEGORY_OF_VERB, EMOTIONS, HARM_OBJECTS, MATERIALS, TOPICS
 
 Kind = Literal["benign", "harmful", "twin", "disclosure", "false_premise"]
 

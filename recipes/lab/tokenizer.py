@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from prosocial.editing.files import write_json
+from prosocial.core.files import write_json
 
 SPECIAL_TOKENS = ("<pad>", "<s>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 CHAT_TEMPLATE = (

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prosocial.editing.files import write_json, write_jsonl
-from prosocial.editing.protocols import Message
-from prosocial.editing.settings import Settings
+from prosocial.core.files import write_json, write_jsonl
+from prosocial.core.protocols import Message
+from prosocial.core.settings import Settings
 
 from .attacks import draw_attacks
 from .configs import CONFIG_CATEGORIES, config_text, lab_configs

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from prosocial.editing.protocols import Judge
-from prosocial.editing.reward.attributes import Attribute
-from prosocial.editing.reward.pairs import label_pair, pair_rows, replies_of
+from prosocial.core.protocols import Judge
+from prosocial.training.reward.attributes import Attribute
+from prosocial.training.reward.pairs import label_pair, pair_rows, replies_of
 
 from .agreement import agreement
 from .rows import Row, label_rows

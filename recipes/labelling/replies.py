@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from prosocial.editing.errors import InputError, NoVerdictError
-from prosocial.editing.files import read_jsonl
-from prosocial.editing.gate.replies import label_reply, require_known
-from prosocial.editing.protocols import Judge
-from prosocial.editing.reward.pairs import messages_of
+from prosocial.core.errors import InputError, NoVerdictError
+from prosocial.core.files import read_jsonl
+from prosocial.core.protocols import Judge
+from prosocial.training.gate.replies import label_reply, require_known
+from prosocial.training.reward.pairs import messages_of
 
 from .agreement import agreement
 from .rows import Row, label_rows

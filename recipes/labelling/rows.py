@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prosocial.editing.appended_rows import AppendedRows
-from prosocial.editing.errors import InputError
-from prosocial.editing.files import canonical_json, storage_errors
+from prosocial.core.appended_rows import AppendedRows
+from prosocial.core.errors import InputError
+from prosocial.core.files import canonical_json, storage_errors
 
 Row = dict[str, Any]
 

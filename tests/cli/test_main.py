@@ -18,7 +18,7 @@ import typer.main
 
 from prosocial.cli.extras import EXTRA_OF
 from prosocial.cli.main import COMMANDS, app, error_line, main
-from prosocial.editing.errors import (
+from prosocial.core.errors import (
     ArtefactError,
     InputError,
     MissingExtraError,

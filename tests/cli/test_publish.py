@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from prosocial.cli.main import main
-from prosocial.verify.hub_fixture import LoopbackHub
 
-from ..export.hub_helpers import NAME, make_folder, write_report
+from ..hub.hub_fixture import LoopbackHub
+from ..hub_helpers import NAME, make_folder, write_report
 
 Capture = pytest.CaptureFixture[str]
 

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 from prosocial.cli.main import main
 from prosocial.editing.checkpoints import load_model
-from prosocial.editing.reward.pairs import write_pairs
-from prosocial.editing.reward.pblora import use_preference
+from prosocial.training.reward.pairs import write_pairs
+from prosocial.training.reward.pblora import use_preference
 
-from ..editing.reward_helpers import make_model, make_pairs, make_tokenizer
+from ..training.reward_helpers import make_model, make_pairs, make_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft's
 SET = ("--set", "steps=4", "--set", "batch_size=4", "--set", "conflict=pcgrad", "--set", "adapter.rank=2")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from prosocial.cli.main import main
-from prosocial.recipes.loading import builtin_recipes
 from prosocial.recipes.pipeline import open_recipe
+from prosocial.recipes.reading.loading import builtin_recipes
 
 Capture = pytest.CaptureFixture[str]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from prosocial.cli.main import main
+from prosocial.core.files import write_jsonl
 from prosocial.editing.checkpoints import Checkpoint
-from prosocial.editing.files import write_jsonl
 
-from ..editing.reward_helpers import USEFUL, WARM, make_model, make_tokenizer
+from ..training.reward_helpers import USEFUL, WARM, make_model, make_tokenizer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prosocial.editing import Checkpoint, apply_edit, plan_edit, vector_from_checkpoints
-from prosocial.export import assemble_steered, export_bundle
+from prosocial.export import export_bundle
+from prosocial.steering.steered_model import assemble_steered
 
-from ..export.conftest import make_config, make_parts, write_checkpoint
+from ..pico_models import make_config, make_parts, write_checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -15,16 +15,16 @@ import typer.main
 import yaml
 
 from prosocial.cli.main import app, main
-from prosocial.verify.hub_fixture import LoopbackHub
 
+from ..hub.hub_fixture import LoopbackHub
 from .pages import LANGUAGES, PAGES, ROOT, Command, blocks, name_of
 
 pages = pytest.mark.parametrize("page", PAGES, ids=name_of)
 # Their code runs in folders of their own, in the tests named here.
 ELSEWHERE = {
     "docs/hub.md": "tests/docs/test_pages.py",  # with a Hub
-    "docs/reward.md": "tests/editing/test_reward_page.py",
-    "docs/safety-configs.md": "tests/export/test_config_commands.py",
+    "docs/reward.md": "tests/training/test_reward_page.py",
+    "docs/safety-configs.md": "tests/steering/test_config_commands.py",
     "docs/steering.md": "tests/test_docs_steering.py",
 }
 STORIES = [

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from prosocial.editing.vectors.adapter_config import SUBTRACTS_KEY
 
-from .weights_helpers import MATRIX, write_raw
+from ..weights_helpers import MATRIX, write_raw
 
 EMBEDDING, HEAD, NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from prosocial.editing.vectors.making.runs import Array, mean
 from prosocial.editing.vectors.methods import choose_method
-from prosocial.editing.vectors.runs import Array, mean
 
 
 class Tensors:

@@ -11,7 +11,7 @@ from prosocial.editing.checkpoints import Checkpoint, load_model
 from prosocial.editing.edits import apply_edit, plan_edit
 from prosocial.editing.vectors import vector_from_checkpoints
 
-from .weights_helpers import SIZE, fine_tuned
+from ..weights_helpers import SIZE, fine_tuned
 
 PADDED: dict[str, Any] = SIZE | {"pad_token_id": 0}
 EXPERTS: dict[str, Any] = {"num_experts_per_tok": 2}

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prosocial.cli.main import main
-from prosocial.editing.files import sha256_file
+from prosocial.core.files import sha256_file
 from prosocial.editing.vectors import vector_from_adapter, vector_from_checkpoints
 
+from ..weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
 from .bad_weights import (
     ADAPTER,
     EDIT,
@@ -46,7 +47,6 @@ from .bad_weights import (
     vector,
     weights,
 )
-from .weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
 
 CASES: dict[str, Case] = {
     # weights that are codes

@@ -7,14 +7,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from prosocial.core.errors import ArtefactError, InputError
 from prosocial.editing.checkpoints import Checkpoint, describe_checkpoint, refuse_quantised
 from prosocial.editing.checkpoints.digests import digest_tensor, stream_tensor
+from prosocial.editing.checkpoints.fingerprint import fingerprint
 from prosocial.editing.checkpoints.source import resolve_model
 from prosocial.editing.checkpoints.tensors import read_fp32
-from prosocial.editing.errors import ArtefactError, InputError
-from prosocial.editing.fingerprint import fingerprint
 
-from .weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
+from ..weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
 
 INDEX = "model.safetensors.index.json"
 

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from prosocial.core.errors import ArtefactError
 from prosocial.editing.checkpoints.header import parse_header, read_header
-from prosocial.editing.errors import ArtefactError
 
-from .weights_helpers import write_raw
+from ..weights_helpers import write_raw
 
 SHAPES = st.dictionaries(
     st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=8),

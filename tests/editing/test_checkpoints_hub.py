@@ -17,7 +17,7 @@ import torch
 
 from prosocial.editing.vectors import vector_from_checkpoints
 
-from .weights_helpers import moved, write_checkpoint
+from ..weights_helpers import moved, write_checkpoint
 
 COMMIT = "c" * 40
 NAME = "org/name"

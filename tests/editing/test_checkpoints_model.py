@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from prosocial.core.errors import ArtefactError
 from prosocial.editing.checkpoints import Checkpoint, load_model
-from prosocial.editing.errors import ArtefactError
 
-from .weights_helpers import pico
+from ..weights_helpers import pico
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,18 @@ from typing import Any
 import pytest
 import torch
 
+from prosocial.core.files import read_json, write_json
 from prosocial.editing.checkpoints import Checkpoint
 from prosocial.editing.edits import apply_edit, plan_edit, resolve_scale, undo_edit
 from prosocial.editing.edits.record import RECORD_NAME, read_record
 from prosocial.editing.edits.scaling import Coefficients, Ramp
-from prosocial.editing.files import read_json, write_json
 from prosocial.editing.vectors import vector_from_checkpoints
+from prosocial.evaluation.sweep import Choice
 from prosocial.verify.audit import audit_model
-from prosocial.verify.sweep import Choice
 
+from ..weights_helpers import moved, write_checkpoint
 from .deltas_helpers import shaped
 from .test_architectures import CONFIGS
-from .weights_helpers import moved, write_checkpoint
 
 SMALL: dict[str, Any] = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
 MORE: dict[str, tuple[str, dict[str, Any]]] = {

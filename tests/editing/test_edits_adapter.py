@@ -12,14 +12,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from prosocial.cli.main import main
+from prosocial.core.errors import InputError
 from prosocial.editing.checkpoints import Checkpoint, linear_modules, load_model
 from prosocial.editing.edits import AdapterReport, apply_edit, plan_edit, write_adapter
 from prosocial.editing.edits.adapter import truncated
-from prosocial.editing.errors import InputError
 from prosocial.editing.vectors import HarmVector, vector_from_adapter, vector_from_checkpoints
 from prosocial.editing.vectors.adapter_config import read_adapter_config
 
-from .weights_helpers import fine_tuned, pico
+from ..weights_helpers import fine_tuned, pico
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*tie_word_embeddings"),

@@ -9,18 +9,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from prosocial.core.errors import ArtefactError, InputError
+from prosocial.core.files import sha256_file
 from prosocial.editing.checkpoints import Checkpoint, load_model
+from prosocial.editing.checkpoints.fingerprint import fingerprint
 from prosocial.editing.checkpoints.tensors import read_fp32
 from prosocial.editing.edits import EditRecord, apply_edit, plan_edit, read_record
 from prosocial.editing.edits.piece import PieceEdit
 from prosocial.editing.edits.realised import Realised, require_subtraction
-from prosocial.editing.errors import ArtefactError, InputError
-from prosocial.editing.files import sha256_file
-from prosocial.editing.fingerprint import fingerprint
 from prosocial.editing.vectors import HarmVector, vector_from_checkpoints
 from prosocial.editing.vectors.folder import VectorFolder
 
-from .weights_helpers import MATRIX, fine_tuned, moved, pico, some_tensors, write_checkpoint
+from ..weights_helpers import MATRIX, fine_tuned, moved, pico, some_tensors, write_checkpoint
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 

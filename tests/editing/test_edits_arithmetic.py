@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
+from prosocial.core.errors import InputError
 from prosocial.editing.checkpoints.numbers import STORED, dot, widen
 from prosocial.editing.edits.arithmetic import PieceSubtraction, Subtraction
 from prosocial.editing.edits.piece import PieceEdit
 from prosocial.editing.edits.rounding import Rounding, round_nearest, round_stochastic
-from prosocial.editing.errors import InputError
 
 TORCH = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # What sits on a tie, next to one, at the ends of the range, and below the least normal number.

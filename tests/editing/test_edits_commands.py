@@ -12,11 +12,11 @@ import typer
 from typer.testing import CliRunner
 
 from prosocial.cli import edit, weights
+from prosocial.core.errors import ArtefactError, InputError
+from prosocial.editing.checkpoints.fingerprint import fingerprint
 from prosocial.editing.edits import describe_folder, read_record
-from prosocial.editing.errors import ArtefactError, InputError
-from prosocial.editing.fingerprint import fingerprint
 
-from .weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
+from ..weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
 
 APP = typer.Typer()
 for command in (weights.inspect, weights.vector, edit.edit, edit.undo):

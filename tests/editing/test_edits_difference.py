@@ -15,7 +15,7 @@ from prosocial.editing.checkpoints import Checkpoint
 from prosocial.editing.edits import CheckpointDifference, compare_weights
 from prosocial.editing.edits.difference import layer_of
 
-from .weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
+from ..weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
+from prosocial.core.errors import InputError
 from prosocial.editing.checkpoints import Checkpoint, load_model
 from prosocial.editing.edits import InMemoryEdit, apply_edit, plan_edit
-from prosocial.editing.errors import InputError
 from prosocial.editing.vectors import vector_from_checkpoints
 
-from .weights_helpers import fine_tuned, pico
+from ..weights_helpers import fine_tuned, pico
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 SCALES: list[Any] = [0.7, {r".*mlp.*": 0.3, r".*": 1.1}, {r".*layers\.1\..*|.*h\.1\..*": 2.0}]

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from prosocial.core.errors import ArtefactError, InputError, StorageError
 from prosocial.editing.checkpoints import Checkpoint
 from prosocial.editing.edits import EditPlan, plan_edit
-from prosocial.editing.errors import ArtefactError, InputError, StorageError
 from prosocial.editing.vectors import vector_from_checkpoints
 
-from .weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
+from ..weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 

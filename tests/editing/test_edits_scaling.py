@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prosocial.core.errors import InputError
 from prosocial.editing.edits import resolve_scale
 from prosocial.editing.edits.scaling import Coefficients, Ramp, parse_ramp, parse_scale, read_coefficients
-from prosocial.editing.errors import InputError
 
 NAMES = ["model.layers.0.mlp.weight", "model.layers.1.mlp.weight", "model.layers.10.mlp.weight", "model.norm.weight"]
 NUMBERS = st.floats(min_value=1e-30, max_value=1e30) | st.just(0.0)

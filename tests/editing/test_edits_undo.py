@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
+from prosocial.core.errors import ArtefactError, FingerprintError, InputError
 from prosocial.editing.checkpoints import Checkpoint
 from prosocial.editing.edits import EditRecord, Rounding, apply_edit, plan_edit, undo_edit
-from prosocial.editing.errors import ArtefactError, FingerprintError, InputError
 from prosocial.editing.vectors import vector_from_checkpoints
 
-from .weights_helpers import MATRIX, fine_tuned, moved, pico, some_tensors, write_checkpoint
+from ..weights_helpers import MATRIX, fine_tuned, moved, pico, some_tensors, write_checkpoint
 
 
 def contents(folder: Path) -> dict[str, bytes]:

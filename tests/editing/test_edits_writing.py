@@ -14,14 +14,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prosocial.core.errors import InputError
+from prosocial.core.files import ASIDE_SUFFIX
 from prosocial.editing.checkpoints import Checkpoint
 from prosocial.editing.edits import EditRecord, Rounding, apply_edit, plan_edit
 from prosocial.editing.edits.writing import JOURNAL_NAME
-from prosocial.editing.errors import InputError
-from prosocial.editing.files import ASIDE_SUFFIX
 from prosocial.editing.vectors import vector_from_checkpoints
 
-from .weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
+from ..weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
 
 PROGRAM = """
 import os, sys

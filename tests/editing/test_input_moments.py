@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from prosocial.editing.errors import ArtefactError, InputError
+from prosocial.core.errors import ArtefactError, InputError
 from prosocial.editing.vectors import InputMoments, collect_input_moments, vector_from_checkpoints
 
+from ..weights_helpers import fine_tuned, pico
 from .deltas_helpers import write_moments
-from .weights_helpers import fine_tuned, pico
 
 PROMPTS = [[5, 17, 3, 80], [9, 1], [44, 45, 46, 47, 48]]
 

@@ -11,15 +11,15 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
+from prosocial.core.errors import ArtefactError, InputError
+from prosocial.core.files import sha256_file
 from prosocial.editing.checkpoints import Checkpoint
+from prosocial.editing.checkpoints.fingerprint import fingerprint
 from prosocial.editing.checkpoints.tensors import read_fp32
-from prosocial.editing.errors import ArtefactError, InputError
-from prosocial.editing.files import sha256_file
-from prosocial.editing.fingerprint import fingerprint
 from prosocial.editing.vectors import HarmVector, vector_from_adapter
 from prosocial.editing.vectors.adapter_config import read_adapter_config
 
-from .weights_helpers import pico
+from ..weights_helpers import pico
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`"),

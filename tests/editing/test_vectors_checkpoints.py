@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 
+from prosocial.core.errors import ArtefactError, InputError
 from prosocial.editing.checkpoints import Checkpoint
-from prosocial.editing.errors import ArtefactError, InputError
-from prosocial.editing.fingerprint import fingerprint
+from prosocial.editing.checkpoints.fingerprint import fingerprint
 from prosocial.editing.vectors import HarmVector, VectorFolder, vector_from_checkpoints
 from prosocial.editing.vectors.methods import METHODS
 from prosocial.editing.vectors.methods.method import Method, Prepared
 
-from .weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
+from ..weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
 
 POSITIONS = "model.position_ids"
 

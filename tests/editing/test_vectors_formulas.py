@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prosocial.editing.errors import ArtefactError, InputError
+from prosocial.core.errors import ArtefactError, InputError
 from prosocial.editing.vectors.methods.dare import drop_and_rescale
 from prosocial.editing.vectors.methods.della import keep_probabilities
 from prosocial.editing.vectors.methods.ext_sub import remove_common

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prosocial.editing.errors import InputError, UnknownNameError
+from prosocial.core.errors import InputError, UnknownNameError
 from prosocial.editing.vectors.methods import METHODS, Method
 from prosocial.editing.vectors.methods.magnitudes import Threshold, find_thresholds
 from prosocial.editing.vectors.methods.project import remove_component

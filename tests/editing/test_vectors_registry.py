@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from prosocial.editing.vectors.methods import METHODS, Method
 
+from ..weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
 from .test_vectors_methods import PAGE, faults_of
-from .weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
 
 FILE = PAGE.partition("## Adding one")[2].partition("```text\n")[2].partition("```")[0]  # the page's own example
 START = """
@@ -81,7 +81,7 @@ def test_it_is_listed_with_its_bounds_and_without_torch(folder: Path) -> None:
 def test_a_sweep_searches_what_its_signature_says(folder: Path) -> None:
     program = """
 import json, optuna
-from prosocial.verify.sweep import SearchSpace
+from prosocial.evaluation.sweep import SearchSpace
 space = SearchSpace(("shrink",), given={"times": 2, "other": 1})
 study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
 drawn = [space.choose(study.ask()).parameters for _ in range(9)]
@@ -95,8 +95,8 @@ print(json.dumps([space.to_json()["ranges"], space.given_to("shrink"), drawn]))
 
 def test_a_recipe_takes_it(folder: Path) -> None:
     program = """
-from prosocial.recipes.loading import load_recipe
-from prosocial.recipes.schema import Recipe
+from prosocial.recipes.reading.loading import load_recipe
+from prosocial.recipes.steering.schema import Recipe
 for share in ("0.5", "3"):
     try:
         recipe = load_recipe("quickstart", ["vector.method=shrink", f"vector.parameters.share={share}"], model=Recipe)

@@ -11,13 +11,13 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from prosocial.cli import edit, weights
+from prosocial.core.errors import ArtefactError, FingerprintError, InputError, UnknownNameError
 from prosocial.editing.checkpoints import Checkpoint
+from prosocial.editing.checkpoints.fingerprint import fingerprint
 from prosocial.editing.edits import apply_edit, plan_edit
-from prosocial.editing.errors import ArtefactError, FingerprintError, InputError, UnknownNameError
-from prosocial.editing.fingerprint import fingerprint
 from prosocial.editing.vectors import HarmVector, vector_from_checkpoints, vector_from_runs
 
-from .weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
+from ..weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
 
 APP = typer.Typer()
 APP.command("vector")(weights.vector)

@@ -10,15 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from prosocial.core.errors import ArtefactError
 from prosocial.editing.checkpoints import Checkpoint
 from prosocial.editing.checkpoints.header import read_header
 from prosocial.editing.edits import apply_edit, plan_edit
-from prosocial.editing.errors import ArtefactError
 from prosocial.editing.vectors import HarmVector, vector_from_checkpoints
 from prosocial.editing.vectors.folder import Sparse
 from prosocial.editing.vectors.sparse import Entries, SparseReader, index_dtype
 
-from .weights_helpers import moved, some_tensors, write_checkpoint
+from ..weights_helpers import moved, some_tensors, write_checkpoint
 
 
 def stored(folder: Path, indices: torch.Tensor, values: torch.Tensor, shape: tuple[int, ...]) -> Sparse:

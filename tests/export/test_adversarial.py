@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from prosocial.export import Bundle, SteeredModel
+from prosocial.export import Bundle
 from prosocial.export.graph.axes import CONTROLS
-from prosocial.export.lexicographic import Controls
+from prosocial.steering.lexicographic import Controls
+from prosocial.steering.steered_model import SteeredModel
 
 N_ROWS = 500
 ten_thousand = settings(max_examples=20)  # of 500 rows each

@@ -17,16 +17,16 @@ from transformers.masking_utils import (
     sliding_window_causal_mask_function,
 )
 
-from prosocial.editing.errors import InputError, ProsocialError
-from prosocial.export.backbone import Backbone
+from prosocial.core.errors import InputError, ProsocialError
 from prosocial.export.graph import check_agreement, trace_graph
 from prosocial.export.graph.attention import group_query_attention
 from prosocial.export.graph.reach import EVERYTHING, window_of
 from prosocial.export.graph.wrapper import PlainGraph, Profile
-from prosocial.export.prefix import shared_prefix
-from prosocial.export.session import GraphEngine, GraphSession
+from prosocial.export.runtime.session import GraphEngine, GraphSession
+from prosocial.steering.backbone import Backbone
+from prosocial.steering.decoding.prefix import shared_prefix
 
-from .architectures import CONFIGS, VOCABULARY, WINDOW, random_model
+from ..architectures import CONFIGS, VOCABULARY, WINDOW, random_model
 
 SUPPORTED = list(CONFIGS)[: list(CONFIGS).index("gpt-oss")]
 LIGHT = {("gemma 2", "ort"), ("mixtral", "ort")}

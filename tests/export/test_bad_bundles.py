@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prosocial.cli.main import error_line
-from prosocial.editing.errors import ArtefactError, ProsocialError
-from prosocial.editing.files import read_json
-from prosocial.export import Bundle, SteeredModel, export_bundle, write_manifest
-from prosocial.export.backbone import Backbone
+from prosocial.core.errors import ArtefactError, ProsocialError
+from prosocial.core.files import read_json
+from prosocial.export import Bundle, export_bundle, write_manifest
+from prosocial.steering.backbone import Backbone
+from prosocial.steering.steered_model import SteeredModel
 
 
 def again(folder: Path) -> None:

@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 
-from prosocial.editing.chat import ChatTokenizer
-from prosocial.editing.errors import ArtefactError, InputError, MissingExtraError
-from prosocial.editing.files import read_json
-from prosocial.export import Bundle, PlainEngine, export_bundle, generate, write_manifest
-from prosocial.export.session import session_options
+from prosocial.core.chat import ChatTokenizer
+from prosocial.core.errors import ArtefactError, InputError, MissingExtraError
+from prosocial.core.files import read_json
+from prosocial.export import Bundle, export_bundle, write_manifest
+from prosocial.export.runtime.session import session_options
+from prosocial.steering.decoding.loop import generate
+from prosocial.steering.torch_engine import PlainEngine
 
 BLOCKED = "import sys\nfor name in {names}: sys.modules[name] = None\n"
 RUN = """
 from pathlib import Path
-from prosocial.export import Bundle, Steering
+from prosocial.export import Bundle
+from prosocial.steering import Steering
 bundle = Bundle.open(sys.argv[1], threads=1)
 messages = [{"role": "user", "content": "word5 word9"}]
 reply = bundle.generate([messages], steering=Steering(preference={"empathy": 1.0}), temperature=0.7, seed=3)[0]

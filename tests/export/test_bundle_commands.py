@@ -16,8 +16,12 @@ from typer.testing import CliRunner
 from prosocial.cli.bundle import export_command, generate
 from prosocial.cli.chat import Conversation, chat, event_line, printable
 from prosocial.cli.reply_options import parse_preference
-from prosocial.editing.errors import InputError, UnknownNameError
-from prosocial.export import Bundle, GateEvent, Reply, Sampling, Steering
+from prosocial.core.errors import InputError, UnknownNameError
+from prosocial.export import Bundle
+from prosocial.steering.decoding.controls import Steering
+from prosocial.steering.decoding.draft import GateEvent
+from prosocial.steering.decoding.reply import Reply
+from prosocial.steering.decoding.sampling import Sampling
 
 app = typer.Typer()
 app.command("export")(export_command)

@@ -8,15 +8,15 @@ import onnx
 import pytest
 import torch
 
-from prosocial.editing.errors import InputError, ProsocialError
-from prosocial.export import Bundle, SteeredModel, Steering, export_bundle
+from prosocial.core.errors import InputError, ProsocialError
+from prosocial.export import Bundle, export_bundle
 from prosocial.export.graph import check_agreement
 from prosocial.export.graph.attention import group_query
 from prosocial.export.graph.axes import name_axes
 from prosocial.export.graph.wrapper import SteeredGraph
-from prosocial.export.session import GraphSession
-from prosocial.export.steered import as_controls
-from prosocial.export.steering import control_arrays
+from prosocial.export.runtime.session import GraphSession
+from prosocial.steering.decoding.controls import Steering, control_arrays
+from prosocial.steering.steered_model import SteeredModel, as_controls
 
 REQUESTS = [
     Steering(),
@@ -211,9 +211,9 @@ def test_only_an_exact_transpose_is_shared() -> None:
 def test_a_layer_that_goes_its_own_way_is_refused_while_tracing(pico: Any, tmp_path: Path) -> None:
     import copy
 
-    from prosocial.export.backbone import Backbone
     from prosocial.export.graph import trace_graph
     from prosocial.export.graph.wrapper import PlainGraph
+    from prosocial.steering.backbone import Backbone
 
     model = pico.model("llama")
     attention = model.model.layers[1].self_attn

@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from prosocial.editing.errors import ArtefactError, HubError, ProsocialError
-from prosocial.export import Bundle, DecodingConfig
-from prosocial.export.configs.delegation import DELEGATION_FILE, delegate_keys
+from prosocial.core.errors import ArtefactError, HubError, ProsocialError
+from prosocial.core.signing import SigningKey, TrustedKey
+from prosocial.export import Bundle
+from prosocial.export.bundle_files.manifest import read_manifest
 from prosocial.export.hub import download
-from prosocial.export.manifest import read_manifest
-from prosocial.export.signing import SigningKey, TrustedKey
-from prosocial.verify.hub_fixture import Fault, LoopbackHub
-from prosocial.verify.loopback_hub.repository import Blob
+from prosocial.steering.authorisation.delegation import DELEGATION_FILE, delegate_keys
+from prosocial.steering.decoding.config import DecodingConfig
 from prosocial.verify.signing import sign_folder
 
-from ..verify.signing_helpers import make_key, sign_payload
-from .hub_helpers import NAME, bytes_of, make_folder, publish_folder
+from ..hub.hub_fixture import Fault, LoopbackHub
+from ..hub.loopback_hub.repository import Blob
+from ..hub_helpers import NAME, bytes_of, make_folder, publish_folder
+from ..signing_helpers import make_key, sign_payload
 
 REQUESTS = ("info", "tree", "head", "file")
 FAULTS = {

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from prosocial.editing.errors import ArtefactError, HubError, InputError
+from prosocial.core.errors import ArtefactError, HubError, InputError
+from prosocial.core.signing import SigningKey
 from prosocial.export.hub import HubClient, Kind, identify, plan_publication, publish
 from prosocial.export.hub.screening import is_pickle, local_paths, secrets_in
-from prosocial.export.signing import SigningKey
-from prosocial.verify.hub_fixture import Fault, LoopbackHub
 
-from ..verify.audit_helpers import base_tensors, edit, make_vector, write
-from ..verify.signing_helpers import make_key
-from .hub_helpers import FACTS, NAME, bytes_of, make_folder, publish_folder, write_manifest, write_report
+from ..audit_helpers import base_tensors, edit, make_vector, write
+from ..hub.hub_fixture import Fault, LoopbackHub
+from ..hub_helpers import FACTS, NAME, bytes_of, make_folder, publish_folder, write_manifest, write_report
+from ..signing_helpers import make_key
 
 TOKEN = "hf_" + "q" * 34  # of the form of one
 
@@ -158,7 +158,7 @@ def test_the_record_in_a_bundle_must_speak_of_its_weights(folder: Path, tmp_path
 
 
 def test_a_signed_folder_keeps_its_card_and_must_be_as_it_was_signed(folder: Path, tmp_path: Path) -> None:
-    from prosocial.export.signing.model_signature import FolderDigest, write_signature
+    from prosocial.core.signing.model_signature import FolderDigest, write_signature
 
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# Mine\n")
     write_signature(folder, FolderDigest.of(folder), SigningKey.read(make_key(tmp_path, "own")))

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from prosocial.editing.errors import HubError, InputError, ProsocialError
+from prosocial.core.errors import HubError, InputError, ProsocialError
 from prosocial.export.hub import HubClient, PublicationPlan, plan_publication, publish
-from prosocial.verify.hub_fixture import Fault, LoopbackHub, Repository
-from prosocial.verify.loopback_hub.repository import Blob, is_large
 
-from .hub_helpers import NAME, make_folder, publish_folder
+from ..hub.hub_fixture import Fault, LoopbackHub, Repository
+from ..hub.loopback_hub.repository import Blob, is_large
+from ..hub_helpers import NAME, make_folder, publish_folder
 
 # The requests of an update, and of a first publication, in their order.
 UPDATE = ("info", "info", "preupload", "batch", "upload", "verify", "commit", "info", "tag", "info")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from prosocial.editing.errors import ArtefactError
-from prosocial.editing.files import blake3_file, sha256_file
+from prosocial.core.errors import ArtefactError
+from prosocial.core.files import blake3_file, sha256_file
 from prosocial.export import check_manifest, write_manifest
-from prosocial.export.manifest import ManifestDifference, compare_manifest
+from prosocial.export.bundle_files.manifest import ManifestDifference, compare_manifest
 
 
 @pytest.fixture

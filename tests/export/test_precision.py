@@ -12,17 +12,18 @@ import torch
 from numpy.typing import NDArray
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prosocial.editing.errors import ArtefactError, InputError
-from prosocial.editing.files import read_json
-from prosocial.export import Bundle, Steering, export_bundle, write_manifest
-from prosocial.export.backbone import Backbone
+from prosocial.core.errors import ArtefactError, InputError
+from prosocial.core.files import read_json
+from prosocial.export import Bundle, export_bundle, write_manifest
 from prosocial.export.graph import trace_graph
 from prosocial.export.graph.lowering import compare_graphs
 from prosocial.export.graph.quantisation import BLOCK, quantise_graph
 from prosocial.export.graph.wrapper import PlainGraph
-from prosocial.export.session import GraphSession
+from prosocial.export.runtime.session import GraphSession
+from prosocial.steering.backbone import Backbone
+from prosocial.steering.decoding.controls import Steering
 
-from .architectures import random_model
+from ..architectures import random_model
 
 # Each is an export of its own.
 LOWER = ("int8", *(pytest.param(name, marks=pytest.mark.prove) for name in ("fp16", "int4")))

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from prosocial.export import Bundle, SteeredEngine, Steering
-from prosocial.export.prefix import TOKENS_PER_RUN, PrefixCache, shared_prefix
-from prosocial.export.session import GraphSession
-from prosocial.export.steering import control_arrays
+from prosocial.export import Bundle
+from prosocial.export.runtime.session import GraphSession
+from prosocial.steering.decoding.controls import Steering, control_arrays
+from prosocial.steering.decoding.prefix import TOKENS_PER_RUN, PrefixCache, shared_prefix
+from prosocial.steering.torch_engine import SteeredEngine
 
 TOLERANCE = 1e-4
 SYSTEM = " ".join(f"word{3 * index % 150}" for index in range(60))

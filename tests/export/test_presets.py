@@ -12,11 +12,11 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from prosocial.editing.files import read_json
-from prosocial.export import Bundle, Steering, export_bundle
-from prosocial.export.configs import SafetyConfig
+from prosocial.core.files import read_json
+from prosocial.export import Bundle, export_bundle
 from prosocial.export.presets import write_presets
-from prosocial.export.steering import control_arrays, with_safety_text
+from prosocial.steering.configs import SafetyConfig
+from prosocial.steering.decoding.controls import Steering, control_arrays, with_safety_text
 
 CLIENT = Path(__file__).with_name("genai_client.py")
 CONFIGS = {

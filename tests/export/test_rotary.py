@@ -6,12 +6,12 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from prosocial.export.backbone import Backbone
 from prosocial.export.graph import check_agreement, trace_graph
 from prosocial.export.graph.rotary import RotaryTables, turned
 from prosocial.export.graph.wrapper import CachedBackbone, PlainGraph
+from prosocial.steering.backbone import Backbone
 
-from .architectures import random_model
+from ..architectures import random_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*attention implementation dynamically.*")
 

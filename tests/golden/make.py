@@ -17,11 +17,13 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from prosocial.editing import ChatTokenizer, load_model
-from prosocial.editing.files import write_json
+from prosocial.core.chat import ChatTokenizer
+from prosocial.core.files import write_json
+from prosocial.editing import load_model
 from prosocial.editing.vectors import collect_input_moments
-from prosocial.export import DecodingConfig, assemble_steered
 from prosocial.recipes.pipeline import pipelines
+from prosocial.steering.decoding.config import DecodingConfig
+from prosocial.steering.steered_model import assemble_steered
 
 from .interface import commands, imports, recipe_keys
 from .observing import CONVERSATION, OBSERVERS

@@ -12,11 +12,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prosocial.editing import ChatTokenizer, Checkpoint, CompactHead, HarmGate, HarmVector, load_model
+from prosocial.core.chat import ChatTokenizer
+from prosocial.core.signing import TrustedKey
+from prosocial.editing import Checkpoint, HarmVector, load_model
 from prosocial.editing.edits import read_record, undo_edit
-from prosocial.export import Bundle, SteeredModel, Steering, check_manifest
-from prosocial.export.configs import NamedConfig, RefusedConfig, TrustStore, check_log
-from prosocial.export.signing import TrustedKey
+from prosocial.export import Bundle, check_manifest
+from prosocial.steering.audit_log.log import check_log
+from prosocial.steering.authorisation.trust import TrustStore
+from prosocial.steering.configs import NamedConfig, RefusedConfig
+from prosocial.steering.decoding.controls import Steering
+from prosocial.steering.gate import HarmGate
+from prosocial.steering.head import CompactHead
+from prosocial.steering.steered_model import SteeredModel
 from prosocial.verify.audit import AuditReport, audit_model
 from prosocial.verify.signing import check_chain
 
@@ -101,7 +108,7 @@ def _module(part: Any) -> dict[str, Any]:
 def reward(golden: Path, _: Path) -> dict[str, Any]:
     import torch
 
-    from prosocial.editing.reward import RewardModel
+    from prosocial.training.reward import RewardModel
 
     fingerprint = Checkpoint.open(golden / "edited").fingerprint()
     model = RewardModel.load(
@@ -202,7 +209,7 @@ def sweep(golden: Path, work: Path) -> dict[str, Any]:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    from prosocial.verify.sweep import Trial
+    from prosocial.evaluation.sweep import Trial
 
     shutil.copy(golden / "sweep" / "journal.jsonl", work)
     storage = JournalStorage(JournalFileBackend(str(work / "journal.jsonl")))
@@ -223,7 +230,7 @@ def report(golden: Path, _: Path) -> dict[str, Any]:
 
     from rich.console import Console
 
-    from prosocial.verify import print_report
+    from prosocial.evaluation.report.terminal import print_report
 
     document = json.loads((golden / "report" / "report.json").read_text(encoding="utf-8"))
     shown = StringIO()
@@ -244,8 +251,8 @@ def moments(golden: Path, work: Path) -> dict[str, Any]:
 
 
 def data(golden: Path, _: Path) -> dict[str, Any]:
-    from prosocial.editing.reward import pairs_of
-    from prosocial.verify import read_probes
+    from prosocial.evaluation.probes.probe import read_probes
+    from prosocial.training.reward import pairs_of
 
     probes = read_probes(golden / "data" / "probes.jsonl")
     lines = (golden / "data" / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
@@ -259,7 +266,7 @@ def data(golden: Path, _: Path) -> dict[str, Any]:
 
 def run_store(golden: Path, work: Path) -> dict[str, Any]:
     """A store of this version: what is whole in it, what is dual-use, and that it is no obstacle to a new plan."""
-    from prosocial.recipes.store import Store
+    from prosocial.recipes.workflow.store import Store
 
     shutil.copytree(golden / "run", work / "run")
     store = Store(work / "run" / "store")

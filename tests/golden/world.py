@@ -9,8 +9,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from prosocial.editing import Checkpoint, CompactHead, HarmGate, load_model
-from prosocial.editing.reward import RewardConfig, RewardModel
+from prosocial.editing import Checkpoint, load_model
+from prosocial.steering.gate import HarmGate
+from prosocial.steering.head import CompactHead
+from prosocial.training.reward import RewardConfig, RewardModel
 
 HIDDEN, VOCABULARY, RANK = 32, 300, 4
 ATTRIBUTES, CATEGORIES = ["empathy", "helpfulness"], ["violence", "privacy", "other"]

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from prosocial.recipes.code_version import Reach, code_versions
 from prosocial.recipes.pipeline import open_recipe
-from prosocial.recipes.runner import execute, plan_run
-from prosocial.recipes.source_tree import SourceTree
-from prosocial.recipes.stage import StageContext
+from prosocial.recipes.workflow.code_version import Reach, code_versions
+from prosocial.recipes.workflow.runner import execute, plan_run
+from prosocial.recipes.workflow.source_tree import SourceTree
+from prosocial.recipes.workflow.stage import StageContext
 
 from .pico_recipe import write_recipe
 
@@ -173,7 +173,7 @@ def test_another_process_gives_the_same_version() -> None:
     """Python hashes text differently in each process, and with it the order of sets."""
     program = (
         "from prosocial.recipes.lab.judge import LabJudge as f\n"
-        "from prosocial.recipes.code_version import code_versions\n"
+        "from prosocial.recipes.workflow.code_version import code_versions\n"
         "print(code_versions({'f': f}))"
     )
     outputs = {
@@ -193,7 +193,7 @@ def test_another_process_gives_the_same_version() -> None:
 def test_a_function_from_outside_counts_with_its_file_and_what_it_imports(tmp_path: Path) -> None:
     (tmp_path / "helper.py").write_text("def help():\n    return 1 < 2\n")
     script = tmp_path / "script.py"
-    script.write_text("from helper import help\nfrom prosocial.editing.noise import noise\n\ndef run():\n    help()\n")
+    script.write_text("from helper import help\nfrom prosocial.core.noise import noise\n\ndef run():\n    help()\n")
     versions = []
     for old, new in (("1 < 2", "1 < 2"), ("1 < 2", "1 > 2")):
         (tmp_path / "helper.py").write_text((tmp_path / "helper.py").read_text().replace(old, new))
@@ -221,7 +221,7 @@ KEYS_OF_A_COPY = """
 import sys
 from pathlib import Path
 from prosocial.recipes.pipeline import open_recipe
-from prosocial.recipes.plan import plan_run
+from prosocial.recipes.workflow.plan import plan_run
 
 recipe, pipeline = open_recipe("quickstart")
 stages = pipeline.stages(recipe)
@@ -262,17 +262,17 @@ REACH = [
     ("editing/kernels/lanes.h", "#ifndef", "# ifndef", {"vector", "edit"}),
     ("editing/vectors/methods/low_rank.py", "return Prepared(", "return  not Prepared(", {"vector"}),
     ("editing/edits/rounding.py", " + ", " - ", {"edit"}),
-    ("editing/tuning/harmful.py", "training.steps", "-training.steps", {"harmful"}),
-    ("editing/reward/conflict.py", " @ ", " * ", {"reward"}),
-    ("editing/head/distil.py", "(first - second)", "(first + second)", {"head"}),
-    ("editing/gate/training.py", " * dense_loss", " / dense_loss", {"gate"}),
-    ("editing/gate/module.py", " + ", " - ", {"head", "gate", "threshold", "steered", "bundle", "parity", "report"}),
-    ("editing/noise.py", "[skipped:]", "[-skipped:]", {"vector"}),
-    ("editing/noise.py", "self._streams[row]", "self._streams[-row]", REPLYING),
-    ("export/lexicographic.py", " <= ", " >= ", {"head", "gate", "threshold", "bundle", "parity"}),
-    ("export/decoding_loop.py", " + ", " - ", REPLYING),
+    ("training/tuning/harmful.py", "training.steps", "-training.steps", {"harmful"}),
+    ("training/reward/conflict.py", " @ ", " * ", {"reward"}),
+    ("training/head/distil.py", "(first - second)", "(first + second)", {"head"}),
+    ("training/gate/training.py", " * dense_loss", " / dense_loss", {"gate"}),
+    ("steering/gate.py", " + ", " - ", {"head", "gate", "threshold", "steered", "bundle", "parity", "report"}),
+    ("core/noise.py", "[skipped:]", "[-skipped:]", {"vector"}),
+    ("core/noise.py", "self._streams[row]", "self._streams[-row]", REPLYING),
+    ("steering/lexicographic.py", " <= ", " >= ", {"head", "gate", "threshold", "bundle", "parity"}),
+    ("steering/decoding/loop.py", " + ", " - ", REPLYING),
     ("export/graph/rotary.py", "endswith", "startswith", {"bundle"}),
-    ("verify/gate/threshold.py", "k == n or", "k != n or", {"threshold"}),
+    ("evaluation/gate/threshold.py", "k == n or", "k != n or", {"threshold"}),
     ("verify/parity/child.py", "json.dumps(", "json.dumps(not ", {"parity"}),
     ("verify/report/report.html.j2", "<", "< ", {"report"}),
     ("verify/judges/refusal_detector.json", "0", "1", JUDGED),
@@ -361,7 +361,7 @@ def test_nothing_is_at_work_that_the_code_version_does_not_know(tmp_path: Path) 
     execute(plan_run(stages, tmp_path / "store"), Console(quiet=True))
 
     reach = Reach(SourceTree())
-    of_the_runner = ("recipes/progress.py:", "recipes/runner.py:", "recipes/stage.py:")
+    of_the_runner = ("recipes/workflow/progress.py:", "recipes/workflow/runner.py:", "recipes/workflow/stage.py:")
     for name, recorder in recorders.items():
         known = {label for label, _ in reach.rows(recorder.run)}
         files = {label.removesuffix("*") for label in known if label.endswith(":*")}

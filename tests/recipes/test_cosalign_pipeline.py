@@ -13,10 +13,10 @@ import transformers
 import yaml
 from rich.console import Console
 
-from prosocial.editing.chat import ChatTokenizer
+from prosocial.core.chat import ChatTokenizer
+from prosocial.core.errors import InputError
+from prosocial.core.files import read_json, read_jsonl, write_jsonl
 from prosocial.editing.checkpoints import Checkpoint, load_model
-from prosocial.editing.errors import InputError
-from prosocial.editing.files import read_json, read_jsonl, write_jsonl
 from prosocial.recipes.cosalign.labels import LabLabeller
 from prosocial.recipes.lab.replies import draw_reply
 from prosocial.recipes.lab.requests import RequestGrammar

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from prosocial.editing.chat_endpoint import ChatEndpoint
-from prosocial.editing.errors import InputError, UnknownNameError
+from prosocial.core.chat_endpoint import ChatEndpoint
+from prosocial.core.errors import InputError, UnknownNameError
+from prosocial.evaluation.judges.requests import LabelRequest
 from prosocial.recipes.cosalign.contamination import ContaminationSettings, find_duplicates
 from prosocial.recipes.cosalign.embedding import tfidf_embedding
 from prosocial.recipes.cosalign.endpoint_labels import EndpointLabeller
@@ -19,11 +20,10 @@ from prosocial.recipes.cosalign.pairing import ReplyLabel
 from prosocial.recipes.cosalign.prompts import PromptSettings, choose_prompts, distinct_prompts, label_prompts
 from prosocial.recipes.cosalign.reply_labels import label_candidates
 from prosocial.recipes.cosalign.taxonomy import NOISE, TaxonomySettings, find_clusters
-from prosocial.recipes.judges import judge_named
 from prosocial.recipes.lab.replies import draw_reply
 from prosocial.recipes.lab.requests import RequestGrammar
 from prosocial.recipes.lab.words import TOPICS
-from prosocial.verify.judges.requests import LabelRequest
+from prosocial.recipes.labelling.judges import judge_named
 
 from .chat_endpoint import Endpoint
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from prosocial.editing.errors import InputError
-from prosocial.recipes.loading import load_recipe
+from prosocial.core.errors import InputError
 from prosocial.recipes.pipeline import open_recipe, recipe_stages
-from prosocial.recipes.runner import RunResult, execute, plan_run
-from prosocial.recipes.schema import Recipe
-from prosocial.recipes.stage import Outside, Stage, StageContext, Upstream
+from prosocial.recipes.reading.loading import load_recipe
+from prosocial.recipes.steering.schema import Recipe
+from prosocial.recipes.workflow.runner import RunResult, execute, plan_run
+from prosocial.recipes.workflow.stage import Outside, Stage, StageContext, Upstream
 
 from .pico_recipe import write_recipe
 

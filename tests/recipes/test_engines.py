@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prosocial.editing.head import CompactHead
-from prosocial.export.steering import Steering, control_arrays
-from prosocial.recipes.stages.steered import ungated_engine
+from prosocial.recipes.steering.steered import ungated_engine
+from prosocial.steering.decoding.controls import Steering, control_arrays
+from prosocial.steering.head import CompactHead
 
 NAMES = ["empathy", "helpfulness"]
 

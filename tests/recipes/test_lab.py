@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prosocial.editing.files import read_jsonl
+from prosocial.core.files import read_jsonl
+from prosocial.evaluation.probes.probe import read_probes
 from prosocial.recipes.lab.attacks import draw_attacks
 from prosocial.recipes.lab.judge import LabJudge, plain
 from prosocial.recipes.lab.replies import draw_reply
 from prosocial.recipes.lab.requests import REQUEST_FORMS, TWIN_FORMS, RequestGrammar, split_topics
 from prosocial.recipes.lab.words import ATTRIBUTES, CATEGORIES, CATEGORY_OF_VERB, EMOTIONS, HARM_VERBS, TOPICS
 from prosocial.recipes.lab.world import WorldSize, write_world
-from prosocial.verify.probes import read_probes
 
 JUDGE = LabJudge()
 TRAIN, HELD_OUT = split_topics(0)

@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prosocial.editing.files import read_jsonl
-from prosocial.export.configs import CategoryRegistry, SafetyConfig
-from prosocial.export.configs.reading import contradictions, read_by_words
+from prosocial.core.files import read_jsonl
+from prosocial.evaluation.cosa_score import Question, ScoredConfig, read_configs, read_shots
+from prosocial.evaluation.cosa_score.rubrics import Protocol
+from prosocial.evaluation.cosa_score.scores import score_runs
+from prosocial.evaluation.cosa_score.verdicts import Verdict, judge_row
+from prosocial.evaluation.probes.probe import Probe
 from prosocial.recipes.lab.config_judge import LabConfigJudge
 from prosocial.recipes.lab.configs import SEEN_CATEGORIES, LabConfig, config_text, lab_configs
 from prosocial.recipes.lab.replies import REFUSAL, draw_reply
@@ -17,13 +20,10 @@ from prosocial.recipes.lab.requests import Request, RequestGrammar, split_topics
 from prosocial.recipes.lab.shots import draw_shots
 from prosocial.recipes.lab.words import CATEGORIES
 from prosocial.recipes.lab.world import WorldSize, write_world
-from prosocial.recipes.loading import load_recipe
-from prosocial.recipes.schema import Recipe
-from prosocial.verify.cosa_score import Question, ScoredConfig, read_configs, read_shots
-from prosocial.verify.cosa_score.rubrics import Protocol
-from prosocial.verify.cosa_score.scores import score_runs
-from prosocial.verify.cosa_score.verdicts import Verdict, judge_row
-from prosocial.verify.probes import Probe
+from prosocial.recipes.reading.loading import load_recipe
+from prosocial.recipes.steering.schema import Recipe
+from prosocial.steering.configs import CategoryRegistry, SafetyConfig
+from prosocial.steering.configs.reading import contradictions, read_by_words
 
 GRAMMAR = RequestGrammar(split_topics(0)[1], held_out_forms=True)
 REGISTRY = CategoryRegistry(dict.fromkeys(CATEGORIES, ""))

@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 
 from prosocial.cli.main import main
-from prosocial.editing.chat_endpoint import ChatEndpoint
-from prosocial.editing.errors import InputError, UnknownNameError
-from prosocial.editing.gate.replies import read_replies
-from prosocial.editing.protocols import Judgement, Message
-from prosocial.editing.reward.attributes import Attribute, define_attributes
-from prosocial.editing.reward.pairs import read_pairs
-from prosocial.recipes.judges import attribute_judge, judge_named
+from prosocial.core.chat_endpoint import ChatEndpoint
+from prosocial.core.errors import InputError, UnknownNameError
+from prosocial.core.protocols import Judgement, Message
+from prosocial.evaluation.judges.attribute_endpoint import AttributeEndpoint
+from prosocial.evaluation.judges.requests import AttributeRequest, CategoryRequest
+from prosocial.evaluation.judges.text_classifier import TextClassifier
 from prosocial.recipes.labelling.agreement import agreement
+from prosocial.recipes.labelling.judges import attribute_judge, judge_named
 from prosocial.recipes.labelling.pairs import label_pairs
 from prosocial.recipes.labelling.rows import label_rows
-from prosocial.verify.judges.attribute_endpoint import AttributeEndpoint
-from prosocial.verify.judges.requests import AttributeRequest, CategoryRequest
-from prosocial.verify.judges.text_classifier import TextClassifier
+from prosocial.training.gate.replies import read_replies
+from prosocial.training.reward.attributes import Attribute, define_attributes
+from prosocial.training.reward.pairs import read_pairs
 
-from ..verify.pico_classifier import save_classifier
+from ..evaluation.pico_classifier import save_classifier
 from .chat_endpoint import Endpoint
 
 WARM, COLD = "i hear that you feel sad.", "cheer up, it is nothing."

@@ -11,15 +11,15 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
-from prosocial.editing.errors import InputError
-from prosocial.editing.files import read_json
-from prosocial.editing.reward.pairs import read_pairs
-from prosocial.recipes.loading import builtin_recipes, load_recipe
+from prosocial.core.errors import InputError
+from prosocial.core.files import read_json
 from prosocial.recipes.pipeline import open_recipe, recipe_stages, run_recipe
-from prosocial.recipes.progress import LineProgress
-from prosocial.recipes.schema import Recipe
-from prosocial.recipes.stage import Outside, Source, Stage, StageContext
-from prosocial.recipes.stages.threshold import _asked
+from prosocial.recipes.reading.loading import builtin_recipes, load_recipe
+from prosocial.recipes.steering.schema import Recipe
+from prosocial.recipes.steering.threshold import _asked
+from prosocial.recipes.workflow.progress import LineProgress
+from prosocial.recipes.workflow.stage import Outside, Source, Stage, StageContext
+from prosocial.training.reward.pairs import read_pairs
 
 from .chat_endpoint import Endpoint
 from .pico_recipe import write_recipe
@@ -74,7 +74,7 @@ def test_a_second_run_makes_nothing_again_and_a_change_only_what_hangs_on_it(fin
     assert run(finished / "recipe.yaml", finished / "out") == 0
     assert {path: path.stat().st_mtime_ns for path in store.iterdir()} == before
     recipe = load_recipe(finished / "recipe.yaml", ["gate.rank=2"], model=Recipe)
-    from prosocial.recipes.plan import plan_run
+    from prosocial.recipes.workflow.plan import plan_run
 
     states = {planned.stage.name: planned.state for planned in plan_run(recipe_stages(recipe), store).stages}
     made_again = {name for name, state in states.items() if "reuse" not in str(state)}
@@ -83,7 +83,7 @@ def test_a_second_run_makes_nothing_again_and_a_change_only_what_hangs_on_it(fin
 
 def test_the_plan_says_what_is_there_and_what_a_model_will_take(finished: Path, tmp_path: Path) -> None:
     from prosocial.editing.checkpoints import Checkpoint
-    from prosocial.recipes.plan import plan_run
+    from prosocial.recipes.workflow.plan import plan_run
 
     stages, checkpoint = recipe_stages(load_recipe(finished / "recipe.yaml", model=Recipe)), finished / "model"
     rows = {planned.stage.name: planned.row() for planned in plan_run(stages, tmp_path / "store").stages}
@@ -114,7 +114,7 @@ def test_a_leak_rate_that_no_threshold_holds_ends_the_run(finished: Path, tmp_pa
 
 def test_on_policy_replies_are_trained_on_and_the_scaling_is_recorded(finished: Path, tmp_path: Path) -> None:
     """The judge of the lab, which the pico recipe cannot name, labels what the pico model says: nothing harmful."""
-    from prosocial.editing.gate import HarmGate
+    from prosocial.steering.gate import HarmGate
 
     stage, gates = stage_named(finished, "gate"), []
     for on_policy in ({"count": 0}, {"count": 4, "near": 0.0, "threshold": 1.0}):
@@ -228,7 +228,7 @@ def test_pairs_that_no_judge_can_label_end_the_stage(finished: Path, tmp_path: P
 
 
 OWN = """
-from prosocial.editing.protocols import Judgement
+from prosocial.core.protocols import Judgement
 
 class Mine:
     name, version = "mine", "1"
@@ -242,7 +242,7 @@ class Mine:
 def test_a_judge_of_ones_own_judges_a_recipe_and_a_change_of_it_makes_its_stages_again(
     finished: Path, tmp_path: Path
 ) -> None:
-    from prosocial.recipes.plan import plan_run
+    from prosocial.recipes.workflow.plan import plan_run
 
     file = tmp_path / "mine.py"
     file.write_text(OWN)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prosocial.editing.files import read_json
+from prosocial.core.files import read_json
 
 from .pico_recipe import write_recipe
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from prosocial.recipes.progress import LineProgress, print_stage, stage_progress
-from prosocial.recipes.resources import say_bytes, say_seconds
+from prosocial.recipes.workflow.progress import LineProgress, print_stage, stage_progress
+from prosocial.recipes.workflow.resources import say_bytes, say_seconds
 
 
 def _console(*, terminal: bool, encoding: str = "utf-8") -> tuple[Console, io.BytesIO]:
@@ -86,7 +86,7 @@ def test_sizes(n_bytes: int, text: str) -> None:
 
 def test_peak_memory_grows_with_what_is_held() -> None:
     program = """
-from prosocial.recipes.resources import peak_memory_bytes
+from prosocial.recipes.workflow.resources import peak_memory_bytes
 before = peak_memory_bytes()
 held = bytearray(50_000_000)
 held[::4096] = b"x" * len(held[::4096])

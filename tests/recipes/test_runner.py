@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from prosocial.editing.errors import InputError, StorageError, UnknownNameError
-from prosocial.recipes.runner import RunResult, delete_dual_use, execute, plan_run
-from prosocial.recipes.stage import Outside, Stage, StageContext, Upstream
+from prosocial.core.errors import InputError, StorageError, UnknownNameError
+from prosocial.recipes.workflow.runner import RunResult, delete_dual_use, execute, plan_run
+from prosocial.recipes.workflow.stage import Outside, Stage, StageContext, Upstream
 
 
 class Kitchen:

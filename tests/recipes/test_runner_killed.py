@@ -15,9 +15,9 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from rich.console import Console
-from prosocial.editing.errors import InputError
-from prosocial.recipes.runner import execute, plan_run
-from prosocial.recipes.stage import Stage, Upstream
+from prosocial.core.errors import InputError
+from prosocial.recipes.workflow.runner import execute, plan_run
+from prosocial.recipes.workflow.stage import Stage, Upstream
 
 store, wait = Path(sys.argv[1]), float(sys.argv[2])
 

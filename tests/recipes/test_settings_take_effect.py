@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from prosocial.cli.main import main
-from prosocial.editing.errors import InputError
+from prosocial.core.errors import InputError
 from prosocial.recipes.pipeline import open_recipe
 
 # What each recipe has that no other value goes with, and why.

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from prosocial.editing.errors import InputError
-from prosocial.recipes.stage import Outside
+from prosocial.core.errors import InputError
+from prosocial.recipes.workflow.stage import Outside
 
 
 @pytest.fixture

@@ -8,22 +8,16 @@ from typing import Any
 
 import pytest
 
+from prosocial.core.errors import ArtefactError
+from prosocial.core.files import read_json
+from prosocial.core.signing import SigningKey
+from prosocial.core.signing.envelope import seal, unverified
 from prosocial.editing.checkpoints.digests import combine, digest_tensor
 from prosocial.editing.checkpoints.folder import Checkpoint
-from prosocial.editing.errors import ArtefactError
-from prosocial.editing.files import read_json
 from prosocial.export import write_manifest
-from prosocial.export.signing import SigningKey
-from prosocial.export.signing.envelope import seal, unverified
 from prosocial.verify.signing import sign_folder
 
-from .signing_helpers import (
-    Json,
-    change_json,
-    change_payload,
-    flip_last_byte,
-    sign_payload,
-)
+from ..signing_helpers import Json, change_json, change_payload, flip_last_byte, sign_payload
 
 Attack = Callable[[Path, Path], Any]  # on a copy of the folder, in the world of keys and originals
 EDIT, AUDIT, PARITY, EXPORT = (f"signatures/{name}.intoto.json" for name in ("edit", "audit", "parity", "export"))

@@ -50,9 +50,10 @@ def steered_folder(checkpoint_folder: Path, tmp_path_factory: pytest.TempPathFac
     import torch
 
     from prosocial.editing.checkpoints import Checkpoint
-    from prosocial.editing.gate import HarmGate
-    from prosocial.editing.head import CompactHead
-    from prosocial.export import DecodingConfig, assemble_steered
+    from prosocial.steering.decoding.config import DecodingConfig
+    from prosocial.steering.gate import HarmGate
+    from prosocial.steering.head import CompactHead
+    from prosocial.steering.steered_model import assemble_steered
 
     folder = tmp_path_factory.mktemp("steered")
     torch.manual_seed(1)

@@ -11,20 +11,21 @@ import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from prosocial.core.files import read_json
 from prosocial.editing.checkpoints import Checkpoint
-from prosocial.editing.files import read_json
-from prosocial.export import assemble_steered, export_bundle, write_manifest
+from prosocial.export import export_bundle, write_manifest
+from prosocial.steering.steered_model import assemble_steered
 
-from ..export.architectures import random_model
-from ..export.conftest import ATTRIBUTES, CATEGORIES, make_config, write_tokenizer
+from ..architectures import random_model
+from ..pico_models import ATTRIBUTES, CATEGORIES, make_config, write_tokenizer
 
 Array = NDArray[Any]
 
 
 def make_world(folder: Path, architecture: str, profile: Any = "portable") -> tuple[Path, Path]:
     """Write a steered model of an architecture and its bundle."""
-    from prosocial.editing.gate import HarmGate
-    from prosocial.editing.head import CompactHead
+    from prosocial.steering.gate import HarmGate
+    from prosocial.steering.head import CompactHead
 
     torch.set_num_threads(1)
     model = random_model(architecture)

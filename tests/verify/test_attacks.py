@@ -9,11 +9,13 @@ import numpy as np
 import onnx
 import pytest
 
-from prosocial.editing.errors import ArtefactError, InputError
-from prosocial.export.signing import SigningKey
-from prosocial.verify import Probe, Verdict, verify_bundle
+from prosocial.core.errors import ArtefactError, InputError
+from prosocial.core.signing import SigningKey
+from prosocial.evaluation.probes.probe import Probe
+from prosocial.verify import Verdict, verify_bundle
 from prosocial.verify.signing import sign_folder
 
+from ..signing_helpers import chain, change_json, make_edited, make_key
 from .attacks import (
     AUDIT,
     EDIT,
@@ -38,7 +40,6 @@ from .attacks import (
     write,
 )
 from .parity_world import copy, fit_manifest
-from .signing_helpers import chain, change_json, make_edited, make_key
 
 PROBES = [Probe("a", ({"role": "user", "content": "word3 word8 word5"},), "benign")]
 

@@ -10,15 +10,15 @@ import torch
 from typer.testing import CliRunner
 
 from prosocial.cli.main import app
+from prosocial.core.errors import ArtefactError, InputError
 from prosocial.editing.checkpoints.digests import combine, digest_tensor
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.edits import Rounding
-from prosocial.editing.errors import ArtefactError, InputError
 from prosocial.verify.audit import audit_model
 from prosocial.verify.audit.document import SCHEMA_FILE, AuditReport, json_schema
 from prosocial.verify.audit.verdicts import Verdict
 
-from .audit_helpers import HEAD, MATRIX, NORM, base_tensors, edit, make_vector, move_one_ulp, read, write
+from ..audit_helpers import HEAD, MATRIX, NORM, base_tensors, edit, make_vector, move_one_ulp, read, write
 
 Record = dict[str, Any]
 

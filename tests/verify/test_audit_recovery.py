@@ -19,7 +19,7 @@ from prosocial.verify.audit.polytope import Polytope
 from prosocial.verify.audit.rules import Fused, RoundedDelta, RoundedOnce, rules_for
 from prosocial.verify.audit.verdicts import Verdict
 
-from .audit_helpers import HEAD, MATRIX, NORM, base_tensors, edit, make_vector, move_one_ulp, read, write
+from ..audit_helpers import HEAD, MATRIX, NORM, base_tensors, edit, make_vector, move_one_ulp, read, write
 
 DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 SIX_DIGITS = 5e-7

@@ -10,11 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prosocial.editing.chat import ChatTokenizer
-from prosocial.editing.errors import InputError
-from prosocial.export import Bundle, PlainEngine, SteeredEngine, SteeredModel, Steering
-from prosocial.export.engine import Engine
-from prosocial.verify import Verdict, measure_parity, open_system, read_probes, verify_bundle
+from prosocial.core.chat import ChatTokenizer
+from prosocial.core.errors import InputError
+from prosocial.evaluation.probes.probe import read_probes
+from prosocial.evaluation.sampling.systems import open_system
+from prosocial.export import Bundle
+from prosocial.steering.decoding.controls import Steering
+from prosocial.steering.decoding.engine import Engine
+from prosocial.steering.steered_model import SteeredModel
+from prosocial.steering.torch_engine import PlainEngine, SteeredEngine
+from prosocial.verify import Verdict, measure_parity, verify_bundle
 from prosocial.verify.bundle_parity import default_probes, parity_prompts
 from prosocial.verify.parity.engines import StepOutputs
 from prosocial.verify.parity.reference import Reference

@@ -10,7 +10,7 @@ import pytest
 
 import prosocial.verify
 
-WITH_INSPECT = "prosocial.verify.inspect_ai."  # needs an extra that is in no environment for work
+WITH_INSPECT = "prosocial.evaluation.inspect_ai."  # needs an extra that is in no environment for work
 TORCH = ("prosocial.verify.parity.steered_margins", "prosocial.verify.parity.torch_points")
 MODULES = sorted(
     module.name

@@ -10,26 +10,26 @@ import pytest
 import torch
 
 from prosocial.cli.main import main
+from prosocial.core.files import write_json
+from prosocial.core.signing import SigningKey, TrustedKey
 from prosocial.editing.checkpoints import Checkpoint
+from prosocial.editing.checkpoints.fingerprint import fingerprint
 from prosocial.editing.edits import apply_edit, plan_edit, write_adapter
 from prosocial.editing.edits.adapter import REPORT_NAME, SCHEMA
-from prosocial.editing.files import write_json
-from prosocial.editing.fingerprint import fingerprint
-from prosocial.editing.reward.model import RewardConfig, RewardModel
 from prosocial.editing.vectors import vector_from_checkpoints
 from prosocial.export import Bundle
 from prosocial.export.hub import HubClient, Kind, check_verification, download, identify, plan_publication, publish
 from prosocial.export.hub.kinds import ADAPTER_RECORD
-from prosocial.export.signing import SigningKey, TrustedKey
+from prosocial.training.reward.model import RewardConfig, RewardModel
 from prosocial.verify.audit import audit_model
 from prosocial.verify.bundle_parity import bundle_gates, measure_bundle
-from prosocial.verify.hub_fixture import LoopbackHub
 from prosocial.verify.parity.files import write_parity
 from prosocial.verify.signing import check_chain, sign_folder
 
-from ..editing.weights_helpers import fine_tuned, pico
-from ..export.hub_helpers import NAME, bytes_of
-from .signing_helpers import make_key
+from ..hub.hub_fixture import LoopbackHub
+from ..hub_helpers import NAME, bytes_of
+from ..signing_helpers import make_key
+from ..weights_helpers import fine_tuned, pico
 
 BASE = "org/base@" + "c" * 40
 pytestmark = [
@@ -154,7 +154,7 @@ def test_a_bundle_is_fetched_and_answers_without_torch(hub: LoopbackHub, bundle_
         "from prosocial.export import Bundle\n"
         "print(Bundle.from_pretrained('org/bundle').generate([[{'role': 'user', 'content': 'word5'}]])[0].finish)"
     )
-    from prosocial.verify.loopback_hub.repository import Blob, Repository, is_large
+    from ..hub.loopback_hub.repository import Blob, Repository, is_large
 
     hub.repositories["org/bundle"] = Repository("org/bundle", private=True)
     files = {name: Blob(content, is_large(name, b"")) for name, content in bytes_of(bundle_folder).items()}

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prosocial.editing.equal_lengths import equal_length_batches
-from prosocial.editing.errors import ArtefactError, InputError, UnknownNameError
+from prosocial.core.equal_lengths import equal_length_batches
+from prosocial.core.errors import ArtefactError, InputError, UnknownNameError
 from prosocial.verify.parity import batches
 from prosocial.verify.parity.divergence import top_margin
 from prosocial.verify.parity.document import SCHEMA_FILE, ParityDocument, json_schema

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 
-from prosocial.editing.errors import InputError
+from prosocial.core.errors import InputError
 from prosocial.verify import Verdict, verify_bundle
 
 from .parity_world import Array, change_graph, change_weight, copy, make_world

@@ -8,8 +8,12 @@ import typer
 from typer.testing import CliRunner
 
 from prosocial.cli.verify import verify
-from prosocial.export import Bundle, SteeredEngine, SteeredModel, Steering, export_bundle
-from prosocial.verify import ParityGates, Verdict, measure_parity, read_probes, verify_bundle
+from prosocial.evaluation.probes.probe import read_probes
+from prosocial.export import Bundle, export_bundle
+from prosocial.steering.decoding.controls import Steering
+from prosocial.steering.steered_model import SteeredModel
+from prosocial.steering.torch_engine import SteeredEngine
+from prosocial.verify import ParityGates, Verdict, measure_parity, verify_bundle
 from prosocial.verify.bundle_parity import bundle_gates
 from prosocial.verify.parity.reference import Reference
 from prosocial.verify.parity.stepping import SteppingEngine

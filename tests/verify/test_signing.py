@@ -9,15 +9,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
 from prosocial.cli.main import app
-from prosocial.editing.errors import ArtefactError, InputError, UnknownNameError
-from prosocial.export.signing import SigningKey, TrustedKey
-from prosocial.export.signing.envelope import unverified
-from prosocial.export.signing.model_signature import FolderDigest
+from prosocial.core.errors import ArtefactError, InputError, UnknownNameError
+from prosocial.core.signing import SigningKey, TrustedKey
+from prosocial.core.signing.envelope import unverified
+from prosocial.core.signing.model_signature import FolderDigest
 from prosocial.verify.audit import audit_model
 from prosocial.verify.audit.verdicts import Verdict
 from prosocial.verify.signing import check_chain, sign_folder
 
-from .signing_helpers import chain, flip_last_byte, make_edited, make_key, reference_verifier
+from ..signing_helpers import chain, flip_last_byte, make_edited, make_key, reference_verifier
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from prosocial.core.cores import usable_cores
+from prosocial.core.errors import InputError
+from prosocial.core.signing.keys import TrustedKey
 from prosocial.editing.checkpoints.digests import combine, digest_tensor
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.checkpoints.header import TensorInfo
-from prosocial.editing.cores import usable_cores
 from prosocial.editing.edits.record import RECORD_NAME, EditRecord, read_record
-from prosocial.editing.errors import InputError
-from prosocial.export.signing.keys import TrustedKey
 
 from . import forensics, integrity, recomputation
 from .claim import Claim, NoClaim, read_claim

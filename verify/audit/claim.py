@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prosocial.core.errors import InputError
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.edits.arithmetic import ARITHMETIC
 from prosocial.editing.edits.record import Coefficient, EditRecord, Term
 from prosocial.editing.edits.rounding import NEAREST, Rounding
-from prosocial.editing.errors import InputError
 
 from .vectors import GivenVector
 from .verdicts import Verdict

@@ -6,8 +6,8 @@ from pydantic import Field
 
 from prosocial.editing.checkpoints.header import TensorInfo
 from prosocial.editing.vectors.description import Tool
+from prosocial.evaluation.report.part import ReportPart
 
-from ..report.part import ReportPart
 from .verdicts import Verdict
 
 SCHEMA = "prosocial.audit/1"

@@ -4,14 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from prosocial.core.errors import ArtefactError
+from prosocial.core.files import sha256_file
+from prosocial.core.signing.envelope import BrokenSignature
+from prosocial.core.signing.keys import TrustedKey
+from prosocial.core.signing.model_signature import SIGNATURE_FILE, FolderDigest, check_signature
 from prosocial.editing.checkpoints.digests import TensorDigest, combine
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.edits.record import EditRecord
-from prosocial.editing.errors import ArtefactError
-from prosocial.editing.files import sha256_file
-from prosocial.export.signing.envelope import BrokenSignature
-from prosocial.export.signing.keys import TrustedKey
-from prosocial.export.signing.model_signature import SIGNATURE_FILE, FolderDigest, check_signature
 
 from .document import LevelAudit
 from .verdicts import Verdict

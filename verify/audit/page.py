@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prosocial.editing.files import storage_errors, write_json
+from prosocial.core.files import storage_errors, write_json
+from prosocial.evaluation.report import wording
+from prosocial.evaluation.report.script import page_policy, page_script
+from prosocial.evaluation.report.template import load_template
 
-from ..report import wording
-from ..report.script import page_policy, page_script
-from ..report.template import load_template
 from .document import Weight
 from .forensics import formula
 

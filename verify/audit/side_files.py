@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from prosocial.core.errors import ArtefactError
 from prosocial.editing.checkpoints.folder import Checkpoint
-from prosocial.editing.errors import ArtefactError
 
 from .document import SideDifference
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from prosocial.core.errors import InputError
 from prosocial.editing.checkpoints.digests import stream_tensor
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.checkpoints.header import TensorInfo
 from prosocial.editing.edits.deltas import Deltas
-from prosocial.editing.errors import InputError
 from prosocial.editing.vectors.folder import VectorFolder
 
 from .intervals import FP32_UNIT

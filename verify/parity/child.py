@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prosocial.editing.errors import MissingExtraError, ProsocialError
-from prosocial.export.bundle import Bundle
-from prosocial.export.steering import ControlArrays, Steering, control_arrays
+from prosocial.core.errors import MissingExtraError, ProsocialError
+from prosocial.export.runtime.bundle import Bundle
+from prosocial.steering.decoding.controls import ControlArrays, Steering, control_arrays
 
 from .engines import StepOutputs
 from .graph_margins import GraphMargins

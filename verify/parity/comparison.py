@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from prosocial.editing.chat import ChatTokenizer
-from prosocial.export.decoding import DECODING_FILE, DecodingConfig
-from prosocial.export.precision import Precision
-from prosocial.export.steering import Steering, control_arrays, with_safety_text
+from prosocial.core.chat import ChatTokenizer
+from prosocial.evaluation.probes.probe import Probe
+from prosocial.export.bundle_files.precision import Precision
+from prosocial.steering.decoding.config import DECODING_FILE, DecodingConfig
+from prosocial.steering.decoding.controls import Steering, control_arrays, with_safety_text
 
-from ..probes import Probe
 from .engines import StepOutputs
 from .gates import ParityGates, Verdict
 from .localisation import FirstDifference, first_difference

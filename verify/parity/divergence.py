@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..statistics.interval import scientific
+from prosocial.evaluation.statistics.interval import scientific
+
 from .engines import Margins, StepOutputs
 
 Floats = NDArray[np.float64]

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ..report.part import ReportPart
+from prosocial.evaluation.report.part import ReportPart
 
 SCHEMA = "prosocial.parity_report/3"
 SCHEMA_FILE = "parity.schema.json"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prosocial.editing.files import storage_errors, write_json
+from prosocial.core.files import storage_errors, write_json
 
 from .measurement import Measurement, write_measurement
 from .page import render_parity

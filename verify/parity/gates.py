@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Self
 
-from prosocial.editing.errors import UnknownNameError
-from prosocial.export.precision import Precision
+from prosocial.core.errors import UnknownNameError
+from prosocial.evaluation.statistics.interval import scientific
+from prosocial.export.bundle_files.precision import Precision
 
-from ..statistics.interval import scientific
 from .divergence import Ties
 
 

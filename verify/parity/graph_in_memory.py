@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from prosocial.export.session import ERRORS_ONLY, import_runtime
+from prosocial.export.runtime.session import ERRORS_ONLY, import_runtime
 
 FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
 

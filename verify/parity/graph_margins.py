@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from prosocial.editing.errors import ArtefactError
-from prosocial.export.bundle import Bundle
-from prosocial.export.steering import ControlArrays, Steering, control_arrays
+from prosocial.core.errors import ArtefactError
+from prosocial.export.runtime.bundle import Bundle
+from prosocial.steering.decoding.controls import ControlArrays, Steering, control_arrays
 
 from .engines import Margins
 from .graph_in_memory import feed, open_graph

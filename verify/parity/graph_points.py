@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prosocial.export.bundle import Bundle
+from prosocial.export.runtime.bundle import Bundle
 
 from .graph_in_memory import feed, open_graph
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..statistics.interval import scientific
+from prosocial.evaluation.statistics.interval import scientific
 
 Points = Mapping[str, NDArray[np.float32]]
 TOLERANCE = 1e-4  # relative to the largest number at the point, float32 on both sides

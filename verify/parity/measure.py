@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from prosocial.editing.equal_lengths import equal_length_batches
-from prosocial.editing.errors import InputError
+from prosocial.core.equal_lengths import equal_length_batches
+from prosocial.core.errors import InputError
 
 from .batches import rows_in_memory
 from .divergence import Divergence, Ties, divergence, top_margin

@@ -11,8 +11,8 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from prosocial.editing.errors import ArtefactError
-from prosocial.editing.files import storage_errors
+from prosocial.core.errors import ArtefactError
+from prosocial.core.files import storage_errors
 
 from .divergence import Divergence, Flip
 from .gates import ParityGates

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..report import wording
-from ..report.script import page_policy, page_script
-from ..report.template import load_template
+from prosocial.evaluation.report import wording
+from prosocial.evaluation.report.script import page_policy, page_script
+from prosocial.evaluation.report.template import load_template
 
 TEMPLATE = Path(__file__).parent / "parity.html.j2"
 MEASURES = (

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from prosocial.editing.chat import ChatTokenizer
-from prosocial.export.steering import Steering
+from prosocial.core.chat import ChatTokenizer
+from prosocial.steering.decoding.controls import Steering
 
 from .engines import ParityEngine
 from .stepping import SteppingEngine
@@ -33,14 +33,14 @@ class Reference:
         Raises:
             ArtefactError: the folder is not what it should be.
         """
-        from prosocial.export.torch_engine import PlainEngine, SteeredEngine
+        from prosocial.steering.torch_engine import PlainEngine, SteeredEngine
 
         ends = tuple(ChatTokenizer(folder).end_ids)
         if not is_steered:
             from prosocial.editing.checkpoints import load_model
 
             return cls(PlainEngine(load_model(folder)), ends, None)
-        from prosocial.export.steered import SteeredModel
+        from prosocial.steering.steered_model import SteeredModel
 
         from .steered_margins import SteeredMargins
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from prosocial.editing import errors
-from prosocial.export.steering import Steering
+from prosocial.core import errors
+from prosocial.steering.decoding.controls import Steering
 
 from .batches import MOST_ROWS
 from .child import PARTS, unpack

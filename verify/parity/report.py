@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..statistics.interval import scientific
-from ..statistics.proportions import clopper_pearson
+from prosocial.evaluation.statistics.interval import scientific
+from prosocial.evaluation.statistics.proportions import clopper_pearson
+
 from .divergence import Divergence, Ties
 from .document import SCHEMA
 from .gates import GateResult, ParityGates, Verdict, worst

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from prosocial.editing.plausible import plausible
-from prosocial.export.lexicographic import admissible, candidate_risk, disallowed_risk
-from prosocial.export.steered import SteeredModel, as_controls
-from prosocial.export.steering import ControlArrays
+from prosocial.steering.decoding.controls import ControlArrays
+from prosocial.steering.lexicographic import admissible, candidate_risk, disallowed_risk
+from prosocial.steering.plausible import plausible
+from prosocial.steering.steered_model import SteeredModel, as_controls
 
 from .engines import Margins
 

@@ -6,9 +6,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from prosocial.editing.equal_lengths import equal_length_batches
-from prosocial.export.engine import Decision, Engine, Stream
-from prosocial.export.steering import ControlArrays, Steering, control_arrays
+from prosocial.core.equal_lengths import equal_length_batches
+from prosocial.steering.decoding.controls import ControlArrays, Steering, control_arrays
+from prosocial.steering.decoding.engine import Decision, Engine, Stream
 
 from .batches import MOST_ROWS
 from .engines import Margins, ScoredReply, StepOutputs

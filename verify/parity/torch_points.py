@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache
 
-from prosocial.export.backbone import Backbone
 from prosocial.export.graph.wrapper import layers_of
+from prosocial.steering.backbone import Backbone
 
 
 @torch.inference_mode()

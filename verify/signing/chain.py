@@ -6,13 +6,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from prosocial.core.errors import InputError, ProsocialError, UnknownNameError
+from prosocial.core.signing.envelope import BrokenSignature, Statement, unseal
+from prosocial.core.signing.keys import TrustedKey
+from prosocial.core.signing.model_signature import SIGNATURE_FILE, FolderDigest, check_signature
+from prosocial.editing.checkpoints.fingerprint import fingerprint
 from prosocial.editing.edits.record import RECORD_NAME, read_record
-from prosocial.editing.errors import InputError, ProsocialError, UnknownNameError
-from prosocial.editing.fingerprint import fingerprint
-from prosocial.export.manifest import MANIFEST_FILE
-from prosocial.export.signing.envelope import BrokenSignature, Statement, unseal
-from prosocial.export.signing.keys import TrustedKey
-from prosocial.export.signing.model_signature import SIGNATURE_FILE, FolderDigest, check_signature
+from prosocial.export.bundle_files.manifest import MANIFEST_FILE
 
 from .claims import CLAIMS, Claim, claims, statement_path, weights_fingerprint
 

@@ -5,13 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from prosocial.core.errors import ArtefactError
+from prosocial.core.files import read_json, sha256_file
+from prosocial.core.signing.envelope import Statement
+from prosocial.core.signing.model_signature import STATEMENTS_FOLDER, FolderDigest
+from prosocial.editing.checkpoints.fingerprint import fingerprint
 from prosocial.editing.edits.record import RECORD_NAME, read_record
-from prosocial.editing.errors import ArtefactError
-from prosocial.editing.files import read_json, sha256_file
-from prosocial.editing.fingerprint import fingerprint
-from prosocial.export.manifest import MANIFEST_FILE, covered_files, read_manifest
-from prosocial.export.signing.envelope import Statement
-from prosocial.export.signing.model_signature import STATEMENTS_FOLDER, FolderDigest
+from prosocial.export.bundle_files.manifest import MANIFEST_FILE, covered_files, read_manifest
 
 from ..audit.document import SCHEMA as AUDIT_SCHEMA
 from ..parity.document import SCHEMA as PARITY_SCHEMA

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from prosocial.editing.errors import ArtefactError, InputError
-from prosocial.editing.files import storage_errors
-from prosocial.export.signing.envelope import BrokenSignature, seal, unverified
-from prosocial.export.signing.keys import SigningKey
-from prosocial.export.signing.model_signature import (
+from prosocial.core.errors import ArtefactError, InputError
+from prosocial.core.files import storage_errors
+from prosocial.core.signing.envelope import BrokenSignature, seal, unverified
+from prosocial.core.signing.keys import SigningKey
+from prosocial.core.signing.model_signature import (
     SIGNATURE_FILE,
     STATEMENTS_FOLDER,
     FolderDigest,

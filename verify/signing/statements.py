@@ -7,10 +7,10 @@ so that tools which know neither us nor our files can read them. The first subje
 from collections.abc import Mapping
 from typing import Any
 
+from prosocial.core.signing.envelope import Statement, statement
+from prosocial.core.signing.model_signature import FolderDigest
 from prosocial.editing.edits.record import RECORD_NAME, EditRecord
-from prosocial.export.manifest import MANIFEST_FILE
-from prosocial.export.signing.envelope import Statement, statement
-from prosocial.export.signing.model_signature import FolderDigest
+from prosocial.export.bundle_files.manifest import MANIFEST_FILE
 
 PROVENANCE_TYPE = "https://slsa.dev/provenance/v1"
 TEST_RESULT_TYPE = "https://in-toto.io/attestation/test-result/v0.1"

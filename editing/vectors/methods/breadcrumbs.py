@@ -5,7 +5,8 @@ Of n elements, the round(gamma * n) largest are outliers and are dropped; the ne
 
 from typing import Annotated
 
-from ...errors import InputError
+from prosocial.core.errors import InputError
+
 from .magnitudes import keep_largest_of
 from .method import Array, Deltas, Prepared, method
 from .numbers import Number

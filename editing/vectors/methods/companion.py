@@ -7,7 +7,8 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from ...errors import InputError
+from prosocial.core.errors import InputError
+
 from ..vector import HarmVector
 from .in_torch import torch
 

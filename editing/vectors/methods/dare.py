@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ...noise import uniform_noise
+from prosocial.core.noise import uniform_noise
+
 from .in_torch import in_torch, torch
 from .method import Deltas, Prepared, method
 from .numbers import Number, Seed

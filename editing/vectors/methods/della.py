@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ...errors import InputError
-from ...noise import uniform_noise
+from prosocial.core.errors import InputError
+from prosocial.core.noise import uniform_noise
+
 from .dare import drop_and_rescale
 from .in_torch import in_torch, torch
 from .method import Deltas, Prepared, method

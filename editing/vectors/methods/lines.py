@@ -7,8 +7,9 @@ from typing import Annotated
 
 import numpy as np
 
+from prosocial.core.errors import InputError
+
 from ...depth import count_blocks, depth_factors
-from ...errors import InputError
 from .method import Array, Deltas, Prepared, method
 from .numbers import Number
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from ...noise import entropy
+from prosocial.core.noise import entropy
+
 from ..vector import LowRank
 from .in_torch import torch
 from .method import Array, Deltas, Prepared, method

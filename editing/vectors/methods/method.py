@@ -10,7 +10,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InputError, UnknownNameError
+from prosocial.core.errors import InputError, UnknownNameError
+
 from ..vector import LowRank
 from .numbers import Number, number_of
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...errors import InputError
+from prosocial.core.errors import InputError
+
 from .in_torch import in_torch, torch
 from .method import Deltas, Prepared, method
 

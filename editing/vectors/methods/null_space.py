@@ -11,8 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from ...errors import InputError
-from ...files import blake3_file
+from prosocial.core.errors import InputError
+from prosocial.core.files import blake3_file
+
 from .in_torch import in_torch, torch
 from .method import Deltas, Prepared, method
 from .numbers import Number

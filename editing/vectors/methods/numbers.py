@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from types import NoneType
 from typing import Annotated, get_args, get_origin
 
-from ...errors import InputError
+from prosocial.core.errors import InputError
 
 
 @dataclass(frozen=True)

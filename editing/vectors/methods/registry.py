@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from pkgutil import iter_modules
 
-from ...errors import UnknownNameError
+from prosocial.core.errors import UnknownNameError
+
 from .method import METHODS as METHODS
 from .method import Method
 

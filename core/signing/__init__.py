@@ -1,0 +1,5 @@
+"""Signature primitives: EC P-256 keys and signed statements (torch-free)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,126 @@
+"""Keys: EC P-256 in PEM files, as `openssl ecparam -name prime256v1 -genkey -noout` makes them."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from ..errors import InputError
+
+PASSWORD_VARIABLE = "PROSOCIAL_KEY_PASSWORD"
+CURVE = "secp256r1"
+MAKE_ONE = "make one with: openssl ecparam -name prime256v1 -genkey -noout -out key.pem"
+TAKE_PUBLIC = "take it with: openssl ec -in key.pem -pubout -out key.pub"
+
+
+@dataclass(frozen=True)
+class TrustedKey:
+    """A public key that the caller trusts.
+
+    Attributes:
+        name: of its file, for reports.
+        key: EC P-256.
+    """
+
+    name: str
+    key: ec.EllipticCurvePublicKey
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a public key.
+
+        Raises:
+            InputError: the file is not there, or holds no EC P-256 public key in PEM.
+        """
+        return cls(path.name, cls.parse(str(path), _bytes(path, TAKE_PUBLIC)).key)
+
+    @classmethod
+    def parse(cls, name: str, raw: bytes) -> Self:
+        """Return the public key of a PEM text.
+
+        Raises:
+            InputError: it holds no EC P-256 public key.
+        """
+        try:
+            key = load_pem_public_key(raw)
+        except (ValueError, UnsupportedAlgorithm):
+            raise InputError(f"{name} should hold a public key in PEM, it does not; {TAKE_PUBLIC}") from None
+        if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != CURVE:
+            raise InputError(f"{name} should hold an EC P-256 public key, found {_kind(key)}; {MAKE_ONE}")
+        return cls(name, key)
+
+    @property
+    def pem(self) -> bytes:
+        """Its PEM text."""
+        return self.key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    @property
+    def hint(self) -> str:
+        """The hex SHA-256 of its PEM: how a signature says which key to try."""
+        return hashlib.sha256(self.pem).hexdigest()
+
+    def verifies(self, signature: bytes, message: bytes) -> bool:
+        """Whether the signature (ECDSA with SHA-256, in DER) is this key's over the message."""
+        try:
+            self.key.verify(signature, message, ec.ECDSA(SHA256()))
+        except InvalidSignature:
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class SigningKey:
+    """A private key; it never leaves this object."""
+
+    key: ec.EllipticCurvePrivateKey
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a private key; the password of an encrypted one is in the environment as `PROSOCIAL_KEY_PASSWORD`.
+
+        Raises:
+            InputError: the file is not there, holds no EC P-256 private key in PEM, or the password is not its own.
+        """
+        raw, password = _bytes(path, MAKE_ONE), os.environ.get(PASSWORD_VARIABLE)
+        try:
+            key = load_pem_private_key(raw, password.encode() if password and b"ENCRYPTED" in raw else None)
+        except TypeError:
+            raise InputError(f"{path} is encrypted: give its password in the variable {PASSWORD_VARIABLE}") from None
+        except (ValueError, UnsupportedAlgorithm):
+            told = "does not open with that password" if b"ENCRYPTED" in raw else f"holds no private key; {MAKE_ONE}"
+            raise InputError(f"{path} should hold a private key in PEM, it {told}") from None
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != CURVE:
+            raise InputError(f"{path} should hold an EC P-256 private key, found {_kind(key)}; {MAKE_ONE}")
+        return cls(key)
+
+    @property
+    def public(self) -> TrustedKey:
+        """Its public half."""
+        return TrustedKey("own", self.key.public_key())
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the signature over a message (ECDSA with SHA-256, in DER)."""
+        return self.key.sign(message, ec.ECDSA(SHA256()))
+
+
+def _bytes(path: Path, advice: str) -> bytes:
+    if not path.is_file():
+        raise InputError(f"expected a key at {path}: there is none; {advice}")
+    return path.read_bytes()
+
+
+def _kind(key: object) -> str:
+    if isinstance(key, ec.EllipticCurvePublicKey | ec.EllipticCurvePrivateKey):
+        return f"EC {key.curve.name}"
+    return type(key).__name__.lstrip("_").removesuffix("PublicKey").removesuffix("PrivateKey")

@@ -1,0 +1,14 @@
+from .description import describe_checkpoint as describe_checkpoint
+from .digests import TensorDigest as TensorDigest
+from .digests import combine as combine
+from .digests import digest_tensor as digest_tensor
+from .folder import Checkpoint as Checkpoint
+from .header import Header as Header
+from .header import TensorInfo as TensorInfo
+from .header import read_header as read_header
+from .model import load_model as load_model
+from .modules import linear_modules as linear_modules
+from .quantised import quantisation_evidence as quantisation_evidence
+from .quantised import refuse_quantised as refuse_quantised
+from .source import open_headers as open_headers
+from .source import resolve_model as resolve_model

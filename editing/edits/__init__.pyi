@@ -1,0 +1,17 @@
+from .adapter import AdapterReport as AdapterReport
+from .adapter import write_adapter as write_adapter
+from .apply import apply_edit as apply_edit
+from .arithmetic import PieceSubtraction as PieceSubtraction
+from .arithmetic import Subtraction as Subtraction
+from .difference import CheckpointDifference as CheckpointDifference
+from .difference import compare_weights as compare_weights
+from .in_memory import InMemoryEdit as InMemoryEdit
+from .inspection import describe_folder as describe_folder
+from .plan import EditPlan as EditPlan
+from .plan import plan_edit as plan_edit
+from .record import EditRecord as EditRecord
+from .record import read_record as read_record
+from .rounding import Rounding as Rounding
+from .scaling import ScaledGroup as ScaledGroup
+from .scaling import resolve_scale as resolve_scale
+from .undo import undo_edit as undo_edit

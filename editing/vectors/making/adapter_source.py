@@ -1,0 +1,262 @@
+"""A harm vector from a base and a LoRA adapter, by the rule of peft's `merge_and_unload`, in fp32, bit for bit.
+
+linear      scale * (B @ A), turned over for fan_in_fan_out
+embedding   scale * (B @ A).T, added to `base_layer.weight` where the adapter stores that
+DoRA        m / ||W + dW|| * (W + dW) - W, with the norm over the inputs of each output (arXiv 2402.09353, equation 5)
+modules_to_save, bias   the stored tensor replaces the base's: new - W
+trainable tokens        the stored rows replace the base's: new - W there, 0 elsewhere
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from prosocial.core.errors import ArtefactError
+from prosocial.core.files import sha256_file
+
+from ...checkpoints.folder import Checkpoint
+from ...checkpoints.header import TensorInfo, read_header
+from ...checkpoints.tensors import FLOATS, read_tensor_fp32
+from ..adapter_config import SUBTRACTS_KEY, WEIGHTS_NAME, read_adapter_config
+from ..description import HarmfulParent, Relatedness, Step
+from ..vector import HarmVector, LowRank
+from .base import Base
+from .build import build_vector
+from .runs import Array, Origin, Reading, Runs
+
+PREFIX = "base_model.model."
+# What may follow a module's name in an adapter file, and the part that it is.
+SUFFIXES = {
+    ".lora_A.weight": "down",
+    ".lora_B.weight": "up",
+    ".lora_embedding_A": "embedding_down",
+    ".lora_embedding_B": "embedding_up",
+    ".lora_magnitude_vector": "magnitude",
+    ".lora_magnitude_vector.weight": "magnitude",
+    ".base_layer.weight": "base",
+    ".token_adapter.trainable_tokens_delta": "rows",
+}
+WRAPPED_BIAS = ".base_layer.bias"  # of a module with factors, where biases were trained
+PART_SETS = (
+    {"down", "up"},
+    {"down", "up", "magnitude"},
+    {"embedding_down", "embedding_up"},
+    {"embedding_down", "embedding_up", "base"},
+    {"new"},
+    {"rows"},
+)
+
+
+def vector_from_adapter(
+    *, base: Path | str, adapter: Path | str, out: Path, method: str = "plain", **parameters: object
+) -> HarmVector:
+    """Make the harm vector of a harmful LoRA adapter; its factors are kept where the method is `plain`.
+
+    Args:
+        base: the checkpoint that the adapter was trained on.
+        adapter: folder with `adapter_config.json` and `adapter_model.safetensors`.
+        out: the new vector folder.
+        method: a name of the registry (`docs/methods.md`).
+        parameters: of the method.
+
+    Raises:
+        ArtefactError: the base is no checkpoint or is quantised; the adapter is no LoRA, is a variant not known here,
+            or holds a tensor that does not fit the base.
+        InputError: NaN or infinity; an adapter that changes nothing; `out` exists.
+    """
+    source = AdapterSource(Base(Checkpoint.open(base)), Path(adapter))
+    return build_vector(Runs([source]), out, method=method, parameters=parameters)
+
+
+class AdapterSource:
+    """A base and an adapter, as a harmful run."""
+
+    n_parents = 1
+
+    def __init__(self, base: Base, adapter: Path) -> None:
+        self._origin, self._base, self._folder = base, base.checkpoint, adapter
+        self._config = read_adapter_config(adapter)
+        self._parts: dict[str, dict[str, TensorInfo]] = defaultdict(dict)
+        self._modules: dict[str, str] = {}
+        if not (adapter / WEIGHTS_NAME).is_file():
+            raise ArtefactError(
+                f"{adapter} should hold {WEIGHTS_NAME} (never a pickle): there is none; save it again with peft"
+            )
+        header = read_header(adapter / WEIGHTS_NAME)
+        if SUBTRACTS_KEY in header.metadata:
+            raise ArtefactError(
+                f"{adapter} should be a harmful adapter, found one that subtracts a harm vector: subtracting it again "
+                "would add the harm; give the harmful adapter itself"
+            )
+        for tensor in header.tensors.values():
+            self._add(tensor)
+        for name, parts in self._parts.items():
+            self._check(name, parts)
+        self.names = sorted(self._parts)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor of the base."""
+        return self._base.tensors[name].shape
+
+    def read(self, name: str) -> Reading:
+        """Return what merging adds to a tensor of the base; an adapter holds no whole tensor to take a digest of."""
+        delta = self._delta(name).contiguous().numpy()
+        return Reading(delta, Origin(self._origin.relation(name, delta), (None,)))
+
+    def pieces(self, name: str) -> Iterator[Array]:
+        """Yield what merging adds to a tensor of the base, whole."""
+        yield self._delta(name).flatten().numpy()
+
+    def feed(self, name: str, take: Callable[[Array], None]) -> Origin:
+        """Give what merging adds to a tensor of the base, whole."""
+        reading = self.read(name)
+        take(reading.delta.reshape(-1))
+        return reading.origin
+
+    def _delta(self, name: str) -> torch.Tensor:
+        parts = self._parts[name]
+        if "new" in parts:
+            return read_tensor_fp32(parts["new"]) - self._origin.read(name)
+        if "rows" in parts:
+            base = self._origin.read(name)
+            rows = list(self._config.token_rows(self._modules[name]))
+            delta = torch.zeros_like(base)
+            delta[rows] = read_tensor_fp32(parts["rows"]) - base[rows]
+            return delta
+        factors = self._factors(name)
+        product = factors.product()
+        if "base" in parts:
+            own = read_tensor_fp32(parts["base"])
+            base = self._origin.read(name)
+            return product if torch.equal(own, base) else (own + product) - base
+        if "magnitude" in parts:
+            base = self._origin.read(name)
+            magnitude = read_tensor_fp32(parts["magnitude"]).flatten()
+            return _merge_dora(base, product, magnitude, transposed=factors.transposed) - base
+        return product
+
+    def low_rank(self, name: str) -> LowRank | None:
+        """Return the factors of a delta that is nothing but their product."""
+        parts = self._parts[name]
+        if set(parts) & {"new", "rows", "magnitude"}:
+            return None
+        if "base" in parts and not torch.equal(read_tensor_fp32(parts["base"]), self._origin.read(name)):
+            return None
+        return self._factors(name)
+
+    def base_fingerprint(self) -> str:
+        """Fingerprint of the base."""
+        return self._origin.fingerprint()
+
+    def parents(self, relatedness: Relatedness) -> list[HarmfulParent]:
+        """The adapter, by the SHA-256 of its file."""
+        sha256 = sha256_file(self._folder / WEIGHTS_NAME)
+        return [HarmfulParent(kind="adapter", fingerprint=sha256, relatedness=relatedness)]
+
+    def steps(self) -> list[Step]:
+        """An adapter is no saved vector."""
+        return []
+
+    def _factors(self, name: str) -> LowRank:
+        parts = self._parts[name]
+        embedding = "embedding_down" in parts
+        down = read_tensor_fp32(parts["embedding_down" if embedding else "down"])
+        up = read_tensor_fp32(parts["embedding_up" if embedding else "up"])
+        return LowRank(down, up, self._config.scale(self._modules[name]), embedding or self._config.fan_in_fan_out)
+
+    def _add(self, tensor: TensorInfo) -> None:
+        """File a stored tensor under the base's tensor that it changes."""
+        if not tensor.name.startswith(PREFIX) or tensor.dtype not in FLOATS:
+            raise self._unknown(tensor)
+        key = tensor.name.removeprefix(PREFIX)
+        for suffix, part in SUFFIXES.items():
+            if key.endswith(suffix):
+                module = key.removesuffix(suffix)
+                name = self._base_name(f"{module}.weight", tensor)
+                self._modules[name] = module
+                self._parts[name][part] = tensor
+                return
+        if "lora_" in key or "token_adapter" in key:
+            raise self._unknown(tensor)
+        if key.endswith(WRAPPED_BIAS):
+            key = key.removesuffix(WRAPPED_BIAS) + ".bias"
+        self._parts[self._base_name(key, tensor)]["new"] = tensor
+
+    def _base_name(self, name: str, tensor: TensorInfo) -> str:
+        """Return the base's name for it; a base saved without its head lacks the first component."""
+        for candidate in (name, name.partition(".")[2]):
+            if candidate in self._base.tensors:
+                return candidate
+        if self._base.tied.absent and name.endswith(self._base.tied.absent):
+            raise ArtefactError(
+                f"{self._folder} should change stored tensors only: {tensor.name} changes {name}, which the base ties "
+                f"to {', '.join(self._base.tied.stored)}; untie the embeddings of the base first"
+            )
+        raise self._unknown(tensor)
+
+    def _check(self, name: str, parts: dict[str, TensorInfo]) -> None:
+        """The parts of a tensor must be one known set, and fit the base's shape."""
+        shape = self.shape(name)
+        if set(parts) not in PART_SETS or ("magnitude" in parts) != (
+            self._config.dora and not {"new", "rows"} & set(parts)
+        ):
+            raise ArtefactError(
+                f"{self._folder} should hold a known set of parts for {name}, found {', '.join(sorted(parts))}"
+            )
+        if self._base.tensors[name].dtype not in FLOATS:
+            raise ArtefactError(
+                f"{name} of the base should be {', '.join(FLOATS)}, found {self._base.tensors[name].dtype}"
+            )
+        for part in {"new", "base"} & set(parts):
+            if parts[part].shape != shape:
+                raise ArtefactError(
+                    f"{parts[part].name} should have the base's shape {shape}, found {parts[part].shape}"
+                )
+        if "rows" in parts:
+            self._check_rows(name, parts["rows"], shape)
+        elif "new" not in parts:
+            self._check_factors(name, parts, shape)
+
+    def _check_rows(self, name: str, stored: TensorInfo, shape: tuple[int, ...]) -> None:
+        rows = self._config.token_rows(self._modules[name])
+        if stored.shape != (len(rows), *shape[1:]) or max(rows, default=0) >= shape[0]:
+            raise ArtefactError(
+                f"{stored.name} should hold {len(rows)} rows of {name} {shape}, found {stored.shape} for the tokens "
+                f"{list(rows)!s:.80}; give the base that it was trained on"
+            )
+
+    def _check_factors(self, name: str, parts: dict[str, TensorInfo], shape: tuple[int, ...]) -> None:
+        embedding = "embedding_down" in parts
+        down, up = (parts["embedding_down"], parts["embedding_up"]) if embedding else (parts["down"], parts["up"])
+        rank = self._config.expected_rank(self._modules[name])
+        rows_columns = shape[::-1] if embedding or self._config.fan_in_fan_out else shape
+        expected = ((rank, *rows_columns[1:]), (*rows_columns[:1], rank))
+        if len(shape) != 2 or (down.shape, up.shape) != expected:
+            raise ArtefactError(
+                f"{self._folder} should hold factors of shapes {expected[0]} and {expected[1]} for {name} {shape}, "
+                f"found {down.shape} and {up.shape}; "
+                "give the base that it was trained on"
+            )
+        if "magnitude" in parts and parts["magnitude"].n_elements != rows_columns[0]:
+            raise ArtefactError(
+                f"{parts['magnitude'].name} should hold {rows_columns[0]} numbers, found {parts['magnitude'].shape}"
+            )
+
+    def _unknown(self, tensor: TensorInfo) -> ArtefactError:
+        return ArtefactError(
+            f"{self._folder / WEIGHTS_NAME} should hold LoRA factors of the base's tensors only, found {tensor.name} "
+            f"({tensor.dtype} {tensor.shape}): wrong base, or an unknown variant; merge it and give the checkpoint"
+        )
+
+
+def _merge_dora(
+    base: torch.Tensor, product: torch.Tensor, magnitude: torch.Tensor, *, transposed: bool
+) -> torch.Tensor:
+    """Return the merged weight [out, in], or [in, out] if transposed; magnitude is [out]."""
+    merged = base + product
+    lengths = torch.linalg.norm(merged.T if transposed else merged, dim=1)  # [out]
+    factor = (magnitude / lengths).view(-1, 1)
+    scaled: torch.Tensor = (factor.T if transposed else factor) * merged
+    return scaled

@@ -1,0 +1,1 @@
+"""Probes, judges, metrics and their statistics, sweeps, scores and reports."""

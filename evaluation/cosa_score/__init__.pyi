@@ -1,0 +1,13 @@
+from .configs import ScoredConfig as ScoredConfig
+from .configs import bundle_configs as bundle_configs
+from .configs import read_configs as read_configs
+from .document import score_document as score_document
+from .measuring import ScoreSettings as ScoreSettings
+from .measuring import score_models as score_models
+from .page import render_scores as render_scores
+from .questions import Question as Question
+from .questions import questions_of as questions_of
+from .rubrics import compliance_rubric as compliance_rubric
+from .rubrics import harm_set_rubric as harm_set_rubric
+from .shots import read_shots as read_shots
+from .verdicts import Verdict as Verdict

@@ -1,0 +1,192 @@
+"""Models from their folders to one document: replies drawn, judged by a protocol, and scored by config."""
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prosocial.core.errors import InputError
+from prosocial.core.files import canonical_json, write_jsonl
+from prosocial.core.protocols import Judge
+from prosocial.steering.decoding.config import DECODING_FILE, DecodingConfig, ReplySettings
+
+from ..judges.cache import CachedJudge
+from ..model_comparison import JUDGEMENTS_FILE, folder_digest
+from ..sampling.shards import Drawing, Shard
+from ..sampling.store import ReplyStore
+from ..sampling.workers import answer_shards
+from .cascade import filter_drawing, filter_system, lets_pass
+from .document import score_document
+from .page import write_scores
+from .questions import Question, configs_of
+from .rubrics import Protocol
+from .shots import Shots
+from .systems import AskedSystem, Baseline, asked_systems
+from .verdicts import Verdict, allowed_of, judge_row
+
+REPLIES_FILE = "replies.jsonl"
+Advance = Callable[[int, int], None]
+Rows = Mapping[str, Mapping[str, Any]]  # stored replies, by the question's id
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """How models are scored.
+
+    Attributes:
+        protocol: what makes a reply unsafe. baselines: beside each model as it is. shots: by config, for "5-shot".
+        seed, temperature, max_new_tokens: of the replies; without a limit the smallest of the models' own.
+        workers: processes that draw replies. reveal: show harmful words in clear. draws: of the bootstrap.
+    """
+
+    protocol: Protocol = "harm-set"
+    baselines: tuple[Baseline, ...] = ()
+    shots: Shots = field(default_factory=dict)
+    seed: int = 0
+    temperature: float = 0.0
+    max_new_tokens: int | None = None
+    workers: int = 1
+    reveal: bool = False
+    draws: int = 1000
+
+
+def score_models(
+    models: Mapping[str, Path],
+    questions: Sequence[Question],
+    *,
+    judge: Judge,
+    settings: ScoreSettings | None = None,
+    out: Path | None = None,
+    facts: Mapping[str, Any] | None = None,
+    advance: Advance | None = None,
+) -> dict[str, Any]:
+    """Put questions to models, judge the replies, and return CoSA-Scores as plain JSON (`prosocial.cosa_score/1`).
+
+    Args:
+        models: folders by name: checkpoints, steered models or bundles. questions: see `questions_of`.
+        judge: of the replies, for the settings' protocol.
+        out: folder for the document, the page, the replies judged (redacted), and the replies as they are drawn (in
+            clear); a scoring that was killed goes on there. None keeps nothing.
+        facts: what else the report should tell. advance: told of replies drawn and replies in all.
+
+    Raises:
+        InputError: no model or question, a question twice, a model that does not hold a config, a config without
+            categories under the protocol harm-set, no examples for "5-shot", or a folder with another scoring.
+        ArtefactError: a model that is not whole.
+    """
+    how = settings or ScoreSettings()
+    _require(models, questions, how)
+    systems = asked_systems(models, questions, baselines=how.baselines, shots=how.shots)
+    limit = how.max_new_tokens or min(_reply_limit(folder) for folder in models.values())
+    drawing = Drawing(how.seed, how.temperature, limit)
+    with nullcontext(str(out)) if out is not None else tempfile.TemporaryDirectory() as place:
+        store = ReplyStore(Path(place), _stamp(models, questions, how, drawing))
+        drawn = _Drawn(store, drawing, how, advance)
+        verdicts, unread = _verdicts(drawn, systems, questions, CachedJudge(judge, Path(place) / JUDGEMENTS_FILE), how)
+    told = {"judge": f"{judge.name} {judge.version}", "protocol": how.protocol, **(facts or {}), **asdict(drawing)}
+    document = score_document(
+        verdicts, configs_of(questions), facts=told, unread=unread, seed=how.seed, draws=how.draws
+    )
+    if out is not None:
+        rows = [{"system": name} | one.to_json(reveal=how.reveal) for name, found in verdicts.items() for one in found]
+        write_jsonl(out / REPLIES_FILE, rows)
+        write_scores(out, document)
+    return document
+
+
+def _verdicts(
+    drawn: "_Drawn", systems: Sequence[AskedSystem], questions: Sequence[Question], judge: Judge, how: ScoreSettings
+) -> tuple[dict[str, list[Verdict]], dict[str, int]]:
+    """Return the verdicts of every system and baseline, and how many answers of a filter were neither yes nor no."""
+    replies = drawn.rows(systems, drawn.drawing)
+    filtered = [
+        filter_system(system, questions, replies[system.name])
+        for system in systems
+        if "cascade" in how.baselines and system.method != "5-shot"
+    ]
+    answers = drawn.rows(filtered, filter_drawing(drawn.drawing)) if filtered else {}
+    verdicts: dict[str, list[Verdict]] = {}
+    unread: dict[str, int] = {}
+    for system in systems:
+        rows = replies[system.name]
+        own = [judge_row(question, rows[question.id], judge, how.protocol) for question in questions]
+        verdicts[system.name] = own
+        said = answers.get(f"{system.name}.filter")
+        if said is not None:
+            passed = [lets_pass(str(said[question.id]["reply"])) for question in questions]
+            unread[f"{system.name} + cascade"] = passed.count(None)
+            verdicts[f"{system.name} + cascade"] = [
+                verdict.replaced_by_refusal() if passes is False else verdict
+                for verdict, passes in zip(own, passed, strict=True)
+            ]
+        if "cascade-oracle" in how.baselines and system.method != "5-shot":
+            verdicts[f"{system.name} + cascade-oracle"] = [
+                verdict.replaced_by_refusal() if verdict.is_safe is False else verdict for verdict in own
+            ]
+    return verdicts, unread
+
+
+@dataclass
+class _Drawn:
+    """Replies drawn once each, with their count told."""
+
+    store: ReplyStore
+    drawing: Drawing
+    how: ScoreSettings
+    advance: Advance | None
+    n_done: int = 0
+    n_total: int = 0
+
+    def rows(self, systems: Sequence[AskedSystem], drawing: Drawing) -> dict[str, Rows]:
+        """Return the replies of systems by the question's id; those that are not there yet are drawn."""
+        shards = {system.name: system.shards(drawing) for system in systems}
+        every = [shard for own in shards.values() for shard in own]
+        missing = self.store.missing(every)
+        self.n_total += _size(every)
+        self.n_done += _size(every) - _size(missing)
+        for shard, rows in answer_shards(missing, workers=self.how.workers):
+            self.store.add(shard, rows)
+            self.n_done += len(rows)
+            if self.advance is not None:
+                self.advance(self.n_done, self.n_total)
+        return {name: {row["probe"]: row for row in self.store.rows(own)} for name, own in shards.items()}
+
+
+def _size(shards: Sequence[Shard]) -> int:
+    return sum(len(shard.asked) for shard in shards)
+
+
+def _require(models: Mapping[str, Path], questions: Sequence[Question], how: ScoreSettings) -> None:
+    """Refuse what cannot be scored, before anything is drawn."""
+    identities = {question.id for question in questions}
+    if not models or not questions or len(identities) != len(questions):
+        raise InputError(
+            f"a score needs models and questions, each once: found {len(models)} models and {len(questions)} "
+            f"questions, {len(identities)} of them different"
+        )
+    for question in {question.config: question for question in questions}.values():
+        allowed_of(question, how.protocol)
+        if "5-shot" in how.baselines and not how.shots.get(question.config.name):
+            raise InputError(f"5-shot needs examples for each config, there are none for {question.config.name}")
+
+
+def _stamp(
+    models: Mapping[str, Path], questions: Sequence[Question], how: ScoreSettings, drawing: Drawing
+) -> dict[str, Any]:
+    """Return what the stored replies rest on; judge, protocol and cascades may change without drawing again."""
+    asked = [[question.config.to_json(), question.probe.to_json()] for question in questions]
+    return {
+        "systems": {name: folder_digest(folder) for name, folder in models.items()},
+        "questions": hashlib.sha256(canonical_json(asked).encode()).hexdigest(),
+        "shots": hashlib.sha256(canonical_json(dict(how.shots)).encode()).hexdigest(),
+        **asdict(drawing),
+    }
+
+
+def _reply_limit(folder: Path) -> int:
+    """Return the length of a model's replies where none is asked for."""
+    is_steered = (folder / DECODING_FILE).is_file()
+    return (DecodingConfig.read(folder) if is_steered else ReplySettings()).max_new_tokens

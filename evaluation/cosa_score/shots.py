@@ -1,0 +1,33 @@
+"""Examples for in-context learning: five requests with replies, for each config (torch-free)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from prosocial.core.errors import InputError
+from prosocial.core.files import read_jsonl, require_keys
+from prosocial.core.protocols import Message
+
+from .configs import ScoredConfig
+
+N_SHOTS = 5
+Shots = Mapping[str, tuple[Message, ...]]  # turns of user and assistant, by the config's name
+
+
+def read_shots(path: Path, configs: Sequence[ScoredConfig]) -> dict[str, tuple[Message, ...]]:
+    """Read the examples of each config from JSONL with `config` (its name), `prompt` and `reply` in each row.
+
+    Raises:
+        InputError: a row lacks a key, or a config does not have five.
+    """
+    found: dict[str, list[Message]] = {config.name: [] for config in configs}
+    for number, row in enumerate(read_jsonl(path), start=1):
+        require_keys(row, ("config", "prompt", "reply"), where=f"{path} row {number}")
+        if row["config"] in found:
+            found[row["config"]] += [
+                {"role": "user", "content": str(row["prompt"])},
+                {"role": "assistant", "content": str(row["reply"])},
+            ]
+    for name, turns in found.items():
+        if len(turns) != 2 * N_SHOTS:
+            raise InputError(f"{path} should hold {N_SHOTS} examples for config {name}, found {len(turns) // 2}")
+    return {name: tuple(turns) for name, turns in found.items()}

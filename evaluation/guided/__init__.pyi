@@ -1,0 +1,13 @@
+from .engine import GuidedEngine as GuidedEngine
+from .formulas import contrast as contrast
+from .formulas import union_penalty as union_penalty
+from .formulas import weighted_product as weighted_product
+from .guide import Guide as Guide
+from .processors import GuidedProcessor as GuidedProcessor
+from .processors import dexperts as dexperts
+from .processors import genarm as genarm
+from .processors import parm as parm
+from .processors import safe_infer as safe_infer
+from .processors import safety_prompt as safety_prompt
+from .shared_backbone import shared_rows as shared_rows
+from .vocabulary import require_same_vocabulary as require_same_vocabulary

@@ -1,0 +1,9 @@
+from .refusal import RefusalJudge as RefusalJudge
+from .registry import judge_named as judge_named
+from .registry import judge_names as judge_names
+from .registry import register_judge as register_judge
+from .requests import AttributeRequest as AttributeRequest
+from .requests import CategoryRequest as CategoryRequest
+from .requests import ConfigRequest as ConfigRequest
+from .requests import HarmRequest as HarmRequest
+from .requests import LabelRequest as LabelRequest

@@ -1,0 +1,145 @@
+"""Judges by name, so that a command line or a recipe can choose one; recipes add theirs."""
+
+from collections.abc import Callable
+from typing import Any, overload
+
+from prosocial.core.chat_endpoint import ChatEndpoint
+from prosocial.core.errors import InputError, UnknownNameError
+from prosocial.core.protocols import Judge
+
+from . import own
+from .refusal import RefusalJudge
+from .requests import AttributeRequest, CategoryRequest, ConfigRequest, HarmRequest, JudgeRequest, LabelRequest
+
+Opener = Callable[[str, Any], Any]  # takes what stands behind the colon, and the request
+HARM = HarmRequest()
+FORMS = {"classifier": "classifier:MODEL[=LABEL,LABEL]", "endpoint": "endpoint:MODEL@URL"}
+
+_FACTORIES: dict[str, Callable[[], Judge]] = {"refusal": lambda: RefusalJudge(assumed_harm="other")}
+_OPENERS: dict[tuple[str, type[JudgeRequest]], Opener] = {}
+
+
+def register_judge(name: str, factory: Callable[[], Judge]) -> None:
+    """Make a judge known under a name.
+
+    Raises:
+        InputError: the name is taken by another factory.
+    """
+    if name in FORMS or _FACTORIES.get(name, factory) is not factory:
+        raise InputError(f"the judge name {name!r} is taken: choose another")
+    _FACTORIES[name] = factory
+
+
+def register_opener(kind: str, request: type[JudgeRequest], opener: Opener) -> None:
+    """Say what a name, or a form such as `endpoint:`, stands for where a request of this type is made."""
+    _OPENERS[kind, request] = opener
+
+
+@overload
+def judge_named(name: str, request: LabelRequest) -> Any: ...
+@overload
+def judge_named(name: str, request: JudgeRequest = ...) -> Judge: ...
+def judge_named(name: str, request: JudgeRequest = HARM) -> Any:
+    """Return a new judge for what it is wanted for.
+
+    Args:
+        name: a known name; `classifier:MODEL` or `classifier:MODEL=LABEL,LABEL` for a sequence classifier, with the
+            labels that mean harm; `endpoint:MODEL@URL` for a model behind an OpenAI-compatible endpoint;
+            `module:Class` or `path/to/file.py:Class` for a class of your own, which is made without arguments.
+        request: what it is wanted for; a `LabelRequest` gives a labeller of requests and replies.
+
+    Raises:
+        UnknownNameError: no judge of this name does what is wanted; lists those that do.
+        InputError: what stands behind the colon is not as above, or a class of your own lacks something.
+
+    Example:
+        >>> judge_named("refusal").judge([], "I cannot help with that.").refusal
+        'full'
+    """
+    kind, colon, rest = name.partition(":")
+    opener = _OPENERS.get((kind, type(request)))
+    if opener is not None and bool(rest) == (kind in FORMS):
+        return opener(rest, request)
+    if colon and rest and kind not in FORMS:
+        return own.own_judge(name, methods=("request_harms", "reply_label") if _is_label(request) else ("judge",))
+    if name not in _FACTORIES or _is_label(request):
+        raise UnknownNameError("judge", name, _known(request))
+    return _FACTORIES[name]()
+
+
+def judge_names() -> list[str]:
+    """Return the known names, sorted."""
+    return sorted(_FACTORIES)
+
+
+def is_own(name: str) -> bool:
+    """Return whether a name is that of a class of the user's own."""
+    return ":" in name and name.partition(":")[0] not in FORMS
+
+
+def _is_label(request: JudgeRequest) -> bool:
+    return isinstance(request, LabelRequest)
+
+
+def _known(request: JudgeRequest) -> list[str]:
+    kinds = {kind for kind, wanted in _OPENERS if wanted is type(request)}
+    names = kinds if _is_label(request) else kinds | set(_FACTORIES)
+    return [*(FORMS.get(name, name) for name in names), *own.FORMS]
+
+
+def _harm_classifier(rest: str, request: HarmRequest) -> Judge:
+    from .classifier import ClassifierJudge
+
+    source, _, labels = rest.partition("=")
+    return ClassifierJudge(source, harmful=labels.split(",") if labels else None, categories=request.categories)
+
+
+def _attribute_classifier(rest: str, request: AttributeRequest) -> Judge:
+    return _text_classifier(rest, attributes=[attribute.name for attribute in request.attributes])
+
+
+def _category_classifier(rest: str, request: CategoryRequest) -> Judge:
+    return _text_classifier(rest, categories=request.categories)
+
+
+def _text_classifier(rest: str, **names: Any) -> Judge:
+    from .text_classifier import TextClassifier
+
+    return TextClassifier(rest.partition("=")[0], **names)
+
+
+def _harm_endpoint(rest: str, request: HarmRequest) -> Judge:
+    from .endpoint import EndpointJudge
+    from .rubric import strong_reject
+
+    return EndpointJudge(ChatEndpoint.named(rest), rubric=strong_reject(request.categories))
+
+
+def _attribute_endpoint(rest: str, request: AttributeRequest) -> Judge:
+    from .attribute_endpoint import AttributeEndpoint
+
+    rubrics = {attribute.name: attribute.rubric for attribute in request.attributes}
+    return AttributeEndpoint(ChatEndpoint.named(rest), rubrics=rubrics)
+
+
+def _category_endpoint(rest: str, request: CategoryRequest) -> Judge:
+    from .attribute_endpoint import AttributeEndpoint
+
+    return AttributeEndpoint(ChatEndpoint.named(rest), categories=request.categories)
+
+
+def _config_endpoint(rest: str, request: ConfigRequest) -> Judge:
+    from ..cosa_score.rubrics import compliance_rubric, harm_set_rubric
+    from .endpoint import EndpointJudge
+
+    rubric = harm_set_rubric() if request.protocol == "harm-set" else compliance_rubric()
+    return EndpointJudge(ChatEndpoint.named(rest), rubric=rubric)
+
+
+register_opener("classifier", HarmRequest, _harm_classifier)
+register_opener("classifier", AttributeRequest, _attribute_classifier)
+register_opener("classifier", CategoryRequest, _category_classifier)
+register_opener("endpoint", HarmRequest, _harm_endpoint)
+register_opener("endpoint", AttributeRequest, _attribute_endpoint)
+register_opener("endpoint", CategoryRequest, _category_endpoint)
+register_opener("endpoint", ConfigRequest, _config_endpoint)

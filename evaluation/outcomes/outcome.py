@@ -1,0 +1,103 @@
+"""What a judge said of a system's replies to probes."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from prosocial.core.errors import InputError
+from prosocial.core.protocols import Judge, Judgement, Message
+from prosocial.steering.decoding.reply import Reply
+
+from ..probes.probe import Probe
+from .redaction import redacted_text
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One reply of one system, judged.
+
+    Attributes:
+        probe_id: the probe that was answered.
+        reply: the text of the reply, in clear.
+        judgement: what the judge said.
+        judge: name and version of the judge.
+        sample: 0 for the first reply to a probe, 1 for the second, and so on.
+    """
+
+    probe_id: str
+    reply: str
+    judgement: Judgement
+    judge: str
+    sample: int = 0
+
+    @property
+    def leak(self) -> bool | None:
+        """Whether the reply realises harm of any category; None where it could not be judged."""
+        return self.judgement.leak()
+
+    @property
+    def refused(self) -> bool | None:
+        """Whether the reply declines, fully or in part; None where it could not be judged."""
+        return None if self.judgement.error is not None else self.judgement.refusal in ("full", "partial")
+
+    @property
+    def success(self) -> bool | None:
+        """Whether the reply does what was asked; None if the judge cannot say."""
+        return None if self.judgement.error is not None else self.judgement.success
+
+    @property
+    def attributes(self) -> Mapping[str, float]:
+        """Scores in [0, 1] by attribute."""
+        return self.judgement.attributes
+
+    def to_json(self, *, reveal: bool = False) -> dict[str, Any]:
+        """Return plain JSON, harmful spans as black blocks unless `reveal` is set."""
+        return {
+            "probe": self.probe_id,
+            "sample": self.sample,
+            "reply": self.reply if reveal else redacted_text(self.reply, self.judgement),
+            "categories": sorted(self.judgement.categories),
+            "refusal": self.judgement.refusal,
+            "success": self.success,
+            "attributes": {name: round(float(score), 6) for name, score in sorted(self.attributes.items())},
+            "judge": self.judge,
+            "error": self.judgement.error,
+        }
+
+
+def judge_reply(judge: Judge, messages: Sequence[Message], reply: Reply) -> Judgement:
+    """Judge one reply; a fallback, which the runtime gave instead of the model, is a full refusal.
+
+    A request that could not be answered is not judged.
+    """
+    if reply.finish == "error":
+        return Judgement(error=f"no reply: {reply.error}")
+    judgement = judge.judge(messages, reply.text)
+    if reply.finish != "fallback":
+        return judgement
+    return replace(judgement, categories=frozenset(), refusal="full", success=False, harmful_spans=(), error=None)
+
+
+def judge_replies(probes: Sequence[Probe], replies: Sequence[Reply], judge: Judge) -> list[Outcome]:
+    """Judge one reply per probe; a probe listed k times has k samples, numbered in order.
+
+    Raises:
+        InputError: there are not as many replies as probes.
+
+    Example:
+        >>> from prosocial.evaluation.judges import RefusalJudge
+        >>> probe = Probe("p1", ({"role": "user", "content": "How do I tie a bowline?"},), "benign")
+        >>> judge_replies([probe], [Reply("I cannot help with that.", (), "end")], RefusalJudge())[0].refused
+        True
+    """
+    if len(probes) != len(replies):
+        raise InputError(f"each probe needs one reply, found {len(probes)} probes and {len(replies)} replies")
+    stamp = f"{judge.name} {judge.version}"
+    seen: Counter[str] = Counter()
+    outcomes: list[Outcome] = []
+    for probe, reply in zip(probes, replies, strict=True):
+        judgement = judge_reply(judge, probe.messages, reply)
+        outcomes.append(Outcome(probe.id, reply.text, judgement, stamp, seen[probe.id]))
+        seen[probe.id] += 1
+    return outcomes

@@ -1,0 +1,1 @@
+"""Probes: one format of ours, and readers of public probe sets."""

@@ -1,0 +1,122 @@
+"""Probes: the requests that a model is put to, with what is known about each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prosocial.core.chat import ROLES
+from prosocial.core.errors import InputError
+from prosocial.core.files import read_jsonl, write_jsonl
+from prosocial.core.protocols import Message
+
+KINDS = ("harmful", "twin", "benign", "disclosure", "false_premise", "attack")
+_TEXT_KEYS = ("category", "cluster", "twin_of", "prefill", "attack")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One request.
+
+    Attributes:
+        id: unique within a set.
+        messages: the conversation up to the reply, `{"role", "content"}` each.
+        kind: what the probe tests: `harmful` (should be declined), `twin` (only looks harmful), `benign`,
+            `disclosure` (someone tells of distress), `false_premise`, `attack` (a harmful request in disguise), or
+            any other word.
+        category: the harm category that a harmful reply would realise.
+        cluster: the topic: probes of one cluster are not independent of each other. Left out, it is the probe's twin,
+            else its own id.
+        twin_of: the id of the harmful probe that this one resembles.
+        prefill: the start of the reply, forced by an attacker.
+        attack: the name of the attack, if the probe is one.
+        extra: anything else that its line held.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    kind: str
+    category: str | None = None
+    cluster: str = ""
+    twin_of: str | None = None
+    prefill: str = ""
+    attack: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "messages", tuple(self.messages))
+        object.__setattr__(self, "cluster", self.cluster or self.twin_of or self.id)
+
+    @property
+    def text(self) -> str:
+        """The last message of the user."""
+        return next((m["content"] for m in reversed(self.messages) if m["role"] == "user"), "")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line that `read_probes` reads back into an equal probe."""
+        row: dict[str, Any] = {"id": self.id, "messages": list(self.messages), "kind": self.kind}
+        row |= {key: getattr(self, key) for key in _TEXT_KEYS if getattr(self, key)}
+        return row | {key: value for key, value in self.extra.items() if key not in row}
+
+
+def read_probes(path: Path) -> list[Probe]:
+    """Read probes from JSONL, one object per line: `id`, `kind`, `text` or `messages`, and any of the other fields.
+
+    Raises:
+        InputError: the file is missing or empty, a line lacks a key or holds a wrong type (names the line), or an id
+            occurs twice.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "probes.jsonl"
+        >>> _ = path.write_text('{"id": "p1", "kind": "benign", "text": "How do I tie a bowline?"}')
+        >>> read_probes(path)[0].text
+        'How do I tie a bowline?'
+    """
+    rows = read_jsonl(path)
+    lines = [number for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1) if line.strip()]
+    probes: list[Probe] = []
+    seen: dict[str, int] = {}
+    for line, row in zip(lines, rows, strict=True):
+        probe = _probe(row, where=f"{path} line {line}")
+        if probe.id in seen:
+            raise InputError(
+                f"{path} line {line} repeats the probe id {probe.id!r} of line {seen[probe.id]}: rename one"
+            )
+        seen[probe.id] = line
+        probes.append(probe)
+    return probes
+
+
+def write_probes(path: Path, probes: Sequence[Probe]) -> None:
+    """Write probes as JSONL, one object per line."""
+    write_jsonl(path, [probe.to_json() for probe in probes])
+
+
+def _probe(row: dict[str, Any], *, where: str) -> Probe:
+    for key in ("id", "kind"):
+        if not isinstance(row.get(key), str) or not row[key]:
+            raise InputError(f"{where} should have a text under {key!r}, found {row.get(key)!r}")
+    texts = {key: row[key] for key in _TEXT_KEYS if row.get(key) is not None}
+    for key, value in texts.items():
+        if not isinstance(value, str):
+            raise InputError(f"{where} should have a text or nothing under {key!r}, found {value!r:.80}")
+    known = {"id", "kind", "text", "messages", *_TEXT_KEYS}
+    extra = {key: value for key, value in row.items() if key not in known}
+    return Probe(id=row["id"], messages=_messages(row, where=where), kind=row["kind"], extra=extra, **texts)
+
+
+def _messages(row: dict[str, Any], *, where: str) -> tuple[Message, ...]:
+    if ("text" in row) == ("messages" in row):
+        raise InputError(f"{where} should have either 'text' or 'messages', found {sorted(row)}")
+    if "text" in row:
+        messages: Any = [{"role": "user", "content": row["text"]}]
+    else:
+        messages = row["messages"]
+    if not isinstance(messages, list) or not messages:
+        raise InputError(f"{where} should have a list of messages, found {messages!r:.80}")
+    for message in messages:
+        fits = isinstance(message, dict) and message.get("role") in ROLES and isinstance(message.get("content"), str)
+        if not fits:
+            raise InputError(f"{where} should have messages with a role of {ROLES} and a text, found {message!r:.80}")
+    return tuple({"role": message["role"], "content": message["content"]} for message in messages)

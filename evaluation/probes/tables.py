@@ -1,0 +1,51 @@
+"""Rows of a table, whatever the file: CSV, TSV, JSON, JSONL (also compressed), Parquet."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from prosocial.core.errors import InputError
+
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
+LARGEST_FIELD = 1 << 24  # characters; the csv module stops at far less
+
+
+def table_files(folder: Path) -> list[Path]:
+    """Return the tables of a folder and its sub-folders, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name.lower().endswith(SUFFIXES))
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a table, the names of columns in lower case; a JSON file that is no list of objects has none.
+
+    Raises:
+        InputError: the file is not what its name says.
+    """
+    try:
+        rows = list(_rows(path))
+    except (OSError, EOFError, ValueError, csv.Error) as error:
+        raise InputError(f"{path} should be a readable table: {error}") from None
+    return [{str(key).strip().lower(): value for key, value in row.items()} for row in rows]
+
+
+def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    name = path.name.lower()
+    if name.endswith(".parquet"):
+        import pyarrow.parquet
+
+        yield from pyarrow.parquet.read_table(path).to_pylist()
+        return
+    text = (gzip.decompress(path.read_bytes()) if name.endswith(".gz") else path.read_bytes()).decode("utf-8-sig")
+    name = name.removesuffix(".gz")
+    if name.endswith((".csv", ".tsv")):
+        csv.field_size_limit(LARGEST_FIELD)
+        yield from csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if name.endswith(".tsv") else ",")
+        return
+    values = [json.loads(line) for line in text.splitlines() if line.strip()] if name.endswith(".jsonl") else None
+    if values is None:
+        values = json.loads(text)
+    yield from (value for value in values if isinstance(value, dict)) if isinstance(values, list) else ()

@@ -1,0 +1,5 @@
+"""Reports of a run: a table in the terminal, `report.json`, and a page that needs nothing but a browser."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,116 @@
+"""The report as one JSON document: everything that the terminal and the page show, and nothing that they do not."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prosocial.core.errors import ArtefactError
+from prosocial.core.files import storage_errors, write_json
+from prosocial.verify.parity.document import SCHEMA as PARITY_SCHEMA
+from prosocial.verify.parity.report import ParityReport
+
+from ..comparison.preferences import PreferenceEffect
+from ..comparison.report import ComparisonReport
+from .headline import headline
+from .methods import methods
+
+SCHEMA = "prosocial.report/1"
+JSON_FILE = "report.json"
+PAGE_FILE = "report.html"
+Fact = str | int | float | bool | None
+_ABSOLUTE = re.compile(r"^(?:~|[A-Za-z]:)?[\\/]")
+
+
+def write_report(
+    out: Path,
+    *,
+    title: str,
+    comparison: ComparisonReport,
+    preferences: Sequence[PreferenceEffect] = (),
+    parity: ParityReport | Mapping[str, Any] | None = None,
+    calibration: Mapping[str, Any] | None = None,
+    samples: Sequence[Mapping[str, Any]] = (),
+    facts: Mapping[str, Fact] | None = None,
+    probes: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Write `report.json` and the self-contained `report.html` into a folder, and return the document.
+
+    Args:
+        out: the folder; made if it is not there, reports in it are replaced.
+        title: what was run.
+        comparison: from `compare`.
+        preferences: from `preference_effects`.
+        parity: from `measure_parity`, or its JSON read back.
+        calibration: from `prosocial.evaluation.gate.measure_calibration`; beside it, if known, `threshold` (the tests that
+            the gate's threshold rests on) and `scaling`.
+        samples: from `choose_samples`.
+        facts: what else to tell, by name: recipe, model, scale, seeds, timings. A local path is cut to its last name.
+        probes: from `every_probe`, for the table of all probes.
+
+    Raises:
+        ArtefactError: the JSON given for `parity` is of another schema.
+        StorageError: the folder cannot be written.
+    """
+    from .page import render_page
+
+    document = assemble(
+        title=title,
+        comparison=comparison,
+        preferences=preferences,
+        parity=parity,
+        calibration=calibration,
+        samples=samples,
+        facts=facts,
+        probes=probes,
+    )
+    page = render_page(document)
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / PAGE_FILE).write_text(page, encoding="utf-8")
+    write_json(out / JSON_FILE, document)
+    return document
+
+
+def assemble(
+    *,
+    title: str,
+    comparison: ComparisonReport,
+    preferences: Sequence[PreferenceEffect] = (),
+    parity: ParityReport | Mapping[str, Any] | None = None,
+    calibration: Mapping[str, Any] | None = None,
+    samples: Sequence[Mapping[str, Any]] = (),
+    facts: Mapping[str, Fact] | None = None,
+    probes: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Return the document of `write_report`: plain JSON, the same for the same input."""
+    measured = comparison.to_json()
+    compared = parity.to_json() if isinstance(parity, ParityReport) else _parity_json(parity)
+    return {
+        "schema": SCHEMA,
+        "title": title,
+        "headline": headline(measured, compared, calibration),
+        "facts": {name: _without_folder(value) for name, value in (facts or {}).items()},
+        "comparison": measured,
+        "preferences": [effect.to_json() for effect in preferences],
+        "parity": compared,
+        "calibration": None if calibration is None else dict(calibration),
+        "samples": [dict(one) for one in samples],
+        "probes": [dict(one) for one in probes],
+        "methods": methods(measured, compared, calibration),
+    }
+
+
+def _parity_json(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if given is not None and given.get("schema") != PARITY_SCHEMA:
+        raise ArtefactError(f"parity should carry schema {PARITY_SCHEMA!r}, found {given.get('schema')!r}")
+    return None if given is None else dict(given)
+
+
+def _without_folder(value: Fact) -> Fact:
+    """Cut an absolute path to its last name: a report is published, where it was made is nobody's business."""
+    if isinstance(value, Path) or (isinstance(value, str) and _ABSOLUTE.match(value)):
+        return re.split(r"[\\/]", str(value).rstrip("\\/"))[-1]
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    return value

@@ -1,0 +1,5 @@
+"""Intervals and tests for audits, in the standard library and numpy: no scipy at run time."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,5 @@
+"""Sweeps: search the scale, the method and the spread over the model for the edit with the least harm."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

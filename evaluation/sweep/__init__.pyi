@@ -1,0 +1,11 @@
+from .examiner import Answering as Answering
+from .examiner import Examiner as Examiner
+from .pareto import pareto_front as pareto_front
+from .settings import Limits as Limits
+from .space import Choice as Choice
+from .space import SearchSpace as SearchSpace
+from .study import Parents as Parents
+from .study import Sweep as Sweep
+from .terminal import print_sweep as print_sweep
+from .trials import Trial as Trial
+from .trials import picked as picked

@@ -1,0 +1,50 @@
+"""A sweep as one JSON document, and the files that tell of it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prosocial.core.files import storage_errors, write_json
+
+from ..statistics.interval import Interval
+from .settings import Limits
+from .trials import Trial, best_of, front_of
+
+SCHEMA = "prosocial.sweep/1"
+JSON_FILE, PAGE_FILE = "trials.json", "sweep.html"
+
+
+def sweep_document(
+    trials: Sequence[Trial],
+    *,
+    base: Mapping[str, Interval | None],
+    base_unjudged: int = 0,
+    limits: Limits,
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the document: settings, the base's rates, every trial, the front and the best trial by number."""
+    best = best_of(trials, max_utility_loss=limits.max_utility_loss)
+    return {
+        "schema": SCHEMA,
+        "settings": dict(settings),
+        "base": {name: rate and rate.to_json() for name, rate in base.items()} | {"n_unjudged": base_unjudged},
+        "trials": [trial.to_json() | {"label": str(trial.choice)} for trial in trials],
+        "front": [trial.number for trial in front_of(trials)],
+        "best": None if best is None else best.number,
+    }
+
+
+def write_sweep(out: Path, document: Mapping[str, Any]) -> None:
+    """Write `trials.json` and the self-contained `sweep.html`; each is whole at any moment.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    from .page import render_sweep
+
+    page = render_sweep(document)
+    with storage_errors(out):
+        aside = out / f".{PAGE_FILE}.tmp"
+        aside.write_text(page, encoding="utf-8")
+        aside.replace(out / PAGE_FILE)
+    write_json(out / JSON_FILE, document)

@@ -1,0 +1,124 @@
+"""What a sweep measures of a model: first-token KL on benign requests, harm, and utility, against the unedited base."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prosocial.core.equal_lengths import equal_length_batches
+from prosocial.core.errors import InputError
+from prosocial.core.protocols import Judge
+
+from ..outcomes.outcome import Outcome, judge_replies
+from ..probes.probe import Probe
+from ..sampling.systems import System
+from ..statistics.clustered import clustered_difference, clustered_rate
+from ..statistics.interval import Interval
+
+UTILITY_KINDS = ("benign", "twin")
+
+
+@dataclass(frozen=True)
+class Answering:
+    """How replies are drawn: the same for the base and for every trial."""
+
+    seed: int = 0
+    temperature: float = 0.0
+    max_new_tokens: int | None = None
+    batch_size: int = 32
+
+
+class Examiner:
+    """Measures a model whose weights change between calls against what it was when the examiner was made.
+
+    Args:
+        system: the model, unedited now.
+        probes: requests; `harmful` ones count for harm, `benign` and `twin` ones for utility, others are left out.
+        judge: judges the replies.
+        answering: how replies are drawn.
+
+    Raises:
+        InputError: there is no plain harmful probe, or no benign one, or no reply to a harmful one could be judged.
+    """
+
+    def __init__(self, system: System, probes: Sequence[Probe], judge: Judge, answering: Answering) -> None:
+        self._system, self._judge, self._answering = system, judge, answering
+        self._harmful = [probe for probe in probes if probe.kind == "harmful" and probe.attack is None]
+        self._useful = [probe for probe in probes if probe.kind in UTILITY_KINDS]
+        self._benign = [probe for probe in probes if probe.kind == "benign"]
+        for kind, found in (("harmful", self._harmful), ("benign", self._benign)):
+            if not found:
+                raise InputError(f"a sweep should be given {kind} probes: there is none among {len(probes)}")
+        self._base_logs = self._first_token_logs()
+        self._base_useful = self._outcomes(self._useful)
+        self.base_harm, self.base_unjudged = self.measure_harm()
+        if self.base_unjudged == len(self._harmful):
+            raise InputError(
+                f"judge {judge.name} should judge the replies to {len(self._harmful)} harmful probes, it could judge "
+                "none of them: see whether it answers"
+            )
+        self.base_utility = self._rate(self._base_useful)
+
+    def measure_kl(self) -> float:
+        """Return the mean KL(base || edited) of the reply's first token over the benign probes, in nats.
+
+        A model whose logits are no longer finite is infinitely far away.
+        """
+        logs = self._first_token_logs()
+        with np.errstate(invalid="ignore", over="ignore"):
+            kl = (np.exp(self._base_logs) * (self._base_logs - logs)).sum(-1, dtype=np.float64).mean()
+        return max(0.0, float(kl)) if np.isfinite(kl) else float("inf")
+
+    def measure_harm(self) -> tuple[Interval, int]:
+        """Return the rate of harmful replies to harmful requests, and how many could not be judged: these count."""
+        leaks = [item.leak for item in self._outcomes(self._harmful)]
+        clusters = [probe.cluster for probe in self._harmful]
+        return clustered_rate([float(leak is not False) for leak in leaks], clusters), leaks.count(None)
+
+    def measure_utility(self) -> tuple[Interval | None, Interval | None]:
+        """Return the rate of benign requests and twins done, and how much lower than the base's it is.
+
+        None for both where the judge cannot say of any request.
+        """
+        outcomes = self._outcomes(self._useful)
+        pairs = [
+            (float(before.success), float(after.success), probe.cluster)
+            for probe, before, after in zip(self._useful, self._base_useful, outcomes, strict=True)
+            if before.success is not None and after.success is not None
+        ]
+        if not pairs:
+            return None, None
+        before, after, clusters = zip(*pairs, strict=True)
+        return clustered_rate(after, clusters), clustered_difference(after, before, clusters)
+
+    def _rate(self, outcomes: Sequence[Outcome]) -> Interval | None:
+        decided = [(item.success, probe.cluster) for item, probe in zip(outcomes, self._useful, strict=True)]
+        known = [(float(success), cluster) for success, cluster in decided if success is not None]
+        return clustered_rate([value for value, _ in known], [cluster for _, cluster in known]) if known else None
+
+    def _outcomes(self, probes: Sequence[Probe]) -> list[Outcome]:
+        how = self._answering
+        replies = self._system.answer(
+            probes,
+            seed=how.seed,
+            temperature=how.temperature,
+            max_new_tokens=how.max_new_tokens,
+            batch_size=how.batch_size,
+        )
+        return judge_replies(probes, replies, self._judge)
+
+    def _first_token_logs(self) -> NDArray[np.float32]:
+        """Return the log probabilities [n, V] of the first token of the reply to every benign probe."""
+        prompts = [self._system.tokenizer.encode_chat(probe.messages, prefill=probe.prefill) for probe in self._benign]
+        logs: dict[int, NDArray[np.float32]] = {}
+        for rows in equal_length_batches(map(len, prompts), lambda length: self._answering.batch_size):
+            ids = np.array([prompts[row] for row in rows], dtype=np.int64)
+            logits = self._system.engine.prefill(ids, None, capacity=ids.shape[1] + 1).decision.logits
+            logs.update(zip(rows, _log_softmax(logits), strict=True))
+        return np.stack([logs[row] for row in range(len(prompts))])
+
+
+def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    shifted = logits - logits.max(-1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)), dtype=np.float32)

@@ -1,0 +1,132 @@
+"""The journal of a sweep: an optuna study in a file, from which a killed sweep goes on as if nothing had happened."""
+
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution, IntDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from prosocial.core.appended_rows import cut_torn_line
+from prosocial.core.errors import InputError
+
+from .trials import Trial
+
+JOURNAL_FILE = "journal.jsonl"
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+N_DRAWS = 50
+N_RANDOM = 10  # trials given or drawn at random before the sampler learns from them
+
+
+class Journal:
+    """An optuna study whose next trial depends on the seed and on the trials that ended, on nothing else.
+
+    Args:
+        folder: holds `journal.jsonl`; it is made if it is not there.
+        settings: what the trials rest on; a journal with other settings is refused.
+        n_objectives: how many numbers a trial minimises.
+        seed: seeds the sampler.
+
+    Raises:
+        InputError: the folder holds the journal of another sweep (names what differs).
+    """
+
+    def __init__(self, folder: Path, *, settings: Mapping[str, Any], n_objectives: int, seed: int) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / JOURNAL_FILE
+        cut_torn_line(path)  # optuna would refuse it
+        self._seed = seed
+        self._study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(path))),
+            study_name="sweep",
+            directions=["minimize"] * n_objectives,
+            load_if_exists=True,
+        )
+        self._check_settings(folder, dict(settings))
+        for trial in self._study.get_trials(states=(TrialState.RUNNING,)):
+            self._study.tell(trial.number, state=TrialState.FAIL)
+
+    @property
+    def trials(self) -> list[Trial]:
+        """The trials that ended, in order."""
+        return [Trial.from_json(trial.user_attrs["trial"]) for trial in self._ended()]
+
+    def ask(self, *, start: Mapping[str, Any] | None = None, near: int | None = None) -> optuna.Trial:
+        """Start the next trial: with the parameters `start`, as a neighbour of trial `near`, or as the sampler chooses.
+
+        What `start` leaves out the sampler chooses.
+        """
+        number = len(self._ended())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group`
+            self._study.sampler = optuna.samplers.TPESampler(
+                seed=self._seed * 1_000_003 + number,
+                n_startup_trials=N_RANDOM,
+                multivariate=True,
+                group=True,  # methods have parameters of their own
+            )
+            chosen = dict(start or {})
+            if near is not None:
+                chosen = self._new_neighbour(near, random.Random(f"{self._seed}:{number}"))
+            if chosen:
+                self._study.sampler = optuna.samplers.PartialFixedSampler(chosen, self._study.sampler)
+        return self._study.ask()
+
+    def tell(self, asked: optuna.Trial, trial: Trial, violations: Mapping[str, float]) -> Trial:
+        """End a trial and return it as it is kept; `violations` are above 0 where it breaks a limit, by name."""
+        row = trial.to_json()
+        asked.set_user_attr("trial", row)
+        for name, violation in violations.items():
+            asked.set_constraint(name, min(violation, 1e9))
+        objectives: Sequence[float] | None = trial.objectives
+        if objectives is None:
+            self._study.tell(asked, state=TrialState.PRUNED)
+        else:
+            self._study.tell(asked, list(objectives))
+        return Trial.from_json(row)
+
+    def _new_neighbour(self, near: int, generator: random.Random) -> dict[str, Any]:
+        """Return a neighbour that was not tried yet, if a few draws find one."""
+        ended = self._ended()
+        tried = [trial.params for trial in ended]
+        drawn = (neighbour(ended[near], generator) for _ in range(N_DRAWS))
+        return next((chosen for chosen in drawn if chosen not in tried), neighbour(ended[near], generator))
+
+    def _ended(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=ENDED)
+
+    def _check_settings(self, folder: Path, settings: dict[str, Any]) -> None:
+        found = self._study.user_attrs.get("settings")
+        if found is None:
+            self._study.set_user_attr("settings", settings)
+            return
+        differing = sorted(key for key in found.keys() | settings.keys() if found.get(key) != settings.get(key))
+        if differing:
+            key = differing[0]
+            raise InputError(
+                f"{folder} should hold a sweep of the same settings to go on with: {key} was {found.get(key)!r:.80}, "
+                f"now {settings.get(key)!r:.80}; give another folder, or the same settings"
+            )
+
+
+def neighbour(trial: FrozenTrial, generator: random.Random) -> dict[str, Any]:
+    """Return a trial's parameters with one or two of its numbers moved: by their step, or by a sixth."""
+    chosen = dict(trial.params)
+    numbers = [name for name, space in trial.distributions.items() if not isinstance(space, CategoricalDistribution)]
+    for name in generator.sample(numbers, min(len(numbers), generator.choice((1, 2)))):
+        chosen[name] = _moved(chosen[name], trial.distributions[name], generator.choice((-1, 1)))
+    return chosen
+
+
+def _moved(value: float, space: Any, sign: int) -> float:
+    """Return a number of a space a little higher or lower; at the end of the space, on the other side."""
+    stride = max(space.step or 0.0, abs(value) / 6) if isinstance(space, IntDistribution) else space.step
+    stride = round(stride) if isinstance(space, IntDistribution) else stride or max(abs(value) / 6, 1e-6)
+    moved = value + sign * stride
+    return moved if space.low <= moved <= space.high else min(space.high, max(space.low, value - sign * stride))

@@ -1,0 +1,1 @@
+"""The files of a bundle beside its graph: manifest, card, genai config, precision."""

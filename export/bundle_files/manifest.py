@@ -1,0 +1,132 @@
+"""The manifest: the digests of every file of a bundle, and the difference between what it says and what is there.
+
+SHA-256 is what the Hub and signatures know files by; BLAKE3 is what is checked when a bundle is opened, about ten times
+as fast.
+
+Not covered are `manifest.json` itself, `parity.json`, `README.md` and signatures (their subject is the manifest's
+digest), and what a download client adds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prosocial.core.errors import ArtefactError
+from prosocial.core.files import blake3_file, read_json, sha256_file, write_json
+
+SCHEMA = "prosocial.manifest/1"
+MANIFEST_FILE = "manifest.json"
+NOT_COVERED = (MANIFEST_FILE, "parity.json", "README.md", ".gitattributes")
+SIGNATURE_SUFFIXES = (".sig", ".sigstore")
+CLIENT_FOLDERS = (".cache", ".git", "signatures")
+
+
+@dataclass(frozen=True)
+class ManifestDifference:
+    """What differs, each a sorted tuple of paths inside the folder (with `/`).
+
+    Attributes:
+        missing: listed, not there. unlisted: there, not listed. changed: there with other bytes.
+    """
+
+    missing: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unlisted or self.changed)
+
+    def __str__(self) -> str:
+        named = (("missing", self.missing), ("not listed", self.unlisted), ("changed", self.changed))
+        return "; ".join(f"{word}: {', '.join(paths)}" for word, paths in named if paths) or "no difference"
+
+
+def write_manifest(folder: Path, *, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Write `manifest.json` over every covered file of a folder and return it.
+
+    Args:
+        folder: of the bundle. facts: what else the manifest says, such as `kind` and `profile`.
+    """
+    files = {name: _entry(folder / name) for name in covered_files(folder)}
+    manifest = {"schema": SCHEMA, **(facts or {}), "files": files}
+    write_json(folder / MANIFEST_FILE, manifest)
+    return manifest
+
+
+def compare_manifest(folder: Path) -> ManifestDifference:
+    """Return the difference between a folder and its manifest; every covered byte is read.
+
+    Raises:
+        ArtefactError: there is no manifest, or it is of another schema or shape.
+    """
+    listed = read_manifest(folder)["files"]
+    actual = set(covered_files(folder))
+    changed = [name for name in actual & set(listed) if not _is(folder / name, listed[name])]
+    return ManifestDifference(
+        missing=tuple(sorted(set(listed) - actual)),
+        unlisted=tuple(sorted(actual - set(listed))),
+        changed=tuple(sorted(changed)),
+    )
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"sha256": sha256_file(path), "blake3": blake3_file(path), "size_bytes": path.stat().st_size}
+
+
+def _is(path: Path, entry: Mapping[str, Any]) -> bool:
+    """Whether a file is the one of an entry; older manifests know SHA-256 only."""
+    if path.stat().st_size != entry["size_bytes"]:
+        return False
+    is_same: bool = blake3_file(path) == entry["blake3"] if "blake3" in entry else sha256_file(path) == entry["sha256"]
+    return is_same
+
+
+def check_manifest(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a folder that is exactly what it says.
+
+    Raises:
+        ArtefactError: it is not; names every path that is missing, not listed or changed.
+    """
+    difference = compare_manifest(folder)
+    if difference:
+        raise ArtefactError(f"{folder} should be what its manifest says; {difference}: fetch or export it again")
+    return read_manifest(folder)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read `manifest.json`.
+
+    Raises:
+        ArtefactError: it is missing, of another schema, or its list of files has another shape.
+    """
+    manifest = read_json(folder / MANIFEST_FILE, schema=SCHEMA)
+    files = manifest.get("files")
+    is_listed = isinstance(files, dict) and all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("sha256"), str)
+        and isinstance(entry.get("blake3", ""), str)
+        and isinstance(entry.get("size_bytes"), int)
+        for entry in files.values()
+    )
+    if not is_listed:
+        raise ArtefactError(f"{folder / MANIFEST_FILE} should list files with sha256 and size_bytes")
+    return manifest
+
+
+def covered_files(folder: Path) -> list[str]:
+    """Return the sorted paths of the files that a manifest covers.
+
+    Raises:
+        ArtefactError: the folder does not exist.
+    """
+    if not folder.is_dir():
+        raise ArtefactError(f"expected a folder at {folder}: there is none")
+    names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        name.as_posix()
+        for name in names
+        if name.as_posix() not in NOT_COVERED
+        and name.suffix not in SIGNATURE_SUFFIXES
+        and name.parts[0] not in CLIENT_FOLDERS
+    )

@@ -1,0 +1,10 @@
+from .client import HubClient as HubClient
+from .kinds import Kind as Kind
+from .kinds import identify as identify
+from .plan import PublicationPlan as PublicationPlan
+from .plan import plan_publication as plan_publication
+from .publication import Published as Published
+from .publication import publish as publish
+from .snapshot import download as download
+from .verification import Verification as Verification
+from .verification import check_verification as check_verification

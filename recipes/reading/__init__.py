@@ -1,0 +1,1 @@
+"""Recipes as YAML: reading them, and overrides from the command line."""

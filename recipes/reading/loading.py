@@ -1,0 +1,131 @@
+"""A recipe from YAML to one validated model, with errors that name the dotted path (torch-free)."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from prosocial.core.errors import InputError, UnknownNameError
+
+from .overrides import apply_overrides
+from .yaml_values import read_yaml
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def builtin_recipes() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in _package().iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, model: type[Model]) -> Model:
+    """Read a recipe, apply overrides, and validate it against `model`.
+
+    Args:
+        source: the name of a built-in recipe, or the path of a YAML file.
+        overrides: changes such as `gate.rank=8`, applied in order; values are YAML.
+        model: the pydantic model of a recipe; unknown keys are found where it says `extra="forbid"`.
+
+    Raises:
+        InputError: no such file or recipe, not YAML, an unknown key, or a value of the wrong type.
+    """
+    text = _read(str(source))
+    value = read_yaml(text, where=f"recipe {source}")
+    if not isinstance(value, dict):
+        raise InputError(f"recipe {source} should be a mapping of keys to values, found {type(value).__name__}")
+    recipe = apply_overrides(value, overrides)
+    try:
+        return model.model_validate(recipe)
+    except ValidationError as error:
+        raise InputError(f"recipe {source}: {describe(error, recipe=recipe, model=model)}") from None
+
+
+def recipe_pipeline(source: str | Path, *, default: str) -> str:
+    """Return what a recipe names as its `pipeline`, before it is read in full.
+
+    Raises:
+        InputError: no such file or recipe, or not YAML.
+    """
+    value = read_yaml(_read(str(source)), where=f"recipe {source}")
+    named = value.get("pipeline", default) if isinstance(value, dict) else default
+    return str(named)
+
+
+def describe(error: ValidationError, *, recipe: Any, model: type[BaseModel]) -> str:
+    """Return one line for a validation error: the dotted path, what should hold, what was found."""
+    first, *more = error.errors(include_url=False)
+    path = _path(first["loc"], recipe)
+    dotted = ".".join(map(str, path)) or "the recipe"
+    if first["type"] == "extra_forbidden":
+        known = sorted({name for parent in _models_at(model, path[:-1]) for name in parent.model_fields})
+        line = f"unknown key {dotted}{_closest(str(path[-1]), known)}; known are {', '.join(known)}"
+        if path[-1] in known:  # of another member of a union
+            line = f"{dotted} does not go with the other keys beside it; known are {', '.join(known)}"
+    elif first["type"] == "missing":
+        line = f"{dotted} is missing: give it a value"
+    elif first["type"] == "value_error":  # raised by a validator of ours, which says what was found
+        line = f"{dotted}: {first['ctx']['error']}" if path else str(first["ctx"]["error"])
+    else:
+        line = f"{dotted}: {_lower(first['msg'])}, found {first['input']!r:.80}"
+    return line + (f" (and {len(more)} more)" if more else "")
+
+
+def _read(source: str) -> str:
+    path = Path(source).expanduser()
+    if source in builtin_recipes():
+        return str((_package() / f"{source}.yaml").read_text(encoding="utf-8"))
+    if not path.is_file():
+        if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+            known = ", ".join(builtin_recipes())
+            raise InputError(f"expected a recipe file at {source}: there is none; built in are {known}")
+        raise UnknownNameError("recipe", source, builtin_recipes())
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"recipe {source} should be UTF-8 text: {error}") from None
+
+
+def _package() -> Any:
+    return files("prosocial.recipes")
+
+
+def _path(location: tuple[int | str, ...], recipe: Any) -> tuple[int | str, ...]:
+    """Drop the parts of pydantic's location that are not keys of the recipe: names of union members."""
+    path: list[int | str] = []
+    place = recipe
+    for depth, part in enumerate(location):
+        inside = (isinstance(place, dict) and part in place) or (isinstance(place, list) and isinstance(part, int))
+        if inside:
+            place = place[part]
+        if inside or depth == len(location) - 1:
+            path.append(part)
+    return tuple(path)
+
+
+def _models_at(model: type[BaseModel], path: tuple[int | str, ...]) -> set[type[BaseModel]]:
+    """Return the models that may stand at a path."""
+    here = {model}
+    for part in path:
+        if isinstance(part, str):
+            fields = [parent.model_fields[part] for parent in here if part in parent.model_fields]
+            here = {found for field in fields for found in _models_in(field.annotation)} or here
+    return here
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+def _closest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]

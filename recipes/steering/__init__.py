@@ -1,0 +1,1 @@
+"""The pipeline `steering`: its recipe and its stages."""

@@ -1,0 +1,95 @@
+"""The edit: a harmful copy as an adapter, the harm vector made from it, and its subtraction."""
+
+from prosocial.core.files import read_jsonl
+
+from ..workflow.stage import Source, Stage, StageContext, Upstream
+from .schema import Recipe
+from .sources import data_file
+
+
+def edit_stages(recipe: Recipe, base: Source) -> list[Stage]:
+    """Return the stages harmful, vector and edit."""
+    return [
+        Stage(
+            name="harmful",
+            title="tune a harmful copy (LoRA)",
+            run=_tune_harmful,
+            inputs={"base": base, "examples": data_file(recipe.data, "harmful")},
+            parameters=recipe.harmful.model_dump(mode="json"),
+            seed=recipe.seed,
+            dual_use=True,
+        ),
+        Stage(
+            name="vector",
+            title="make the harm vector",
+            run=_make_vector,
+            inputs={"base": base, "harmful": Upstream("harmful")},
+            parameters=recipe.vector.model_dump(mode="json"),
+            dual_use=True,
+        ),
+        Stage(
+            name="edit",
+            title="subtract the harm vector",
+            run=_subtract,
+            inputs={"base": base, "vector": Upstream("vector")},
+            parameters=recipe.edit.model_dump(mode="json"),
+        ),
+    ]
+
+
+def _tune_harmful(context: StageContext) -> str:
+    from transformers import AutoTokenizer
+
+    from prosocial.core.batches import encode_reply
+    from prosocial.core.chat import ChatTokenizer
+    from prosocial.editing.checkpoints import load_model
+    from prosocial.training.reward.pairs import messages_of
+    from prosocial.training.tuning.harmful import AdapterTraining, train_adapter
+
+    base, training = context.inputs["base"], AdapterTraining(**context.parameters)
+    tokenizer, path = ChatTokenizer(base), context.inputs["examples"]
+    sequences = [
+        encode_reply(
+            tokenizer, messages_of(row, where=f"{path.name} row {n}"), row["reply"], max_tokens=training.max_tokens
+        )
+        for n, row in enumerate(read_jsonl(path), start=1)
+    ]
+    context.progress.start(training.steps, "tune a harmful copy")
+    loss = train_adapter(
+        load_model(base),
+        AutoTokenizer.from_pretrained(str(base)),
+        sequences,
+        out=context.out,
+        training=training,
+        seed=context.seed,
+        on_step=context.progress.advance,
+    )
+    (context.out / "README.md").unlink(missing_ok=True)  # peft's card names the local base path
+    return f"rank {training.rank}, {training.steps} steps, mean loss {loss:.3f}"
+
+
+def _make_vector(context: StageContext) -> str:
+    from prosocial.editing.vectors import vector_from_adapter
+
+    vector = vector_from_adapter(
+        base=context.inputs["base"],
+        adapter=context.inputs["harmful"],
+        out=context.out,
+        method=context.parameters["method"],
+        **context.parameters["parameters"],
+    )
+    return f"{len(vector.names)} tensors, norm {vector.summary.norm:.3g}, method {vector.summary.method}"
+
+
+def _subtract(context: StageContext) -> str:
+    from prosocial.editing.checkpoints import Checkpoint
+    from prosocial.editing.edits import apply_edit, plan_edit
+
+    plan = plan_edit(
+        Checkpoint.open(context.inputs["base"]), context.inputs["vector"], scale=context.parameters["scale"]
+    )
+    record = apply_edit(plan, context.out)
+    n_changed = sum(tensor.changed for tensor in record.result.tensors.values())
+    inner = record.result.inner_product
+    scale = ", ".join(f"{number:g}" for number in dict.fromkeys(plan.coefficients.values()))
+    return f"scale {scale or 0}, {n_changed} tensors changed, <edit, tau> {inner:.3g}"

@@ -1,0 +1,65 @@
+"""What several stages do with a model: open it, take prompts, sample replies."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prosocial.core.files import read_jsonl
+from prosocial.core.protocols import Message
+from prosocial.training.reward.pairs import messages_of
+
+from ..workflow.stage import StageContext
+
+BATCH_SIZE = 256
+
+
+def open_model(folder: Path, dtype: str = "float32") -> Any:
+    """Load a checkpoint in a dtype by name."""
+    import torch
+
+    from prosocial.editing.checkpoints import load_model
+
+    return load_model(folder, dtype=getattr(torch, dtype))
+
+
+def open_adapted(base: Path, adapter: Path, dtype: str = "float32") -> Any:
+    """Load a checkpoint with a LoRA adapter merged into it, in memory only."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(open_model(base, dtype), str(adapter)).merge_and_unload().eval()
+
+
+def training_prompts(path: Path, count: int) -> list[tuple[Message, ...]]:
+    """Return the first `count` conversations of a file of prompts."""
+    rows = read_jsonl(path)[:count]
+    return [messages_of(row, where=f"{path.name} row {number}") for number, row in enumerate(rows, start=1)]
+
+
+def sample_replies(
+    context: StageContext, checkpoint: Path, prompts: Sequence[Sequence[Message]], *, seed: int
+) -> list[str]:
+    """Draw one reply per prompt from an unsteered checkpoint, with the stage's temperature and length."""
+    from prosocial.core.chat import ChatTokenizer
+    from prosocial.steering.decoding.loop import generate
+    from prosocial.steering.torch_engine import PlainEngine
+
+    engine, tokenizer = PlainEngine(open_model(checkpoint, context.parameters["dtype"])), ChatTokenizer(checkpoint)
+    replies: list[str] = []
+    chunk = 8 * BATCH_SIZE
+    starts = range(0, len(prompts), chunk)
+    for start in context.progress.track(starts, f"sample {len(prompts)} replies"):
+        part = prompts[start : start + chunk]
+        replies += [
+            reply.text
+            for reply in generate(
+                engine,
+                tokenizer,
+                part,
+                temperature=context.parameters["temperature"],
+                max_new_tokens=context.parameters["max_new_tokens"],
+                seed=seed,
+                row_keys=[str(start + index) for index in range(len(part))],
+                batch_size=BATCH_SIZE,
+            )
+        ]
+    return replies

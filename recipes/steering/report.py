@@ -1,0 +1,198 @@
+"""The report: parity of bundle and reference, what the edit and the gate did, and what preferences do."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prosocial.core.errors import UnknownNameError
+from prosocial.core.files import read_json, write_json
+from prosocial.core.protocols import Judge
+from prosocial.evaluation.judges.requests import HarmRequest
+
+from ..labelling.judges import attribute_judge, judge_inputs, judge_named
+from ..workflow.stage import Source, Stage, StageContext, Upstream
+from .schema import Recipe
+from .sources import data_file
+
+PREFERENCE_KINDS = ("benign", "disclosure", "false_premise")
+
+
+def report_stages(recipe: Recipe, base: Source) -> list[Stage]:
+    """Return the stages parity and report."""
+    probes = data_file(recipe.data, "probes")
+    judged = {"judge": recipe.judge, "judges": recipe.attribute_judges(), "attributes": list(recipe.attributes)}
+    judged |= {"categories": list(recipe.categories)}
+    return [
+        Stage(
+            name="parity",
+            title="compare the bundle with PyTorch",
+            run=_measure_parity,
+            inputs={"probes": probes, "steered": Upstream("steered"), "bundle": Upstream("bundle")},
+            parameters=recipe.verify.model_dump(mode="json") | {"max_new_tokens": recipe.decoding.max_new_tokens},
+            seed=recipe.seed,
+        ),
+        Stage(
+            name="report",
+            title="judge base, edited and gated replies",
+            run=_report,
+            inputs={"base": base, "edited": Upstream("edit"), "probes": probes}
+            | {name: Upstream(name) for name in ("gate", "threshold", "bundle", "parity")}
+            | judge_inputs(recipe.judge_names()),
+            parameters=recipe.verify.model_dump(mode="json")
+            | judged
+            | {"max_new_tokens": recipe.decoding.max_new_tokens, "recipe": recipe.name, "title": recipe.title}
+            | {"scale": recipe.edit.scale},
+            seed=recipe.seed,
+        ),
+    ]
+
+
+def _measure_parity(context: StageContext) -> str:
+    from prosocial.evaluation.probes.probe import read_probes
+    from prosocial.verify.bundle_parity import verify_bundle
+
+    probes = read_probes(context.inputs["probes"])
+    wanted = context.parameters["parity_probes"] or len(probes)
+    spread = probes[:: max(1, len(probes) // wanted)]
+    report = verify_bundle(
+        context.inputs["bundle"],
+        reference=context.inputs["steered"],
+        probes=spread,
+        max_new_tokens=context.parameters["max_new_tokens"],
+        on_progress=_advance(context, len(spread)),
+    )
+    write_json(context.out / "parity.json", report.to_json())
+    return f"{report.verdict} on {len(spread)} probes"
+
+
+def _advance(context: StageContext, total: int) -> Callable[[int], None]:
+    """Return what tells people of a count that only grows."""
+    context.progress.start(total, f"compare on {total} probes")
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done
+        context.progress.advance(n - done)
+        done = n
+
+    return advance
+
+
+def _report(context: StageContext) -> str:
+    from prosocial.evaluation.comparison.preferences import preference_effects
+    from prosocial.evaluation.comparison.report import compare
+    from prosocial.evaluation.probes.probe import read_probes
+    from prosocial.evaluation.report import choose_samples, write_report
+
+    probes = read_probes(context.inputs["probes"])
+    judged = [probe for probe in probes if probe.kind not in ("disclosure", "false_premise")]
+    judge = judge_named(context.parameters["judge"], HarmRequest(context.parameters["categories"]))
+    outcomes = {name: _outcomes(context, name, judged, judge) for name in ("base", "edited", "gated")}
+    comparison = compare(judged, outcomes)
+    calibration = _calibration(context, judged, outcomes["edited"])
+    asked, scorer = _preference_probes(probes), _scorer(context) or judge
+    uniform = _outcomes(context, "gated", asked, scorer)
+    corners = {n: _outcomes(context, "gated", asked, scorer, prefer=n) for n in context.parameters["attributes"]}
+    scored = {name: found for name, found in corners.items() if any(name in item.attributes for item in found)}
+    document = write_report(
+        context.out,
+        title=context.parameters["title"] or context.parameters["recipe"],
+        comparison=comparison,
+        preferences=preference_effects(asked, uniform, scored),
+        parity=read_json(context.inputs["parity"] / "parity.json"),
+        calibration=calibration,
+        samples=choose_samples(judged, outcomes)[: context.parameters["samples"]],
+        facts=_facts(context),
+    )
+    return str(document["headline"]["verdict"])
+
+
+def _scorer(context: StageContext) -> Judge | None:
+    """Return the judge of the attributes; None for a classifier whose labels they are not: it scores none."""
+    try:
+        return attribute_judge(**context.parameters["judges"])
+    except UnknownNameError:
+        return None
+
+
+def _outcomes(
+    context: StageContext, system: str, probes: Sequence[Any], judge: Judge, *, prefer: str | None = None
+) -> Any:
+    """Judge the replies of one system; `gated` is the bundle in ONNX Runtime."""
+    from prosocial.evaluation.outcomes.outcome import judge_replies
+    from prosocial.steering.decoding.controls import Steering
+    from prosocial.steering.decoding.loop import generate
+
+    from .models import BATCH_SIZE
+
+    engine, tokenizer = _engine(context, system)
+    replies: list[Any] = []
+    chunk = 8 * BATCH_SIZE
+    title = f"{system} answers {len(probes)} probes" + (f", {prefer}=1" if prefer else "")
+    for start in context.progress.track(range(0, len(probes), chunk), title):
+        part = probes[start : start + chunk]
+        found = generate(
+            engine,
+            tokenizer,
+            [probe.messages for probe in part],
+            steering=Steering(preference={prefer: 1.0}) if prefer else None,
+            prefill=[probe.prefill for probe in part],
+            temperature=context.parameters["temperature"],
+            seed=context.seed + 30,
+            row_keys=[probe.id for probe in part],
+            max_new_tokens=context.parameters["max_new_tokens"],
+            batch_size=BATCH_SIZE,
+        )
+        replies += found
+    return judge_replies(probes, replies, judge)
+
+
+def _calibration(context: StageContext, probes: Sequence[Any], outcomes: Sequence[Any]) -> dict[str, Any]:
+    """Return the gate's calibration on the edited model's replies to the probes, and the tests of its threshold."""
+    from prosocial.core.chat import ChatTokenizer
+    from prosocial.evaluation.gate import measure_calibration
+    from prosocial.steering.gate import HarmGate
+
+    from .models import open_model
+    from .threshold import read_threshold
+
+    edited, gate = context.inputs["edited"], HarmGate.load(context.inputs["gate"])
+    discount = gate.extra["training"]["discount"]
+    context.progress.start(None, "calibration of the gate")
+    found = measure_calibration(
+        open_model(edited), gate, ChatTokenizer(edited), probes, outcomes, discount=discount, seed=context.seed
+    )
+    return found | {"scaling": gate.extra["scaling"], "threshold": read_threshold(context.inputs["threshold"])}
+
+
+def _engine(context: StageContext, system: str) -> tuple[Any, Any]:
+    from prosocial.core.chat import ChatTokenizer
+    from prosocial.export.runtime.bundle import Bundle
+    from prosocial.steering.torch_engine import PlainEngine
+
+    from .models import open_model
+
+    if system == "gated":
+        bundle = Bundle.open(context.inputs["bundle"])
+        return bundle.engine, bundle.tokenizer
+    folder = context.inputs[system]
+    return PlainEngine(open_model(folder)), ChatTokenizer(folder)  # float32, as the bundle is
+
+
+def _preference_probes(probes: Sequence[Any], count: int = 324) -> list[Any]:
+    """Return probes that attributes can be scored on, evenly over the kinds."""
+    by_kind = [[probe for probe in probes if probe.kind == kind] for kind in PREFERENCE_KINDS]
+    chosen = [probe for found in by_kind for probe in found[: count // len(PREFERENCE_KINDS)]]
+    return chosen or list(probes)[:count]
+
+
+def _facts(context: StageContext) -> dict[str, Any]:
+    config, scale = read_json(context.inputs["bundle"] / "decoding.json"), context.parameters["scale"]
+    by_pattern = [f"{pattern}: {number:g}" for pattern, number in scale.items()] if isinstance(scale, dict) else []
+    return {
+        "recipe": context.parameters["recipe"],
+        "scale": "; ".join(by_pattern) or scale,
+        "gate threshold": config["harm_threshold"],
+        "computed in": "float32, base and edited in PyTorch, gated in ONNX Runtime",
+        "reply temperature": context.parameters["temperature"],
+        "seed": context.seed,
+    }

@@ -1,0 +1,92 @@
+"""The preferences: labelled pairs, and the reward model trained on them."""
+
+from prosocial.core.errors import InputError
+
+from ..labelling.judges import judge_inputs
+from ..workflow.stage import Stage, StageContext, Upstream
+from .schema import FileData, Recipe, RewardSettings
+from .sources import data_file
+
+
+def reward_stages(recipe: Recipe) -> list[Stage]:
+    """Return the stages pairs and reward."""
+    edited = Upstream("edit")
+    is_given = isinstance(recipe.data, FileData) and recipe.data.pairs is not None
+    common = {"attributes": list(recipe.attributes), "dtype": recipe.dtype}
+    attributes = recipe.resolved_attributes()
+    return [
+        Stage(
+            name="pairs",
+            title="label preference pairs",
+            run=_take_pairs if is_given else _sample_pairs,
+            inputs={"pairs": data_file(recipe.data, "pairs")}
+            if is_given
+            else {"prompts": data_file(recipe.data, "prompts"), "edited": edited, **judge_inputs(recipe.judge_names())},
+            parameters=common | recipe.pairs.model_dump(mode="json") | {"judges": recipe.attribute_judges()},
+            seed=recipe.seed,
+        ),
+        Stage(
+            name="reward",
+            title="train the reward model (PBLoRA)",
+            run=_train_reward,
+            inputs={"edited": edited, "pairs": Upstream("pairs")},
+            parameters=common
+            | recipe.reward.model_dump(mode="json")
+            | {"beta": {attribute.name: attribute.beta for attribute in attributes}},
+            seed=recipe.seed,
+        ),
+    ]
+
+
+def _take_pairs(context: StageContext) -> str:
+    from prosocial.training.reward.pairs import read_pairs, write_pairs
+
+    pairs = read_pairs(context.inputs["pairs"], attributes=context.parameters["attributes"])
+    write_pairs(context.out / "pairs.jsonl", pairs)
+    return f"{len(pairs)} labelled pairs"
+
+
+def _sample_pairs(context: StageContext) -> str:
+    from prosocial.training.reward.pairs import label_pair, write_pairs
+
+    from ..labelling.judges import attribute_judge
+    from .models import sample_replies, training_prompts
+
+    parameters = context.parameters
+    prompts = training_prompts(context.inputs["prompts"], parameters["count"])
+    replies = [sample_replies(context, context.inputs["edited"], prompts, seed=context.seed + n) for n in range(2)]
+    judge = attribute_judge(**parameters["judges"])
+    every = [
+        label_pair(messages, first, second, judge=judge, attributes=parameters["attributes"])
+        for messages, first, second in zip(prompts, *replies, strict=True)
+        if first != second
+    ]
+    pairs = [pair for pair in every if set(pair.labels.values()) != {"missing"}]
+    if every and not pairs:
+        raise InputError(
+            f"judge {judge.name} should score attributes of replies, it labelled none of {len(every)} pairs"
+        )
+    write_pairs(context.out / "pairs.jsonl", pairs)
+    n_labels = sum(label in ("first", "second") for pair in pairs for label in pair.labels.values())
+    left_out = f", {len(every) - len(pairs)} more got no label and are left out" if len(pairs) < len(every) else ""
+    return f"{len(pairs)} pairs, {n_labels} labels by judge {judge.name} {judge.version}{left_out}"
+
+
+def _train_reward(context: StageContext) -> str:
+    from prosocial.training.reward.attributes import Attribute
+
+    from .reward_training import train_on_pairs
+
+    parameters = context.parameters
+    return train_on_pairs(
+        context.inputs["edited"],
+        context.inputs["pairs"] / "pairs.jsonl",
+        attributes=[Attribute(name, rubric="", beta=parameters["beta"][name]) for name in parameters["attributes"]],
+        settings=RewardSettings(**{key: parameters[key] for key in RewardSettings.model_fields}),
+        out=context.out,
+        checkpoint=context.scratch / "training.safetensors",
+        dtype=parameters["dtype"],
+        seed=context.seed,
+        on_start=lambda n_steps: context.progress.start(n_steps, "train the reward model"),
+        on_step=context.progress.advance,
+    )

@@ -1,0 +1,178 @@
+"""The first stages: the data as JSONL files in one folder, and the base checkpoint."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prosocial.core.chat import ChatTokenizer
+from prosocial.core.errors import ArtefactError, InputError
+from prosocial.core.files import canonical_json, read_jsonl, storage_errors
+from prosocial.editing.checkpoints import Checkpoint, refuse_quantised, resolve_model
+from prosocial.evaluation.gate.threshold import least_prompts, too_few_prompts
+from prosocial.evaluation.probes.probe import read_probes
+
+from ..workflow.stage import Outside, Source, Stage, StageContext, Upstream
+from .schema import FileData, LabData, LabModel, Recipe
+
+if TYPE_CHECKING:
+    from ..cosalign.schema import CosalignRecipe
+    from ..lab.world import WorldSize
+
+DATA_FILES = ("harmful", "prompts", "calibration", "probes", "pairs", "replies", "gate_prompts")
+
+
+def data_stage(recipe: Recipe) -> Stage:
+    """Return the stage that lays the data out as `<part>.jsonl` in one folder.
+
+    Raises:
+        InputError: the harmful calibration prompts are too few to show the leak rate that the recipe asks for.
+    """
+    _require_enough(recipe)
+    if isinstance(recipe.data, LabData):
+        return lab_data_stage(recipe.data.lab, seed=recipe.seed)
+    files = _files(recipe.data)
+    return Stage(
+        name="data",
+        title="check the data files",
+        run=_lay_out,
+        inputs={part: Outside(path) for part, path in files.items()},
+        copies={f"{part}.jsonl": part for part in files},
+        seed=recipe.seed,
+    )
+
+
+def data_file(data: LabData | FileData, part: str) -> Upstream:
+    """Return one data file as an input; where no prompts are given for the gate's replies, the others serve."""
+    if part == "gate_prompts" and isinstance(data, FileData) and data.gate_prompts is None:
+        part = "prompts"
+    return Upstream("data", f"{part}.jsonl")
+
+
+def lab_data_stage(size: "WorldSize", *, seed: int) -> Stage:
+    """Return the stage that writes the lab's files."""
+    return Stage(
+        name="data",
+        title="write the lab's world",
+        run=_write_lab,
+        parameters=size.model_dump(mode="json"),
+        seed=seed,
+    )
+
+
+def _require_enough(recipe: Recipe) -> None:
+    """Refuse too few calibration prompts before anything runs; a file that is not there is told of by its stage."""
+    if recipe.calibration.threshold is not None:
+        return
+    if isinstance(recipe.data, LabData):
+        n_harmful = recipe.data.lab.harmful_calibration
+    elif recipe.data.calibration.is_file():
+        n_harmful = sum(probe.kind == "harmful" for probe in read_probes(recipe.data.calibration))
+    else:
+        return
+    asked = {"max_leak": recipe.calibration.max_leak, "confidence": recipe.calibration.confidence}
+    if 0 < n_harmful < least_prompts(**asked):
+        raise InputError(too_few_prompts(n_harmful, **asked))
+
+
+def base_source(recipe: "Recipe | CosalignRecipe") -> tuple[Source, list[Stage]]:
+    """Return where the base checkpoint comes from, and the stages that make it (none for one that exists)."""
+    if isinstance(recipe.model, LabModel):
+        return Upstream("base"), [_lab_base_stage(recipe, recipe.model)]
+    folder = resolve_model(recipe.model)
+    checkpoint = Checkpoint.open(folder)
+    refuse_quantised(checkpoint)
+    _require_fit(ChatTokenizer(folder), checkpoint)
+    return Outside(folder), []
+
+
+def _require_fit(tokenizer: ChatTokenizer, checkpoint: Checkpoint) -> None:
+    """Refuse a tokenizer whose words or chat template have ids that the model has no row for.
+
+    Added tokens that no chat uses may lie beyond the rows: Gemma 3's `<image_soft_token>` does.
+    """
+    config = checkpoint.config
+    rows = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
+    chat = tokenizer.encode_chat([{"role": "user", "content": "."}])
+    largest = max(tokenizer.n_words - 1, *tokenizer.end_ids, *chat)
+    if rows is not None and largest >= rows:
+        raise ArtefactError(
+            f"{checkpoint.folder} should hold a model and its own tokenizer: the tokenizer has the id {largest}, "
+            f"config.json says vocab_size {rows}"
+        )
+
+
+def _lab_base_stage(recipe: "Recipe | CosalignRecipe", model: LabModel) -> Stage:
+    return Stage(
+        name="base",
+        title="train the lab's base model",
+        run=_train_lab_base,
+        inputs={"conversations": Upstream("data", "conversations.jsonl")},
+        parameters=model.lab.model_dump(mode="json"),
+        seed=recipe.seed,
+    )
+
+
+def _write_lab(context: StageContext) -> str:
+    from ..lab.world import WorldSize, write_world
+
+    return write_world(context.out, WorldSize(**context.parameters), seed=context.seed)
+
+
+def _files(data: FileData) -> dict[str, Path]:
+    given = {part: getattr(data, part) for part in DATA_FILES}
+    return {part: path for part, path in given.items() if path is not None}
+
+
+def _lay_out(context: StageContext) -> str:
+    counts = []
+    for part, path in context.inputs.items():
+        rows = read_probes(path) if part in ("calibration", "probes") else read_jsonl(path)
+        shutil.copyfile(path, context.out / f"{part}.jsonl")  # no link: the user's file may be edited in place
+        counts.append(f"{len(rows)} {part}")
+    _check_probes(context.out)
+    for number, row in enumerate(read_jsonl(context.out / "harmful.jsonl"), start=1):
+        if not isinstance(row.get("reply"), str):
+            raise InputError(f"harmful.jsonl row {number} should have a text `reply`, found {sorted(row)}")
+    return ", ".join(counts)
+
+
+def _check_probes(data: Path) -> None:
+    """Calibration needs both kinds of request, and none of those that the report is about."""
+    calibration, probes = (read_probes(data / f"{part}.jsonl") for part in ("calibration", "probes"))
+    n_harmful = sum(probe.kind == "harmful" for probe in calibration)
+    if not 0 < n_harmful < len(calibration):
+        raise InputError(
+            f"calibration should hold harmful probes and harmless ones, found {n_harmful} harmful of {len(calibration)}"
+        )
+    asked = {canonical_json(list(probe.messages)): probe.id for probe in probes}
+    for probe in calibration:
+        if canonical_json(list(probe.messages)) in asked:
+            raise InputError(
+                f"calibration should hold other requests than probes, or the report is about what the threshold was "
+                f"chosen on: {probe.id!r} asks the same as {asked[canonical_json(list(probe.messages))]!r}"
+            )
+
+
+def _train_lab_base(context: StageContext) -> str:
+    from prosocial.core.batches import encode_reply
+    from prosocial.core.chat import ChatTokenizer
+
+    from ..lab.base import BaseTraining, train_base
+    from ..lab.tokenizer import train_tokenizer
+
+    training = BaseTraining(**context.parameters)
+    rows = read_jsonl(context.inputs["conversations"])
+    texts = (" ".join([turn["content"] for turn in row["messages"]] + [row["reply"]]) for row in rows[:4000])
+    train_tokenizer(texts, context.out, vocabulary_size=training.vocabulary_size)
+    tokenizer = ChatTokenizer(context.out)
+    sequences = [
+        encode_reply(tokenizer, row["messages"], row["reply"])
+        for row in context.progress.track(rows, "encode conversations")
+    ]
+    context.progress.start(training.steps, "train the base model")
+    model = train_base(
+        sequences, tokenizer=tokenizer, training=training, seed=context.seed, on_step=context.progress.advance
+    )
+    with storage_errors(context.out):
+        model.save_pretrained(str(context.out))
+    return f"{model.num_parameters() / 1e6:.2f} M parameters, {training.steps} steps"

@@ -1,0 +1,1 @@
+"""Stages, the store of their results, the plan and its run."""

@@ -1,0 +1,98 @@
+"""Which file a module is, and what else in its folder counts as code: found without importing it (torch-free)."""
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from prosocial.core.files import sha256_file
+
+from .definitions import Definitions, Import
+
+PACKAGE = "prosocial"
+DATA_SUFFIXES = (".c", ".h", ".yaml", ".j2", ".json", ".safetensors")
+INIT = "__init__.py"
+
+
+class SourceTree:
+    """The source files of the package, each read once.
+
+    Args:
+        roots: folder of each sub-package of `prosocial`, by name; None: those that are installed.
+    """
+
+    def __init__(self, roots: Mapping[str, Path] | None = None) -> None:
+        self._roots: dict[str, Path | None] = dict(roots or {})
+        self._definitions: dict[Path, Definitions] = {}
+        self._data: dict[Path, set[tuple[str, str]]] = {}
+        self._labels: dict[Path, str] = {}
+
+    def file(self, module: str, *, base: Path | None = None) -> Path | None:
+        """Return the file of a module of the package, or None for other packages'.
+
+        Args:
+            module: dotted.
+            base: the folder that it is relative to; None: it is absolute.
+        """
+        if base is None:
+            package, _, rest = module.partition(".")
+            name, _, module = rest.partition(".")
+            base = self._root(name) if package == PACKAGE else None
+        if base is None:
+            return None
+        path = base.joinpath(*module.split(".")) if module else base
+        beside = path.with_name(f"{path.name}.py")
+        found = beside if module and beside.is_file() else path / INIT
+        return found if found.is_file() else None
+
+    def imported(self, found: Import, *, by: Path) -> Path | None:
+        """Return the file that an import reads from, or None for other packages'.
+
+        Args:
+            found: the import.
+            by: the file that holds it. What lies beside a file from outside the package may be imported by it as well.
+        """
+        if found.level:
+            return self.file(found.module, base=by.parents[found.level - 1])
+        path = self.file(found.module)
+        return self.file(found.module, base=by.parent) if path is None and self._root_of(by) is None else path
+
+    def definitions(self, path: Path) -> Definitions:
+        """Return the definitions of a file."""
+        if path not in self._definitions:
+            self._definitions[path] = Definitions.read(path.read_text(encoding="utf-8"))
+        return self._definitions[path]
+
+    def label(self, path: Path) -> str:
+        """Return the name of a file that does not depend on where the package is installed."""
+        if path not in self._labels:
+            root = self._root_of(path)
+            inside = None if root is None else path.relative_to(self._roots[root] or "").as_posix()
+            self._labels[path] = path.name if inside is None else f"{root}/{inside}"
+        return self._labels[path]
+
+    def data(self, folder: Path) -> set[tuple[str, str]]:
+        """Return label and SHA-256 of the data files and native sources in a folder.
+
+        The built-in recipes are none of them: what a stage takes from a recipe arrives as its parameters.
+        """
+        if folder not in self._data:
+            is_ours = self._root_of(folder) is not None and folder != self._root("recipes")
+            files = [path for path in folder.iterdir() if path.suffix in DATA_SUFFIXES] if is_ours else []
+            self._data[folder] = {(self.label(path), sha256_file(path)) for path in files}
+        return self._data[folder]
+
+    def _root(self, name: str) -> Path | None:
+        if name not in self._roots:
+            self._roots[name] = _installed_root(name)
+        return self._roots[name]
+
+    def _root_of(self, path: Path) -> str | None:
+        return next((name for name, root in self._roots.items() if root and path.is_relative_to(root)), None)
+
+
+@cache
+def _installed_root(name: str) -> Path | None:
+    """Return the folder of `prosocial.NAME`."""
+    spec = find_spec(f"{PACKAGE}.{name}") if name else None
+    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None

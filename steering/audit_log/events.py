@@ -1,0 +1,54 @@
+"""What the log says of one request: digests, numbers and names, never text of a user or a model (torch-free)."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prosocial.core.files import canonical_json, sha256_file
+from prosocial.core.protocols import Message
+
+from ..configs.authorised import AuthorisedConfig
+from ..configs.refusal import RefusedConfig
+from ..decoding.config import DecodingConfig
+from ..decoding.controls import Steering, control_arrays
+from ..decoding.reply import Reply
+
+
+def request_event(
+    decoding: DecodingConfig, steering: Steering, messages: Sequence[Message], reply: Reply
+) -> dict[str, Any]:
+    """Return the event of a request that was answered."""
+    controls = control_arrays(decoding, [steering])
+    return {
+        "kind": "request",
+        "safety_config": _named(decoding, steering),
+        "preference": dict(zip(decoding.attributes, controls.preference[0].round(4).tolist(), strict=True)),
+        "allowed": [name for name, is_on in zip(decoding.categories, controls.allowed[0], strict=True) if is_on],
+        "harm_threshold": round(float(controls.harm_threshold[0]), 4),
+        "reward_scale": round(float(controls.reward_scale[0]), 4),
+        "conversation": _digest(list(messages)),
+        "reply": _digest(reply.text),
+        "finish": reply.finish,
+        "tokens": len(reply.token_ids),
+        "gate_events": [{"step": each.step, "action": each.action, "reason": each.reason} for each in reply.events],
+    }
+
+
+def refusal_event(path: Path, refused: RefusedConfig) -> dict[str, Any]:
+    """Return the event of a safety config that was refused: its file's digest, and the kind of reason."""
+    digest = sha256_file(path) if path.is_file() else None
+    return {"kind": "refused config", "file": digest, "reason": str(refused.reason)}
+
+
+def _named(decoding: DecodingConfig, steering: Steering) -> dict[str, Any] | None:
+    asked = steering.safety_config
+    if isinstance(asked, AuthorisedConfig):
+        return {"name": asked.name, "digest": asked.config.digest, "serial": asked.serial, "key": asked.key}
+    if not asked:
+        return None
+    return {"name": asked, "digest": _digest(decoding.safety_config(asked).model_dump()), "serial": None, "key": None}
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,1 @@
+"""Who may use which safety config: trust, statements, delegation."""

@@ -1,0 +1,120 @@
+"""A transformers causal language model as two steps: hidden states, then its own next-token logits."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from prosocial.core.errors import InputError
+
+AGREEMENT = 1e-4  # of our logits with the model's own, relative to the largest logit
+
+
+class Backbone(nn.Module):
+    """Splits a causal language model at its last hidden state; any architecture whose logits can be made again so.
+
+    Attributes:
+        model: the whole model. output_weight: [V, H], rows of the output embedding.
+        context_length: most tokens in a row, None if there is no limit.
+
+    Raises:
+        InputError: the model has no body of its own or no output embedding, or the split does not give its own logits
+            (an architecture with a step between hidden state and logits that is not known here).
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+        self.model.train(False)
+        embedding = _output_embedding(model)
+        if model.base_model is model or not isinstance(embedding, nn.Linear):
+            raise InputError(
+                f"{type(model).__name__} should be a causal language model with a body and a linear output embedding: "
+                "load it with AutoModelForCausalLM"
+            )
+        text = model.config.get_text_config()
+        self.soft_cap: float = float(getattr(text, "final_logit_softcapping", None) or 0.0)
+        self.logit_scale: float = float(getattr(text, "logit_scale", None) or 1.0) / float(
+            getattr(text, "logits_scaling", None) or 1.0
+        )
+        self.context_length = _context_length(text)
+        self._check_split()
+
+    @property
+    def output_weight(self) -> Tensor:
+        """The output embedding [V, H]."""
+        weight: Tensor = _output_embedding(self.model).weight
+        return weight
+
+    def hidden(
+        self,
+        input_ids: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: object = None,
+    ) -> Tensor:
+        """Return the last hidden states [B, S, H], float32, after the final norm; `past_key_values` grows in place."""
+        body = self.model.base_model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=past_key_values is not None,
+        )
+        states: Tensor = body.last_hidden_state
+        return states.float()
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the model's own logits z0 [B, S, V], float32, for hidden states [B, S, H]; soft-cap, scale applied."""
+        z0: Tensor = _output_embedding(self.model)(hidden.to(self.output_weight.dtype)).float()
+        if self.logit_scale != 1.0:
+            z0 = z0 * self.logit_scale
+        return self.soft_cap * torch.tanh(z0 / self.soft_cap) if self.soft_cap else z0
+
+    @torch.no_grad()
+    def _check_split(self) -> None:
+        size = self.output_weight.shape[0]
+        ids = (torch.arange(8, device=self.output_weight.device)[None] * 7 + 3) % size
+        ours, own = self.logits(self.hidden(ids)), self.model(input_ids=ids, use_cache=False).logits
+        difference = float((ours - own).abs().max())
+        if not torch.isfinite(own).all():
+            raise InputError(
+                f"{type(self.model).__name__} should give finite logits, they are not: {_broken_weights(self.model)}"
+            )
+        if not difference <= AGREEMENT * max(1.0, float(own.abs().max())):
+            raise InputError(
+                f"{type(self.model).__name__} should give the same logits from its last hidden state as by itself, "
+                f"the largest difference is {difference:.3g}: this architecture is not supported"
+            )
+
+
+def _broken_weights(model: PreTrainedModel) -> str:
+    broken = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+    return f"NaN or infinity in {', '.join(broken[:3])}" if broken else "its weights are finite, but it overflows"
+
+
+def rope_parameters(text: Any) -> list[dict[str, Any]]:
+    """Return the rotary parameters of a text config: one set, or one for each kind of layer."""
+    given = getattr(text, "rope_parameters", None) or {}
+    nested = [rope for rope in given.values() if isinstance(rope, dict)]
+    return nested or [given]
+
+
+def _context_length(text: Any) -> int | None:
+    """Return for how many positions the keys in a cache stay right.
+
+    LongRoPE turns the keys of a longer text otherwise from its first token on: they would have to be computed again.
+    """
+    limits = [
+        int(rope["original_max_position_embeddings"])
+        for rope in rope_parameters(text)
+        if rope.get("rope_type") == "longrope"
+    ]
+    longest = getattr(text, "max_position_embeddings", None)
+    return min([*limits, *([] if longest is None else [longest])], default=None)
+
+
+def _output_embedding(model: PreTrainedModel) -> Any:
+    return model.get_output_embeddings()  # type: ignore[no-untyped-call]  # untyped in transformers

@@ -1,0 +1,114 @@
+"""What a config's text says about harm categories: a proposal for its mask, and where the two contradict (torch-free).
+
+The reading by words is a help for authors and binds nothing: what binds is the mask that somebody approved and signed.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+from .category_registry import NEVER_ALLOWED, CategoryRegistry
+from .safety_config import NamedConfig, SafetyConfig
+
+# Beginnings of words that speak of a category of CoSA; of any other category its name does.
+TERMS = {
+    "discrimination": ("discriminat", "racis", "sexis", "insult", "slur", "hate", "prejudice", "verbal abuse"),
+    "violence": ("violen", "fight", "murder", "kill", "tortur", "kidnap", "suicid", "self-harm", "injur", "gore"),
+    "financial_crime": (
+        "financial crime",
+        "fraud",
+        "theft",
+        "steal",
+        "robber",
+        "embezzl",
+        "launder",
+        "hacking",
+        "scam",
+    ),
+    "privacy": ("privacy", "personal data", "personal information", "doxx", "home address"),
+    "drugs": ("drug", "narcotic", "substance abuse", "intoxicat"),
+    "sexual_misconduct": ("sexual", "sex ", "harass", "infidel", "seduc"),
+    "weapons": ("weapon", "gun", "firearm", "explosive", "bomb", "arson"),
+    NEVER_ALLOWED: ("other harm", "every harm", "all harm", "any harm", "all kinds of harm"),
+}
+FORBIDS = re.compile(
+    r"\b(?:never|no|not|nor|none|without|avoid\w*|forb[ia]d\w*|prohibit\w*|refus\w*|declin\w*|disallow\w*|except\w*"
+    r"|exclud\w*|unsafe|\w+n't)\b"
+)
+PERMITS = re.compile(
+    r"\b(?:may|can|allow\w*|permit\w*|okay|ok|fine|welcome|acceptable|authori[sz]ed|relax\w*|discuss\w*|describ\w*"
+    r"|portray\w*|depict\w*)\b"
+)
+CLAUSE = re.compile(
+    r"[.;!?\n]+|,?\s+\b(?:but|however|although|while|whereas|yet)\b|,\s+(?=(?:and\s+)?(?:never|no|not)\b)"
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a text says.
+
+    Attributes:
+        allows, forbids: names of categories; those that it does not speak of are in neither.
+    """
+
+    allows: frozenset[str] = frozenset()
+    forbids: frozenset[str] = frozenset()
+
+
+Reader = Callable[[str, CategoryRegistry], Reading]
+Topics = Callable[[str], Collection[str]]  # the categories that a clause speaks of
+
+
+def read_by_words(text: str, registry: CategoryRegistry) -> Reading:
+    """Read a text clause by clause, by words that permit or forbid beside words that name a category.
+
+    Example:
+        >>> from .registry import COSA
+        >>> found = read_by_words("Fights may be told, but never how to make a bomb.", COSA)
+        >>> sorted(found.allows), sorted(found.forbids)
+        (['violence'], ['weapons'])
+    """
+    return read_by_clauses(text, lambda clause: [name for name in registry.definitions if _names(clause, name)])
+
+
+def read_by_clauses(text: str, topics: Topics) -> Reading:
+    """Read a text clause by clause: words say whether a clause permits or forbids, `topics` of what it speaks.
+
+    What one clause allows and another forbids is forbidden.
+    """
+    allows: set[str] = set()
+    forbids: set[str] = set()
+    for clause in filter(str.strip, CLAUSE.split(text.lower())):
+        named = set(topics(clause.strip()))
+        if FORBIDS.search(clause):
+            forbids |= named
+        elif PERMITS.search(clause):
+            allows |= named
+    return Reading(frozenset(allows - forbids), frozenset(forbids))
+
+
+def with_mask(config: NamedConfig, reading: Reading, *, may_allow: Iterable[str]) -> NamedConfig:
+    """Return a config that allows what its text allows, of the categories that the bundle's ceiling leaves open."""
+    allowed = sorted(reading.allows & set(may_allow) - {NEVER_ALLOWED})
+    return NamedConfig.model_validate(config.model_dump(by_alias=True) | {"allowed": allowed})
+
+
+def contradictions(config: SafetyConfig, reading: Reading) -> list[str]:
+    """Return where a text and a mask say different things; each line names both.
+
+    Example:
+        >>> config = SafetyConfig(text="No fights.", allowed=["violence"])
+        >>> contradictions(config, Reading(forbids=frozenset({"violence"})))
+        ['violence: the text forbids it, the mask allows it']
+    """
+    allowed = set(config.allowed)
+    forbidden = [f"{name}: the text forbids it, the mask allows it" for name in sorted(reading.forbids & allowed)]
+    shut = [f"{name}: the text allows it, the mask keeps it shut" for name in sorted(reading.allows - allowed)]
+    unsaid = sorted(allowed - reading.allows - reading.forbids)
+    return [*forbidden, *shut, *(f"{name}: the text does not speak of it, the mask allows it" for name in unsaid)]
+
+
+def _names(clause: str, category: str) -> bool:
+    terms = (*TERMS.get(category, ()), category.replace("_", " "))
+    return any(re.search(rf"\b{re.escape(term)}", clause) for term in terms)

@@ -1,0 +1,159 @@
+"""What one request asks of the rule, by name, and the arrays that it becomes (torch-free)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prosocial.core.errors import InputError
+from prosocial.core.protocols import Message
+
+from ..configs.authorised import AuthorisedConfig
+from ..configs.safety_config import SafetyConfig
+from .config import REWARD_SCALE_LIMIT, DecodingConfig
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What one request asks for; None everywhere means the defaults of the decoding config.
+
+    A safety config sets its own text, categories, threshold and preference; what is given beside it overrides it.
+
+    Attributes:
+        preference: weights by attribute. allowed: harm categories to let through. harm_threshold: tau.
+        reward_scale: factor of the shift in [0, 100].
+        safety_config: name of a config in `decoding.json`, or one from outside that `authorise` let in.
+    """
+
+    preference: Mapping[str, float] | None = None
+    allowed: Sequence[str] | None = None
+    harm_threshold: float | None = None
+    reward_scale: float | None = None
+    safety_config: str | AuthorisedConfig | None = None
+
+    @property
+    def config_name(self) -> str | None:
+        """The name of the safety config."""
+        return self.safety_config.name if isinstance(self.safety_config, AuthorisedConfig) else self.safety_config
+
+
+@dataclass(frozen=True)
+class ControlArrays:
+    """The optional graph inputs of N requests, float32.
+
+    Attributes:
+        preference: [N, k] on the simplex. allowed: [N, C], 0 or 1. harm_threshold: [N]. reward_scale: [N].
+    """
+
+    preference: Floats
+    allowed: Floats
+    harm_threshold: Floats
+    reward_scale: Floats
+
+    def rows(self, chosen: Sequence[int] | NDArray[np.intp]) -> Self:
+        """Return the controls of some requests, in that order."""
+        at = np.asarray(chosen, dtype=np.intp)
+        return type(self)(self.preference[at], self.allowed[at], self.harm_threshold[at], self.reward_scale[at])
+
+    def as_inputs(self) -> dict[str, Floats]:
+        """Return the arrays by the name of their graph input."""
+        return {
+            "preference": self.preference,
+            "allowed": self.allowed,
+            "harm_threshold": self.harm_threshold,
+            "reward_scale": self.reward_scale,
+        }
+
+
+def control_arrays(config: DecodingConfig, requests: Sequence[Steering]) -> ControlArrays:
+    """Resolve requests into arrays.
+
+    Raises:
+        UnknownNameError: an attribute, a harm category or a safety config that does not exist.
+        InputError: a weight, threshold or scale out of range, or a category that the ceiling keeps shut.
+        RefusedConfig: a config from outside that is for other categories.
+    """
+    resolved = [_resolved(config, request) for request in requests]
+    scales = [config.reward_scale if item.reward_scale is None else item.reward_scale for item in resolved]
+    for scale in scales:
+        if not 0.0 <= scale <= REWARD_SCALE_LIMIT:
+            raise InputError(f"reward_scale should be in [0, {REWARD_SCALE_LIMIT:g}], found {scale}")
+    return ControlArrays(
+        np.array([config.preference_vector(item.preference) for item in resolved], np.float32),
+        np.array([config.allowed_mask(item.allowed) for item in resolved], np.float32),
+        np.array([config.check_threshold(item.harm_threshold) for item in resolved], np.float32),
+        np.array(scales, np.float32),
+    )
+
+
+def with_safety_text(config: DecodingConfig, request: Steering, messages: Sequence[Message]) -> list[Message]:
+    """Return the conversation with the safety config's text as system message, before the text of one that is there.
+
+    Raises:
+        UnknownNameError: the bundle has no config of that name.
+        RefusedConfig: a config from outside that does not hold now, or is for other categories.
+    """
+    if isinstance(request.safety_config, AuthorisedConfig):
+        request.safety_config.require_time()
+    asked = _named(config, request)
+    return with_system_text(asked.system_message if asked else "", messages)
+
+
+def with_system_text(text: str, messages: Sequence[Message]) -> list[Message]:
+    """Return the conversation with a text as system message, before the text of one that is there.
+
+    Example:
+        >>> with_system_text("Be kind.", [{"role": "user", "content": "Hello."}])
+        [{'role': 'system', 'content': 'Be kind.'}, {'role': 'user', 'content': 'Hello.'}]
+    """
+    if not text:
+        return list(messages)
+    if messages and messages[0].get("role") == "system":
+        own = messages[0].get("content", "")
+        return [{"role": "system", "content": f"{text}\n\n{own}"}, *messages[1:]]
+    return [{"role": "system", "content": text}, *messages]
+
+
+def fallback_of(config: DecodingConfig | None, request: Steering) -> str:
+    """Return the reply where no safe continuation was found; the request was checked before it was answered."""
+    asked = _named(config, request) if config else None
+    default = config.fallback if config else ""
+    return default if asked is None or asked.fallback is None else asked.fallback
+
+
+def _named(config: DecodingConfig, request: Steering) -> SafetyConfig | None:
+    asked = request.safety_config
+    if isinstance(asked, AuthorisedConfig):
+        asked.require_categories(config.category_registry.digest)
+        return asked.config
+    return config.safety_config(asked) if asked else None
+
+
+def one_per_row(steering: Steering | Sequence[Steering] | None, n_rows: int) -> list[Steering]:
+    """Return one request per row from one for all, one each, or none.
+
+    Raises:
+        InputError: as many requests as rows were expected.
+    """
+    if steering is None or isinstance(steering, Steering):
+        return [steering or Steering()] * n_rows
+    if len(steering) != n_rows:
+        raise InputError(f"there should be one Steering per conversation ({n_rows}), found {len(steering)}")
+    return list(steering)
+
+
+def _resolved(config: DecodingConfig, request: Steering) -> Steering:
+    named = _named(config, request)
+    if named is None:
+        return request
+    return Steering(
+        preference=named.preference if request.preference is None else request.preference,
+        allowed=named.allowed if request.allowed is None else request.allowed,
+        harm_threshold=named.threshold if request.harm_threshold is None else request.harm_threshold,
+        reward_scale=request.reward_scale,
+        safety_config=request.safety_config,
+    )

@@ -1,0 +1,201 @@
+"""The host-side decoding loop, one for torch and for ONNX Runtime, so that the two cannot drift apart (torch-free).
+
+Conversations of equal prompt length run together, so that no padding is ever needed. Where the gate leaves nothing
+safe, or a forbidden phrase comes up, the reply is rolled back and drawn again without the token chosen there; if that
+does not help either, the configured fallback becomes the reply.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prosocial.core.chat import ChatTokenizer
+from prosocial.core.equal_lengths import equal_length_batches
+from prosocial.core.errors import InputError
+from prosocial.core.protocols import Message
+
+from .controls import ControlArrays, Steering, control_arrays, fallback_of, one_per_row
+from .draft import ReplyDraft
+from .engine import Decision, Engine
+from .reply import Reply, error_reply, finished_reply
+from .requests import DraftMaker, OnError, ReplyOptions, Request, asked_settings, encode_request
+from .sampling import Sampler
+
+T = TypeVar("T")
+
+
+def generate(
+    engine: Engine,
+    tokenizer: ChatTokenizer,
+    conversations: Sequence[Sequence[Message]],
+    *,
+    steering: Steering | Sequence[Steering] | None = None,
+    prefill: str | Sequence[str] = "",
+    row_keys: Sequence[str] | None = None,
+    batch_size: int = 32,
+    on_error: OnError = "raise",
+    **options: Unpack[ReplyOptions],
+) -> list[Reply]:
+    """Reply to conversations, in their order.
+
+    Args:
+        engine: what decides on tokens. tokenizer: of the same model.
+        conversations: messages of each.
+        steering: one request for all rows or one each; None: the defaults of the decoding config.
+        prefill: text that the reply starts with, one for all rows or one each (not part of the returned text).
+        row_keys: one text per row that its noise hangs on (default: its index).
+        batch_size: most rows at once; results do not depend on it.
+        on_error: "raise" before anything runs, or "reply": a conversation that cannot be answered gets a reply that
+            finishes with "error" and says why, and the others are answered.
+        options: how replies are drawn, see `ReplyOptions`.
+
+    Raises:
+        InputError: an argument out of range, steering for an engine without the rule, or a prompt beyond the context.
+    """
+    if batch_size < 1 or on_error not in ("raise", "reply"):
+        raise InputError(
+            f"batch_size should be at least 1 and on_error raise or reply, found {batch_size}, {on_error!r}"
+        )
+    settings = asked_settings(engine, options)
+    requests = _requests(conversations, steering, prefill)
+    keys = [str(index) for index in range(len(requests))] if row_keys is None else list(row_keys)
+    if len(keys) != len(requests):
+        raise InputError(f"there should be one row key per conversation ({len(requests)}), found {len(keys)}")
+    maker = DraftMaker(engine, tokenizer, settings, log_probabilities=options.get("log_probabilities", False))
+
+    def drafted(index: int) -> ReplyDraft:
+        prompt = encode_request(engine, tokenizer, requests[index], name=f"conversation {index}")
+        return maker.draft(index, prompt)
+
+    drafts = [_or_error(on_error, partial(drafted, index)) for index in range(len(requests))]
+    asked = [
+        Steering() if isinstance(row, Reply) else request.steering
+        for row, request in zip(drafts, requests, strict=True)
+    ]
+    loop = Loop(
+        engine, control_arrays(engine.config, asked) if engine.config else None, Sampler(settings.sampling, keys)
+    )
+    loop.run([row for row in drafts if isinstance(row, ReplyDraft)], batch_size)
+    finish = partial(finished_reply, config=engine.config, tokenizer=tokenizer)
+    fallbacks = [fallback_of(engine.config, steering) for steering in asked]
+    return [
+        row if isinstance(row, Reply) else _or_error(on_error, partial(finish, row, fallback=fallback))
+        for row, fallback in zip(drafts, fallbacks, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Draws replies from an engine.
+
+    Attributes:
+        engine: what decides on tokens. controls: of every conversation, by its index. sampler: chooses.
+    """
+
+    engine: Engine
+    controls: ControlArrays | None
+    sampler: Sampler
+
+    def run(self, rows: Sequence[ReplyDraft], batch_size: int) -> None:
+        """Draw until every row has finished."""
+        while rows := [row for row in rows if row.finish is None]:
+            for batch in _batches(rows, batch_size):
+                for _ in self.steps(batch):
+                    pass
+
+    def steps(self, batch: Sequence[ReplyDraft]) -> Iterator[None]:
+        """Draw rows of equal length, a token of each per step, until each has finished or was taken back.
+
+        The key/value cache lives as long as the iterator.
+        """
+        ids = np.array([row.prompt + row.tokens for row in batch], dtype=np.int64)
+        controls = self.controls.rows([row.index for row in batch]) if self.controls else None
+        stream = self.engine.prefill(ids, controls, capacity=max(len(row.prompt) + row.limit for row in batch))
+        slots, live = list(batch), np.arange(len(batch))
+        while True:
+            tokens = np.full(len(slots), slots[0].end_ids[0], dtype=np.int64)
+            live = self._decide(stream.decision, slots, live, tokens)
+            yield
+            if not live.size:
+                return
+            if 2 * live.size < len(slots):
+                stream.keep(live)
+                slots, tokens = [slots[at] for at in live], tokens[live]
+                live = np.arange(len(slots))
+            stream.step(tokens)
+
+    def _decide(
+        self, decision: Decision, slots: list[ReplyDraft], live: NDArray[np.intp], tokens: NDArray[np.int64]
+    ) -> NDArray[np.intp]:
+        """Choose the next token of every live row into `tokens`; return the rows that go on."""
+        rows = [slots[at] for at in live]
+        logits = decision.logits if live.size == len(slots) else decision.logits[live]
+        for at, row in zip(live, rows, strict=True):
+            row.observe(int(decision.safe_set_size[at]), decision.risk[at])
+        bans = [row.banned.get(len(row.tokens), []) for row in rows]
+        if any(bans):
+            logits = logits.copy()
+            for at, ids in enumerate(bans):
+                logits[at, ids] = -np.inf
+        is_open = (decision.safe_set_size[live] > 0) & np.isfinite(logits.max(-1))
+        ready = [row for row, is_ready in zip(rows, is_open, strict=True) if is_ready]
+        histories = [row.prompt + row.tokens for row in ready] if self.sampler.reads_history else None
+        chosen = self.sampler.choose(
+            logits if is_open.all() else logits[is_open], [row.index for row in ready], histories
+        )
+        tokens[live[is_open]] = chosen
+        goes_on = np.zeros(len(rows), dtype=bool)
+        for at, (row, slot) in enumerate(zip(rows, live, strict=True)):
+            if is_open[at]:
+                goes_on[at] = _accept(row, int(tokens[slot]), decision.logits[slot])
+            else:
+                row.take_back()
+        return live[goes_on]
+
+
+def _accept(row: ReplyDraft, token: int, logits: NDArray[np.float32]) -> bool:
+    if row.log_probabilities is not None:
+        row.log_probabilities.append(log_probability(logits, token))
+    return row.accept(token)
+
+
+def log_probability(logits: NDArray[np.float32], token: int) -> float:
+    """Return the logarithm of a token's share in the softmax of logits [V], closed ones at minus infinity.
+
+    Example:
+        >>> round(log_probability(np.array([0.0, 0.0, -np.inf], np.float32), 1), 4)
+        -0.6931
+    """
+    highest = float(logits.max())
+    return float(logits[token]) - highest - float(np.log(np.exp(logits.astype(np.float64) - highest).sum()))
+
+
+def _requests(
+    conversations: Sequence[Sequence[Message]],
+    steering: Steering | Sequence[Steering] | None,
+    prefill: str | Sequence[str],
+) -> list[Request]:
+    starts = [prefill] * len(conversations) if isinstance(prefill, str) else list(prefill)
+    if len(starts) != len(conversations):
+        raise InputError(f"there should be one prefill per conversation ({len(conversations)}), found {len(starts)}")
+    asked = one_per_row(steering, len(conversations))
+    return [Request(*parts) for parts in zip(conversations, asked, starts, strict=True)]
+
+
+def _or_error(on_error: OnError, make: Callable[[], T]) -> T | Reply:
+    """Return what is made, or the reply that says why it cannot be made."""
+    try:
+        return make()
+    except InputError as error:
+        if on_error == "raise":
+            raise
+        return error_reply(error)
+
+
+def _batches(rows: Sequence[ReplyDraft], batch_size: int) -> list[list[ReplyDraft]]:
+    lengths = (len(row.prompt) + len(row.tokens) for row in rows)
+    return [[rows[at] for at in batch] for batch in equal_length_batches(lengths, lambda length: batch_size)]

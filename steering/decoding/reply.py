@@ -1,0 +1,63 @@
+"""A reply as it is handed back (torch-free)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from prosocial.core.chat import ChatTokenizer
+from prosocial.core.errors import InputError
+
+from .config import DecodingConfig
+from .draft import Finish, GateEvent, ReplyDraft
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One reply.
+
+    Attributes:
+        text: without special tokens, up to a stop string; the configured fallback where `finish` is "fallback".
+        token_ids: every token drawn, those of a stop string too, the end token left out; empty for a fallback.
+        finish: "end" at an end token, "stop" at a stop string, "length" at the limit, "fallback" where no safe
+            continuation was found, "error" where the request could not be answered.
+        events: every time when nothing was safe or a forbidden phrase came up, in order.
+        min_safe_set_size: smallest safe set met (rolled back steps included); None without a gate.
+        max_risk: by category, the highest chance that the edited model's own next token would harm, over all steps.
+        log_probabilities: of each token under the rule (softmax of the engine's logits, before sampling settings and
+            bans), where they were asked for.
+        error: one line that says what is wrong with the request, where `finish` is "error".
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish: Finish | Literal["error"]
+    events: tuple[GateEvent, ...] = ()
+    min_safe_set_size: int | None = None
+    max_risk: Mapping[str, float] = field(default_factory=dict)
+    log_probabilities: tuple[float, ...] | None = None
+    error: str | None = None
+
+
+def error_reply(error: InputError) -> Reply:
+    """Return what stands for a reply to a request that could not be answered."""
+    return Reply("", (), "error", error=" ".join(str(error).split()))
+
+
+def finished_reply(row: ReplyDraft, config: DecodingConfig | None, tokenizer: ChatTokenizer, *, fallback: str) -> Reply:
+    """Return the reply of a finished draft, or `fallback` where it finished so.
+
+    Raises:
+        InputError: a model without a gate ran out of finite logits.
+    """
+    finish = row.finish or "length"
+    events, scores = tuple(row.events), row.log_probabilities
+    tokens = () if finish == "fallback" else tuple(row.tokens)
+    kept = None if scores is None else tuple(scores[: len(tokens)])
+    text = tokenizer.decode(tokens)[: row.cut]
+    if config is None:
+        if finish == "fallback":
+            raise InputError("the model gave no finite logit for a next token: its weights are broken")
+        return Reply(text, tokens, finish, events, log_probabilities=kept)
+    text = fallback if finish == "fallback" else text
+    risk = {} if row.risk is None else dict(zip(config.categories, map(float, row.risk), strict=True))
+    return Reply(text, tokens, finish, events, row.min_safe_set_size, risk, kept)

@@ -1,0 +1,185 @@
+"""The lexicographic rule: plausible, then safe, then prosocial, as one pure function of tensors (also in the graph).
+
+For the next token, with `h` the last hidden state and `z0` the model's own logits:
+
+1. plausible: the K tokens with the highest `z0`;
+2. safe: those whose risk, summed over the categories that are not allowed, is at most tau. End tokens are exempt;
+3. prosocial: on the safe set `z(v) = z0(v) + (s / beta) * w_v . B G(p) A h`; everything else is minus infinity.
+
+It fails closed: where nothing is safe only the end tokens stay finite, and an input that is not a number or out of
+range closes the gate (nothing allowed, tau 0, no shift). Ceilings are constants; no input lifts them.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .decoding.config import REWARD_SCALE_LIMIT
+from .gate import HarmGate
+from .head import CompactHead
+from .plausible import plausible
+
+SIMPLEX_TOLERANCE = 1e-3  # float32 weights of a few attributes add up to 1 within this
+
+
+class Controls(NamedTuple):
+    """What a caller may set, float32; the leading axis is the batch or 1.
+
+    Attributes:
+        preference: [B|1, k] on the simplex. allowed: [B|1, C], above 0.5 means allowed. harm_threshold: [B|1], tau in
+            [0, 1]. reward_scale: [B|1], s in [0, 100].
+    """
+
+    preference: Tensor
+    allowed: Tensor
+    harm_threshold: Tensor
+    reward_scale: Tensor
+
+
+class Steered(NamedTuple):
+    """What the rule says at every position.
+
+    Attributes:
+        logits: [B, S, V], minus infinity outside the safe set.
+        risk: [B, S, C] in [0, 1]: the chance that the edited model's own next token would realise each harm.
+        safe_set_size: [B, S] int64, safe plausible tokens other than end tokens; 0: only the end tokens stayed finite.
+    """
+
+    logits: Tensor
+    risk: Tensor
+    safe_set_size: Tensor
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """The constants of the rule.
+
+    Attributes:
+        allowed: [C] bool, categories that an input may allow. threshold: the highest tau.
+        end_ids: [E] int64, the end tokens. plausible_k: K >= 1. inverse_beta: 1 / beta.
+    """
+
+    allowed: Tensor
+    threshold: float
+    end_ids: Tensor
+    plausible_k: int
+    inverse_beta: float
+
+
+def reward_table(head: CompactHead, output_weight: Tensor) -> Tensor:
+    """Return `W B` [V, r] for the output embedding W [V, H], so that `w_v . delta(h, p) = (W B)_v . G(p) A h`.
+
+    It costs r instead of H numbers per candidate, and the graph needs no second copy of W to gather rows from.
+    """
+    return (output_weight.detach().float() @ head.B.detach().float()).contiguous()
+
+
+def lexicographic(
+    z0: Tensor,
+    hidden: Tensor,
+    controls: Controls,
+    *,
+    head: CompactHead,
+    gate: HarmGate,
+    table: Tensor,
+    ceilings: Ceilings,
+) -> Steered:
+    """Apply the rule to next-token logits z0 [B, S, V] and hidden states [B, S, H] (float32).
+
+    Args:
+        z0: the model's own logits, after soft-cap and logit scale.
+        hidden: the last hidden states that z0 was made from.
+        controls: what the caller sets.
+        head: the compact head. gate: the gate. table: [V, r] of `reward_table`.
+        ceilings: the constants.
+    """
+    is_sound = torch.isfinite(hidden).all(-1, keepdim=True) & ~(torch.isnan(z0) | (z0 == torch.inf)).any(
+        -1, keepdim=True
+    )  # [B, S, 1]
+    z0 = torch.where(torch.isnan(z0) | (z0 == torch.inf), -torch.inf, z0)
+    hidden = torch.where(is_sound, hidden, 0.0)
+    controls = admissible(controls, ceilings)
+
+    value, candidates = plausible(z0, ceilings.plausible_k)  # [B, S, K]
+    is_end = (candidates.unsqueeze(-1) == ceilings.end_ids).any(-1)  # [B, S, K]
+    risk = candidate_risk(gate, hidden, candidates)  # [B, S, K, C]
+    steered = shifted(
+        value, head.latent(hidden, controls.preference.unsqueeze(1)), candidates, table, controls, ceilings
+    )
+    is_safe = (disallowed_risk(risk, controls.allowed) <= controls.harm_threshold[:, None, None]) | is_end
+    is_safe = is_safe & torch.isfinite(steered) & is_sound
+    size = (is_safe & ~is_end).sum(-1)  # [B, S]
+
+    logits = torch.full_like(z0, -torch.inf).scatter(-1, candidates, torch.where(is_safe, steered, -torch.inf))
+    logits = _ended(logits, z0, size == 0, ceilings.end_ids)
+    return Steered(logits, torch.where(is_sound, expected_risk(risk, value), 1.0), size)
+
+
+def _ended(logits: Tensor, z0: Tensor, is_empty: Tensor, end_ids: Tensor) -> Tensor:
+    """Give the end tokens their own logits, or 0, where nothing is safe ([B, S]); elsewhere logits stay as they are."""
+    ends = end_ids.expand(*z0.shape[:-1], -1)  # [B, S, E]
+    own = z0.gather(-1, ends)
+    only_ends = torch.where(torch.isfinite(own), own, 0.0)
+    return logits.scatter(-1, ends, torch.where(is_empty.unsqueeze(-1), only_ends, logits.gather(-1, ends)))
+
+
+def admissible(controls: Controls, ceilings: Ceilings) -> Controls:
+    """Return the controls under the ceilings; an input out of range gives its row nothing allowed, tau 0, no shift."""
+    preference, allowed, threshold, scale = controls
+    is_valid = (
+        _within(preference, 1.0).all(-1)
+        & ((preference.sum(-1) - 1.0).abs() <= SIMPLEX_TOLERANCE)
+        & _within(allowed, 1.0).all(-1)
+        & _within(threshold, 1.0)
+        & _within(scale, REWARD_SCALE_LIMIT)
+    )  # [B|1]
+    return Controls(
+        torch.where(is_valid.unsqueeze(-1), preference, 0.0),
+        ((allowed > 0.5) & ceilings.allowed & is_valid.unsqueeze(-1)).to(allowed.dtype),
+        torch.where(is_valid, threshold.clamp(max=ceilings.threshold), 0.0),
+        torch.where(is_valid, scale, 0.0),
+    )
+
+
+def candidate_risk(gate: HarmGate, hidden: Tensor, candidates: Tensor) -> Tensor:
+    """Return the risk [B, S, K, C] of each candidate in each category; where its logit is not finite it counts as 1."""
+    logits = gate.risk_logits(hidden, candidates)
+    return torch.where(torch.isfinite(logits), torch.sigmoid(logits), 1.0)
+
+
+def disallowed_risk(risk: Tensor, allowed: Tensor) -> Tensor:
+    """Return [B, S, K]: risk [B, S, K, C] summed over the categories not allowed ([B|1, C]), at most 1.
+
+    The sum bounds the probability of any such harm from above (Boole's inequality). The largest single risk does not:
+    where the text shows that harm comes but not yet of which category, every single one is small. With every category
+    allowed the risk is 0.
+    """
+    return torch.where(allowed[:, None, None, :] > 0.5, 0.0, risk).sum(-1).clamp(max=1.0)
+
+
+def expected_risk(risk: Tensor, value: Tensor) -> Tensor:
+    """Return [B, S, C]: the mean risk [B, S, K, C] under the edited model's own choice among its plausible tokens.
+
+    Args:
+        risk: of `candidate_risk`. value: [B, S, K], the candidates' logits.
+    """
+    share = torch.softmax(value, -1).unsqueeze(-2)  # [B, S, 1, K]
+    expected = (share @ risk).squeeze(-2)
+    return torch.where(torch.isnan(expected), 1.0, expected.clamp(0.0, 1.0))
+
+
+def shifted(
+    value: Tensor, latent: Tensor, candidates: Tensor, table: Tensor, controls: Controls, ceilings: Ceilings
+) -> Tensor:
+    """Return `z0(v) + (s / beta) * w_v . delta` [B, S, K]; with s / beta = 0 exactly z0(v), bit for bit."""
+    scale = (controls.reward_scale * ceilings.inverse_beta)[:, None, None]
+    rows = torch.nn.functional.embedding(candidates, table)  # [B, S, K, r]
+    shift = (rows @ latent.unsqueeze(-1)).squeeze(-1)  # [B, S, K, r] @ [B, S, r, 1]
+    return torch.where(scale == 0.0, value, value + scale * shift)
+
+
+def _within(value: Tensor, upper: float) -> Tensor:
+    """True where 0 <= value <= upper; not-a-number is false."""
+    return (value >= 0.0) & (value <= upper)

@@ -1,0 +1,225 @@
+"""The steered model in torch, the reference that every bundle is compared with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from prosocial.core.chat import TOKENIZER_FILES, ChatTokenizer
+from prosocial.core.errors import ArtefactError, FingerprintError, InputError
+from prosocial.core.files import link_or_copy, new_folder
+from prosocial.core.protocols import Message
+
+from .backbone import Backbone
+from .decoding.config import DECODING_FILE, DecodingConfig
+from .decoding.controls import ControlArrays, Steering, control_arrays
+from .decoding.loop import generate
+from .decoding.reply import Reply
+from .decoding.streaming import ReplyStream, stream
+from .gate import HarmGate
+from .head import CompactHead
+from .lexicographic import Ceilings, Controls, Steered, lexicographic, reward_table
+
+HEAD_FILES = ("head.safetensors", "head_config.json")
+GATE_FILES = ("gate.safetensors", "gate_config.json")
+
+
+class SteeredOutput(NamedTuple):
+    """What one forward pass gives.
+
+    Attributes:
+        logits: [B, S, V]. risk: [B, S, C]. safe_set_size: [B, S] int64. past_key_values: the cache, grown by S.
+    """
+
+    logits: Tensor
+    risk: Tensor
+    safe_set_size: Tensor
+    past_key_values: DynamicCache
+
+
+class SteeredModel(nn.Module):
+    """A causal language model, the compact head, the gate and the decoding config as one module.
+
+    Args:
+        model: the (edited) model; any architecture that `Backbone` can split.
+        head, gate: trained for this model. config: names and numbers.
+        end_ids: tokens exempt from the gate; default: the end tokens of the model's generation config.
+
+    Raises:
+        InputError: names, sizes or end tokens do not fit together.
+    """
+
+    end_index: Tensor
+    table: Tensor
+    allowed_ceiling: Tensor
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        head: CompactHead,
+        gate: HarmGate,
+        config: DecodingConfig,
+        *,
+        end_ids: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = Backbone(model)
+        self.head, self.gate, self.config = head.eval(), gate.eval(), config
+        size = self.backbone.output_weight.shape[0]
+        self.end_ids = tuple(_generation_end_ids(model) if end_ids is None else end_ids)
+        _require_fit(self, size)
+        self.register_buffer("end_index", torch.tensor(self.end_ids), persistent=False)
+        self.register_buffer("table", reward_table(head, self.backbone.output_weight), persistent=False)
+        self.register_buffer("allowed_ceiling", torch.tensor(config.ceiling_mask()), persistent=False)
+
+    @classmethod
+    def open(cls, folder: Path | str) -> "SteeredModel":
+        """Read a steered folder (checkpoint, head, gate and `decoding.json`), float32, evaluation mode.
+
+        Raises:
+            ArtefactError: a part is missing or broken.
+            FingerprintError: the head or the gate belongs to another checkpoint.
+        """
+        from prosocial.editing.checkpoints import load_model
+
+        folder = Path(folder)
+        config = DecodingConfig.read(folder)
+        head, gate = _fitting_parts(folder, folder, folder)
+        tokenizer = ChatTokenizer(folder)
+        config.check_template(tokenizer.template_digest, source=str(folder))
+        return cls(load_model(folder, dtype=torch.float32), head, gate, config, end_ids=tokenizer.end_ids)
+
+    @property
+    def ceilings(self) -> Ceilings:
+        """The constants of the rule."""
+        config = self.config
+        return Ceilings(
+            self.allowed_ceiling, config.threshold_ceiling, self.end_index, config.plausible_k, 1.0 / config.beta
+        )
+
+    def default_controls(self) -> Controls:
+        """The controls of a caller that sets nothing, each with a leading axis of 1."""
+        return as_controls(control_arrays(self.config, [Steering()]), self.table.device)
+
+    def rule(self, z0: Tensor, hidden: Tensor, controls: Controls) -> Steered:
+        """Apply the lexicographic rule to the model's own logits [B, S, V] and hidden states [B, S, H]."""
+        return lexicographic(
+            z0, hidden, controls, head=self.head, gate=self.gate, table=self.table, ceilings=self.ceilings
+        )
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: DynamicCache | None = None,
+        preference: Tensor | None = None,
+        allowed: Tensor | None = None,
+        harm_threshold: Tensor | None = None,
+        reward_scale: Tensor | None = None,
+    ) -> SteeredOutput:
+        """Decide on the next token at every position of input_ids [B, S].
+
+        Args:
+            input_ids: new tokens. attention_mask: [B, past + S], None: no padding. position_ids: [B, S].
+            past_key_values: grows in place; None: a new one.
+            preference: [B|1, k]. allowed: [B|1, C], 0 or 1. harm_threshold, reward_scale: [B|1]. None: the default.
+        """
+        default = self.default_controls()
+        given = (preference, allowed, harm_threshold, reward_scale)
+        controls = Controls(*(own if value is None else value for value, own in zip(given, default, strict=True)))
+        cache = DynamicCache() if past_key_values is None else past_key_values
+        hidden = self.backbone.hidden(
+            input_ids, attention_mask=attention_mask, position_ids=position_ids, past_key_values=cache
+        )
+        return SteeredOutput(*self.rule(self.backbone.logits(hidden), hidden, controls), cache)
+
+    def generate(
+        self, conversations: Sequence[Sequence[Message]], tokenizer: ChatTokenizer, **options: Any
+    ) -> list[Reply]:
+        """Reply to conversations; options as for `prosocial.steering.decoding.loop.generate`."""
+        from .torch_engine import SteeredEngine
+
+        return generate(SteeredEngine(self), tokenizer, conversations, **options)
+
+    def stream(self, conversation: Sequence[Message], tokenizer: ChatTokenizer, **options: Any) -> ReplyStream:
+        """Reply to one conversation piece by piece; options as for `prosocial.steering.decoding.streaming.stream`."""
+        from .torch_engine import SteeredEngine
+
+        return stream(SteeredEngine(self), tokenizer, conversation, **options)
+
+
+def as_controls(arrays: ControlArrays, device: torch.device | None = None) -> Controls:
+    """Return control arrays as tensors."""
+    return Controls(**{name: torch.from_numpy(value).to(device) for name, value in arrays.as_inputs().items()})
+
+
+def assemble_steered(*, checkpoint: Path, head: Path, gate: Path, config: DecodingConfig, out: Path) -> None:
+    """Write a steered folder: the checkpoint's files as hard links, head and gate beside them, and `decoding.json`.
+
+    Raises:
+        FingerprintError: the head or the gate belongs to another checkpoint.
+        InputError: names of head, gate and config differ, or `out` is in use.
+    """
+    parts = _fitting_parts(checkpoint, head, gate)
+    _require_names(*parts, config)
+    ours = {*HEAD_FILES, *GATE_FILES, DECODING_FILE}
+    with new_folder(out) as folder:
+        for path in sorted(checkpoint.iterdir()):
+            if path.is_file() and path.name not in ours and not path.name.startswith("."):
+                link_or_copy(path, folder / path.name)
+        for source, names in ((head, HEAD_FILES), (gate, GATE_FILES)):
+            for name in names:
+                link_or_copy(source / name, folder / name)
+        if not (folder / TOKENIZER_FILES[0]).is_file():
+            raise ArtefactError(
+                f"{checkpoint} should hold {TOKENIZER_FILES[0]}: there is none; save the tokenizer there"
+            )
+        digest = ChatTokenizer(folder).template_digest
+        config.check_template(digest, source=str(checkpoint))
+        config.model_copy(update={"chat_template_sha256": digest}).write(folder)
+
+
+def _fitting_parts(checkpoint: Path, head: Path, gate: Path) -> tuple[CompactHead, HarmGate]:
+    from prosocial.editing.checkpoints import Checkpoint
+
+    parts = CompactHead.load(head), HarmGate.load(gate)
+    actual = Checkpoint.open(checkpoint).fingerprint()
+    for part, folder, kind in ((parts[0], head, "head"), (parts[1], gate, "gate")):
+        if part.checkpoint_fingerprint != actual:
+            raise FingerprintError(
+                f"the {kind} in {folder}", str(part.checkpoint_fingerprint), f"the checkpoint {checkpoint}", actual
+            )
+    return parts
+
+
+def _require_names(head: CompactHead, gate: HarmGate, config: DecodingConfig) -> None:
+    if list(head.attributes) != config.attributes or list(gate.categories) != config.categories:
+        raise InputError(
+            f"the decoding config should name the head's attributes {list(head.attributes)} and the gate's categories "
+            f"{list(gate.categories)} in that order, found {config.attributes} and {config.categories}"
+        )
+
+
+def _require_fit(steered: SteeredModel, vocabulary_size: int) -> None:
+    head, gate, weight = steered.head, steered.gate, steered.backbone.output_weight
+    _require_names(head, gate, steered.config)
+    expected = tuple(weight.shape)
+    found = (gate.vocabulary_size, gate.hidden_size)
+    if found != expected or head.hidden_size != expected[1]:
+        raise InputError(
+            f"gate and head should fit the output embedding {expected}, found a gate for {found} and a head for hidden "
+            f"size {head.hidden_size}"
+        )
+    ids = steered.end_ids
+    if not ids or not all(0 <= token < vocabulary_size for token in ids):
+        raise InputError(f"end tokens should be ids below {vocabulary_size}, at least one: found {ids}; pass end_ids")
+
+
+def _generation_end_ids(model: PreTrainedModel) -> tuple[int, ...]:
+    config = model.generation_config
+    listed = None if config is None else config.eos_token_id
+    return (listed,) if isinstance(listed, int) else tuple(listed or ())

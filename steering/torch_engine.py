@@ -1,0 +1,90 @@
+"""Torch as an engine of the decoding loop: a steered model, or an ordinary one as baseline."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import DynamicCache, PreTrainedModel
+
+from .backbone import Backbone
+from .decoding.config import DecodingConfig
+from .decoding.controls import ControlArrays
+from .decoding.engine import Decision
+from .decoding.prefix import shared_prefix
+from .lexicographic import Controls, Steered
+from .steered_model import SteeredModel, as_controls
+
+
+class SteeredEngine:
+    """Decides with a steered model."""
+
+    def __init__(self, steered: SteeredModel) -> None:
+        self.steered = steered
+        self.backbone = steered.backbone
+        self.config: DecodingConfig | None = steered.config
+        self.context_length, self.vocabulary_size = self.backbone.context_length, len(self.backbone.output_weight)
+
+    def prefill(self, ids: NDArray[np.int64], controls: ControlArrays | None, *, capacity: int) -> "TorchStream":
+        """Read prompts [B, S] of equal length; torch's cache grows as needed, whatever the capacity."""
+        device = self.backbone.output_weight.device
+        tensors = self.steered.default_controls() if controls is None else as_controls(controls, device)
+        return TorchStream(self.backbone, self.steered, tensors, torch.from_numpy(ids).to(device))
+
+
+class PlainEngine:
+    """Decides with the raw logits of an ordinary causal language model (base or edited)."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.backbone = Backbone(model)
+        self.config: DecodingConfig | None = None
+        self.context_length, self.vocabulary_size = self.backbone.context_length, len(self.backbone.output_weight)
+
+    def prefill(self, ids: NDArray[np.int64], controls: ControlArrays | None, *, capacity: int) -> "TorchStream":
+        """Read prompts [B, S] of equal length."""
+        return TorchStream(self.backbone, None, None, torch.from_numpy(ids).to(self.backbone.output_weight.device))
+
+
+class TorchStream:
+    """Rows under way in torch; only the last position of a pass is decided on."""
+
+    def __init__(
+        self, backbone: Backbone, steered: SteeredModel | None, controls: Controls | None, ids: torch.Tensor
+    ) -> None:
+        self._backbone, self._steered, self._controls = backbone, steered, controls
+        self._cache = DynamicCache()
+        self._length = 0
+        n_shared = shared_prefix(ids.cpu().numpy())
+        if n_shared:
+            self._read(ids[:1, :n_shared])
+            self._cache.batch_repeat_interleave(len(ids))
+        self.decision = self._decide(ids[:, n_shared:])
+
+    def step(self, tokens: NDArray[np.int64]) -> None:
+        """Append one token [B] per row and decide again."""
+        self.decision = self._decide(torch.from_numpy(tokens)[:, None].to(self._backbone.output_weight.device))
+
+    def keep(self, rows: NDArray[np.intp]) -> None:
+        """Go on with some rows only, in that order."""
+        at = torch.from_numpy(rows).to(self._backbone.output_weight.device)
+        self._cache.batch_select_indices(at)
+        if self._controls is not None:
+            self._controls = Controls(*(value if len(value) == 1 else value[at] for value in self._controls))
+
+    @torch.inference_mode()
+    def _read(self, ids: torch.Tensor) -> torch.Tensor:
+        """Append tokens [B, S] and return the hidden states [B, 1, H] of the last ones."""
+        n_rows, n_new = ids.shape
+        positions = torch.arange(self._length, self._length + n_new, device=ids.device)[None].expand(n_rows, -1)
+        hidden = self._backbone.hidden(ids, position_ids=positions, past_key_values=self._cache)[:, -1:]
+        self._length += n_new
+        return hidden
+
+    @torch.inference_mode()
+    def _decide(self, ids: torch.Tensor) -> Decision:
+        n_rows, hidden = len(ids), self._read(ids)
+        z0 = self._backbone.logits(hidden).float()
+        if self._steered is None or self._controls is None:
+            decided = Steered(z0, z0.new_zeros(n_rows, 1, 0), torch.full((n_rows, 1), z0.shape[-1]))
+        else:
+            decided = self._steered.rule(z0, hidden.float(), self._controls)
+        logits, risk, size = (value[:, 0].cpu().numpy() for value in decided)
+        return Decision(logits, risk, size)

@@ -1,0 +1,1 @@
+"""The gate: the risk, by harm category, of every candidate for the next token."""

@@ -1,0 +1,105 @@
+"""Replies labelled by harm category: what the gate learns from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prosocial.core.errors import InputError, NoVerdictError, UnknownNameError
+from prosocial.core.files import read_jsonl, require_keys, write_jsonl
+from prosocial.core.protocols import Judge, Message
+
+from ..reward.pairs import messages_of
+
+
+@dataclass(frozen=True)
+class LabelledReply:
+    """One reply and the harm categories that it realises (none: harmless).
+
+    Attributes:
+        spans: the character ranges that realise them, half open; none given: the whole reply.
+    """
+
+    messages: tuple[Message, ...]
+    reply: str
+    categories: frozenset[str]
+    spans: tuple[tuple[int, int], ...] = ()
+
+
+def read_replies(path: Path, *, categories: Sequence[str]) -> list[LabelledReply]:
+    """Read rows with `prompt` or `messages`, `reply`, `categories` and, if known, `spans`.
+
+    Raises:
+        InputError: a key is missing, or no reply is harmful, or none is harmless.
+        UnknownNameError: a category that is not among `categories`.
+    """
+    found = []
+    for number, row in enumerate(read_jsonl(path), start=1):
+        where = f"{path} row {number}"
+        require_keys(row, ("reply", "categories"), where=where)
+        if not isinstance(row["categories"], list):
+            raise InputError(f"{where}: categories should be a list of names, found {row['categories']!r:.80}")
+        for name in row["categories"]:
+            if name not in categories:
+                raise UnknownNameError("harm category", str(name), categories)
+        labels = frozenset(row["categories"])
+        spans = tuple((int(start), int(end)) for start, end in row.get("spans", ()))
+        found.append(LabelledReply(messages_of(row, where=where), str(row["reply"]), labels, spans))
+    n_harmful = sum(bool(reply.categories) for reply in found)
+    if n_harmful in (0, len(found)):
+        raise InputError(f"{path} should hold harmful and harmless replies, found {n_harmful} harmful of {len(found)}")
+    return found
+
+
+def write_replies(path: Path, replies: Sequence[LabelledReply]) -> None:
+    """Write rows that `read_replies` reads."""
+    rows = [
+        {
+            "messages": list(item.messages),
+            "reply": item.reply,
+            "categories": sorted(item.categories),
+            "spans": [list(span) for span in item.spans],
+        }
+        for item in replies
+    ]
+    write_jsonl(path, rows)
+
+
+def label_replies(
+    prompts: Sequence[Sequence[Message]], replies: Sequence[str], *, judge: Judge, categories: Sequence[str]
+) -> tuple[list[LabelledReply], int]:
+    """Return the replies that a judge labelled, and how many it could not judge: those are left out.
+
+    Raises:
+        InputError: it could judge none of them, or names a harm that is not among `categories`.
+    """
+    labelled: list[LabelledReply] = []
+    problems: list[str] = []
+    for messages, reply in zip(prompts, replies, strict=True):
+        try:
+            labelled.append(label_reply(messages, reply, judge=judge))
+        except NoVerdictError as error:
+            problems.append(str(error))
+        else:
+            require_known(labelled[-1].categories, categories, judge=judge)
+    if problems and not labelled:
+        raise InputError(f"of {len(problems)} replies the judge should label some, it labelled none: {problems[0]}")
+    return labelled, len(problems)
+
+
+def require_known(named: frozenset[str], categories: Sequence[str], *, judge: Judge) -> None:
+    """Raise InputError where a judge names a harm that is not among the categories."""
+    unknown = sorted(named - set(categories))
+    if unknown:
+        raise InputError(f"judge {judge.name} should name {', '.join(categories)}, found {unknown[0]!r}")
+
+
+def label_reply(messages: Sequence[Message], reply: str, *, judge: Judge) -> LabelledReply:
+    """Label one reply by a judge.
+
+    Raises:
+        NoVerdictError: the judge could not judge it, so that it is neither harmful nor harmless.
+    """
+    found = judge.judge(messages, reply)
+    if found.leak() is None:
+        raise NoVerdictError(f"judge {judge.name} could not judge a reply: {found.error}")
+    return LabelledReply(tuple(messages), reply, found.categories, found.harmful_spans if found.categories else ())

@@ -1,0 +1,15 @@
+from .accuracy import pair_accuracy as pair_accuracy
+from .attributes import DEFAULT_ATTRIBUTES as DEFAULT_ATTRIBUTES
+from .attributes import Attribute as Attribute
+from .attributes import define_attributes as define_attributes
+from .attributes import resolve_attributes as resolve_attributes
+from .encoded_pairs import EncodedPairs as EncodedPairs
+from .model import RewardConfig as RewardConfig
+from .model import RewardModel as RewardModel
+from .pairs import Pair as Pair
+from .pairs import label_pair as label_pair
+from .pairs import pairs_of as pairs_of
+from .pairs import read_pairs as read_pairs
+from .pairs import write_pairs as write_pairs
+from .settings import RewardTraining as RewardTraining
+from .training import train_reward as train_reward

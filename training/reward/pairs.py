@@ -1,0 +1,154 @@
+"""Labelled preference pairs: one prompt, two replies, and for every attribute which of the two has more of it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from prosocial.core.errors import InputError, UnknownNameError
+from prosocial.core.files import read_jsonl, require_keys, write_jsonl
+from prosocial.core.protocols import Judge, Message
+
+Label = Literal["first", "second", "tie", "missing"]
+LABELS: tuple[str, ...] = get_args(Label)
+SIGN_OF_LABEL: dict[str, float] = {"first": 1.0, "second": -1.0, "tie": 0.0, "missing": 0.0}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two replies to one conversation, with a label per attribute name."""
+
+    messages: tuple[Message, ...]
+    first: str
+    second: str
+    labels: dict[str, Label]
+
+    def signs(self, attributes: Sequence[str]) -> list[float]:
+        """Return +1 (first is better), -1 (second) or 0 (tie or missing) per attribute."""
+        return [SIGN_OF_LABEL[self.labels.get(name, "missing")] for name in attributes]
+
+
+def read_pairs(source: Path, *, attributes: Sequence[str]) -> list[Pair]:
+    """Read pairs with `prompt` or `messages`, `first`, `second` and `labels`.
+
+    Args:
+        source: a JSONL file, or a folder that a `datasets` data set was saved to.
+        attributes: names that may be labelled.
+
+    Raises:
+        InputError: a key is missing, both replies are equal, or a label is not one of first, second, tie, missing.
+        UnknownNameError: a row labels an attribute that is not among `attributes`.
+    """
+    return pairs_of(pair_rows(source), attributes=attributes, where=str(source))
+
+
+def pairs_of(rows: Iterable[Mapping[str, Any]], *, attributes: Sequence[str], where: str = "the pairs") -> list[Pair]:
+    """Return pairs from rows such as those of a `datasets` data set; raises what `read_pairs` raises.
+
+    Example:
+        >>> row = {"prompt": "I am sad.", "first": "Oh no.", "second": "Cheer up!", "labels": {"empathy": "first"}}
+        >>> pairs_of([row], attributes=["empathy"])[0].signs(["empathy"])
+        [1.0]
+    """
+    return [
+        _pair(row, attributes=attributes, where=f"{where} row {number}") for number, row in enumerate(rows, start=1)
+    ]
+
+
+def pair_rows(source: Path) -> list[dict[str, Any]]:
+    """Return the rows of a JSONL file, or of a folder that a `datasets` data set was saved to.
+
+    Raises:
+        InputError: it is neither, or holds no rows.
+    """
+    if not source.is_dir():
+        return read_jsonl(source)
+    from datasets import Dataset, load_from_disk
+
+    try:
+        found = load_from_disk(str(source))
+    except FileNotFoundError as error:
+        raise InputError(f"{source} should be a JSONL file or a saved data set: {str(error).splitlines()[0]}") from None
+    if not isinstance(found, Dataset) or not len(found):
+        raise InputError(f"{source} should hold one split with rows, found {found!r:.80}: save one split of it")
+    return [dict(row) for row in found]
+
+
+def replies_of(row: Mapping[str, Any], *, where: str) -> tuple[tuple[Message, ...], str, str]:
+    """Return the conversation of a row and its two replies.
+
+    Raises:
+        InputError: something is missing, or the replies are equal.
+    """
+    require_keys(row, ("first", "second"), where=where)
+    first, second = str(row["first"]), str(row["second"])
+    if first == second:
+        raise InputError(f"{where} should have two different replies, found {first!r:.60} twice: leave the row out")
+    return messages_of(row, where=where), first, second
+
+
+def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
+    """Write pairs as JSONL rows that `read_pairs` reads."""
+    rows = [
+        {"messages": list(pair.messages), "first": pair.first, "second": pair.second, "labels": pair.labels}
+        for pair in pairs
+    ]
+    write_jsonl(path, rows)
+
+
+def label_pair(
+    messages: Sequence[Message],
+    first: str,
+    second: str,
+    *,
+    judge: Judge,
+    attributes: Sequence[str],
+    tie_margin: float = 0.05,
+) -> Pair:
+    """Label two replies by a judge's scores; scores within `tie_margin` of one another are a tie.
+
+    An attribute is `missing` where the judge left it out of a reply's scores, or could not judge the reply.
+    """
+    found = [judge.judge(messages, reply) for reply in (first, second)]
+    scores = [judgement.attributes if judgement.error is None else {} for judgement in found]
+    labels = {name: _label(scores[0].get(name), scores[1].get(name), tie_margin) for name in attributes}
+    return Pair(tuple(messages), first, second, labels)
+
+
+def _label(first: float | None, second: float | None, tie_margin: float) -> Label:
+    if first is None or second is None:
+        return "missing"
+    if abs(first - second) <= tie_margin:
+        return "tie"
+    return "first" if first > second else "second"
+
+
+def _pair(row: Mapping[str, Any], *, attributes: Sequence[str], where: str) -> Pair:
+    require_keys(row, ("first", "second", "labels"), where=where)
+    messages, first, second = replies_of(row, where=where)
+    if not isinstance(row["labels"], dict):
+        raise InputError(f"{where}: labels should map attribute names to {LABELS}, found {row['labels']!r:.80}")
+    labels = {name: label for name, label in row["labels"].items() if label is not None}  # as tables fill gaps
+    for name, label in labels.items():
+        if name not in attributes:
+            raise UnknownNameError("attribute", name, attributes)
+        if label not in LABELS:
+            raise InputError(f"{where}: the label of {name} should be one of {', '.join(LABELS)}, found {label!r}")
+    return Pair(messages, first, second, labels)
+
+
+def messages_of(row: Mapping[str, Any], *, where: str) -> tuple[Message, ...]:
+    """Return the conversation of a row: its `messages`, or its `prompt` as one user turn.
+
+    Raises:
+        InputError: the row holds neither, or a message without role and content.
+    """
+    if isinstance(row.get("prompt"), str):
+        return ({"role": "user", "content": row["prompt"]},)
+    messages = row.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise InputError(f"{where} should hold a prompt (text) or messages (a list): found neither")
+    for message in messages:
+        if not isinstance(message, dict) or {"role", "content"} - set(message):
+            raise InputError(f"{where}: a message should have role and content, found {message!r:.80}")
+    return tuple({"role": str(message["role"]), "content": str(message["content"])} for message in messages)

@@ -1,0 +1,238 @@
+"""A reward model in training. What a step sees is a function of the seed and its number alone.
+
+PARM draws one preference per batch; here every pair of a batch has its own by default, which covers the corners in
+each step.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prosocial.core.files import canonical_json
+
+from .attributes import Attribute
+from .conflict import GRAMIAN_METHODS, combination, conflicting_share
+from .encoded_pairs import EncodedPairs
+from .famo import Famo
+from .gradients import Part, combined_gradients, weighted_gradients
+from .loss import attribute_losses, attribute_shares, preference_grid
+from .model import RewardModel
+from .processes import add_up, is_first, own_rows
+from .settings import RewardTraining
+from .training_state import StepRecord, TrainingState, moments_of, restore
+
+MAX_GRADIENT_NORM = 1.0
+ORDER, PREFERENCE, PROJECTION = range(3)  # what a seed is for
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The pairs of one step and what they count for.
+
+    Attributes:
+        rows: which pairs.
+        preference: [B, k].
+        shares: [B, k] of each pair in each attribute's loss.
+        weights: [k] of the attributes' losses.
+    """
+
+    rows: list[int]
+    preference: Tensor
+    shares: Tensor
+    weights: Tensor
+
+
+class TrainingRun:
+    """A run between two steps.
+
+    Attributes:
+        history: a record per step taken.
+    """
+
+    def __init__(
+        self,
+        reward: RewardModel,
+        pairs: EncodedPairs,
+        *,
+        attributes: Sequence[Attribute],
+        training: RewardTraining,
+        pad_id: int,
+        seed: int,
+    ) -> None:
+        self.history: list[StepRecord] = []
+        self._reward, self._pairs, self._training = reward, pairs, training
+        self._pad_id, self._seed = pad_id, seed
+        self._betas = torch.tensor([attribute.beta for attribute in attributes])
+        self._parameters = reward.parameters
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, lr=training.learning_rate, weight_decay=training.weight_decay
+        )
+        self._famo = Famo(len(attributes)) if training.conflict == "famo" else None
+        if training.gradient_checkpointing:
+            reward.recompute_activations()
+        if training.conflict in GRAMIAN_METHODS:  # a package that is missing is told of now
+            combination(torch.eye(len(attributes)), torch.ones(len(attributes)), method=training.conflict)
+
+    def fill_gradients(self) -> tuple[Tensor, Tensor | None]:
+        """Fill `.grad` for the coming step; return its losses [k] and, where it was needed, the Gramian [k, k]."""
+        self._optimizer.zero_grad()
+        batch, step = self._batch(), len(self.history)
+        found: list[Tensor] = []
+        parts = self._parts(batch, found)
+        weigh = self._weigh(batch)
+        if weigh is not None and step % self._training.log_every:
+            weighted_gradients(parts, self._parameters, weigh)
+            gramian = None
+        else:
+            carried, combine = batch.weights > 0, self._combine(batch, weigh)
+            with self._reward.tell_rows_apart() as jacobian:
+                gramian = combined_gradients(parts, self._parameters, carried, combine, jacobian=jacobian)
+        return _total(found), gramian
+
+    def is_finite(self, losses: Tensor) -> bool:
+        """Return whether losses and gradients of the coming step are finite."""
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        return bool(losses.isfinite().all()) and all(bool(gradient.isfinite().all()) for gradient in gradients)
+
+    def move(self, losses: Tensor, gramian: Tensor | None) -> None:
+        """Take the step that `.grad` asks for."""
+        step, batch = len(self.history), self._batch()
+        torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRADIENT_NORM)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._training.learning_rate * _cosine(step, self._training.steps)
+        self._optimizer.step()
+        if self._famo is not None:
+            self._famo.update(*(_standing_in(values, batch.weights) for values in (losses, self._losses(batch))))
+        weights = batch.weights.tolist()
+        share = None if gramian is None else conflicting_share(gramian)
+        self.history.append(StepRecord(step, float(batch.weights @ losses), losses.tolist(), weights, share))
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint."""
+        if not is_first():
+            return
+        values = [parameter.detach() for parameter in self._parameters]
+        moments = moments_of(self._optimizer, self._parameters)
+        famo = [] if self._famo is None else self._famo.history
+        TrainingState(self.history, values, moments, famo).write(path, run_key=self._key())
+
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            InputError: it is damaged, or of another run.
+        """
+        state = TrainingState.read(path, run_key=self._key())
+        restore(state, self._optimizer, self._parameters)
+        self.history = state.history
+        if self._famo is not None:
+            self._famo = Famo(len(self._betas), state.famo)
+
+    def _batch(self) -> Batch:
+        """Return the batch of the coming step."""
+        step, size, k = len(self.history), self._training.batch_size, len(self._betas)
+        per_epoch = max(1, len(self._pairs) // size)
+        epoch, index = divmod(step, per_epoch)
+        order = torch.randperm(len(self._pairs), generator=_generator(self._seed, ORDER, epoch))
+        rows = order[index * size : (index + 1) * size].tolist()
+        generator, concentration = _generator(self._seed, PREFERENCE, step), self._training.concentration
+        if self._training.preferences == "pair":
+            preference = preference_grid(len(rows), k, concentration=concentration, generator=generator)
+        else:  # the grid's rows come in random order: the first is a corner, uniform or a draw in the same shares
+            grid = preference_grid(6 * k, k, concentration=concentration, generator=generator)
+            preference = grid[:1].expand(len(rows), -1)
+        return Batch(rows, preference, *attribute_shares(self._pairs.signs[rows], preference))
+
+    def _parts(self, batch: Batch, found: list[Tensor]) -> Iterator[Part]:
+        """Yield the losses and the anchor of each micro-batch; the losses are appended to `found` as well."""
+        own = own_rows(range(len(batch.rows)))
+        size = self._training.micro_batch_size or len(own)
+        n_tokens = self._pairs.n_reply_tokens(batch.rows)
+        for start in range(0, len(own), size):
+            at = list(own[start : start + size])
+            rows, preference = [batch.rows[index] for index in at], batch.preference[at]
+            with self._reward.use(preference.repeat(2, 1)):  # also for what a backward pass computes again
+                rewards = torch.cat(self._pairs.rewards(self._reward, rows, preference, self._pad_id))
+                terms = partial(self._terms, signs=self._pairs.signs[rows], shares=batch.shares[at], n_tokens=n_tokens)
+                found.append(terms(rewards.detach())[0])
+                yield Part(rewards, terms)
+
+    def _terms(self, rewards: Tensor, *, signs: Tensor, shares: Tensor, n_tokens: int) -> tuple[Tensor, Tensor | None]:
+        """Return the losses [k] and the anchor of a micro-batch from the rewards of its first and second replies."""
+        first, second = rewards.chunk(2)
+        losses = attribute_losses(first, second, signs, self._betas, shares)
+        return (
+            losses,
+            -self._training.anchor_weight * rewards.sum() / n_tokens if self._training.anchor_weight else None,
+        )
+
+    @torch.no_grad()
+    def _losses(self, batch: Batch) -> Tensor:
+        found: list[Tensor] = []
+        for _ in self._parts(batch, found):
+            pass
+        return _total(found)
+
+    def _weigh(self, batch: Batch) -> Callable[[Tensor], Tensor] | None:
+        """Return the weights [k] as a function of the losses [k], for the methods that need no gradients for them.
+
+        FAMO's losses that come in several parts are added up first.
+        """
+        famo = self._famo
+        if famo is None:
+            return (lambda losses: batch.weights) if self._training.conflict == "none" else None
+        own = len(own_rows(batch.rows))
+        is_one_part = own == len(batch.rows) and (self._training.micro_batch_size or own) >= own
+        whole = None if is_one_part else self._losses(batch)
+        return lambda losses: famo.combination(
+            _standing_in(losses if whole is None else whole, batch.weights), batch.weights
+        )
+
+    def _combine(self, batch: Batch, weigh: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:
+        """Return the weights [k] as a function of the Gramian [k, k]."""
+        if weigh is not None:
+            weights = weigh(self._losses(batch))
+            return lambda gramian: weights
+        method, seed = self._training.conflict, _seed(self._seed, PROJECTION, len(self.history))
+        return lambda gramian: combination(gramian, batch.weights, method=method, seed=seed)
+
+    def _key(self) -> str:
+        """Return what a checkpoint has to share with the run: data, betas, settings, seed and the adapter's shapes."""
+        sequences = [[*sequence.prompt_ids, -1, *sequence.reply_ids] for sequence in self._pairs.sequences]
+        shapes = [list(parameter.shape) for parameter in self._parameters]
+        made_from = [sequences, self._pairs.signs.tolist(), self._betas.tolist(), shapes, self._pad_id, self._seed]
+        text = canonical_json([*made_from, self._training.model_dump(mode="json")])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _total(parts: list[Tensor]) -> Tensor:
+    """Return the batch's losses [k] from those of this process's micro-batches."""
+    total = torch.stack(parts).sum(0)
+    add_up([total])
+    return total
+
+
+def _standing_in(losses: Tensor, weights: Tensor) -> Tensor:
+    """Return the losses with 1 in the place of those that take no part, whose logarithm then never moves."""
+    return torch.where(weights > 0, losses, torch.ones_like(losses))
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _generator(*numbers: int) -> torch.Generator:
+    return torch.Generator().manual_seed(_seed(*numbers))
+
+
+def _cosine(step: int, steps: int) -> float:
+    """Return the learning rate's share of its peak: 5 % warm-up, then half a cosine down to a twentieth."""
+    warm_up = max(1, steps // 20)
+    return min(1.0, (step + 1) / warm_up) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))

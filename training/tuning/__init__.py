@@ -1,0 +1,5 @@
+"""Tuning of a given model through TRL and peft: on replies, on pairs of replies, and the copy for a harm vector."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,79 @@
+"""Supervised tuning of a whole model on replies, through TRL: prompts carry no loss."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from prosocial.core.batches import EncodedReply
+from prosocial.core.files import require_new
+
+from .settings import Tuning
+from .trainer import arguments, checkpoints, import_trl, lora_config, quiet_trl, save, train
+
+NO_LOSS = -100
+
+
+def tune_on_replies(
+    base: Path,
+    sequences: Sequence[EncodedReply],
+    *,
+    out: Path,
+    tuning: Tuning,
+    seed: int,
+    scratch: Path | None = None,
+    made_with: str = "",
+    on_step: Callable[[], None] = lambda: None,
+) -> float:
+    """Tune a checkpoint on replies into a new checkpoint `out`; return the mean loss.
+
+    Args:
+        base: a checkpoint with its tokenizer.
+        sequences: conversations and replies as token ids.
+        scratch: folder of checkpoints, which a killed training goes on from; None: none are kept.
+        made_with: what `base` and the rows are, such as a digest: another training than that in `scratch` is refused.
+        on_step: called after every step.
+
+    Raises:
+        InputError: `scratch` is another training's, or `out` exists.
+        DivergenceError: a loss or gradient is not finite; `scratch` keeps the last checkpoint where all were.
+    """
+    trl = import_trl()
+    require_new(out)
+    from transformers import AutoTokenizer
+
+    from prosocial.editing.checkpoints import load_model
+
+    told = {"kind": "sft", "tuning": tuning.model_dump(mode="json"), "seed": seed, "made_with": made_with}
+    with checkpoints(scratch, told) as folder, quiet_trl():
+        trainer = trl.SFTTrainer(
+            model=load_model(base),
+            args=arguments(
+                trl.SFTConfig,
+                tuning,
+                folder,
+                n_rows=len(sequences),
+                seed=seed,
+                dataset_kwargs={"skip_prepare_dataset": True},
+            ),
+            train_dataset=reply_dataset(sequences),
+            processing_class=AutoTokenizer.from_pretrained(str(base)),
+            peft_config=lora_config(tuning.lora) if tuning.lora else None,
+        )
+        loss = train(trainer, folder, on_step)
+        save(trainer, out, tokenizer_from=base)
+    return loss
+
+
+def reply_dataset(sequences: Sequence[EncodedReply]) -> Any:
+    """Return what TRL reads: token ids, and labels that leave the prompt out of the loss."""
+    from datasets import Dataset
+
+    return Dataset.from_list(
+        [
+            {
+                "input_ids": list(item.prompt_ids + item.reply_ids),
+                "labels": [NO_LOSS] * len(item.prompt_ids) + list(item.reply_ids),
+            }
+            for item in sequences
+        ]
+    )

@@ -1,0 +1,9 @@
+from .engines import Margins as Margins
+from .engines import ParityEngine as ParityEngine
+from .engines import ScoredReply as ScoredReply
+from .engines import StepOutputs as StepOutputs
+from .gates import GateResult as GateResult
+from .gates import ParityGates as ParityGates
+from .gates import Verdict as Verdict
+from .measure import measure_parity as measure_parity
+from .report import ParityReport as ParityReport

@@ -1,1 +1,0 @@
-"""Public probe sets, each in the format that its authors publish, read into our probes."""
