@@ -5,7 +5,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-ROOTS = ("editing", "export", "verify", "recipes", "cli")
+ROOTS = ("core", "editing", "steering", "training", "export", "evaluation", "verify", "recipes", "cli")
 folders = sorted(init.parent for root in ROOTS for init in Path(root).rglob("__init__.py"))
 native = Extension(
     "prosocial.editing.kernels.native",
@@ -16,8 +16,8 @@ native = Extension(
     optional=True,  # without a compiler numpy does the same, more slowly
 )
 setup(
-    packages=["prosocial." + ".".join(folder.parts) for folder in folders],
-    package_dir={f"prosocial.{root}": root for root in ROOTS},
+    packages=["prosocial", *("prosocial." + ".".join(folder.parts) for folder in folders)],
+    package_dir={"prosocial": "package"} | {f"prosocial.{root}": root for root in ROOTS},
     ext_modules=[] if sys.platform == "win32" else [native],  # it is written in the vector types of gcc and clang
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

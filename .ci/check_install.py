@@ -79,7 +79,8 @@ def check_bundle(package: Path, bundle: Path) -> None:
 
     from prosocial.export import Bundle
 
-    from ..tests.hub.hub_fixture import LoopbackHub, point_client_at
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from hub.hub_fixture import LoopbackHub, point_client_at
 
     [here] = Bundle.open(bundle).generate([[{"role": "user", "content": ASKED}]])
     with tempfile.TemporaryDirectory() as place, LoopbackHub() as hub, pytest.MonkeyPatch.context() as patch:

@@ -4,8 +4,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-FOLDERS = ("editing", "export", "verify", "recipes", "cli")
-SUFFIXES = (".py", ".yaml", ".j2", ".json", ".typed", ".safetensors")
+FOLDERS = ("core", "editing", "steering", "training", "export", "evaluation", "verify", "recipes", "cli")
+SUFFIXES = (".py", ".pyi", ".yaml", ".j2", ".json", ".typed", ".safetensors")
 NATIVE = "prosocial/editing/kernels/native."  # built where there is a compiler
 
 
@@ -16,10 +16,11 @@ def main(wheel: Path) -> int:
     information = {name for name in names if name.split("/")[0].endswith(".dist-info")}
     built = {name for name in names if name.startswith(NATIVE)}
     actual = names - information - built
+    places = {Path(folder): f"prosocial/{folder}" for folder in FOLDERS} | {Path("package"): "prosocial"}
     expected = {
-        f"prosocial/{path.as_posix()}"
-        for folder in FOLDERS
-        for path in Path(folder).rglob("*")
+        f"{place}/{path.relative_to(folder).as_posix()}"
+        for folder, place in places.items()
+        for path in folder.rglob("*")
         if path.is_file() and path.suffix in SUFFIXES
     }
     for name in sorted(expected - actual):

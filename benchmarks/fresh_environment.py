@@ -33,7 +33,8 @@ from huggingface_hub import HfApi
 
 from prosocial.export import Bundle
 
-from ..tests.hub.hub_fixture import LoopbackHub, point_client_at
+sys.path.insert(0, str(ROOT / "tests"))
+from hub.hub_fixture import LoopbackHub, point_client_at  # the tests' Hub
 
 ASKED = "how do i choose my yoga corner?"
 NAME = "org/quickstart"

@@ -1,5 +1,8 @@
-"""Everything that makes or changes weights: checkpoints, harm vectors, edits, the compact head, the gate."""
+"""What changes weights by arithmetic: checkpoints, harm vectors, edits, their undo."""
 
 import lazy_loader
 
+from prosocial.moved import with_moved_names
+
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__ = with_moved_names(__name__, __getattr__)

@@ -1,9 +1,11 @@
 from .checkpoints.folder import Checkpoint as Checkpoint
 from .checkpoints.model import load_model as load_model
 from .edits.apply import apply_edit as apply_edit
+from .edits.difference import compare_weights as compare_weights
 from .edits.plan import EditPlan as EditPlan
 from .edits.plan import plan_edit as plan_edit
 from .edits.record import EditRecord as EditRecord
+from .edits.undo import undo_edit as undo_edit
 from .vectors.making.adapter_source import vector_from_adapter as vector_from_adapter
 from .vectors.making.checkpoint_source import vector_from_checkpoints as vector_from_checkpoints
 from .vectors.vector import HarmVector as HarmVector

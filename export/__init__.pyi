@@ -1,4 +1,9 @@
 from .bundle_files.manifest import check_manifest as check_manifest
 from .bundle_files.manifest import write_manifest as write_manifest
 from .bundling import export_bundle as export_bundle
+from .hub.plan import PublicationPlan as PublicationPlan
+from .hub.plan import plan_publication as plan_publication
+from .hub.publication import Published as Published
+from .hub.publication import publish as publish
+from .hub.snapshot import download as download
 from .runtime.bundle import Bundle as Bundle

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .decoding.config import REWARD_SCALE_LIMIT
+from .decoding.controls import ControlArrays
 from .gate import HarmGate
 from .head import CompactHead
 from .plausible import plausible
@@ -68,6 +69,11 @@ class Ceilings:
     inverse_beta: float
 
 
+def as_controls(arrays: ControlArrays, device: torch.device | None = None) -> Controls:
+    """Return control arrays as tensors."""
+    return Controls(**{name: torch.from_numpy(value).to(device) for name, value in arrays.as_inputs().items()})
+
+
 def reward_table(head: CompactHead, output_weight: Tensor) -> Tensor:
     """Return `W B` [V, r] for the output embedding W [V, H], so that `w_v . delta(h, p) = (W B)_v . G(p) A h`.
 
@@ -81,9 +87,9 @@ def lexicographic(
     hidden: Tensor,
     controls: Controls,
     *,
-    head: CompactHead,
-    gate: HarmGate,
-    table: Tensor,
+    head: CompactHead | None,
+    gate: HarmGate | None,
+    table: Tensor | None,
     ceilings: Ceilings,
 ) -> Steered:
     """Apply the rule to next-token logits z0 [B, S, V] and hidden states [B, S, H] (float32).
@@ -92,7 +98,9 @@ def lexicographic(
         z0: the model's own logits, after soft-cap and logit scale.
         hidden: the last hidden states that z0 was made from.
         controls: what the caller sets.
-        head: the compact head. gate: the gate. table: [V, r] of `reward_table`.
+        head: the compact head; None: no shift.
+        gate: the gate; None: every plausible token is safe, and `risk` has no categories (C = 0).
+        table: [V, r] of `reward_table`; None without a head.
         ceilings: the constants.
     """
     is_sound = torch.isfinite(hidden).all(-1, keepdim=True) & ~(torch.isnan(z0) | (z0 == torch.inf)).any(
@@ -104,11 +112,15 @@ def lexicographic(
 
     value, candidates = plausible(z0, ceilings.plausible_k)  # [B, S, K]
     is_end = (candidates.unsqueeze(-1) == ceilings.end_ids).any(-1)  # [B, S, K]
-    risk = candidate_risk(gate, hidden, candidates)  # [B, S, K, C]
-    steered = shifted(
-        value, head.latent(hidden, controls.preference.unsqueeze(1)), candidates, table, controls, ceilings
-    )
-    is_safe = (disallowed_risk(risk, controls.allowed) <= controls.harm_threshold[:, None, None]) | is_end
+    if gate is None:
+        risk, is_safe = value.new_zeros(*value.shape, 0), torch.ones_like(is_end)
+    else:
+        risk = candidate_risk(gate, hidden, candidates)  # [B, S, K, C]
+        is_safe = is_end | (disallowed_risk(risk, controls.allowed) <= controls.harm_threshold[:, None, None])
+    steered = value
+    if head is not None and table is not None:
+        latent = head.latent(hidden, controls.preference.unsqueeze(1))
+        steered = shifted(value, latent, candidates, table, controls, ceilings)
     is_safe = is_safe & torch.isfinite(steered) & is_sound
     size = (is_safe & ~is_end).sum(-1)  # [B, S]
 

@@ -15,13 +15,14 @@ from prosocial.core.protocols import Message
 
 from .backbone import Backbone
 from .decoding.config import DECODING_FILE, DecodingConfig
-from .decoding.controls import ControlArrays, Steering, control_arrays
+from .decoding.controls import Steering, control_arrays
 from .decoding.loop import generate
 from .decoding.reply import Reply
 from .decoding.streaming import ReplyStream, stream
 from .gate import HarmGate
 from .head import CompactHead
-from .lexicographic import Ceilings, Controls, Steered, lexicographic, reward_table
+from .lexicographic import Ceilings, Controls, Steered, as_controls, lexicographic, reward_table
+from .torch_engine import SteeredEngine
 
 HEAD_FILES = ("head.safetensors", "head_config.json")
 GATE_FILES = ("gate.safetensors", "gate_config.json")
@@ -45,7 +46,9 @@ class SteeredModel(nn.Module):
 
     Args:
         model: the (edited) model; any architecture that `Backbone` can split.
-        head, gate: trained for this model. config: names and numbers.
+        head: trained for this model; None: nothing is shifted.
+        gate: trained for this model; None: every plausible token is safe.
+        config: names and numbers.
         end_ids: tokens exempt from the gate; default: the end tokens of the model's generation config.
 
     Raises:
@@ -53,27 +56,29 @@ class SteeredModel(nn.Module):
     """
 
     end_index: Tensor
-    table: Tensor
+    table: Tensor | None
     allowed_ceiling: Tensor
 
     def __init__(
         self,
         model: PreTrainedModel,
-        head: CompactHead,
-        gate: HarmGate,
+        head: CompactHead | None,
+        gate: HarmGate | None,
         config: DecodingConfig,
         *,
         end_ids: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = Backbone(model)
-        self.head, self.gate, self.config = head.eval(), gate.eval(), config
+        self.head, self.gate, self.config = head, gate, config
         size = self.backbone.output_weight.shape[0]
         self.end_ids = tuple(_generation_end_ids(model) if end_ids is None else end_ids)
         _require_fit(self, size)
         self.register_buffer("end_index", torch.tensor(self.end_ids), persistent=False)
-        self.register_buffer("table", reward_table(head, self.backbone.output_weight), persistent=False)
+        table = None if head is None else reward_table(head, self.backbone.output_weight)
+        self.register_buffer("table", table, persistent=False)
         self.register_buffer("allowed_ceiling", torch.tensor(config.ceiling_mask()), persistent=False)
+        self.eval()
 
     @classmethod
     def open(cls, folder: Path | str) -> "SteeredModel":
@@ -100,9 +105,19 @@ class SteeredModel(nn.Module):
             self.allowed_ceiling, config.threshold_ceiling, self.end_index, config.plausible_k, 1.0 / config.beta
         )
 
+    def require_gate(self) -> HarmGate:
+        """Return the gate.
+
+        Raises:
+            InputError: the model has no head or no gate, as one that only draws training data.
+        """
+        if self.head is None or self.gate is None:
+            raise InputError("a steered model should have a head and a gate: train them, or export with --plain")
+        return self.gate
+
     def default_controls(self) -> Controls:
         """The controls of a caller that sets nothing, each with a leading axis of 1."""
-        return as_controls(control_arrays(self.config, [Steering()]), self.table.device)
+        return as_controls(control_arrays(self.config, [Steering()]), self.end_index.device)
 
     def rule(self, z0: Tensor, hidden: Tensor, controls: Controls) -> Steered:
         """Apply the lexicographic rule to the model's own logits [B, S, V] and hidden states [B, S, H]."""
@@ -141,20 +156,11 @@ class SteeredModel(nn.Module):
         self, conversations: Sequence[Sequence[Message]], tokenizer: ChatTokenizer, **options: Any
     ) -> list[Reply]:
         """Reply to conversations; options as for `prosocial.steering.decoding.loop.generate`."""
-        from .torch_engine import SteeredEngine
-
         return generate(SteeredEngine(self), tokenizer, conversations, **options)
 
     def stream(self, conversation: Sequence[Message], tokenizer: ChatTokenizer, **options: Any) -> ReplyStream:
         """Reply to one conversation piece by piece; options as for `prosocial.steering.decoding.streaming.stream`."""
-        from .torch_engine import SteeredEngine
-
         return stream(SteeredEngine(self), tokenizer, conversation, **options)
-
-
-def as_controls(arrays: ControlArrays, device: torch.device | None = None) -> Controls:
-    """Return control arrays as tensors."""
-    return Controls(**{name: torch.from_numpy(value).to(device) for name, value in arrays.as_inputs().items()})
 
 
 def assemble_steered(*, checkpoint: Path, head: Path, gate: Path, config: DecodingConfig, out: Path) -> None:
@@ -196,23 +202,26 @@ def _fitting_parts(checkpoint: Path, head: Path, gate: Path) -> tuple[CompactHea
     return parts
 
 
-def _require_names(head: CompactHead, gate: HarmGate, config: DecodingConfig) -> None:
-    if list(head.attributes) != config.attributes or list(gate.categories) != config.categories:
+def _require_names(head: CompactHead | None, gate: HarmGate | None, config: DecodingConfig) -> None:
+    attributes = config.attributes if head is None else list(head.attributes)
+    categories = config.categories if gate is None else list(gate.categories)
+    if attributes != config.attributes or categories != config.categories:
         raise InputError(
-            f"the decoding config should name the head's attributes {list(head.attributes)} and the gate's categories "
-            f"{list(gate.categories)} in that order, found {config.attributes} and {config.categories}"
+            f"the decoding config should name the head's attributes {attributes} and the gate's categories "
+            f"{categories} in that order, not {config.attributes} and {config.categories}"
         )
 
 
 def _require_fit(steered: SteeredModel, vocabulary_size: int) -> None:
-    head, gate, weight = steered.head, steered.gate, steered.backbone.output_weight
+    head, gate = steered.head, steered.gate
     _require_names(head, gate, steered.config)
-    expected = tuple(weight.shape)
-    found = (gate.vocabulary_size, gate.hidden_size)
-    if found != expected or head.hidden_size != expected[1]:
+    expected = tuple(steered.backbone.output_weight.shape)
+    actual = expected if gate is None else (gate.vocabulary_size, gate.hidden_size)
+    hidden_size = expected[1] if head is None else head.hidden_size
+    if actual != expected or hidden_size != expected[1]:
         raise InputError(
-            f"gate and head should fit the output embedding {expected}, found a gate for {found} and a head for hidden "
-            f"size {head.hidden_size}"
+            f"gate and head should fit the output embedding {expected}: the gate is for {actual}, the head for hidden "
+            f"size {hidden_size}"
         )
     ids = steered.end_ids
     if not ids or not all(0 <= token < vocabulary_size for token in ids):

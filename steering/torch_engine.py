@@ -1,5 +1,7 @@
 """Torch as an engine of the decoding loop: a steered model, or an ordinary one as baseline."""
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -10,14 +12,28 @@ from .decoding.config import DecodingConfig
 from .decoding.controls import ControlArrays
 from .decoding.engine import Decision
 from .decoding.prefix import shared_prefix
-from .lexicographic import Controls, Steered
-from .steered_model import SteeredModel, as_controls
+from .lexicographic import Controls, Steered, as_controls
+
+
+class Rule(Protocol):
+    """What an engine needs of a steered model."""
+
+    backbone: Backbone
+    config: DecodingConfig
+
+    def default_controls(self) -> Controls:
+        """Return the controls of a caller that sets nothing."""
+        ...
+
+    def rule(self, z0: torch.Tensor, hidden: torch.Tensor, controls: Controls) -> Steered:
+        """Decide on the next token from logits [B, S, V] and hidden states [B, S, H]."""
+        ...
 
 
 class SteeredEngine:
     """Decides with a steered model."""
 
-    def __init__(self, steered: SteeredModel) -> None:
+    def __init__(self, steered: Rule) -> None:
         self.steered = steered
         self.backbone = steered.backbone
         self.config: DecodingConfig | None = steered.config
@@ -46,9 +62,7 @@ class PlainEngine:
 class TorchStream:
     """Rows under way in torch; only the last position of a pass is decided on."""
 
-    def __init__(
-        self, backbone: Backbone, steered: SteeredModel | None, controls: Controls | None, ids: torch.Tensor
-    ) -> None:
+    def __init__(self, backbone: Backbone, steered: Rule | None, controls: Controls | None, ids: torch.Tensor) -> None:
         self._backbone, self._steered, self._controls = backbone, steered, controls
         self._cache = DynamicCache()
         self._length = 0

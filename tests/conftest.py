@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-# Switches on the fixture `hub` of this package, as other projects do.
-pytest_plugins = ["prosocial.TESTS.hub_fixture"]
+from .hub.hub_fixture import hub as hub
 
 # Before anything imports torch, tokenizers or the Hub client: they read these once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

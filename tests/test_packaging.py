@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("editing", "export", "verify", "recipes", "cli")
+FOLDERS = ("core", "editing", "steering", "training", "export", "evaluation", "verify", "recipes", "cli")
 CODE_SUFFIXES = (".py", ".pyc", ".c", ".h", ".so")  # what setuptools packs, or builds, itself
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LISTING = """
@@ -31,8 +31,9 @@ def test_every_folder_with_code_is_a_listed_package(listed: set[str]) -> None:
     with_code = {path.parent for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
     expected = {".".join(("prosocial", *folder.relative_to(ROOT).parts)) for folder in with_code}
 
-    assert {name for name in listed if "=" not in name} == expected
-    assert {name for name in listed if "=" in name} == {f"prosocial.{folder}={folder}" for folder in FOLDERS}
+    places = {f"prosocial.{folder}={folder}" for folder in FOLDERS}
+    assert {name for name in listed if "=" not in name} == {"prosocial", *expected}
+    assert {name for name in listed if "=" in name} == {"prosocial=package", *places}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

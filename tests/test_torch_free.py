@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("editing", "export", "verify", "recipes", "cli")
+FOLDERS = ("core", "editing", "steering", "training", "export", "evaluation", "verify", "recipes", "cli")
 # Everything that only an extra brings.
 HEAVY = (
     "torch",

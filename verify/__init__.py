@@ -1,5 +1,8 @@
-"""Probes, judges, parity with the reference, paired safety statistics, and reports."""
+"""Verification: parity of a bundle with its reference, the audit of an edit, the signed chain."""
 
 import lazy_loader
 
+from prosocial.moved import with_moved_names
+
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__ = with_moved_names(__name__, __getattr__)

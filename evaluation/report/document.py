@@ -3,12 +3,10 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from prosocial.core.errors import ArtefactError
 from prosocial.core.files import storage_errors, write_json
-from prosocial.verify.parity.document import SCHEMA as PARITY_SCHEMA
-from prosocial.verify.parity.report import ParityReport
 
 from ..comparison.preferences import PreferenceEffect
 from ..comparison.report import ComparisonReport
@@ -16,10 +14,19 @@ from .headline import headline
 from .methods import methods
 
 SCHEMA = "prosocial.report/1"
+PARITY_SCHEMA = "prosocial.parity_report/3"
 JSON_FILE = "report.json"
 PAGE_FILE = "report.html"
 Fact = str | int | float | bool | None
 _ABSOLUTE = re.compile(r"^(?:~|[A-Za-z]:)?[\\/]")
+
+
+class ParityPart(Protocol):
+    """A judged comparison of a bundle with its reference, such as `prosocial.verify.ParityReport`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the comparison as plain data."""
+        ...
 
 
 def write_report(
@@ -28,7 +35,7 @@ def write_report(
     title: str,
     comparison: ComparisonReport,
     preferences: Sequence[PreferenceEffect] = (),
-    parity: ParityReport | Mapping[str, Any] | None = None,
+    parity: ParityPart | Mapping[str, Any] | None = None,
     calibration: Mapping[str, Any] | None = None,
     samples: Sequence[Mapping[str, Any]] = (),
     facts: Mapping[str, Fact] | None = None,
@@ -42,8 +49,8 @@ def write_report(
         comparison: from `compare`.
         preferences: from `preference_effects`.
         parity: from `measure_parity`, or its JSON read back.
-        calibration: from `prosocial.evaluation.gate.measure_calibration`; beside it, if known, `threshold` (the tests that
-            the gate's threshold rests on) and `scaling`.
+        calibration: from `prosocial.evaluation.gate.measure_calibration`; beside it, if known, `threshold` (the tests
+            that the gate's threshold rests on) and `scaling`.
         samples: from `choose_samples`.
         facts: what else to tell, by name: recipe, model, scale, seeds, timings. A local path is cut to its last name.
         probes: from `every_probe`, for the table of all probes.
@@ -77,7 +84,7 @@ def assemble(
     title: str,
     comparison: ComparisonReport,
     preferences: Sequence[PreferenceEffect] = (),
-    parity: ParityReport | Mapping[str, Any] | None = None,
+    parity: ParityPart | Mapping[str, Any] | None = None,
     calibration: Mapping[str, Any] | None = None,
     samples: Sequence[Mapping[str, Any]] = (),
     facts: Mapping[str, Fact] | None = None,
@@ -85,7 +92,7 @@ def assemble(
 ) -> dict[str, Any]:
     """Return the document of `write_report`: plain JSON, the same for the same input."""
     measured = comparison.to_json()
-    compared = parity.to_json() if isinstance(parity, ParityReport) else _parity_json(parity)
+    compared = _parity_json(parity)
     return {
         "schema": SCHEMA,
         "title": title,
@@ -101,10 +108,13 @@ def assemble(
     }
 
 
-def _parity_json(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if given is not None and given.get("schema") != PARITY_SCHEMA:
-        raise ArtefactError(f"parity should carry schema {PARITY_SCHEMA!r}, found {given.get('schema')!r}")
-    return None if given is None else dict(given)
+def _parity_json(parity: ParityPart | Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if parity is None:
+        return None
+    given = dict(parity) if isinstance(parity, Mapping) else parity.to_json()
+    if given.get("schema") != PARITY_SCHEMA:
+        raise ArtefactError(f"parity should carry schema {PARITY_SCHEMA!r}, not {given.get('schema')!r}")
+    return given
 
 
 def _without_folder(value: Fact) -> Fact:

@@ -13,9 +13,9 @@ from transformers import DynamicCache
 
 from prosocial.core.errors import ProsocialError
 from prosocial.steering.decoding.controls import ControlArrays, Steering, control_arrays
-from prosocial.steering.lexicographic import Controls, admissible, candidate_risk, disallowed_risk
+from prosocial.steering.lexicographic import Controls, admissible, as_controls, candidate_risk, disallowed_risk
 from prosocial.steering.plausible import plausible
-from prosocial.steering.steered_model import SteeredModel, as_controls
+from prosocial.steering.steered_model import SteeredModel
 
 from ..runtime.session import GraphSession
 from .wrapper import PlainGraph, SteeredGraph
@@ -135,7 +135,7 @@ def near_ties(steered: SteeredModel, z0: Tensor, hidden: Tensor, controls: Contr
     ceilings = steered.ceilings
     bound = admissible(controls, ceilings)
     every = torch.arange(z0.shape[-1]).expand(z0.shape)
-    worst = disallowed_risk(candidate_risk(steered.gate, hidden, every), bound.allowed)
+    worst = disallowed_risk(candidate_risk(steered.require_gate(), hidden, every), bound.allowed)
     is_near = (worst - bound.harm_threshold[:, None, None]).abs() <= tolerance
     if ceilings.plausible_k < z0.shape[-1]:
         inside, outside = plausible(z0, ceilings.plausible_k + 1)[0][..., -2:, None].unbind(-2)

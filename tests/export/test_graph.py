@@ -16,7 +16,8 @@ from prosocial.export.graph.axes import name_axes
 from prosocial.export.graph.wrapper import SteeredGraph
 from prosocial.export.runtime.session import GraphSession
 from prosocial.steering.decoding.controls import Steering, control_arrays
-from prosocial.steering.steered_model import SteeredModel, as_controls
+from prosocial.steering.lexicographic import as_controls
+from prosocial.steering.steered_model import SteeredModel
 
 REQUESTS = [
     Steering(),

@@ -1,7 +1,7 @@
-"""The fixture `hub`: a Hub on this machine that the Hub's own client speaks to, for anybody's tests.
+"""The fixture `hub`: a Hub on this machine that the Hub's own client speaks to.
 
-Switch it on in a `conftest.py` with `pytest_plugins = ["prosocial.TESTS.hub_fixture"]`. Inside a test that takes `hub`
-the client knows no other Hub, keeps its cache in the test's temporary folder, and is logged in. See `docs/hub.md`.
+Inside a test that takes `hub` the client knows no other Hub, keeps its cache in the test's temporary folder, and is
+logged in.
 """
 
 from collections.abc import Iterator

@@ -1,1 +1,8 @@
-"""The gate: the risk, by harm category, of every candidate for the next token."""
+"""The gate's training: labelled replies, their hidden states, the fit and its scaling."""
+
+import lazy_loader
+
+from prosocial.moved import with_moved_names
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__ = with_moved_names(__name__, __getattr__)

@@ -1,1 +1,8 @@
-"""The compact head: a preference-conditioned low-rank shift of the hidden state, distilled from a reward model."""
+"""The compact head's training: it is distilled from a reward model."""
+
+import lazy_loader
+
+from prosocial.moved import with_moved_names
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__ = with_moved_names(__name__, __getattr__)

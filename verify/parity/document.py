@@ -6,7 +6,6 @@ from pydantic import Field
 
 from prosocial.evaluation.report.part import ReportPart
 
-SCHEMA = "prosocial.parity_report/3"
 SCHEMA_FILE = "parity.schema.json"
 Word = Literal["pass", "ambiguous", "fail"]
 

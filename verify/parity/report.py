@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from prosocial.evaluation.report.document import PARITY_SCHEMA as SCHEMA
 from prosocial.evaluation.statistics.interval import scientific
 from prosocial.evaluation.statistics.proportions import clopper_pearson
 
 from .divergence import Divergence, Ties
-from .document import SCHEMA
 from .gates import GateResult, ParityGates, Verdict, worst
 from .judging import GreedyComparison, percentile
 from .localisation import FirstDifference

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from prosocial.steering.decoding.controls import ControlArrays
-from prosocial.steering.lexicographic import admissible, candidate_risk, disallowed_risk
+from prosocial.steering.lexicographic import admissible, as_controls, candidate_risk, disallowed_risk
 from prosocial.steering.plausible import plausible
-from prosocial.steering.steered_model import SteeredModel, as_controls
+from prosocial.steering.steered_model import SteeredModel
 
 from .engines import Margins
 
@@ -29,14 +29,14 @@ class SteeredMargins:
     def __call__(self, ids: Sequence[int], n_last: int, controls: ControlArrays | None) -> Margins:
         """Return margins [n_last, V] of the last `n_last` decisions on `ids`."""
         model = self._steered
-        device = model.table.device
+        device = model.end_index.device
         given = model.default_controls() if controls is None else as_controls(controls, device)
         bounded = admissible(given, model.ceilings)
         hidden = model.backbone.hidden(torch.tensor([list(ids)], device=device))[:, -n_last:]  # [1, S, H]
         z0 = model.backbone.logits(hidden).float()  # [1, S, V]
         k, size = model.ceilings.plausible_k, z0.shape[-1]
         values, candidates = plausible(z0, k + BEYOND)
-        risk = candidate_risk(model.gate, hidden.float(), candidates)
+        risk = candidate_risk(model.require_gate(), hidden.float(), candidates)
         worst = disallowed_risk(risk, bounded.allowed)
         safety = torch.full_like(z0, torch.nan).scatter(-1, candidates, bounded.harm_threshold[:, None, None] - worst)
         safety[..., model.end_index] = torch.inf

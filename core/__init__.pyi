@@ -1,0 +1,14 @@
+from .chat import ChatTokenizer as ChatTokenizer
+from .errors import ArtefactError as ArtefactError
+from .errors import FingerprintError as FingerprintError
+from .errors import InputError as InputError
+from .errors import MissingExtraError as MissingExtraError
+from .errors import ProsocialError as ProsocialError
+from .errors import StorageError as StorageError
+from .errors import UnknownNameError as UnknownNameError
+from .noise import GumbelNoise as GumbelNoise
+from .protocols import Judge as Judge
+from .protocols import Judgement as Judgement
+from .protocols import Message as Message
+from .signing.keys import SigningKey as SigningKey
+from .signing.keys import TrustedKey as TrustedKey

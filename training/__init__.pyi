@@ -1,0 +1,14 @@
+from .gate.replies import LabelledReply as LabelledReply
+from .gate.replies import read_replies as read_replies
+from .gate.training import GateTraining as GateTraining
+from .gate.training import train_gate as train_gate
+from .head.distil import DistilTraining as DistilTraining
+from .head.distil import distil as distil
+from .reward.model import RewardModel as RewardModel
+from .reward.pairs import Pair as Pair
+from .reward.pairs import read_pairs as read_pairs
+from .reward.settings import RewardTraining as RewardTraining
+from .reward.training import train_reward as train_reward
+from .tuning.harmful import train_adapter as train_adapter
+from .tuning.preference_tuning import tune_on_preferences as tune_on_preferences
+from .tuning.supervised import tune_on_replies as tune_on_replies
