@@ -95,8 +95,6 @@ LIGHT = (
     "recipes/workflow/stage.py",
     "recipes/workflow/store.py",
     "verify/audit",
-    "tests/hub/hub_fixture.py",
-    "TESTS/loopback_hub",
     "evaluation/probes/probe.py",
     "verify/signing",
     "evaluation/statistics",

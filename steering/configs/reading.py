@@ -64,7 +64,7 @@ def read_by_words(text: str, registry: CategoryRegistry) -> Reading:
     """Read a text clause by clause, by words that permit or forbid beside words that name a category.
 
     Example:
-        >>> from .registry import COSA
+        >>> from prosocial.steering.configs import COSA
         >>> found = read_by_words("Fights may be told, but never how to make a bomb.", COSA)
         >>> sorted(found.allows), sorted(found.forbids)
         (['violence'], ['weapons'])

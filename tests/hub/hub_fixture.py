@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from .loopback_hub import Fault, LoopbackHub, Repository
+from .loopback_hub.faults import Fault
+from .loopback_hub.repository import Repository
+from .loopback_hub.server import LoopbackHub
 
 __all__ = ["Fault", "LoopbackHub", "Repository", "hub", "point_client_at"]
 

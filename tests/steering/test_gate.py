@@ -70,16 +70,3 @@ def test_a_config_that_does_not_fit_is_refused(
 def test_impossible_shapes_are_refused(categories: list[str], rank: int) -> None:
     with pytest.raises(InputError, match="distinct categories"):
         HarmGate(categories, vocabulary_size=20, hidden_size=12, rank=rank)
-
-
-def test_importing_a_package_does_not_import_torch() -> None:
-    packages = ["editing.gate", "editing.head", "export", "export.graph"]
-    code = f"import sys, {', '.join('prosocial.' + name for name in packages)}\nassert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.mark.parametrize("package", ["editing.gate", "editing.head", "export", "export.graph"])
-def test_the_public_list_is_true(package: str) -> None:
-    module = importlib.import_module(f"prosocial.{package}")
-    assert module.__all__ and all(hasattr(module, name) for name in module.__all__)
-    assert not hasattr(module, "nothing")

@@ -15,7 +15,6 @@ from .reward_helpers import make_model, make_tokenizer
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reward.md").read_text(encoding="utf-8")
-MODULES = ("editing.reward.attributes", "editing.reward.pairs", "editing.reward.pblora.preference")
 
 
 def blocks(language: str) -> list[str]:
@@ -51,10 +50,3 @@ def test_the_table_names_every_method() -> None:
     from prosocial.training.reward.conflict import CONFLICT_METHODS
 
     assert set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)) == set(CONFLICT_METHODS)
-
-
-@pytest.mark.parametrize("name", [*MODULES, "recipes.labelling.agreement"])
-def test_examples_run(name: str) -> None:
-    found = doctest.testmod(importlib.import_module(f"prosocial.{name}"))
-
-    assert found.attempted > 0 and found.failed == 0

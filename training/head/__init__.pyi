@@ -1,4 +1,3 @@
 from .distance import head_distance as head_distance
 from .distil import DistilTraining as DistilTraining
-from .distil import distil as distil
 from .states import collect_states as collect_states
