@@ -5,33 +5,27 @@ import sys
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from prosocial.core.protocols import Message
 
 from .reply_options import (
+    DRAWING,
     BundlePath,
-    MaxNewTokens,
-    MinP,
     Prefer,
     Provider,
     ProviderName,
-    RepetitionPenalty,
-    Seed,
-    Stop,
-    Temperature,
     Threads,
-    TopK,
-    TopP,
     enforced_by,
     gate_line,
     open_bundle,
-    sampling_of,
+    reply_options,
     steering_of,
 )
-from .safety_options import Log, LogHead, LogKey, RequestLog, SafetyConfigName, Trust
+from .safety_options import LOGGING, RequestLog, SafetyConfigName, Trust
+from .shared_options import with_options
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -91,32 +85,26 @@ def export_command(
         )
 
 
+@with_options("drawing", DRAWING)
+@with_options("logging", LOGGING)
 def generate(
     bundle: BundlePath,
     prompt: Annotated[str, typer.Argument(help="What the user says; - reads it from standard input.")],
     prefer: Prefer = None,
     safety_config: SafetyConfigName = "",
     trust: Trust = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    min_p: MinP = None,
-    repetition_penalty: RepetitionPenalty = None,
-    seed: Seed = None,
-    stop: Stop = None,
-    max_new_tokens: MaxNewTokens = None,
+    *,
+    drawing: dict[str, Any],
     log_probabilities: Annotated[
         bool, typer.Option("--log-probabilities", help="With --json: of each token under the rule.")
     ] = False,
     provider: Provider = ProviderName.CPU,
     threads: Threads = None,
-    log: Log = None,
-    log_key: LogKey = None,
-    log_head: LogHead = None,
+    logging: dict[str, Any],
     as_json: Json = False,
 ) -> None:
     """Reply to one prompt; standard error says what the gate enforced."""
-    requests = RequestLog.open(log, log_key, log_head)
+    requests = RequestLog.open(**logging)
     opened = open_bundle(bundle, provider, threads)
     steering = steering_of(opened, prefer, safety_config, trust or (), requests)
     text = sys.stdin.read() if prompt == "-" else prompt
@@ -124,18 +112,8 @@ def generate(
     reply = opened.generate(
         [messages],
         steering=steering,
-        sampling=sampling_of(
-            opened,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            seed=seed,
-        ),
-        stop=stop or (),
-        max_new_tokens=max_new_tokens,
         log_probabilities=log_probabilities,
+        **reply_options(opened, drawing),
     )[0]
     requests.request(opened, steering, messages, reply)
     if as_json:

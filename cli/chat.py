@@ -15,26 +15,20 @@ from prosocial.core.errors import InputError, UnknownNameError
 from prosocial.core.protocols import Message
 
 from .reply_options import (
+    DRAWING,
     BundlePath,
-    MaxNewTokens,
-    MinP,
     Prefer,
     Provider,
     ProviderName,
-    RepetitionPenalty,
-    Seed,
-    Stop,
-    Temperature,
     Threads,
-    TopK,
-    TopP,
     enforced_by,
     gate_line,
     open_bundle,
-    sampling_of,
+    reply_options,
     steering_of,
 )
-from .safety_options import Log, LogHead, LogKey, RequestLog, SafetyConfigName, Trust
+from .safety_options import LOGGING, RequestLog, SafetyConfigName, Trust
+from .shared_options import with_options
 
 if TYPE_CHECKING:
     from prosocial.export.runtime.bundle import Bundle
@@ -47,38 +41,23 @@ BAR_WIDTH = 24
 HELP = "/prefer empathy=0.6,helpfulness=0.4   /config NAME   /reset   /quit   (a name left out: the bundle's default)"
 
 
+@with_options("drawing", DRAWING)
+@with_options("logging", LOGGING)
 def chat(
     bundle: BundlePath,
     prefer: Prefer = None,
     safety_config: SafetyConfigName = "",
     trust: Trust = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    min_p: MinP = None,
-    repetition_penalty: RepetitionPenalty = None,
-    seed: Seed = None,
-    stop: Stop = None,
-    max_new_tokens: MaxNewTokens = None,
+    *,
+    drawing: dict[str, Any],
     provider: Provider = ProviderName.CPU,
     threads: Threads = None,
-    log: Log = None,
-    log_key: LogKey = None,
-    log_head: LogHead = None,
+    logging: dict[str, Any],
 ) -> None:
     """Talk with a bundle; in a terminal /help lists the commands, from a pipe every line is a message."""
-    requests = RequestLog.open(log, log_key, log_head)
+    requests = RequestLog.open(**logging)
     opened = open_bundle(bundle, provider, threads, prefix_cache=True)
-    sampling = sampling_of(
-        opened,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-    )
-    options = {"sampling": sampling, "stop": stop or (), "max_new_tokens": max_new_tokens}
+    options = reply_options(opened, drawing)
     talk = Conversation(opened, ",".join(prefer or ()), safety_config, options, trust=trust or (), log=requests)
     if sys.stdin.isatty() and sys.stdout.isatty():
         _talk_in_terminal(talk, Console(highlight=False))

@@ -15,7 +15,8 @@ from prosocial.core.protocols import Message
 
 from .config_score import score
 from .reply_options import Provider, ProviderName, Threads, open_bundle, steering_of
-from .safety_options import Log, LogHead, LogKey, RequestLog, Trust
+from .safety_options import LOGGING, RequestLog, Trust
+from .shared_options import with_options
 
 if TYPE_CHECKING:
     from prosocial.steering.configs import NamedConfig
@@ -148,6 +149,7 @@ def sign(
 @config_app.command(
     epilog="Example: prosocial config test signed.json --bundle bundle --trust key.pub --prompts prompts.jsonl"
 )
+@with_options("logging", LOGGING)
 def test(
     config: Annotated[str, typer.Argument(help="A config of the bundle, or a signed file (see --trust).")],
     bundle: BundleFolder,
@@ -155,13 +157,12 @@ def test(
     trust: Trust = None,
     provider: Provider = ProviderName.CPU,
     threads: Threads = None,
-    log: Log = None,
-    log_key: LogKey = None,
-    log_head: LogHead = None,
+    *,
+    logging: dict[str, Any],
     as_json: Json = False,
 ) -> None:
     """Reply to prompts under a config and say what the gate did; the replies themselves are not shown."""
-    requests = RequestLog.open(log, log_key, log_head)
+    requests = RequestLog.open(**logging)
     conversations = _conversations(prompts)
     opened = open_bundle(bundle, provider, threads)
     steering = steering_of(opened, None, config, trust or (), requests)

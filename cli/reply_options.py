@@ -1,22 +1,24 @@
 """What `generate` and `chat` share: their options, the bundle they open, and what binds a reply."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from prosocial.core.errors import InputError
+from prosocial.steering.decoding.sampling import Sampling
 
 from .safety_options import RequestLog, safety_config_of
+from .shared_options import options_of
 
 if TYPE_CHECKING:
     from prosocial.export.runtime.bundle import Bundle
     from prosocial.steering.decoding.controls import Steering
     from prosocial.steering.decoding.reply import Reply
-    from prosocial.steering.decoding.sampling import Sampling
+    from prosocial.steering.decoding.requests import ReplyOptions
 
 
 @dataclass(frozen=True)
@@ -42,19 +44,12 @@ BundlePath = Annotated[Path, typer.Argument(help="The bundle folder.")]
 Prefer = Annotated[
     list[str] | None, typer.Option(help="Weights by attribute, such as empathy=0.6,helpfulness=0.4 (or repeat it).")
 ]
-Temperature = Annotated[
-    float | None,
-    typer.Option(help="0 takes the most likely token; above 0 the reply is drawn (default: the bundle's)."),
-]
-TopK = Annotated[int | None, typer.Option(help="Draw among the k most likely tokens; 0: all.")]
-TopP = Annotated[float | None, typer.Option(help="Draw among the most likely tokens of this probability together.")]
-MinP = Annotated[float | None, typer.Option(help="Draw among tokens this fraction as likely as the likeliest.")]
-RepetitionPenalty = Annotated[float | None, typer.Option(help="Above 1: tokens used before become less likely.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of the draw.")]
 MaxNewTokens = Annotated[int | None, typer.Option(help="Most tokens of a reply; default: what the bundle says.")]
 Provider = Annotated[ProviderName, typer.Option(help="Where to run.")]
 Threads = Annotated[int | None, typer.Option(help="Threads of one operator; default: one per core that it may use.")]
 Stop = Annotated[list[str] | None, typer.Option(help="End the reply before this text; may repeat.")]
+# How a reply is drawn; what is not given is as the bundle has it.
+DRAWING = options_of(Sampling) | {"stop": Stop, "max_new_tokens": MaxNewTokens}
 
 
 def parse_preference(text: str) -> dict[str, float] | None:
@@ -122,15 +117,17 @@ def steering_of(
     return steering
 
 
-def sampling_of(bundle: "Bundle", **changes: float | None) -> "Sampling":
-    """Return the bundle's own sampling, with what the user set.
+def reply_options(bundle: "Bundle", drawing: Mapping[str, Any]) -> "ReplyOptions":
+    """Return how a bundle draws its replies, with the options of `DRAWING` that the user set.
 
     Raises:
         InputError: a value out of range.
     """
     from prosocial.steering.decoding.requests import reply_settings
 
-    return reply_settings(bundle.engine).sampling.changed(**changes)
+    changes = {name: drawing[name] for name in Sampling.model_fields}
+    sampling = reply_settings(bundle.engine).sampling.changed(**changes)
+    return {"sampling": sampling, "stop": drawing["stop"] or (), "max_new_tokens": drawing["max_new_tokens"]}
 
 
 def enforced_by(bundle: "Bundle", steering: "Steering") -> Enforced | None:

@@ -24,9 +24,13 @@ Trust = Annotated[
     list[Path] | None,
     typer.Option(help="Whose signed configs to follow: a trust file (.json) or a public key in PEM; may repeat."),
 ]
-Log = Annotated[Path | None, typer.Option(help="Add a line for each request to this log; needs --log-key.")]
-LogKey = Annotated[Path | None, typer.Option(help="Your private key (EC P-256 in PEM), which signs the log's head.")]
-LogHead = Annotated[Path | None, typer.Option(help="The signed head of the log; default: beside the log.")]
+LOGGING = {
+    "log": Annotated[Path | None, typer.Option(help="Add a line for each request to this log; needs --log-key.")],
+    "log_key": Annotated[
+        Path | None, typer.Option(help="Your private key (EC P-256 in PEM), which signs the log's head.")
+    ],
+    "log_head": Annotated[Path | None, typer.Option(help="The signed head of the log; default: beside the log.")],
+}
 
 
 @dataclass(frozen=True)
@@ -36,22 +40,22 @@ class RequestLog:
     log: "AuditLog | None" = None
 
     @classmethod
-    def open(cls, path: Path | None, key: Path | None, head: Path | None) -> "RequestLog":
+    def open(cls, log: Path | None, log_key: Path | None, log_head: Path | None) -> "RequestLog":
         """Open the log that the options name, and check that it can be written.
 
         Raises:
             InputError: one of --log and --log-key without the other, or log and head do not belong together.
         """
-        if path is None and key is None and head is None:
+        if log is None and log_key is None and log_head is None:
             return cls()
-        if path is None or key is None:
+        if log is None or log_key is None:
             raise InputError("--log and --log-key should come together: the key signs where the log ends")
         from prosocial.core.signing import SigningKey
         from prosocial.steering.audit_log.log import AuditLog
 
-        log = AuditLog(path, head or default_head(path), SigningKey.read(key))
-        log.require_writable()
-        return cls(log)
+        opened = AuditLog(log, log_head or default_head(log), SigningKey.read(log_key))
+        opened.require_writable()
+        return cls(opened)
 
     def request(self, bundle: "Bundle", steering: "Steering", messages: Sequence[Message], reply: "Reply") -> None:
         """Add a line for a request to a steered bundle."""

@@ -18,26 +18,27 @@ Floats = NDArray[np.float32]
 
 
 class Sampling(StrictSettings):
-    """What one draw hangs on; the defaults take the most likely token.
+    """How a token is drawn from logits; the defaults take the most likely token.
 
-    Applied in this order: repetition penalty, temperature, top-k, top-p, min-p.
-
-    Attributes:
-        temperature: 0 is greedy, else the token is drawn from `softmax(logits / temperature)`.
-        top_k: only the k most likely tokens; 0: all.
-        top_p: only the most likely tokens that together reach this probability (arXiv 1904.09751).
-        min_p: only tokens at least this fraction as likely as the most likely one (arXiv 2407.01082).
-        repetition_penalty: divides positive and multiplies negative logits of tokens that the prompt or the reply holds
-            already (arXiv 1909.05858); greedy replies too.
-        seed: of the draw.
+    Applied in this order: repetition penalty, temperature, top-k, top-p (arXiv 1904.09751), min-p (arXiv 2407.01082).
+    The penalty divides positive and multiplies negative logits of tokens that the prompt or the reply already holds
+    (arXiv 1909.05858), in greedy replies too. The descriptions are also the help of the commands that draw replies.
     """
 
-    temperature: float = Field(default=0.0, ge=0.0)
-    top_k: int = Field(default=0, ge=0)
-    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
-    min_p: float = Field(default=0.0, ge=0.0, le=1.0)
-    repetition_penalty: float = Field(default=1.0, gt=0.0, le=10.0)
-    seed: int = 0
+    temperature: float = Field(
+        default=0.0, ge=0.0, description="0 takes the most likely token; above 0 the reply is drawn."
+    )
+    top_k: int = Field(default=0, ge=0, description="Draw among the k most likely tokens; 0: all.")
+    top_p: float = Field(
+        default=1.0, gt=0.0, le=1.0, description="Draw among the most likely tokens of this probability together."
+    )
+    min_p: float = Field(
+        default=0.0, ge=0.0, le=1.0, description="Draw among tokens at least this fraction as likely as the likeliest."
+    )
+    repetition_penalty: float = Field(
+        default=1.0, gt=0.0, le=10.0, description="Above 1: tokens that were used before become less likely."
+    )
+    seed: int = Field(default=0, description="Seed of the draw.")
 
     @field_validator("temperature")
     @classmethod

@@ -1,7 +1,5 @@
 """A text-only config gets a mask from words or from a model behind an endpoint; text against mask is shown."""
 
-import doctest
-import importlib
 import json
 import threading
 from collections.abc import Iterator
@@ -10,7 +8,6 @@ from typing import Any
 
 import pytest
 
-import prosocial.steering.configs
 from prosocial.core.chat_endpoint import ChatEndpoint
 from prosocial.core.errors import ArtefactError, InputError
 from prosocial.steering.configs import COSA, NamedConfig, SafetyConfig

@@ -1,9 +1,6 @@
 """The gate: the formula of its risk, and exactly what was saved."""
 
-import importlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """What docs/reward.md shows runs, and so do the examples in docstrings."""
 
-import doctest
-import importlib
 import re
 from pathlib import Path
 from typing import Any
