@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from prosocial.editing.checkpoints import Checkpoint, load_model
 from prosocial.training.reward import RewardConfig, RewardModel
 
-PAGE = Path(__file__).parents[1] / "docs" / "steering.md"
+PAGE = Path(__file__).parents[2] / "docs" / "steering.md"
 
 
 def write_models(folder: Path) -> None:
