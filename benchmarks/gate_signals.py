@@ -24,8 +24,8 @@ from prosocial.evaluation.probes.probe import Probe, read_probes
 from prosocial.recipes.lab.judge import LabJudge
 from prosocial.recipes.pipeline import recipe_stages
 from prosocial.recipes.reading.loading import load_recipe
+from prosocial.recipes.steering.engines import gated_engine
 from prosocial.recipes.steering.schema import Recipe
-from prosocial.recipes.steering.steered import gated_engine
 from prosocial.recipes.workflow.progress import LineProgress
 from prosocial.recipes.workflow.stage import StageContext
 from prosocial.steering.decoding.loop import generate

@@ -50,11 +50,11 @@ from prosocial.evaluation.steering_scores.monotonicity import is_monotone
 from prosocial.recipes.lab.judge import LabJudge
 from prosocial.recipes.reading.loading import load_recipe
 from prosocial.recipes.steering.edit import edit_stages
+from prosocial.recipes.steering.engines import ungated_engine
 from prosocial.recipes.steering.head import head_stage
 from prosocial.recipes.steering.reward import reward_stages
 from prosocial.recipes.steering.schema import Recipe
 from prosocial.recipes.steering.sources import base_source, data_stage
-from prosocial.recipes.steering.steered import ungated_engine
 from prosocial.recipes.workflow.plan import plan_run
 from prosocial.recipes.workflow.runner import RunResult, execute
 from prosocial.recipes.workflow.stage import Stage, StageContext, Upstream

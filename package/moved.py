@@ -12,6 +12,7 @@ from typing import Any
 
 # A package stands for all that was in it; the longest name wins.
 MODULES = {
+    "verify.cosa_score.rubrics": "evaluation.judges.cosa_rubrics",
     "editing.errors": "core.errors",
     "editing.files": "core.files",
     "editing.settings": "core.settings",
@@ -109,6 +110,10 @@ MODULES = {
 }
 # Names that were in the public list of a folder, and the folder whose list has them now.
 NAMES = {
+    "evaluation.cosa_score": {
+        "compliance_rubric": "evaluation.judges",
+        "harm_set_rubric": "evaluation.judges",
+    },
     "editing": {
         "ArtefactError": "core",
         "ChatTokenizer": "core",

@@ -7,7 +7,5 @@ from .measuring import score_models as score_models
 from .page import render_scores as render_scores
 from .questions import Question as Question
 from .questions import questions_of as questions_of
-from .rubrics import compliance_rubric as compliance_rubric
-from .rubrics import harm_set_rubric as harm_set_rubric
 from .shots import read_shots as read_shots
 from .verdicts import Verdict as Verdict

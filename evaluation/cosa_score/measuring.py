@@ -14,6 +14,7 @@ from prosocial.core.protocols import Judge
 from prosocial.steering.decoding.config import DECODING_FILE, DecodingConfig, ReplySettings
 
 from ..judges.cache import CachedJudge
+from ..judges.cosa_rubrics import Protocol
 from ..model_comparison import JUDGEMENTS_FILE, folder_digest
 from ..sampling.shards import Drawing, Shard
 from ..sampling.store import ReplyStore
@@ -22,7 +23,6 @@ from .cascade import filter_drawing, filter_system, lets_pass
 from .document import score_document
 from .page import write_scores
 from .questions import Question, configs_of
-from .rubrics import Protocol
 from .shots import Shots
 from .systems import AskedSystem, Baseline, asked_systems
 from .verdicts import Verdict, allowed_of, judge_row

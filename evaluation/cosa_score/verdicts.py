@@ -8,10 +8,10 @@ from prosocial.core.errors import InputError
 from prosocial.core.protocols import Judge
 from prosocial.steering.decoding.controls import with_system_text
 
+from ..judges.cosa_rubrics import Protocol
 from ..outcomes.outcome import Outcome, judge_reply
 from ..sampling.shards import reply_of
 from .questions import Question
-from .rubrics import Protocol
 
 
 @dataclass(frozen=True)

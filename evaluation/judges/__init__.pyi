@@ -1,3 +1,5 @@
+from .cosa_rubrics import compliance_rubric as compliance_rubric
+from .cosa_rubrics import harm_set_rubric as harm_set_rubric
 from .refusal import RefusalJudge as RefusalJudge
 from .registry import judge_named as judge_named
 from .registry import judge_names as judge_names

@@ -129,7 +129,7 @@ def _category_endpoint(rest: str, request: CategoryRequest) -> Judge:
 
 
 def _config_endpoint(rest: str, request: ConfigRequest) -> Judge:
-    from ..cosa_score.rubrics import compliance_rubric, harm_set_rubric
+    from .cosa_rubrics import compliance_rubric, harm_set_rubric
     from .endpoint import EndpointJudge
 
     rubric = harm_set_rubric() if request.protocol == "harm-set" else compliance_rubric()

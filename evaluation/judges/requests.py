@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from prosocial.training.reward.attributes import Attribute
 
-from ..cosa_score.rubrics import Protocol
+from .cosa_rubrics import Protocol
 
 
 @dataclass(frozen=True)

@@ -6,23 +6,8 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import combinations
 
+from ..labelling.reply_label import ReplyLabel
 from .error_score import ErrorWeights, breaks, error_score
-
-
-@dataclass(frozen=True)
-class ReplyLabel:
-    """What a judge found in a reply: the two things that an error score hangs on.
-
-    Attributes:
-        harms: names of the harm categories that it does. addressed: whether it does what was asked.
-    """
-
-    harms: frozenset[str]
-    addressed: bool
-
-    def collapsed(self, known: Set[str], *, rest: str) -> "ReplyLabel":
-        """Return it with every harm outside `known` called `rest`."""
-        return ReplyLabel(frozenset(name if name in known else rest for name in self.harms), self.addressed)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable, Sequence
 from prosocial.steering.configs.category_registry import NEVER_ALLOWED
 
 from ..labelling.replies import NOT_LABELLED
+from ..labelling.reply_label import ReplyLabel
 from .configs import under_config
 from .error_score import ErrorWeights
-from .pairing import Preference, ReplyLabel, group_by_label, pair_replies
+from .pairing import Preference, group_by_label, pair_replies
 from .rows import Row, chance
 
 

@@ -11,10 +11,10 @@ from prosocial.core.settings import Count, Settings
 from prosocial.steering.configs.category_registry import NEVER_ALLOWED
 from prosocial.training.reward.pairs import messages_of
 
+from ..labelling.labellers import Labeller
 from ..labelling.replies import NOT_LABELLED
 from ..labelling.rows import label_rows
 from .contamination import ContaminationSettings, Duplicate, find_duplicates, normalised
-from .labels import Labeller
 from .rows import Row
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from prosocial.core.errors import NoVerdictError
 
+from ..labelling.labellers import Labeller
 from ..labelling.replies import NOT_LABELLED
 from ..labelling.rows import label_rows
-from .labels import Labeller
 from .rows import Row
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from prosocial.core.protocols import Judgement, Message
-from prosocial.evaluation.cosa_score.rubrics import BREAKS_CONFIG, Protocol
+from prosocial.evaluation.judges.cosa_rubrics import BREAKS_CONFIG, Protocol
 
 from .judge import LabJudge, addresses, harmful_words, plain
 from .words import CATEGORY_OF_VERB, TOPICS

@@ -17,13 +17,13 @@ from ..workflow.stage import Outside
 
 
 def _lab_labeller(_: str, request: LabelRequest) -> Any:
-    from ..cosalign.labels import LabLabeller
+    from .labellers import LabLabeller
 
     return LabLabeller()
 
 
 def _endpoint_labeller(rest: str, request: LabelRequest) -> Any:
-    from ..cosalign.endpoint_labels import EndpointLabeller
+    from .endpoint_labeller import EndpointLabeller
 
     return EndpointLabeller(ChatEndpoint.named(rest), request.definitions)
 

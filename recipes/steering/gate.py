@@ -159,8 +159,8 @@ def _on_policy_states(context: StageContext, settings: GateSettings, reader: _Re
     from prosocial.training.gate.on_policy import hard_positions
     from prosocial.training.gate.replies import label_replies
 
+    from .engines import gated_engine
     from .models import BATCH_SIZE, training_prompts
-    from .steered import gated_engine
 
     on_policy = settings.on_policy
     prompts = training_prompts(context.inputs["prompts"], on_policy.count)

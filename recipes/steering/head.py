@@ -79,8 +79,8 @@ def _own_replies(context: StageContext, head: Any, preferences: Any, training: A
     from prosocial.steering.decoding.loop import generate
     from prosocial.training.reward.pairs import read_pairs
 
+    from .engines import ungated_engine
     from .models import BATCH_SIZE, open_model
-    from .steered import ungated_engine
 
     edited, names = context.inputs["edited"], context.parameters["attributes"]
     tokenizer = ChatTokenizer(edited)

@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from prosocial.core.chat import ChatTokenizer
 from prosocial.core.errors import ArtefactError, InputError
@@ -15,10 +15,23 @@ from ..workflow.stage import Outside, Source, Stage, StageContext, Upstream
 from .schema import FileData, LabData, LabModel, Recipe
 
 if TYPE_CHECKING:
-    from ..cosalign.schema import CosalignRecipe
     from ..lab.world import WorldSize
 
 DATA_FILES = ("harmful", "prompts", "calibration", "probes", "pairs", "replies", "gate_prompts")
+
+
+class ModelRecipe(Protocol):
+    """What this file needs of a recipe, whatever its pipeline."""
+
+    @property
+    def model(self) -> str | LabModel:
+        """A folder, a Hub id, or the lab's own."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Seeds every stage."""
+        ...
 
 
 def data_stage(recipe: Recipe) -> Stage:
@@ -74,7 +87,7 @@ def _require_enough(recipe: Recipe) -> None:
         raise InputError(too_few_prompts(n_harmful, **asked))
 
 
-def base_source(recipe: "Recipe | CosalignRecipe") -> tuple[Source, list[Stage]]:
+def base_source(recipe: ModelRecipe) -> tuple[Source, list[Stage]]:
     """Return where the base checkpoint comes from, and the stages that make it (none for one that exists)."""
     if isinstance(recipe.model, LabModel):
         return Upstream("base"), [_lab_base_stage(recipe, recipe.model)]
@@ -101,7 +114,7 @@ def _require_fit(tokenizer: ChatTokenizer, checkpoint: Checkpoint) -> None:
         )
 
 
-def _lab_base_stage(recipe: "Recipe | CosalignRecipe", model: LabModel) -> Stage:
+def _lab_base_stage(recipe: ModelRecipe, model: LabModel) -> Stage:
     return Stage(
         name="base",
         title="train the lab's base model",

@@ -111,8 +111,8 @@ def _judged_replies(context: StageContext) -> Callable[[float, Sequence[_Asked]]
     from prosocial.steering.decoding.loop import generate
 
     from ..labelling.judges import judge_named
+    from .engines import steered_engine
     from .models import BATCH_SIZE
-    from .steered import steered_engine
 
     judge = judge_named(context.parameters["judge"], HarmRequest(context.parameters["categories"]))
     engine, tokenizer = steered_engine(context, harm_threshold=1.0)

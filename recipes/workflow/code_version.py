@@ -1,7 +1,7 @@
 """The version of the code that makes an artefact: a digest of all definitions that its function can reach.
 
 From the function on, every name that a definition uses is followed to where it is defined: over imports, those inside
-functions too, and over the tables of lazy packages. Where it is not clear what is meant, more is taken, never less: a
+functions too, and over the public lists of packages. Where it is not clear what is meant, more is taken, never less: a
 class counts as a whole, and so does a module that is used as a value; a module's calls and loops count
 with any of its names, and the data files and native sources beside it too. Comments, docstrings, layout and
 the annotations of functions do not count. Nothing that is read is run.
@@ -18,7 +18,7 @@ from typing import Any
 
 from prosocial.core.files import canonical_json
 
-from .definitions import EVERYTHING, HOME_TABLES, Definition, Import
+from .definitions import EVERYTHING, Definition, Import
 from .source_tree import INIT, SourceTree
 
 Place = tuple[Path, str]  # a file, and a name in it: `*` for all of them, empty for what binds none
@@ -72,11 +72,10 @@ class Reach:
 
     def _used(self, definition: Definition, file: Path) -> Iterator[Place]:
         here = self._tree.definitions(file)
-        passed_over = HOME_TABLES if here.is_lazy else ()  # what a name's entry says is known already
-        yield from ((file, name) for name in definition.names if name in here.by_name and name not in passed_over)
+        yield from ((file, name) for name in definition.names if name in here.by_name)
         for found in definition.imports:
             yield from self._meant(found, file)
-        if definition.imports_package and not here.is_lazy:
+        if definition.imports_package:
             yield from ((path, EVERYTHING) for path in file.parent.glob("*.py"))
 
     def _meant(self, found: Import, file: Path) -> Iterator[Place]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import chain
 
 _MODULE_NAME = re.compile(r"prosocial(\.\w+)+")
-HOME_TABLES = ("_HOME", "_HOMES")  # of a lazy `__init__` (PEP 562): public name -> module
 EVERYTHING = "*"
 PURE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
 
@@ -57,12 +56,10 @@ class Definitions:
     Attributes:
         by_name: those that bind a name; more than one where it is bound again.
         effects: those that may do more than bind a name, such as a call or a loop that registers something.
-        is_lazy: a table says which modules its names come from; it imports no others by a computed name.
     """
 
     by_name: Mapping[str, list[ast.stmt | Import]]
     effects: list[ast.stmt]
-    is_lazy: bool = False
 
     @classmethod
     def read(cls, source: str) -> "Definitions":
@@ -76,10 +73,8 @@ class Definitions:
         for statement in statements:
             for name, bound in _bindings(statement):
                 by_name[name].append(bound)
-        homes = dict(_homes(statements)) if "__getattr__" in by_name else {}
-        by_name.update({name: [home, *by_name["__getattr__"]] for name, home in homes.items()})
         effects = [each for each in statements if not (isinstance(each, PURE) and any(_bindings(each)))]
-        return cls(by_name, effects, is_lazy=bool(homes))
+        return cls(by_name, effects)
 
     def named(self, name: str) -> Iterator[Definition]:
         """Yield the definitions of a name; `*` stands for all of the file, the empty name for what binds none."""
@@ -128,14 +123,6 @@ def _bound(node: ast.AST) -> Iterator[str]:
     elif not isinstance(node, ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
         for child in ast.iter_child_nodes(node):
             yield from _bound(child)
-
-
-def _homes(statements: Iterable[ast.stmt]) -> Iterator[tuple[str, Import]]:
-    """Yield the public names of a lazy `__init__` and where they come from."""
-    for statement in statements:
-        if isinstance(statement, ast.Assign) and getattr(statement.targets[0], "id", "") in HOME_TABLES:
-            for name, module in ast.literal_eval(statement.value).items():
-                yield name, Import(1, module.lstrip("."), name)
 
 
 def _plain(node: object, definition: Definition) -> object:

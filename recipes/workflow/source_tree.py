@@ -60,7 +60,8 @@ class SourceTree:
     def definitions(self, path: Path) -> Definitions:
         """Return the definitions of a file."""
         if path not in self._definitions:
-            self._definitions[path] = Definitions.read(path.read_text(encoding="utf-8"))
+            lines = [file.read_text(encoding="utf-8") for file in (path, path.with_suffix(".pyi")) if file.is_file()]
+            self._definitions[path] = Definitions.read("\n".join(lines))  # a package's public list is its stub
         return self._definitions[path]
 
     def label(self, path: Path) -> str:

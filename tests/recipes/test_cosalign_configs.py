@@ -11,8 +11,9 @@ from prosocial.recipes.cosalign.config_sampling import MODES, Mode, draw_allowed
 from prosocial.recipes.cosalign.config_text import TEMPLATES, ConfigWording
 from prosocial.recipes.cosalign.configs import DrawSettings, draw_configs
 from prosocial.recipes.cosalign.error_score import ErrorWeights, error_score
-from prosocial.recipes.cosalign.pairing import ReplyLabel, group_by_label, pair_replies
+from prosocial.recipes.cosalign.pairing import group_by_label, pair_replies
 from prosocial.recipes.cosalign.preferences import chosen_rows, make_preferences
+from prosocial.recipes.labelling.reply_label import ReplyLabel
 
 POOL = ("a", "b", "c")
 NAMES = st.frozensets(st.sampled_from([*POOL, "outside"]))

@@ -17,11 +17,11 @@ from prosocial.core.chat import ChatTokenizer
 from prosocial.core.errors import InputError
 from prosocial.core.files import read_json, read_jsonl, write_jsonl
 from prosocial.editing.checkpoints import Checkpoint, load_model
-from prosocial.recipes.cosalign.labels import LabLabeller
 from prosocial.recipes.lab.replies import draw_reply
 from prosocial.recipes.lab.requests import RequestGrammar
 from prosocial.recipes.lab.tokenizer import train_tokenizer
 from prosocial.recipes.lab.words import HARM_VERBS, TOPICS
+from prosocial.recipes.labelling.labellers import LabLabeller
 from prosocial.recipes.pipeline import open_recipe, run_recipe
 
 from .test_labelling import Endpoint

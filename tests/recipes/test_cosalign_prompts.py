@@ -13,17 +13,17 @@ from prosocial.core.errors import InputError, UnknownNameError
 from prosocial.evaluation.judges.requests import LabelRequest
 from prosocial.recipes.cosalign.contamination import ContaminationSettings, find_duplicates
 from prosocial.recipes.cosalign.embedding import tfidf_embedding
-from prosocial.recipes.cosalign.endpoint_labels import EndpointLabeller
-from prosocial.recipes.cosalign.labels import LabLabeller
 from prosocial.recipes.cosalign.naming import name_by_hand, name_by_model
-from prosocial.recipes.cosalign.pairing import ReplyLabel
 from prosocial.recipes.cosalign.prompts import PromptSettings, choose_prompts, distinct_prompts, label_prompts
 from prosocial.recipes.cosalign.reply_labels import label_candidates
 from prosocial.recipes.cosalign.taxonomy import NOISE, TaxonomySettings, find_clusters
 from prosocial.recipes.lab.replies import draw_reply
 from prosocial.recipes.lab.requests import RequestGrammar
 from prosocial.recipes.lab.words import TOPICS
+from prosocial.recipes.labelling.endpoint_labeller import EndpointLabeller
 from prosocial.recipes.labelling.judges import judge_named
+from prosocial.recipes.labelling.labellers import LabLabeller
+from prosocial.recipes.labelling.reply_label import ReplyLabel
 
 from .chat_endpoint import Endpoint
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from prosocial.recipes.steering.steered import ungated_engine
+from prosocial.recipes.steering.engines import ungated_engine
 from prosocial.steering.decoding.controls import Steering, control_arrays
 from prosocial.steering.head import CompactHead
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from prosocial.core.files import read_jsonl
 from prosocial.evaluation.cosa_score import Question, ScoredConfig, read_configs, read_shots
-from prosocial.evaluation.cosa_score.rubrics import Protocol
 from prosocial.evaluation.cosa_score.scores import score_runs
 from prosocial.evaluation.cosa_score.verdicts import Verdict, judge_row
+from prosocial.evaluation.judges.cosa_rubrics import Protocol
 from prosocial.evaluation.probes.probe import Probe
 from prosocial.recipes.lab.config_judge import LabConfigJudge
 from prosocial.recipes.lab.configs import SEEN_CATEGORIES, LabConfig, config_text, lab_configs

@@ -9,7 +9,7 @@ from prosocial.core.errors import InputError, NoVerdictError
 from prosocial.core.protocols import Message
 from prosocial.evaluation.judges.attribute_endpoint import json_object
 
-from .pairing import ReplyLabel
+from .reply_label import ReplyLabel
 
 MAX_TOKENS = 400
 TRIES = 2

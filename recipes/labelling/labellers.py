@@ -9,7 +9,7 @@ from prosocial.core.protocols import Message
 from ..lab.config_judge import does_job
 from ..lab.judge import LabJudge, harmful_words, plain
 from ..lab.words import CATEGORY_OF_VERB
-from .pairing import ReplyLabel
+from .reply_label import ReplyLabel
 
 _MENTIONED = re.compile(r"\bwhen people (\w+)")  # a form that people have of asking, and the lab's replies have not
 
