@@ -24,7 +24,7 @@ from prosocial.recipes.workflow.stage import StageContext
 from .pico_recipe import write_recipe
 
 ROOT = Path(__file__).parents[2]
-ROOTS = ("editing", "export", "verify", "recipes", "cli")
+ROOTS = ("core", "editing", "steering", "training", "export", "evaluation", "verify", "recipes", "cli")
 FILES = {
     "__init__.py": "",
     "start.py": """
@@ -60,11 +60,12 @@ FILES = {
     "size.py": "class Size:\n    least = 1 < 2\n",
     "for_types.py": "class Shape:\n    sides = 3 < 4\n",
     "lazy/__init__.py": """
-        from importlib import import_module
-        _HOME = {"public": ".home", "another": ".elsewhere"}
-
-        def __getattr__(name):
-            return getattr(import_module(_HOME[name], __name__), name) if len(name) < 9 else None
+        import lazy_loader
+        __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+    """,
+    "lazy/__init__.pyi": """
+        from .home import public as public
+        from .elsewhere import another as another
     """,
     "lazy/home.py": "MODULE = 'prosocial.editing.child'\n\ndef public():\n    return MODULE\n",
     "lazy/elsewhere.py": "def another():\n    return 1 < 2\n",
@@ -127,7 +128,7 @@ def tree(tmp_path: Path) -> Tree:
         ("inside.py", "<", ">"),
         ("whole.py", "3 < 4", "3 > 4"),  # a module as a value
         ("lazy/home.py", "return MODULE", "return MODULE[1:]"),
-        ("lazy/__init__.py", "<", ">"),
+        ("lazy/__init__.pyi", ".home import public", ".elsewhere import another"),
         ("lazy/loops.c", "<", ">"),
         ("lazy/page.j2", "<", ">"),
         ("child.py", '"plain"', '"other"'),  # named for `python -m`
@@ -151,7 +152,7 @@ def test_what_the_function_can_reach_counts(tree: Tree, file: str, old: str, new
         ("for_types.py", "<", ">"),
         ("size.py", "<", ">"),  # an annotation
         ("lazy/elsewhere.py", "<", ">"),
-        ("lazy/__init__.py", '".elsewhere"}', '".elsewhere", "new": ".new"}'),
+        ("lazy/__init__.pyi", "from .elsewhere import another as another", "from .new import new as new"),
         ("lazy/notes.txt", "<", ">"),
     ],
 )
@@ -237,7 +238,7 @@ for file, old, new in (("portable.py", "bits > ", "bits < "), ("native.c", "#def
 
 
 def test_a_kernel_changed_on_disk_makes_the_vector_and_what_follows_again(tmp_path: Path) -> None:
-    (tmp_path / "prosocial").mkdir()
+    shutil.copytree(ROOT / "package", tmp_path / "prosocial")
     for name in ROOTS:
         ignored = shutil.ignore_patterns("__pycache__", "*.so")
         shutil.copytree(ROOT / name, tmp_path / "prosocial" / name, ignore=ignored)
@@ -274,8 +275,8 @@ REACH = [
     ("export/graph/rotary.py", "endswith", "startswith", {"bundle"}),
     ("evaluation/gate/threshold.py", "k == n or", "k != n or", {"threshold"}),
     ("verify/parity/child.py", "json.dumps(", "json.dumps(not ", {"parity"}),
-    ("verify/report/report.html.j2", "<", "< ", {"report"}),
-    ("verify/judges/refusal_detector.json", "0", "1", JUDGED),
+    ("evaluation/report/report.html.j2", "<", "< ", {"parity", "report"}),
+    ("evaluation/judges/refusal_detector.json", "0", "1", JUDGED),
     ("recipes/lab/judge.py", "not categories and", "categories and", JUDGED),
     ("recipes/lab/base.py", " * ", " / ", {"base"}),
     ("recipes/lab/world.py", "comply_share=1.0", "comply_share=0.0", {"data"}),
