@@ -17,8 +17,6 @@ from prosocial.evaluation.cosa_score import (
     ScoredConfig,
     ScoreSettings,
     Verdict,
-    compliance_rubric,
-    harm_set_rubric,
     questions_of,
     read_configs,
     read_shots,
@@ -28,6 +26,7 @@ from prosocial.evaluation.cosa_score import (
 )
 from prosocial.evaluation.cosa_score.scores import score_runs
 from prosocial.evaluation.cosa_score.verdicts import judge_row
+from prosocial.evaluation.judges import compliance_rubric, harm_set_rubric
 from prosocial.evaluation.judges.endpoint import EndpointJudge
 from prosocial.evaluation.outcomes.outcome import Outcome
 from prosocial.evaluation.probes.probe import Probe, read_probes
