@@ -93,12 +93,16 @@ class Loop:
     """Draws replies from an engine.
 
     Attributes:
-        engine: what decides on tokens. controls: of every conversation, by its index. sampler: chooses.
+        engine: decides on the next tokens.
+        controls: one row per conversation, by its index.
+        sampler: chooses among them.
+        observer: called before each choice with the conversation's index, the decision and its row there.
     """
 
     engine: Engine
     controls: ControlArrays | None
     sampler: Sampler
+    observer: Callable[[int, Decision, int], None] | None = None
 
     def run(self, rows: Sequence[ReplyDraft], batch_size: int) -> None:
         """Draw until every row has finished."""
@@ -136,6 +140,8 @@ class Loop:
         logits = decision.logits if live.size == len(slots) else decision.logits[live]
         for at, row in zip(live, rows, strict=True):
             row.observe(int(decision.safe_set_size[at]), decision.risk[at])
+            if self.observer is not None:
+                self.observer(row.index, decision, at)
         bans = [row.banned.get(len(row.tokens), []) for row in rows]
         if any(bans):
             logits = logits.copy()

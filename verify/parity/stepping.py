@@ -1,14 +1,17 @@
-"""An engine of the decoding loop, as parity needs it: one token at a time, through its cache (torch-free)."""
+"""An engine as parity compares it: greedy replies through the decoding loop, with every decision (torch-free)."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prosocial.core.equal_lengths import equal_length_batches
 from prosocial.steering.decoding.controls import ControlArrays, Steering, control_arrays
-from prosocial.steering.decoding.engine import Decision, Engine, Stream
+from prosocial.steering.decoding.draft import ReplyDraft
+from prosocial.steering.decoding.engine import Decision, Engine
+from prosocial.steering.decoding.loop import Loop
+from prosocial.steering.decoding.sampling import Sampler, Sampling
 
 from .batches import MOST_ROWS
 from .engines import Margins, ScoredReply, StepOutputs
@@ -39,78 +42,69 @@ class SteppingEngine:
         batch_size: int = MOST_ROWS,
     ) -> None:
         self.name, self.batch_size = name, batch_size
-        self._engine, self._end_ids, self._margins = engine, sorted(end_ids), margins
+        self._engine, self._end_ids, self._margins = engine, tuple(sorted(end_ids)), margins
         self._controls: ControlArrays | None = None
         if steering is not None and engine.config is not None:
             self._controls = control_arrays(engine.config, [steering])
 
     def replies(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int) -> list[ScoredReply]:
         """Return the most likely reply to each prompt, up to and with the end token, and the decisions on the way."""
-        found: dict[int, ScoredReply] = {}
-        for batch in equal_length_batches(map(len, prompts), lambda length: self.batch_size):
-            found |= zip(batch, self._run([prompts[index] for index in batch], max_new_tokens), strict=True)
-        return [found[index] for index in range(len(prompts))]
+        records = [_Record(max_new_tokens) for _ in prompts]
+        controls = None if self._controls is None else self._controls.rows([0] * len(prompts))
+        loop = Loop(
+            self._engine,
+            controls,
+            Sampler(Sampling(), [""] * len(prompts)),
+            observer=lambda row, decision, at: records[row].add(decision, at),
+        )
+        drafts = [
+            ReplyDraft(row, list(prompt), max_new_tokens, self._end_ids, rollback_tokens=0, max_retries=0)
+            for row, prompt in enumerate(prompts)
+        ]
+        loop.run(drafts, self.batch_size)
+        return [self._scored(*pair) for pair in zip(prompts, records, strict=True)]
 
     def score(self, prompt: Sequence[int], reply: Sequence[int]) -> StepOutputs:
         """Return the decisions after the prompt and after each token of the reply."""
-        stream = self._start([prompt], len(reply) + 1)
-        record, first = _Record(stream.decision, len(reply) + 1), np.zeros(1, np.intp)
-        for step, token in enumerate(reply):
-            record.write(step, first, stream.decision, first)
+        ids = np.array([list(prompt)], dtype=np.int64)
+        stream = self._engine.prefill(ids, self._controls, capacity=len(prompt) + len(reply) + 1)
+        record = _Record(len(reply) + 1)
+        record.add(stream.decision, 0)
+        for token in reply:
             stream.step(np.array([token], dtype=np.int64))
-        record.write(len(reply), first, stream.decision, first)
-        return record.outputs(0, len(reply) + 1, self._lazy_margins([*prompt, *reply], len(reply) + 1))
+            record.add(stream.decision, 0)
+        return record.outputs(self._lazy_margins([*prompt, *reply], len(reply) + 1))
 
-    def _run(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[ScoredReply]:
-        """Reply to prompts of equal length; a finished row rides along unread until half of them have finished."""
-        stream = self._start(prompts, max_new_tokens)
-        record = _Record(stream.decision, max_new_tokens)
-        replies: list[list[int]] = [[] for _ in prompts]
-        slots = live = np.arange(len(prompts))  # the row in each slot of the stream; the slots that are not finished
-        for step in range(max_new_tokens):
-            record.write(step, slots[live], stream.decision, live)
-            tokens = np.asarray(stream.decision.logits.argmax(-1), dtype=np.int64)
-            for slot in live:
-                replies[slots[slot]].append(int(tokens[slot]))
-            live = live[~np.isin(tokens[live], self._end_ids)]
-            if not live.size or step + 1 == max_new_tokens:
-                break
-            if 2 * live.size < slots.size:
-                stream.keep(live)
-                slots, tokens, live = slots[live], tokens[live], np.arange(live.size)
-            stream.step(tokens)
-        return [self._scored(record, row, *pair) for row, pair in enumerate(zip(prompts, replies, strict=True))]
-
-    def _scored(self, record: "_Record", row: int, prompt: Sequence[int], reply: list[int]) -> ScoredReply:
+    def _scored(self, prompt: Sequence[int], record: "_Record") -> ScoredReply:
+        """Return what was recorded; where nothing was safe the most likely token is an end token, and stands there."""
+        reply = record.most_likely()
         margins = self._lazy_margins([*prompt, *reply[:-1]], len(reply))
-        return ScoredReply(reply, record.outputs(row, len(reply), margins))
+        return ScoredReply(reply, record.outputs(margins))
 
     def _lazy_margins(self, ids: list[int], n_last: int) -> Callable[[], Margins] | None:
         return None if self._margins is None else partial(self._margins, ids, n_last, self._controls)
 
-    def _start(self, prompts: Sequence[Sequence[int]], n_new: int) -> Stream:
-        ids = np.array([list(prompt) for prompt in prompts], dtype=np.int64)
-        controls = None if self._controls is None else self._controls.rows([0] * len(ids))
-        return self._engine.prefill(ids, controls, capacity=ids.shape[1] + n_new)
-
 
 class _Record:
-    """Decisions of B rows at up to S steps; memory that is never written to is never touched."""
+    """The decisions on one row, step by step; memory that is never written to is never touched."""
 
-    def __init__(self, like: Decision, n_steps: int) -> None:
-        n_rows = len(like.logits)
-        self._logits = np.empty((n_rows, n_steps, like.logits.shape[1]), np.float32)
-        self._risk = np.empty((n_rows, n_steps, like.risk.shape[1]), np.float32)
-        self._size = np.empty((n_rows, n_steps), np.int64)
+    def __init__(self, most_steps: int) -> None:
+        self._most_steps, self._n_steps = most_steps, 0
+        self._parts: tuple[NDArray[Any], ...] = ()
 
-    def write(self, step: int, rows: NDArray[np.intp], decision: Decision, slots: NDArray[np.intp]) -> None:
-        """Record what was decided in some slots of a stream as a step of these rows."""
-        self._logits[rows, step] = decision.logits[slots]
-        self._risk[rows, step] = decision.risk[slots]
-        self._size[rows, step] = decision.safe_set_size[slots]
+    def add(self, decision: Decision, at: int) -> None:
+        """Record what row `at` of a decision says as the next step."""
+        values = decision.logits[at], decision.risk[at], decision.safe_set_size[at]
+        if not self._parts:
+            self._parts = tuple(np.empty((self._most_steps, *value.shape), value.dtype) for value in values)
+        for part, value in zip(self._parts, values, strict=True):
+            part[self._n_steps] = value
+        self._n_steps += 1
 
-    def outputs(self, row: int, n_steps: int, margins: Callable[[], Margins] | None) -> StepOutputs:
-        """Return the first steps of a row, as views."""
-        return StepOutputs(
-            self._logits[row, :n_steps], self._risk[row, :n_steps], self._size[row, :n_steps], margins=margins
-        )
+    def most_likely(self) -> list[int]:
+        """Return the most likely token at each step."""
+        return [int(token) for token in self._parts[0][: self._n_steps].argmax(-1)]
+
+    def outputs(self, margins: Callable[[], Margins] | None) -> StepOutputs:
+        """Return the recorded steps, as views."""
+        return StepOutputs(*(part[: self._n_steps] for part in self._parts), margins=margins)
