@@ -107,4 +107,5 @@ class _Record:
 
     def outputs(self, margins: Callable[[], Margins] | None) -> StepOutputs:
         """Return the recorded steps, as views."""
-        return StepOutputs(*(part[: self._n_steps] for part in self._parts), margins=margins)
+        logits, risk, size = (part[: self._n_steps] for part in self._parts)
+        return StepOutputs(logits, risk, size, margins=margins)
