@@ -81,7 +81,7 @@ docs: $(READY)
 prove: $(READY) $(CORE_READY) $(INSPECT_READY) quickstart wheel
 	$(BIN)/pytest -m prove
 	$(BIN)/python .ci/check_install.py build/dist/* --bundle runs/quickstart/bundle
-	$(INSPECT_VENV)/bin/python -m pytest tests/evaluation/test_inspect_ai.py
+	$(INSPECT_VENV)/bin/python -m pytest tests/evaluation/inspect_ai/test_inspect_ai.py
 	PROSOCIAL_RUN=runs/quickstart $(CORE_VENV)/bin/python -m pytest -m core tests/cli/test_core_install.py
 
 # After a change of the requirements: constraints.txt from a fresh environment with the newest versions.

@@ -9,6 +9,15 @@ from pathlib import Path
 import pytest
 
 from .hub.hub_fixture import hub as hub
+from .worlds import bundle_folder as bundle_folder
+from .worlds import checkpoint_folder as checkpoint_folder
+from .worlds import llama_bundle as llama_bundle
+from .worlds import llama_folder as llama_folder
+from .worlds import pico as pico
+from .worlds import plain_bundle as plain_bundle
+from .worlds import portable_bundle as portable_bundle
+from .worlds import probes_file as probes_file
+from .worlds import steered_folder as steered_folder
 
 # Before anything imports torch, tokenizers or the Hub client: they read these once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

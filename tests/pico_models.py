@@ -4,9 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 import torch
-import typer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     GPT2Config,
@@ -17,12 +15,9 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
-from typer.testing import CliRunner
 
-from prosocial.cli.bundle import export_command
 from prosocial.core.protocols import Message
 from prosocial.editing.checkpoints import Checkpoint
-from prosocial.export import export_bundle
 from prosocial.steering.configs import SafetyConfig
 from prosocial.steering.decoding.config import DecodingConfig
 from prosocial.steering.gate import HarmGate
@@ -150,43 +145,3 @@ class Pico:
             [{"role": "user", "content": f"word{7 * index % 90} word{index}" + " word3" * (index % 3)}]
             for index in range(n)
         ]
-
-
-@pytest.fixture(scope="session")
-def pico() -> Pico:
-    return Pico()
-
-
-@pytest.fixture(scope="session")
-def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A steered folder."""
-    return make_steered_folder(tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture(scope="session")
-def llama_bundle(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its bundle in the profile `ort`. Tests that change it copy it first."""
-    out = tmp_path_factory.mktemp("bundles") / "llama"
-    export_bundle(llama_folder, out)
-    return out
-
-
-@pytest.fixture(scope="session")
-def portable_bundle(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its bundle in the profile `portable`."""
-    out = tmp_path_factory.mktemp("bundles") / "portable"
-    export_bundle(llama_folder, out, profile="portable")
-    return out
-
-
-@pytest.fixture(scope="session")
-def plain_bundle(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A plain bundle of a model with tied embeddings, made by the command, and what the command printed."""
-    folder = tmp_path_factory.mktemp("plain")
-    write_checkpoint("gpt2", folder / "checkpoint")
-    app = typer.Typer()
-    app.command()(export_command)
-    words = [str(folder / "checkpoint"), "-o", str(folder / "bundle"), "--plain"]
-    result = CliRunner().invoke(app, words, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return folder / "bundle", result.stdout

@@ -9,20 +9,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-ORDER = (
-    "core",
-    "editing",
-    "steering",
-    "training",
-    "export",
-    "evaluation",
-    "verify",
-    "recipes",
-    "cli",
-)  # a folder may import itself and what stands before it
+from .roots import ROOT, ROOTS, TOP
+
 BELOW = "moved"  # beside the root folders, in package/: the import paths of the version before
-SOURCES = sorted(path for folder in ORDER for path in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(path for folder in ROOTS for path in (ROOT / folder).rglob("*.py"))
 OTHERS = sorted(path for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 
 
@@ -49,13 +39,13 @@ def breaches(source: str, *, folder: str | None, depth: int = 0) -> list[str]:
         first, *rest = name.split(".")
         if level > depth + 1:
             found.append(f"a relative import leaves the folder: {'.' * level}{name}")
-        if level == 0 and first in ORDER:
+        if level == 0 and first in ROOTS:
             found.append(f"import prosocial.{name}, not {name}")
         if level == 0 and first == "prosocial" and folder is not None:
             target = rest[0] if rest else ""
             if target == folder:
                 found.append(f"import {name} relatively: it is in the same folder")
-            elif target not in (BELOW, *ORDER[: ORDER.index(folder)]):
+            elif target not in (BELOW, *ROOTS[: ROOTS.index(folder)]):
                 found.append(f"{folder} stands before {target or 'the whole package'}: it may not import {name}")
     return found
 
@@ -85,6 +75,27 @@ def test_imports_run_one_way(path: Path) -> None:
     folder, *inner, _ = path.relative_to(ROOT).parts
 
     assert breaches(path.read_text(encoding="utf-8"), folder=folder, depth=len(inner)) == []
+
+
+def test_the_root_folders_are_all_that_there_are() -> None:
+    """A folder that is in no list here would be held by no test."""
+    assert sorted(path.parent.name for path in ROOT.glob("*/__init__.py")) == sorted((TOP, *ROOTS))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / TOP).glob("*.py")), ids=lambda path: path.name)
+def test_the_package_itself_imports_no_root_folder(path: Path) -> None:
+    """Or else `import prosocial` would be a circle, and no longer quick."""
+    names = [name for _, name in imported(ast.parse(path.read_text(encoding="utf-8")))]
+
+    assert [name for name in names if name.split(".")[0] in ("prosocial", *ROOTS)] == []
+
+
+def test_tests_lie_where_what_they_test_does() -> None:
+    folders = {path.relative_to(ROOT / "tests").parent for path in OTHERS if path.name.startswith("test_")}
+    mirrored = [folder for folder in folders if folder.parts[:1] and folder.parts[0] in ROOTS]
+
+    assert {folder.parts[0] for folder in mirrored} == set(ROOTS)
+    assert [str(folder) for folder in mirrored if not (ROOT / folder / "__init__.py").is_file()] == []
 
 
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -185,6 +196,6 @@ def test_a_public_list_is_true(name: str) -> None:
         _ = package.no_such_name
 
 
-@pytest.mark.parametrize("name", ORDER[:-2])
+@pytest.mark.parametrize("name", ROOTS[:-2])
 def test_every_root_has_a_public_list(name: str) -> None:
     assert f"prosocial.{name}" in public_packages()

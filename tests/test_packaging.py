@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-FOLDERS = ("core", "editing", "steering", "training", "export", "evaluation", "verify", "recipes", "cli")
+from .roots import ROOT, ROOTS, TOP
+
 CODE_SUFFIXES = (".py", ".pyc", ".c", ".h", ".so")  # what setuptools packs, or builds, itself
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LISTING = """
@@ -28,15 +28,15 @@ def listed() -> set[str]:
 
 
 def test_every_folder_with_code_is_a_listed_package(listed: set[str]) -> None:
-    with_code = {path.parent for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
+    with_code = {path.parent for folder in ROOTS for path in (ROOT / folder).rglob("*.py")}
     expected = {".".join(("prosocial", *folder.relative_to(ROOT).parts)) for folder in with_code}
 
-    places = {f"prosocial.{folder}={folder}" for folder in FOLDERS}
+    places = {f"prosocial.{folder}={folder}" for folder in ROOTS}
     assert {name for name in listed if "=" not in name} == {"prosocial", *expected}
-    assert {name for name in listed if "=" in name} == {"prosocial=package", *places}
+    assert {name for name in listed if "=" in name} == {f"prosocial={TOP}", *places}
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", [TOP, *ROOTS])
 def test_every_data_file_is_of_a_kind_that_is_packed(folder: str) -> None:
     patterns = PROJECT["tool"]["setuptools"]["package-data"]["*"]
     others = [path for path in (ROOT / folder).rglob("*") if path.is_file() and path.suffix not in CODE_SUFFIXES]
@@ -45,12 +45,11 @@ def test_every_data_file_is_of_a_kind_that_is_packed(folder: str) -> None:
     assert (ROOT / folder / "py.typed").is_file()
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_type_checkers_find_the_folder_under_its_import_name(folder: str) -> None:
-    link = ROOT / ".types" / "prosocial" / folder
+def test_type_checkers_find_everything_under_its_import_name() -> None:
+    links = {path.name: path.resolve() for path in (ROOT / ".types" / "prosocial").iterdir() if path.is_symlink()}
+    beside = [path for path in (ROOT / TOP).iterdir() if path.is_file()]
 
-    assert link.is_symlink()
-    assert link.resolve() == ROOT / folder
+    assert links == {path.name: path for path in (*beside, *(ROOT / folder for folder in ROOTS))}
 
 
 def test_the_command_is_declared() -> None:

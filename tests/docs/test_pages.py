@@ -23,8 +23,8 @@ pages = pytest.mark.parametrize("page", PAGES, ids=name_of)
 # Their code runs in folders of their own, in the tests named here.
 ELSEWHERE = {
     "docs/hub.md": "tests/docs/test_pages.py",  # with a Hub
-    "docs/reward.md": "tests/training/test_reward_page.py",
-    "docs/safety-configs.md": "tests/steering/test_config_commands.py",
+    "docs/reward.md": "tests/docs/test_reward_page.py",
+    "docs/safety-configs.md": "tests/cli/test_config.py",
     "docs/steering.md": "tests/docs/test_steering_page.py",
 }
 STORIES = [

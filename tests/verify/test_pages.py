@@ -22,7 +22,7 @@ from prosocial.verify.parity.measure import Setting, join, measure_setting
 from prosocial.verify.parity.page import render_parity
 
 from ..audit_helpers import MATRIX, base_tensors, edit, make_vector, move_one_ulp
-from .test_parity import PROMPTS, TableEngine, V
+from .table_engine import PROMPTS, TableEngine, V
 
 Json = dict[str, Any]
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=alert(1)>"
