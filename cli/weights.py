@@ -12,19 +12,23 @@ from rich.table import Table
 from prosocial.core import InputError
 from prosocial.core.files import require_outside
 from prosocial.editing import resolve_model
-from prosocial.editing.edits.inspection import describe_folder, describe_model
+from prosocial.editing.edits.inspection import describe_folder
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def inspect(
-    path: Annotated[str, typer.Argument(help="A checkpoint, harm vector or LoRA adapter; or a Hub id (headers only).")],
+    path: Annotated[str, typer.Argument(help="Any folder or file of prosocial; or a Hub id (headers only).")],
     as_json: Json = False,
     fingerprint: Annotated[bool, typer.Option(help="Read all weights and print their fingerprint.")] = True,
 ) -> None:
-    """Say what a folder is: tensors, dtypes, size, edits, fingerprints."""
-    description = describe_model(path, fingerprint=fingerprint)
-    print_data(description, as_json, title=path)
+    """Say what a folder or file is, and what it holds: sizes, edits, names, limits, stages, verdicts.
+
+    Signatures and manifests are named, not checked.
+    """
+    from prosocial.recipes.inspection.describing import inspect_artefact
+
+    print_data(inspect_artefact(path, fingerprint=fingerprint), as_json, title=path)
 
 
 def _list_methods(wanted: bool) -> None:

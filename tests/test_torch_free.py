@@ -34,6 +34,7 @@ HEAVY = (
 LIGHT = (
     "cli",
     "core/appended_rows.py",
+    "core/artefacts.py",
     "core/chat.py",
     "editing/checkpoints/folder.py",
     "editing/checkpoints/header.py",
@@ -84,6 +85,7 @@ LIGHT = (
     "steering/decoding/sampling.py",
     "core/signing",
     "steering/decoding/streaming.py",
+    "recipes/inspection",
     "recipes/workflow/code_version.py",
     "recipes/workflow/definitions.py",
     "recipes/workflow/source_tree.py",
