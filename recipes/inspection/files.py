@@ -70,9 +70,12 @@ def _statement(path: Path) -> dict[str, Any]:
     kind = kind_of_schema(said.get("predicateType"))
     shown = describe_document(said["predicate"], kind or Artefact.STATEMENT)
     shown.pop("schema")
-    subject = [str(each.get("name")) for each in said.get("subject", ())]
-    signer = read_json(path).get("verificationMaterial", {}).get("publicKey", {}).get("hint")
-    return {**shown, "states": said.get("predicateType"), "about": subject, "key": signer, "signature": NOT_CHECKED}
+    try:
+        about = [each["name"] for each in said["subject"]]
+        signer = read_json(path)["verificationMaterial"]["publicKey"]["hint"]
+    except (KeyError, TypeError):
+        raise ArtefactError(f"{path} should name what it is about and the key that signed it: it does not") from None
+    return {**shown, "states": said.get("predicateType"), "about": about, "key": signer, "signature": NOT_CHECKED}
 
 
 def _tensors(path: Path) -> dict[str, Any]:

@@ -38,8 +38,14 @@ def _counted(values: Sequence[object]) -> dict[str, int]:
     return dict(sorted(Counter(map(str, values)).items()))
 
 
+def _mapping(row: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return an object of a row; an empty one where the row holds another thing, which its reader would refuse."""
+    return row[key] if isinstance(row.get(key), dict) else {}
+
+
 def _log(rows: Rows) -> dict[str, Any]:
-    return {"events": _counted([row["event"].get("kind") for row in rows]), "chain": "not checked: prosocial log check"}
+    kinds = [_mapping(row, "event").get("kind") for row in rows]
+    return {"events": _counted(kinds), "chain": "not checked: prosocial log check"}
 
 
 def _probes(rows: Rows) -> dict[str, Any]:
@@ -47,12 +53,13 @@ def _probes(rows: Rows) -> dict[str, Any]:
 
 
 def _pairs(rows: Rows) -> dict[str, Any]:
-    names = sorted({name for row in rows for name in row.get("labels", {})})
-    return {"labels": {name: _counted([row.get("labels", {}).get(name) for row in rows]) for name in names}}
+    labels = [_mapping(row, "labels") for row in rows]
+    names = sorted({name for row in labels for name in row})
+    return {"labels": {name: _counted([row.get(name) for row in labels]) for name in names}}
 
 
 def _replies(rows: Rows) -> dict[str, Any]:
-    categories = [row.get("categories", []) for row in rows]
+    categories = [row["categories"] if isinstance(row.get("categories"), list) else [] for row in rows]
     return {
         "n_harmful": sum(map(bool, categories)),
         "categories": _counted([name for names in categories for name in names]),

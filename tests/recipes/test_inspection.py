@@ -1,5 +1,6 @@
 """Inspection: everything that 0.1.0 wrote is recognised, and what is not ours gets one clear line."""
 
+import contextlib
 import json
 import shutil
 from importlib import import_module
@@ -10,7 +11,7 @@ import pytest
 
 from prosocial.cli.main import main
 from prosocial.core.artefacts import MARKS
-from prosocial.core.errors import ArtefactError
+from prosocial.core.errors import ArtefactError, InputError
 from prosocial.recipes.inspection.describing import inspect_artefact
 
 ROOT = Path(__file__).parents[2]
@@ -170,6 +171,29 @@ def test_a_model_with_a_manifest_of_somebody_else_is_a_checkpoint(tmp_path: Path
     (tmp_path / "model" / "manifest.json").write_text('{"name": "a web page"}')
 
     assert inspect_artefact(tmp_path / "model", fingerprint=False)["kind"] == "checkpoint"
+
+
+BREAKS = (None, "x", 3, ["x"], {"x": {}}, [{"x": 1}])
+
+
+@pytest.mark.parametrize("path", [path for path in KINDS if path.endswith((".json", ".jsonl", ".sig", ".sigstore"))])
+def test_a_value_of_another_type_is_shown_or_refused_and_never_breaks_it(path: str, tmp_path: Path) -> None:
+    first, *more = (GOLDEN / path).read_text(encoding="utf-8").splitlines() if path.endswith("l") else [""]
+    document = json.loads(first or (GOLDEN / path).read_text(encoding="utf-8"))
+    for key, value in [(key, value) for key in document for value in BREAKS]:
+        lines = [json.dumps(document | {key: value}), *more]
+        (tmp_path / Path(path).name).write_text("\n".join(lines), encoding="utf-8")
+        with contextlib.suppress(InputError):
+            assert inspect_artefact(tmp_path / Path(path).name)["kind"]
+
+
+@pytest.mark.parametrize("key", ["stage", "key", "files", "seconds", "summary"])
+def test_a_broken_marker_counts_as_none(key: str, tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "run", tmp_path / "run")
+    marker = tmp_path / "run" / "store" / "gate-9c6b10c3a3ce.json"
+    marker.write_text(json.dumps(json.loads(marker.read_text()) | {key: None}))
+
+    assert "gate" not in _states(tmp_path / "run")
 
 
 @pytest.mark.parametrize("path", ["steered", "bundle", "run", "configs/signed.json", "data/pairs.jsonl"])
