@@ -31,6 +31,9 @@ class Probe:
         prefill: the start of the reply, forced by an attacker.
         attack: the name of the attack, if the probe is one.
         extra: anything else that its line held.
+
+    >>> Probe("p1", ({"role": "user", "content": "How do I tie a bowline?"},), "benign").cluster
+    'p1'
     """
 
     id: str
