@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from prosocial.editing.checkpoints.source import resolve_model
+from prosocial.editing import resolve_model
 
 from .progress import byte_progress
 
@@ -37,9 +37,9 @@ def audit(
     By the digests of its edit record; with --base and --vector, by doing the edit again; without a record, by
     recovering the coefficients from the weights. Exit code: 0 confirmed, 1 refuted, 3 cannot say.
     """
-    from prosocial.core.signing.keys import TrustedKey
+    from prosocial.core import TrustedKey
     from prosocial.evaluation.report.junit import audit_cases, write_junit
-    from prosocial.verify.audit.auditing import audit_model
+    from prosocial.verify import audit_model
     from prosocial.verify.audit.page import write_audit
     from prosocial.verify.audit.terminal import print_audit
 

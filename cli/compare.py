@@ -10,7 +10,7 @@ from rich.console import Console
 from .judge_option import FORMS
 
 if TYPE_CHECKING:
-    from prosocial.evaluation.model_comparison import ComparisonSettings
+    from prosocial.evaluation import ComparisonSettings
 
 EXIT_CODES = {"worse": 1, "cannot say": 3}
 
@@ -49,9 +49,9 @@ def compare(
     Exit code: 0; 1 if the second is clearly worse in any rate (a loss of utility inside --margin aside); 3 if a reply
     could not be judged.
     """
-    from prosocial.editing.checkpoints.source import resolve_model
-    from prosocial.evaluation.model_comparison import ComparisonSettings, read_judge_errors
-    from prosocial.evaluation.probes.loading import load_probes
+    from prosocial.editing import resolve_model
+    from prosocial.evaluation import ComparisonSettings, load_probes
+    from prosocial.evaluation.model_comparison import read_judge_errors
     from prosocial.recipes.labelling.judges import judge_named
 
     settings = ComparisonSettings(
@@ -89,7 +89,7 @@ def _tell(document: dict[str, Any], console: Console, as_json: bool, out: Path |
     if as_json:
         print(json.dumps(document, ensure_ascii=False, allow_nan=False))
         return
-    from prosocial.evaluation.report.terminal import print_report
+    from prosocial.evaluation import print_report
 
     print_report(document, console)
     if out is not None:
@@ -97,7 +97,7 @@ def _tell(document: dict[str, Any], console: Console, as_json: bool, out: Path |
 
 
 def _with_progress(console: Console, *, settings: "ComparisonSettings", **parts: Any) -> dict[str, Any]:
-    from prosocial.evaluation.model_comparison import compare_models
+    from prosocial.evaluation import compare_models
     from prosocial.recipes.workflow.progress import stage_progress
 
     total = 2 * len(parts["probes"]) * settings.samples

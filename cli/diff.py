@@ -8,9 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from prosocial.editing.checkpoints.folder import Checkpoint
-from prosocial.editing.checkpoints.source import resolve_model
-from prosocial.editing.edits.difference import CheckpointDifference, TensorDifference, compare_weights
+from prosocial.editing import Checkpoint, compare_weights, resolve_model
+from prosocial.editing.edits.difference import CheckpointDifference, TensorDifference
 
 DIFFERENT = 1
 

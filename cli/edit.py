@@ -8,13 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from prosocial.core.errors import InputError
-from prosocial.editing.checkpoints.folder import Checkpoint
-from prosocial.editing.checkpoints.source import open_headers, resolve_model
-from prosocial.editing.edits.apply import apply_edit
-from prosocial.editing.edits.plan import EditPlan, plan_edit
-from prosocial.editing.edits.record import EditRecord
-from prosocial.editing.edits.rounding import Rounding
+from prosocial.core import InputError
+from prosocial.editing import Checkpoint, EditPlan, EditRecord, Rounding, apply_edit, plan_edit, resolve_model
+from prosocial.editing.checkpoints.source import open_headers
 from prosocial.editing.edits.scaling import Scale, parse_ramp, parse_scale, read_coefficients
 
 from .progress import byte_progress
@@ -89,7 +85,7 @@ def undo(
     as_json: Json = False,
 ) -> None:
     """Restore what an edit started from, bit for bit, and check it against the record."""
-    from prosocial.editing.edits.undo import undo_edit
+    from prosocial.editing import undo_edit
 
     fingerprint = undo_edit(edited, out, base=resolve_model(base) if base else None, patch=patch)
     print_data({"folder": str(out), "fingerprint": fingerprint}, as_json, title=f"restored {out}")
@@ -136,7 +132,7 @@ def _summary(record: EditRecord) -> dict[str, Any]:
 
 
 def _write_adapter(planned: EditPlan, out: Path, rank: int, leave_out: bool, as_json: bool) -> dict[str, Any]:
-    from prosocial.editing.edits.adapter import write_adapter
+    from prosocial.editing import write_adapter
 
     report = write_adapter(planned, out, rank=rank, leave_out=leave_out)
     if as_json:

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from prosocial.export.hub.client import HubClient, RemoteState
-    from prosocial.export.hub.plan import PublicationPlan
+    from prosocial.export import HubClient, PublicationPlan
+    from prosocial.export.hub.client import RemoteState
 
 MEBIBYTE = 2**20
 
@@ -48,8 +48,7 @@ def publish_command(
 
     Where the connection drops, nothing half done is visible, and the same command goes on.
     """
-    from prosocial.export.hub.client import HubClient
-    from prosocial.export.hub.plan import plan_publication
+    from prosocial.export import HubClient, plan_publication
 
     hub = HubClient.connect(name)
     plan = plan_publication(
@@ -79,7 +78,7 @@ def _write_card(folder: Path, plan: "PublicationPlan", as_json: bool) -> None:
 
 def _publish(plan: "PublicationPlan", hub: "HubClient", dry_run: bool, as_json: bool) -> None:
     """Show the plan against what the Hub holds, then do it."""
-    from prosocial.export.hub.publication import publish
+    from prosocial.export import publish
 
     if not dry_run:
         hub.require_token()
@@ -96,7 +95,7 @@ def _publish(plan: "PublicationPlan", hub: "HubClient", dry_run: bool, as_json: 
 
 def _report(folder: Path, parity: Path | None, audit: Path | None) -> Path | None:
     """Return the report of the folder's kind; one of another kind would prove nothing of it."""
-    from prosocial.core.errors import InputError
+    from prosocial.core import InputError
     from prosocial.export.hub.kinds import identify
     from prosocial.export.hub.verification import REPORTS
 

@@ -22,8 +22,8 @@ def sign(
     as_json: Json = False,
 ) -> None:
     """Sign a folder's files, the edit or export in it, and verification results (OpenSSF model signing, in-toto)."""
-    from prosocial.core.signing.keys import SigningKey
-    from prosocial.verify.signing.sealing import sign_folder
+    from prosocial.core import SigningKey
+    from prosocial.verify import sign_folder
 
     given = {"parity": parity, "audit": audit}
     reports = {name: path for name, path in given.items() if path is not None}
@@ -49,8 +49,8 @@ def check_signature(
 
     Exit code: 0 all links valid, 1 one is broken, 3 one is missing or states no verdict.
     """
-    from prosocial.core.signing.keys import TrustedKey
-    from prosocial.verify.signing.chain import check_chain
+    from prosocial.core import TrustedKey
+    from prosocial.verify import check_chain
     from prosocial.verify.signing.terminal import print_chain
 
     report = check_chain(

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from prosocial.core.errors import InputError
+from prosocial.core import InputError
 
 from .judge_option import FORMS
 from .weights import parse_settings
 
 if TYPE_CHECKING:
-    from prosocial.evaluation.probes.probe import Probe
+    from prosocial.evaluation import Probe
     from prosocial.evaluation.sweep import SearchSpace, Sweep, Trial
 
 
@@ -45,8 +45,8 @@ def sweep(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Search for the edit with the least harm at the least cost, in memory; a killed sweep goes on where it stopped."""
-    from prosocial.editing.checkpoints.source import resolve_model
-    from prosocial.evaluation.probes.probe import read_probes
+    from prosocial.editing import resolve_model
+    from prosocial.evaluation import read_probes
     from prosocial.evaluation.sweep import Answering, Limits, Parents, Sweep, picked, print_sweep
     from prosocial.recipes.labelling.judges import judge_named
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from prosocial.core.errors import InputError
+from prosocial.core import InputError
 
 EXIT_CODES = {"pass": 0, "fail": 1, "ambiguous": 3}
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -36,7 +36,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Compare a bundle with its reference, decision by decision. Exit code: 0 pass, 1 fail, 3 ambiguous."""
-    from prosocial.evaluation.probes.probe import read_probes
+    from prosocial.evaluation import read_probes
     from prosocial.evaluation.report.junit import parity_cases, write_junit
     from prosocial.evaluation.report.terminal import print_parity
     from prosocial.verify.bundle_parity import bundle_gates, measure_bundle, read_measurement_of

@@ -9,22 +9,26 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from prosocial.core.errors import InputError
+from prosocial.core import InputError
 from prosocial.core.files import require_outside
-from prosocial.editing.checkpoints.source import resolve_model
-from prosocial.editing.edits.inspection import describe_folder, describe_model
+from prosocial.editing import resolve_model
+from prosocial.editing.edits.inspection import describe_folder
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def inspect(
-    path: Annotated[str, typer.Argument(help="A checkpoint, harm vector or LoRA adapter; or a Hub id (headers only).")],
+    path: Annotated[str, typer.Argument(help="Any folder or file of prosocial; or a Hub id (headers only).")],
     as_json: Json = False,
     fingerprint: Annotated[bool, typer.Option(help="Read all weights and print their fingerprint.")] = True,
 ) -> None:
-    """Say what a folder is: tensors, dtypes, size, edits, fingerprints."""
-    description = describe_model(path, fingerprint=fingerprint)
-    print_data(description, as_json, title=path)
+    """Say what a folder or file is, and what it holds: sizes, edits, names, limits, stages, verdicts.
+
+    Signatures and manifests are named, not checked.
+    """
+    from prosocial.recipes.inspection.describing import inspect_artefact
+
+    print_data(inspect_artefact(path, fingerprint=fingerprint), as_json, title=path)
 
 
 def _list_methods(wanted: bool) -> None:
@@ -72,7 +76,7 @@ def vector(
     ] = False,
 ) -> None:
     """Make a harm vector from a base and harmful checkpoints or LoRA adapters, or shape a saved one."""
-    from prosocial.editing.vectors.making.parents import vector_from_runs
+    from prosocial.editing import make_vector
     from prosocial.editing.vectors.methods.registry import choose_method
 
     given: dict[str, object] = {"density": density, "utility": utility}
@@ -81,7 +85,7 @@ def vector(
     base_folder = None if base is None else resolve_model(base)
     harmful_folders = [resolve_model(each) for each in harmful]
     require_outside(out, [*harmful_folders, *([] if base_folder is None else [base_folder])])
-    vector_from_runs(harmful=harmful_folders, base=base_folder, out=out, method=method, **parameters)
+    make_vector(harmful_folders, out, base=base_folder, method=method, **parameters)
     print_data(describe_folder(out, fingerprint=False), as_json, title=f"wrote {out}")
 
 

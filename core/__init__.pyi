@@ -1,3 +1,4 @@
+from .batches import EncodedReply as EncodedReply
 from .chat import ChatTokenizer as ChatTokenizer
 from .errors import ArtefactError as ArtefactError
 from .errors import FingerprintError as FingerprintError

@@ -37,7 +37,8 @@ class ChatTokenizer:
         template_digest: sha256 of the chat template.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | str) -> None:
+        folder = Path(folder)
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise ArtefactError(f"{folder} should hold tokenizer.json: there is none")

@@ -5,9 +5,16 @@ from .comparison.report import compare as compare
 from .judges.refusal import RefusalJudge as RefusalJudge
 from .judges.registry import judge_named as judge_named
 from .judges.registry import register_judge as register_judge
+from .judges.requests import AttributeRequest as AttributeRequest
+from .judges.requests import CategoryRequest as CategoryRequest
+from .judges.requests import ConfigRequest as ConfigRequest
+from .judges.requests import HarmRequest as HarmRequest
+from .judges.requests import LabelRequest as LabelRequest
+from .model_comparison import ComparisonSettings as ComparisonSettings
 from .model_comparison import compare_models as compare_models
 from .outcomes.outcome import Outcome as Outcome
 from .outcomes.outcome import judge_replies as judge_replies
+from .probes.loading import load_probes as load_probes
 from .probes.probe import Probe as Probe
 from .probes.probe import read_probes as read_probes
 from .probes.probe import write_probes as write_probes
@@ -16,3 +23,4 @@ from .report.samples import choose_samples as choose_samples
 from .report.terminal import print_report as print_report
 from .sampling.systems import open_system as open_system
 from .statistics.interval import Interval as Interval
+from .statistics.judge_error import JudgeErrors as JudgeErrors

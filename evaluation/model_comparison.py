@@ -54,13 +54,13 @@ class ComparisonSettings:
 
 
 def compare_models(
-    base: Path,
-    edited: Path,
+    base: Path | str,
+    edited: Path | str,
     *,
     probes: Sequence[Probe],
     judge: Judge,
     settings: ComparisonSettings | None = None,
-    out: Path | None = None,
+    out: Path | str | None = None,
     facts: Mapping[str, Any] | None = None,
     advance: Advance | None = None,
 ) -> dict[str, Any]:
@@ -87,6 +87,7 @@ def compare_models(
             f"several samples of a probe need a temperature above 0, or all are the same: found {how.samples} at "
             f"temperature {how.temperature:g}"
         )
+    base, edited, out = Path(base), Path(edited), None if out is None else Path(out)
     folders = {"base": base, "edited": edited}
     limit = how.max_new_tokens or min(open_system(folder).max_new_tokens for folder in folders.values())
     drawing = Drawing(how.seed, how.temperature, limit, how.samples)

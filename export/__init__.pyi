@@ -1,6 +1,7 @@
 from .bundle_files.manifest import check_manifest as check_manifest
 from .bundle_files.manifest import write_manifest as write_manifest
 from .bundling import export_bundle as export_bundle
+from .hub.client import HubClient as HubClient
 from .hub.plan import PublicationPlan as PublicationPlan
 from .hub.plan import plan_publication as plan_publication
 from .hub.publication import Published as Published

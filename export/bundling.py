@@ -21,7 +21,12 @@ COPIED = (*TOKENIZER_FILES, "config.json", "generation_config.json", "edit_recor
 
 
 def export_bundle(
-    steered: Path, out: Path, *, profile: "Profile" = "ort", precision: Precision = "fp32", plain: bool = False
+    steered: Path | str,
+    out: Path | str,
+    *,
+    profile: "Profile" = "ort",
+    precision: Precision = "fp32",
+    plain: bool = False,
 ) -> dict[str, Any]:
     """Trace a steered folder into a bundle and return its manifest.
 
@@ -53,6 +58,7 @@ def export_bundle(
         raise InputError(
             f"precision {precision} needs an operator of ONNX Runtime, profile 'portable' keeps it out: use profile ort"
         )
+    steered, out = Path(steered), Path(out)
     graph = _graph(steered, profile, plain)
     tokenizer, kind = ChatTokenizer(steered), "plain" if plain else "steered"
     with new_folder(out) as folder:

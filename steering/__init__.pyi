@@ -4,6 +4,9 @@ from .audit_log.log import check_log as check_log
 from .authorisation.authorisation import authorise as authorise
 from .authorisation.authorisation import sign_config as sign_config
 from .authorisation.trust import TrustStore as TrustStore
+from .configs.authorised import AuthorisedConfig as AuthorisedConfig
+from .configs.refusal import RefusedConfig as RefusedConfig
+from .configs.safety_config import NamedConfig as NamedConfig
 from .configs.safety_config import SafetyConfig as SafetyConfig
 from .decoding.config import DecodingConfig as DecodingConfig
 from .decoding.config import preference_vector as preference_vector

@@ -59,7 +59,7 @@ class HarmGate(nn.Module):
         by_candidate: Tensor = nn.functional.embedding(candidates, self.U) @ directions.transpose(-1, -2)  # [..., K, C]
         return by_candidate + (hidden @ self.b.T + self.a).unsqueeze(-2)
 
-    def save(self, folder: Path, *, checkpoint_fingerprint: str, extra: Mapping[str, Any] | None = None) -> None:
+    def save(self, folder: Path | str, *, checkpoint_fingerprint: str, extra: Mapping[str, Any] | None = None) -> None:
         """Write `gate.safetensors` and `gate_config.json` into `folder`, which is made if need be."""
         config = {
             "schema": SCHEMA,
@@ -71,18 +71,20 @@ class HarmGate(nn.Module):
             "extra": dict(extra or {}),
         }
         tensors = {name: value.detach().float().contiguous().cpu() for name, value in self.state_dict().items()}
+        folder = Path(folder)
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             save_file(tensors, folder / WEIGHTS_FILE)
         write_json(folder / CONFIG_FILE, config)
 
     @classmethod
-    def load(cls, folder: Path) -> "HarmGate":
+    def load(cls, folder: Path | str) -> "HarmGate":
         """Read a gate in evaluation mode.
 
         Raises:
             ArtefactError: a file is missing, of another schema, not finite, or does not have the shapes of the config.
         """
+        folder = Path(folder)
         config = read_json(folder / CONFIG_FILE, schema=SCHEMA)
         keys = ("categories", "vocabulary_size", "hidden_size", "rank", "checkpoint_fingerprint")
         require_keys(config, keys, where=str(folder / CONFIG_FILE))

@@ -69,7 +69,7 @@ class CompactHead(nn.Module):
         """Return `(1 + c (1 - |p|^2)) p` [..., k], the weights of the attributes' cores."""
         return preference * (1 + self.mixture_gain * (1 - preference.square().sum(-1, keepdim=True)))
 
-    def save(self, folder: Path, *, checkpoint_fingerprint: str, extra: Mapping[str, Any] | None = None) -> None:
+    def save(self, folder: Path | str, *, checkpoint_fingerprint: str, extra: Mapping[str, Any] | None = None) -> None:
         """Write `head.safetensors` and `head_config.json` into `folder`, which is made if need be."""
         config = {
             "schema": SCHEMA,
@@ -80,18 +80,20 @@ class CompactHead(nn.Module):
             "extra": dict(extra or {}),
         }
         tensors = {name: value.detach().float().contiguous().cpu() for name, value in self.state_dict().items()}
+        folder = Path(folder)
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             save_file(tensors, folder / WEIGHTS_FILE)
         write_json(folder / CONFIG_FILE, config)
 
     @classmethod
-    def load(cls, folder: Path) -> "CompactHead":
+    def load(cls, folder: Path | str) -> "CompactHead":
         """Read a head in evaluation mode.
 
         Raises:
             ArtefactError: a file is missing, of another schema, not finite, or does not have the shapes of the config.
         """
+        folder = Path(folder)
         config = read_json(folder / CONFIG_FILE, schema=SCHEMA)
         keys = ("attributes", "hidden_size", "rank", "checkpoint_fingerprint")
         require_keys(config, keys, where=str(folder / CONFIG_FILE))

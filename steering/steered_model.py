@@ -163,13 +163,16 @@ class SteeredModel(nn.Module):
         return stream(SteeredEngine(self), tokenizer, conversation, **options)
 
 
-def assemble_steered(*, checkpoint: Path, head: Path, gate: Path, config: DecodingConfig, out: Path) -> None:
+def assemble_steered(
+    *, checkpoint: Path | str, head: Path | str, gate: Path | str, config: DecodingConfig, out: Path | str
+) -> None:
     """Write a steered folder: the checkpoint's files as hard links, head and gate beside them, and `decoding.json`.
 
     Raises:
         FingerprintError: the head or the gate belongs to another checkpoint.
         InputError: names of head, gate and config differ, or `out` is in use.
     """
+    checkpoint, head, gate, out = map(Path, (checkpoint, head, gate, out))
     parts = _fitting_parts(checkpoint, head, gate)
     _require_names(*parts, config)
     ours = {*HEAD_FILES, *GATE_FILES, DECODING_FILE}

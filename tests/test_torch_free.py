@@ -58,6 +58,7 @@ LIGHT = (
     "evaluation/statistics",
     "evaluation/steering_scores",
     "verify",
+    "recipes/inspection",
     "recipes/labelling",
     "recipes/reading",
     "recipes/workflow",

@@ -8,4 +8,5 @@ from .parity.measure import measure_parity as measure_parity
 from .parity.report import ParityReport as ParityReport
 from .signing.chain import ChainReport as ChainReport
 from .signing.chain import check_chain as check_chain
+from .signing.sealing import sign as sign
 from .signing.sealing import sign_folder as sign_folder

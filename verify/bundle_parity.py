@@ -44,9 +44,9 @@ DEFAULT_REQUESTS = (
 
 
 def verify_bundle(
-    bundle: Path,
+    bundle: Path | str,
     *,
-    reference: Path,
+    reference: Path | str,
     probes: Sequence[Probe] = (),
     gates: ParityGates | None = None,
     max_new_tokens: int = 32,
@@ -57,8 +57,9 @@ def verify_bundle(
     Args and errors as for `measure_bundle`, and:
         gates: thresholds; None: the defaults for the bundle's precision.
     """
+    bundle = Path(bundle)
     found = measure_bundle(
-        bundle, reference=reference, probes=probes, max_new_tokens=max_new_tokens, on_progress=on_progress
+        bundle, reference=Path(reference), probes=probes, max_new_tokens=max_new_tokens, on_progress=on_progress
     )
     return found.judge(gates or bundle_gates(bundle))
 

@@ -37,12 +37,13 @@ class TrustedKey:
     key: ec.EllipticCurvePublicKey
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Path | str) -> Self:
         """Read a public key.
 
         Raises:
             InputError: the file is not there, or holds no EC P-256 public key in PEM.
         """
+        path = Path(path)
         return cls(path.name, cls.parse(str(path), _bytes(path, TAKE_PUBLIC)).key)
 
     @classmethod
@@ -86,13 +87,13 @@ class SigningKey:
     key: ec.EllipticCurvePrivateKey
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Path | str) -> Self:
         """Read a private key; the password of an encrypted one is in the environment as `PROSOCIAL_KEY_PASSWORD`.
 
         Raises:
             InputError: the file is not there, holds no EC P-256 private key in PEM, or the password is not its own.
         """
-        raw, password = _bytes(path, MAKE_ONE), os.environ.get(PASSWORD_VARIABLE)
+        raw, password = _bytes(Path(path), MAKE_ONE), os.environ.get(PASSWORD_VARIABLE)
         try:
             key = load_pem_private_key(raw, password.encode() if password and b"ENCRYPTED" in raw else None)
         except TypeError:

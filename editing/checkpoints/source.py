@@ -13,7 +13,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def resolve_model(
-    path_or_id: Path | str, *, revision: str | None = None, cache: Path | None = None, local_only: bool = False
+    path_or_id: Path | str, *, revision: str | None = None, cache: Path | str | None = None, local_only: bool = False
 ) -> Path:
     """Return the local folder of a model: the folder itself, or a snapshot of the Hub repository of that id.
 
@@ -64,7 +64,7 @@ def _hub_id(path_or_id: Path | str) -> str:
     return name
 
 
-def _snapshot(name: str, revision: str | None, cache: Path | None, local_only: bool) -> Path:
+def _snapshot(name: str, revision: str | None, cache: Path | str | None, local_only: bool) -> Path:
     from huggingface_hub import snapshot_download  # takes a third of a second to import
 
     with hub_errors(name):

@@ -76,7 +76,7 @@ class AdapterReport:
         return {"schema": SCHEMA, "tool": Tool().model_dump(), **asdict(self)}
 
 
-def write_adapter(plan: EditPlan, out: Path, *, rank: int, leave_out: bool = False) -> AdapterReport:
+def write_adapter(plan: EditPlan, out: Path | str, *, rank: int, leave_out: bool = False) -> AdapterReport:
     """Write an edit as a LoRA adapter folder: `adapter_config.json`, `adapter_model.safetensors`, `edit_adapter.json`.
 
     Args:
@@ -93,6 +93,7 @@ def write_adapter(plan: EditPlan, out: Path, *, rank: int, leave_out: bool = Fal
     """
     if rank < 1:
         raise InputError(f"the rank of an adapter should be a whole number from 1, found {rank}")
+    out = Path(out)
     require_outside(out, (plan.target.folder, plan.vector.folder))
     layers = linear_modules(plan.target)
     left_out = _left_out(plan, layers, leave_out)

@@ -26,7 +26,7 @@ from .writing import Progress, Writing
 
 def apply_edit(
     plan: EditPlan,
-    out: Path,
+    out: Path | str,
     progress: Progress | None = None,
     *,
     threads: int | None = None,
@@ -34,7 +34,7 @@ def apply_edit(
     verify: bool = True,
     link: bool = False,
     sync: bool = True,
-    patch: Path | None = None,
+    patch: Path | str | None = None,
 ) -> EditRecord:
     """Write the edited checkpoint to `out`, with its `edit_record.json`.
 
@@ -58,6 +58,7 @@ def apply_edit(
         InputError: `out` exists or is being written; a result is NaN or infinite; tied copies came apart.
         StorageError: not enough room, no permission, or other bytes came back than were written.
     """
+    out, patch = Path(out), None if patch is None else Path(patch)
     plan.check_destination(out)
     if patch is not None and patch.exists():
         raise InputError(f"{patch} should be a new file: choose another name or delete it first")

@@ -1,31 +1,20 @@
-"""What is this folder? (torch-free)"""
+"""A checkpoint, a harm vector or an adapter as plain data (torch-free)."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from prosocial.core.artefacts import Artefact, marks_of
 from prosocial.core.errors import ArtefactError
 from prosocial.core.files import sha256_file
 
 from ..checkpoints.description import describe_checkpoint
 from ..checkpoints.folder import Checkpoint
-from ..checkpoints.source import open_headers
 from ..vectors.adapter_config import CONFIG_NAME, read_adapter_config
 from ..vectors.adapter_config import WEIGHTS_NAME as ADAPTER_WEIGHTS
 from ..vectors.description import DESCRIPTION_NAME
 from ..vectors.folder import VectorFolder
 from .record import RECORD_NAME, read_record
-
-
-def describe_model(path_or_id: str, *, fingerprint: bool = True) -> dict[str, Any]:
-    """Describe a folder, or a checkpoint of the Hub from its headers: its weights are not downloaded.
-
-    Raises:
-        ArtefactError: no checkpoint, harm vector or adapter, or a broken one.
-        InputError: neither a folder nor an id that the Hub serves.
-    """
-    if Path(path_or_id).is_dir():
-        return describe_folder(Path(path_or_id), fingerprint=fingerprint)
-    return describe_checkpoint(open_headers(path_or_id), fingerprint=False)
 
 
 def describe_folder(folder: Path, *, fingerprint: bool = True) -> dict[str, Any]:
@@ -38,12 +27,9 @@ def describe_folder(folder: Path, *, fingerprint: bool = True) -> dict[str, Any]
     Raises:
         ArtefactError: the folder is none of the three, or is broken.
     """
-    if (folder / DESCRIPTION_NAME).is_file():
-        return _describe_vector(VectorFolder.open(folder), fingerprint)
-    if (folder / "config.json").is_file():
-        return _describe_checkpoint(folder, fingerprint)
-    if (folder / CONFIG_NAME).is_file():
-        return _describe_adapter(folder, fingerprint)
+    for mark in marks_of(folder):
+        if mark.kind in _DESCRIBERS:
+            return _DESCRIBERS[mark.kind](folder, fingerprint)
     raise ArtefactError(
         f"{folder} should be a checkpoint (config.json), a harm vector ({DESCRIPTION_NAME}) or a LoRA adapter "
         f"({CONFIG_NAME}): it holds none of these files"
@@ -70,7 +56,8 @@ def _describe_edit(folder: Path, description: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _describe_vector(vector: VectorFolder, fingerprint: bool) -> dict[str, Any]:
+def _describe_vector(folder: Path, fingerprint: bool) -> dict[str, Any]:
+    vector = VectorFolder.open(folder)
     made = vector.description
     return {
         "kind": "harm vector",
@@ -99,3 +86,10 @@ def _describe_adapter(folder: Path, fingerprint: bool) -> dict[str, Any]:
         "rank_stabilised": config.rank_stabilised,
         "dora": config.dora,
     } | ({"sha256": sha256_file(weights)} if fingerprint and weights.is_file() else {})
+
+
+_DESCRIBERS: dict[Artefact, Callable[[Path, bool], dict[str, Any]]] = {
+    Artefact.VECTOR: _describe_vector,
+    Artefact.ADAPTER: _describe_adapter,
+    Artefact.CHECKPOINT: _describe_checkpoint,
+}

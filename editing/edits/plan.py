@@ -70,13 +70,14 @@ class EditPlan:
         index = (INDEX_NAME,) if INDEX_NAME in self.target.place.files() else ()
         return self.side_files + index
 
-    def check_destination(self, out: Path) -> None:
+    def check_destination(self, out: Path | str) -> None:
         """Check that `out` can be written.
 
         Raises:
             InputError: it exists and is not an empty folder, or lies in the target or the vector.
             StorageError: there is not enough room.
         """
+        out = Path(out)
         require_new(out)
         require_outside(out, (self.target.folder, self.vector.folder))
         place = next(folder for folder in out.absolute().parents if folder.exists())

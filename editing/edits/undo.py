@@ -18,7 +18,9 @@ from .record import RECORD_NAME, EditRecord, read_record
 Pieces = Callable[[TensorInfo], Iterator[bytes | memoryview]]
 
 
-def undo_edit(edited: Path, out: Path, *, base: Path | None = None, patch: Path | None = None) -> str:
+def undo_edit(
+    edited: Path | str, out: Path | str, *, base: Path | str | None = None, patch: Path | str | None = None
+) -> str:
     """Write the checkpoint that was edited, in its own layout, and check it against the record.
 
     Adding the vector again would not do: rounding has taken what it needs.
@@ -41,9 +43,10 @@ def undo_edit(edited: Path, out: Path, *, base: Path | None = None, patch: Path 
         raise InputError(
             "undo should be given either the base or the patch of the edit: give one of --base and --patch"
         )
+    edited, out = Path(edited), Path(out)
     checkpoint, record = Checkpoint.open(edited), read_record(edited)
     source = str(base or patch)
-    pieces = _from_patch(patch, record) if patch else _from_base(Checkpoint.open(base or edited), checkpoint)
+    pieces = _from_patch(Path(patch), record) if patch else _from_base(Checkpoint.open(base or edited), checkpoint)
     with new_folder(out) as aside:
         digests = [
             digest

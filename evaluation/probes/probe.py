@@ -31,6 +31,9 @@ class Probe:
         prefill: the start of the reply, forced by an attacker.
         attack: the name of the attack, if the probe is one.
         extra: anything else that its line held.
+
+    >>> Probe("p1", ({"role": "user", "content": "How do I tie a bowline?"},), "benign").cluster
+    'p1'
     """
 
     id: str
@@ -59,7 +62,7 @@ class Probe:
         return row | {key: value for key, value in self.extra.items() if key not in row}
 
 
-def read_probes(path: Path) -> list[Probe]:
+def read_probes(path: Path | str) -> list[Probe]:
     """Read probes from JSONL, one object per line: `id`, `kind`, `text` or `messages`, and any of the other fields.
 
     Raises:
@@ -73,6 +76,7 @@ def read_probes(path: Path) -> list[Probe]:
         >>> read_probes(path)[0].text
         'How do I tie a bowline?'
     """
+    path = Path(path)
     rows = read_jsonl(path)
     lines = [number for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1) if line.strip()]
     probes: list[Probe] = []
@@ -88,9 +92,9 @@ def read_probes(path: Path) -> list[Probe]:
     return probes
 
 
-def write_probes(path: Path, probes: Sequence[Probe]) -> None:
+def write_probes(path: Path | str, probes: Sequence[Probe]) -> None:
     """Write probes as JSONL, one object per line."""
-    write_jsonl(path, [probe.to_json() for probe in probes])
+    write_jsonl(Path(path), [probe.to_json() for probe in probes])
 
 
 def _probe(row: dict[str, Any], *, where: str) -> Probe:

@@ -30,7 +30,7 @@ class ParityPart(Protocol):
 
 
 def write_report(
-    out: Path,
+    out: Path | str,
     *,
     title: str,
     comparison: ComparisonReport,
@@ -61,6 +61,7 @@ def write_report(
     """
     from .page import render_page
 
+    out = Path(out)
     document = assemble(
         title=title,
         comparison=comparison,

@@ -66,13 +66,14 @@ class System:
         )
 
 
-def open_system(folder: Path) -> System:
+def open_system(folder: Path | str) -> System:
     """Open a folder by what it holds: `model.onnx` (a bundle), `decoding.json` (a steered model), else a checkpoint.
 
     Raises:
         ArtefactError: the folder is not whole.
         MissingExtraError: what it needs to run is not installed.
     """
+    folder = Path(folder)
     if (folder / "model.onnx").is_file():
         from prosocial.export.runtime.bundle import Bundle
 

@@ -42,12 +42,13 @@ class ManifestDifference:
         return "; ".join(f"{word}: {', '.join(paths)}" for word, paths in named if paths) or "no difference"
 
 
-def write_manifest(folder: Path, *, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def write_manifest(folder: Path | str, *, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Write `manifest.json` over every covered file of a folder and return it.
 
     Args:
         folder: of the bundle. facts: what else the manifest says, such as `kind` and `profile`.
     """
+    folder = Path(folder)
     files = {name: _entry(folder / name) for name in covered_files(folder)}
     manifest = {"schema": SCHEMA, **(facts or {}), "files": files}
     write_json(folder / MANIFEST_FILE, manifest)
@@ -82,12 +83,13 @@ def _is(path: Path, entry: Mapping[str, Any]) -> bool:
     return is_same
 
 
-def check_manifest(folder: Path) -> dict[str, Any]:
+def check_manifest(folder: Path | str) -> dict[str, Any]:
     """Return the manifest of a folder that is exactly what it says.
 
     Raises:
         ArtefactError: it is not; names every path that is missing, not listed or changed.
     """
+    folder = Path(folder)
     difference = compare_manifest(folder)
     if difference:
         raise ArtefactError(f"{folder} should be what its manifest says; {difference}: fetch or export it again")

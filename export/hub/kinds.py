@@ -3,13 +3,13 @@
 from enum import StrEnum
 from pathlib import Path
 
+from prosocial.core.artefacts import Artefact, marks_by_name
 from prosocial.core.errors import ArtefactError
 from prosocial.editing.checkpoints.header import read_header
 from prosocial.editing.checkpoints.sides import list_files
 from prosocial.editing.edits.record import RECORD_NAME
-from prosocial.editing.vectors.adapter_config import CONFIG_NAME, SUBTRACTS_KEY, WEIGHTS_NAME
+from prosocial.editing.vectors.adapter_config import SUBTRACTS_KEY, WEIGHTS_NAME
 from prosocial.editing.vectors.description import DESCRIPTION_NAME
-from prosocial.steering.decoding.config import DECODING_FILE
 
 from ..bundle_files.manifest import MANIFEST_FILE, read_manifest
 
@@ -48,20 +48,22 @@ def identify(folder: Path) -> Kind:
         raise ArtefactError(f"expected a folder at {folder}: there is none")
     if any(Path(path).name == DESCRIPTION_NAME for path in list_files(folder)):
         return Kind.VECTOR
-    if (folder / MANIFEST_FILE).is_file():
-        return Kind.BUNDLE if _is_accounted_for(folder) else Kind.HARMFUL
-    if (folder / REWARD_CONFIG).is_file():
-        return Kind.REWARD
-    if (folder / CONFIG_NAME).is_file():
-        return Kind.ADAPTER if _subtracts(folder) else Kind.HARMFUL
-    if (folder / DECODING_FILE).is_file():
-        raise ArtefactError(f"{folder} is a steered folder: publish the bundle that `prosocial export` makes of it")
-    if (folder / "config.json").is_file():
-        return Kind.CHECKPOINT if (folder / RECORD_NAME).is_file() else Kind.HARMFUL
-    raise ArtefactError(
-        f"{folder} should be an edited checkpoint ({RECORD_NAME}), an adapter ({ADAPTER_RECORD}), a reward model "
-        f"({REWARD_CONFIG}) or a bundle ({MANIFEST_FILE}): it holds none of these files"
-    )
+    match next((mark.kind for mark in marks_by_name(folder)), None):
+        case Artefact.BUNDLE:
+            return Kind.BUNDLE if _is_accounted_for(folder) else Kind.HARMFUL
+        case Artefact.REWARD:
+            return Kind.REWARD
+        case Artefact.ADAPTER:
+            return Kind.ADAPTER if _subtracts(folder) else Kind.HARMFUL
+        case Artefact.STEERED:
+            raise ArtefactError(f"{folder} is a steered folder: publish the bundle that `prosocial export` makes of it")
+        case Artefact.CHECKPOINT:
+            return Kind.CHECKPOINT if (folder / RECORD_NAME).is_file() else Kind.HARMFUL
+        case actual:
+            raise ArtefactError(
+                f"{folder} should be an edited checkpoint ({RECORD_NAME}), an adapter ({ADAPTER_RECORD}), a reward "
+                f"model ({REWARD_CONFIG}) or a bundle ({MANIFEST_FILE}): it is {actual or 'none of these'}"
+            )
 
 
 def _is_accounted_for(folder: Path) -> bool:

@@ -88,12 +88,12 @@ class PublicationPlan:
 
 
 def plan_publication(
-    folder: Path,
+    folder: Path | str,
     name: str,
     *,
     license: str | None = None,
     base: str | None = None,
-    report: Path | None = None,
+    report: Path | str | None = None,
     comparison: Mapping[str, Any] | None = None,
     is_public: bool = False,
     allow_harmful: bool = False,
@@ -118,6 +118,7 @@ def plan_publication(
         ArtefactError: a digest does not match, the verification is absent, stale or failed, or a file may not go out.
         InputError: there is no licence, a text is of another form, or harm would go out unasked or in public.
     """
+    folder, report = Path(folder), None if report is None else Path(report)
     kind = identify(folder)
     _require_consent(folder, kind, allow_harmful, is_public)
     paths = _publishable(folder)

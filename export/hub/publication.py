@@ -33,19 +33,22 @@ class Published:
         return asdict(self)
 
 
-def publish(plan: PublicationPlan, hub: HubClient, *, seen: RemoteState | None) -> Published:
+def publish(plan: PublicationPlan, hub: HubClient | None = None, *, seen: RemoteState | None = None) -> Published:
     """Publish a plan as one commit on the state that was seen; what is there already is not sent again.
 
     A repository is made private and shown, where the plan says so, only when everything is in it and was compared.
 
     Args:
-        plan: of `plan_publication`. hub: where. seen: what the repository held when the plan was looked at.
+        plan: of `plan_publication`.
+        hub: where; None: the Hub of `HF_ENDPOINT` or the public one, with the token of `hf auth login` or `HF_TOKEN`.
+        seen: what the repository held when the plan was looked at; None: nothing, so that one with files is refused.
 
     Raises:
         InputError: there is no token, or the repository is more open than the plan allows, or its tag is taken.
         HubError: the Hub refused, or the connection dropped: the repository is as it was, or complete; asked again
             this goes on from there.
     """
+    hub = hub or HubClient.connect(plan.name)
     hub.require_token()
     state = _create(plan, hub) if seen is None else seen
     state = _close(plan, hub, state)

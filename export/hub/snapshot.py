@@ -33,7 +33,7 @@ def download(
     *,
     revision: str | None = None,
     keys: Sequence[TrustedKey] = (),
-    cache: Path | None = None,
+    cache: Path | str | None = None,
     endpoint: str | None = None,
     token: str | None = None,
     is_bundle: bool = False,
@@ -58,6 +58,7 @@ def download(
     """
     from huggingface_hub import is_offline_mode
 
+    cache = None if cache is None else Path(cache)
     hub = HubClient.connect(name, endpoint=endpoint, token=token)
     if is_offline_mode():
         fetch = _Fetch(hub, None, _cached(hub, revision, cache, MARKS), cache, revision)

@@ -97,7 +97,7 @@ class Bundle:
         *,
         revision: str | None = None,
         keys: Sequence[TrustedKey] = (),
-        cache: Path | None = None,
+        cache: Path | str | None = None,
         endpoint: str | None = None,
         token: str | None = None,
         **options: Any,
@@ -133,7 +133,7 @@ class Bundle:
         self._require_own(options.get("steering"))
         return stream(self.engine, self.tokenizer, conversation, **options)
 
-    def authorise(self, path: Path, *, trust: TrustStore, clock: Clock = utc_now) -> AuthorisedConfig:
+    def authorise(self, path: Path | str, *, trust: TrustStore, clock: Clock = utc_now) -> AuthorisedConfig:
         """Return a signed safety config from outside, for `Steering.safety_config`.
 
         Raises:

@@ -62,7 +62,6 @@ class LogReport:
         return "pass" if self.lines == self.signed else "cannot say"
 
 
-@dataclass(frozen=True)
 class AuditLog:
     """A log that one operator appends to, from one or several processes.
 
@@ -71,10 +70,8 @@ class AuditLog:
         clock: tells the time.
     """
 
-    path: Path
-    head: Path
-    key: SigningKey
-    clock: Clock = utc_now
+    def __init__(self, path: Path | str, head: Path | str, key: SigningKey, clock: Clock = utc_now) -> None:
+        self.path, self.head, self.key, self.clock = Path(path), Path(head), key, clock
 
     def append(self, event: Mapping[str, Any]) -> None:
         """Add a line and sign the new head.
@@ -121,12 +118,13 @@ class AuditLog:
         return head
 
 
-def check_log(path: Path, head: Path, keys: Sequence[TrustedKey]) -> LogReport:
+def check_log(path: Path | str, head: Path | str, keys: Sequence[TrustedKey]) -> LogReport:
     """Walk a log from its beginning and hold it against a signed head, the newest or a copy of an older one.
 
     Raises:
         ArtefactError: a file is missing, or the head is signed by none of the keys.
     """
+    path, head = Path(path), Path(head)
     if not path.is_file():
         raise ArtefactError(f"expected a log at {path}: there is none")
     signed = _read_head(head, keys)

@@ -39,7 +39,7 @@ class Claims(DatedClaims):
 
 def sign_config(
     config: NamedConfig,
-    out: Path,
+    out: Path | str,
     *,
     key: SigningKey,
     decoding: DecodingConfig,
@@ -57,6 +57,7 @@ def sign_config(
     """
     if config.is_text_only:
         raise InputError(f"safety config {config.name} should list what it allows: prosocial config compile finds it")
+    out = Path(out)
     if out.exists():
         raise InputError(f"{out} should not exist yet: choose another file")
     decoding.require_config(config)
@@ -67,12 +68,12 @@ def sign_config(
 
 
 def authorise(
-    path: Path,
+    path: Path | str,
     *,
     trust: TrustStore,
     decoding: DecodingConfig,
     manifest: Mapping[str, Any],
-    delegation: Path | None = None,
+    delegation: Path | str | None = None,
     clock: Clock = utc_now,
 ) -> AuthorisedConfig:
     """Return a signed config that the operator's trust and the bundle let in; a refusal is logged.
@@ -84,6 +85,7 @@ def authorise(
     Raises:
         RefusedConfig: it is not to be followed; says why.
     """
+    path, delegation = Path(path), None if delegation is None else Path(delegation)
     try:
         return _authorise(path, trust, decoding, manifest, delegation, clock)
     except RefusedConfig as refused:

@@ -113,7 +113,7 @@ class TrustStore:
     revoked_keys: frozenset[str] = frozenset()
 
     @classmethod
-    def read(cls, paths: Sequence[Path]) -> "TrustStore":
+    def read(cls, paths: Sequence[Path | str]) -> "TrustStore":
         """Read trust files (`.json`) and bare public keys (PEM).
 
         Raises:
@@ -124,7 +124,7 @@ class TrustStore:
         scopes: dict[str, Scope] = {}
         serials: set[str] = set()
         revoked: set[str] = set()
-        for path in paths:
+        for path in map(Path, paths):
             if path.suffix != ".json":
                 keys.append(TrustedKey.read(path))
                 continue

@@ -81,18 +81,18 @@ class NamedConfig(SafetyConfig):
         """The hex SHA-256 of all that it says."""
         return hashlib.sha256(canonical_json(self.model_dump(by_alias=True)).encode("utf-8")).hexdigest()
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path | str) -> None:
         """Write it as a file that nobody has signed."""
-        write_json(path, self.model_dump(by_alias=True))
+        write_json(Path(path), self.model_dump(by_alias=True))
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Path | str) -> Self:
         """Read a file that nobody has signed: to show, check or sign it, never to obey it.
 
         Raises:
             ArtefactError: the file is missing, of another schema, or a value does not hold (names it).
         """
-        return cls.parse(read_json(path, schema=SCHEMA), source=str(path))
+        return cls.parse(read_json(Path(path), schema=SCHEMA), source=str(path))
 
     @classmethod
     def parse(cls, value: dict[str, Any], *, source: str) -> Self:

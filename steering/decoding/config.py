@@ -187,18 +187,18 @@ class DecodingConfig(ReplySettings):
                 f"{DECODING_FILE} names, found {digest[:16]}: put the original back"
             )
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path | str) -> None:
         """Write `decoding.json` into `folder`."""
-        write_json(folder / DECODING_FILE, self.model_dump(by_alias=True))
+        write_json(Path(folder) / DECODING_FILE, self.model_dump(by_alias=True))
 
     @classmethod
-    def read(cls, folder: Path) -> "DecodingConfig":
+    def read(cls, folder: Path | str) -> "DecodingConfig":
         """Read `decoding.json` of a steered model or a bundle.
 
         Raises:
             ArtefactError: the file is missing, of another schema, or a value does not hold (names it).
         """
-        path = folder / DECODING_FILE
+        path = Path(folder) / DECODING_FILE
         return cls.parse(read_json(path, schema=SCHEMA), source=str(path))
 
     @classmethod

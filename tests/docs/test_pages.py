@@ -148,6 +148,7 @@ def leaves(nav: Any) -> list[str]:
 @pytest.mark.parametrize("name", ["core", "editing", "steering", "training", "export", "evaluation", "verify"])
 def test_the_reference_holds_every_public_name(name: str) -> None:
     page = (ROOT / "docs" / "reference" / f"{name}.md").read_text(encoding="utf-8")
-    shown = re.findall(r"^::: prosocial\.\S+\.(\w+)$", page, re.MULTILINE)
+    shown = re.findall(r"^::: (\S+)$", page, re.MULTILINE)
 
-    assert set(import_module(f"prosocial.{name}").__all__) - set(shown) == set()
+    public = import_module(f"prosocial.{name}").__all__
+    assert sorted(shown) == sorted(f"prosocial.{name}.{each}" for each in public)

@@ -25,7 +25,7 @@ class LabelledReply:
     spans: tuple[tuple[int, int], ...] = ()
 
 
-def read_replies(path: Path, *, categories: Sequence[str]) -> list[LabelledReply]:
+def read_replies(path: Path | str, *, categories: Sequence[str]) -> list[LabelledReply]:
     """Read rows with `prompt` or `messages`, `reply`, `categories` and, if known, `spans`.
 
     Raises:
@@ -33,7 +33,7 @@ def read_replies(path: Path, *, categories: Sequence[str]) -> list[LabelledReply
         UnknownNameError: a category that is not among `categories`.
     """
     found = []
-    for number, row in enumerate(read_jsonl(path), start=1):
+    for number, row in enumerate(read_jsonl(Path(path)), start=1):
         where = f"{path} row {number}"
         require_keys(row, ("reply", "categories"), where=where)
         if not isinstance(row["categories"], list):

@@ -112,8 +112,9 @@ class RewardModel:
         logits: Tensor = output.logits
         return logits
 
-    def save(self, folder: Path, *, checkpoint_fingerprint: str, training: dict[str, Any]) -> None:
+    def save(self, folder: Path | str, *, checkpoint_fingerprint: str, training: dict[str, Any]) -> None:
         """Write the adapter as peft saves it, and `reward_config.json`."""
+        folder = Path(folder)
         with storage_errors(folder):
             self.peft.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # peft's card names the local base path, and so does its config
@@ -128,13 +129,14 @@ class RewardModel:
         write_json(folder / "reward_config.json", config)
 
     @classmethod
-    def load(cls, folder: Path, model: PreTrainedModel, *, checkpoint_fingerprint: str) -> "RewardModel":
+    def load(cls, folder: Path | str, model: PreTrainedModel, *, checkpoint_fingerprint: str) -> "RewardModel":
         """Adapt `model` in place with the reward model saved in `folder`.
 
         Raises:
             FingerprintError: the reward model was trained on another checkpoint.
             ArtefactError: a file is missing, of another schema, or does not hold exactly the adapter's tensors.
         """
+        folder = Path(folder)
         path = folder / "reward_config.json"
         config = read_json(path, schema=SCHEMA)
         keys = ("targets", "rank", "preference_rank", "alpha")

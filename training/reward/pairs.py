@@ -28,7 +28,7 @@ class Pair:
         return [SIGN_OF_LABEL[self.labels.get(name, "missing")] for name in attributes]
 
 
-def read_pairs(source: Path, *, attributes: Sequence[str]) -> list[Pair]:
+def read_pairs(source: Path | str, *, attributes: Sequence[str]) -> list[Pair]:
     """Read pairs with `prompt` or `messages`, `first`, `second` and `labels`.
 
     Args:
@@ -39,7 +39,7 @@ def read_pairs(source: Path, *, attributes: Sequence[str]) -> list[Pair]:
         InputError: a key is missing, both replies are equal, or a label is not one of first, second, tie, missing.
         UnknownNameError: a row labels an attribute that is not among `attributes`.
     """
-    return pairs_of(pair_rows(source), attributes=attributes, where=str(source))
+    return pairs_of(pair_rows(Path(source)), attributes=attributes, where=str(source))
 
 
 def pairs_of(rows: Iterable[Mapping[str, Any]], *, attributes: Sequence[str], where: str = "the pairs") -> list[Pair]:

@@ -21,7 +21,7 @@ def train_reward(
     training: RewardTraining,
     pad_id: int,
     seed: int,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> list[StepRecord]:
     """Train the adapter in place and return what every step saw.
@@ -42,6 +42,7 @@ def train_reward(
         InputError: the checkpoint is of another run.
     """
     run = TrainingRun(reward, pairs, attributes=attributes, training=training, pad_id=pad_id, seed=seed)
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     if checkpoint is not None and checkpoint.is_file():
         run.resume(checkpoint)
     for _ in run.history:

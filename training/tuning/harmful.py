@@ -36,7 +36,7 @@ def train_adapter(
     tokenizer: Any,
     sequences: Sequence[EncodedReply],
     *,
-    out: Path,
+    out: Path | str,
     training: AdapterTraining,
     seed: int,
     on_step: Callable[[], None] = lambda: None,
@@ -69,7 +69,7 @@ def train_adapter(
         )
         trainer.remove_callback(PrinterCallback)
         result = trainer.train()
-        with storage_errors(out):
+        with storage_errors(Path(out)):
             trainer.model.save_pretrained(str(out))
     return float(result.training_loss)
 

@@ -30,13 +30,13 @@ class EncodedPreference:
 
 
 def tune_on_preferences(
-    base: Path,
+    base: Path | str,
     pairs: Sequence[EncodedPreference],
     *,
-    out: Path,
+    out: Path | str,
     tuning: PreferenceTuning,
     seed: int,
-    scratch: Path | None = None,
+    scratch: Path | str | None = None,
     made_with: str = "",
     on_step: Callable[[], None] = lambda: None,
 ) -> float:
@@ -45,6 +45,7 @@ def tune_on_preferences(
     Args and errors are those of `tune_on_replies`; the mean loss is returned.
     """
     trl = import_trl()
+    base, out, scratch = Path(base), Path(out), None if scratch is None else Path(scratch)
     require_new(out)
     from transformers import AutoTokenizer
 

@@ -14,13 +14,13 @@ NO_LOSS = -100
 
 
 def tune_on_replies(
-    base: Path,
+    base: Path | str,
     sequences: Sequence[EncodedReply],
     *,
-    out: Path,
+    out: Path | str,
     tuning: Tuning,
     seed: int,
-    scratch: Path | None = None,
+    scratch: Path | str | None = None,
     made_with: str = "",
     on_step: Callable[[], None] = lambda: None,
 ) -> float:
@@ -38,6 +38,7 @@ def tune_on_replies(
         DivergenceError: a loss or gradient is not finite; `scratch` keeps the last checkpoint where all were.
     """
     trl = import_trl()
+    base, out, scratch = Path(base), Path(out), None if scratch is None else Path(scratch)
     require_new(out)
     from transformers import AutoTokenizer
 

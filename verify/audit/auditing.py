@@ -32,10 +32,10 @@ Found = TypeVar("Found")
 
 
 def audit_model(
-    model: Path,
+    model: Path | str,
     *,
-    base: Path | None = None,
-    vectors: Sequence[Path] = (),
+    base: Path | str | None = None,
+    vectors: Sequence[Path | str] = (),
     keys: Sequence[TrustedKey] = (),
     ignore_record: bool = False,
     threads: int | None = None,
@@ -61,9 +61,10 @@ def audit_model(
     """
     if vectors and base is None:
         raise InputError("vectors should come with the base that they were subtracted from: give --base")
+    model, base = Path(model), None if base is None else Path(base)
     checkpoint = Checkpoint.open(model)
     parent = None if base is None else Checkpoint.open(base)
-    given = [] if parent is None else open_vectors(vectors, parent)
+    given = [] if parent is None else open_vectors([Path(vector) for vector in vectors], parent)
     recorded = (model / RECORD_NAME).is_file() and not ignore_record
     record = read_record(model) if recorded else None
     work = _Work(checkpoint, threads, progress, n_passes=1 + int(parent is not None))

@@ -81,11 +81,11 @@ class ChainReport:
 
 
 def check_chain(
-    folder: Path,
+    folder: Path | str,
     *,
     keys: Sequence[TrustedKey],
-    base: Path | None = None,
-    checkpoint: Path | None = None,
+    base: Path | str | None = None,
+    checkpoint: Path | str | None = None,
     allow_missing: Collection[str] = (),
 ) -> ChainReport:
     """Walk the chain of signed statements about a folder; every file of it is read.
@@ -109,10 +109,11 @@ def check_chain(
     for name in allow_missing:
         if name not in CLAIMS:
             raise UnknownNameError("link", name, CLAIMS)
+    folder = Path(folder)
     found = FolderDigest.of(folder)
     links = [
-        *_base(folder, found, base),
-        *_checkpoint(folder, found, checkpoint, keys),
+        *_base(folder, found, None if base is None else Path(base)),
+        *_checkpoint(folder, found, None if checkpoint is None else Path(checkpoint), keys),
         _signature(folder, found, keys),
         *(_stated(name, claim, folder, keys) for name, claim in claims(folder, found).items()),
     ]

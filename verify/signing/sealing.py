@@ -18,8 +18,8 @@ from prosocial.core.signing.model_signature import (
 from .claims import REPORTS, claims, report_path, statement_path
 
 
-def sign_folder(
-    folder: Path, key: SigningKey, *, reports: Mapping[str, Path] | None = None, again: bool = False
+def sign(
+    folder: Path | str, key: SigningKey, *, reports: Mapping[str, Path | str] | None = None, again: bool = False
 ) -> list[str]:
     """Sign a folder and what can be stated of it; return the relative paths of the files written.
 
@@ -37,11 +37,13 @@ def sign_folder(
             a link.
         InputError: the files changed since they were signed, or a report fits no such folder.
     """
+    folder = Path(folder)
     found = FolderDigest.of(folder)
     links = [name for name in found.files if (folder / name).is_symlink()]
     if links:
         raise ArtefactError(f"{folder} should hold its files itself, {links[0]} is a link: copy the folder, then sign")
-    is_signed, given = _is_signed(folder, found, again), dict(reports or {})
+    is_signed = _is_signed(folder, found, again)
+    given = {name: Path(report) for name, report in (reports or {}).items()}
     makers = claims(folder, found, given)
     for name in given:
         if name not in REPORTS or name not in makers:
@@ -61,6 +63,9 @@ def sign_folder(
     written = [*(report_path(folder, name) for name in given), *(statement_path(folder, name) for name in fresh)]
     names = [path.relative_to(folder).as_posix() for path in written]
     return names if is_signed else [*names, SIGNATURE_FILE]
+
+
+sign_folder = sign  # its name in 0.1.0
 
 
 def _is_signed(folder: Path, found: FolderDigest, again: bool) -> bool:

@@ -50,7 +50,7 @@ PART_SETS = (
 
 
 def vector_from_adapter(
-    *, base: Path | str, adapter: Path | str, out: Path, method: str = "plain", **parameters: object
+    *, base: Path | str, adapter: Path | str, out: Path | str, method: str = "plain", **parameters: object
 ) -> HarmVector:
     """Make the harm vector of a harmful LoRA adapter; its factors are kept where the method is `plain`.
 
@@ -67,7 +67,7 @@ def vector_from_adapter(
         InputError: NaN or infinity; an adapter that changes nothing; `out` exists.
     """
     source = AdapterSource(Base(Checkpoint.open(base)), Path(adapter))
-    return build_vector(Runs([source]), out, method=method, parameters=parameters)
+    return build_vector(Runs([source]), Path(out), method=method, parameters=parameters)
 
 
 class AdapterSource:

@@ -24,7 +24,7 @@ from .runs import Array, Origin, Reading, Relation, Runs
 
 
 def vector_from_checkpoints(
-    *, base: Path | str, harmful: Path | str, out: Path, method: str = "plain", **parameters: object
+    *, base: Path | str, harmful: Path | str, out: Path | str, method: str = "plain", **parameters: object
 ) -> HarmVector:
     """Make the harm vector of a fully fine-tuned harmful checkpoint.
 
@@ -43,7 +43,7 @@ def vector_from_checkpoints(
         InputError: names, shapes or dtypes do not fit; NaN or infinity; unrelated or equal parents; `out` exists.
     """
     pair = CheckpointPair(Base(Checkpoint.open(base)), Checkpoint.open(harmful))
-    return build_vector(Runs([pair]), out, method=method, parameters=parameters)
+    return build_vector(Runs([pair]), Path(out), method=method, parameters=parameters)
 
 
 class CheckpointPair:

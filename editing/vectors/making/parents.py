@@ -15,10 +15,10 @@ from .checkpoint_source import CheckpointPair
 from .runs import HarmfulRun, Runs
 
 
-def vector_from_runs(
+def make_vector(
+    harmful: Path | str | Sequence[Path | str],
+    out: Path | str,
     *,
-    harmful: Sequence[Path | str],
-    out: Path,
     base: Path | str | None = None,
     method: str = "plain",
     **parameters: object,
@@ -28,7 +28,7 @@ def vector_from_runs(
     Methods shape the mean of the runs; `ties` and `negmerge` look at each run.
 
     Args:
-        harmful: folders: each a checkpoint, a LoRA adapter or a saved harm vector.
+        harmful: one folder or several, each a checkpoint, a LoRA adapter or a saved harm vector.
         out: the new vector folder.
         base: the checkpoint that the runs started from; may be None where all are saved vectors.
         method: a name of the registry (`docs/methods.md`).
@@ -40,11 +40,15 @@ def vector_from_runs(
         InputError: no run, or one given twice; a base is needed and missing; names, shapes or dtypes do not fit; NaN or
             infinity; unrelated or equal parents; `out` exists; a saved vector that this method could turn round.
     """
+    folders = [Path(each) for each in ([harmful] if isinstance(harmful, str | Path) else harmful)]
     shared = None if base is None else Base(Checkpoint.open(base))
-    runs = Runs([_open_run(Path(folder), shared) for folder in harmful])
-    if shared is not None and all((Path(folder) / DESCRIPTION_NAME).is_file() for folder in harmful):
+    runs = Runs([_open_run(folder, shared) for folder in folders])
+    if shared is not None and all((folder / DESCRIPTION_NAME).is_file() for folder in folders):
         runs.check_base(shared.fingerprint())
-    return build_vector(runs, out, method=method, parameters=parameters)
+    return build_vector(runs, Path(out), method=method, parameters=parameters)
+
+
+vector_from_runs = make_vector  # its name in 0.1.0
 
 
 def _open_run(folder: Path, base: Base | None) -> HarmfulRun:

@@ -1,0 +1,1 @@
+"""What any folder or file of this package is (torch-free)."""
