@@ -1,1 +1,1 @@
-"""Recipes: a whole run as YAML, the runner that makes each stage once, and the lab."""
+"""Recipes: YAML files that describe a whole run, the runner that executes each stage once, and the lab."""

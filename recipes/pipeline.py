@@ -1,4 +1,4 @@
-"""A recipe as stages, and the run of them: what `prosocial run` calls."""
+"""Turns a recipe into stages and runs them: what `prosocial run` calls."""
 
 import json as json_module
 import warnings
@@ -26,8 +26,9 @@ class Pipeline:
     """A kind of recipe.
 
     Attributes:
-        model: what its YAML is read into. stages: of such a recipe.
-        show: prints what came of a run, and returns the exit code.
+        model: pydantic model that the YAML is validated against.
+        stages: function that returns the stages of a recipe.
+        show: function that prints the result of a run and returns the exit code.
     """
 
     model: Any
@@ -36,7 +37,7 @@ class Pipeline:
 
 
 def pipelines() -> dict[str, Pipeline]:
-    """Return the kinds of recipes by the name that a recipe gives as its `pipeline`."""
+    """Return the kinds of recipes, keyed by the value of a recipe's `pipeline` field."""
     from .cosalign.pipeline import cosalign_stages, show_counts
     from .cosalign.schema import CosalignRecipe
 
@@ -47,10 +48,11 @@ def pipelines() -> dict[str, Pipeline]:
 
 
 def open_recipe(source: str, overrides: Sequence[str] = ()) -> tuple[Any, Pipeline]:
-    """Return a recipe and its kind.
+    """Read a recipe and return it with its kind.
 
     Raises:
-        InputError: the recipe does not hold. UnknownNameError: it names another pipeline.
+        InputError: the recipe is invalid.
+        UnknownNameError: no pipeline has the name that the recipe gives.
     """
     name = recipe_pipeline(source, default="steering")
     if name not in pipelines():
@@ -60,7 +62,7 @@ def open_recipe(source: str, overrides: Sequence[str] = ()) -> tuple[Any, Pipeli
 
 
 def recipe_stages(recipe: Recipe) -> list[Stage]:
-    """Return every stage of a recipe, in the order that they are told of."""
+    """Return every stage of a recipe, in the order in which they are reported."""
     from .steering.edit import edit_stages
     from .steering.gate import gate_stages
     from .steering.head import head_stage
@@ -99,22 +101,22 @@ def run_recipe(
     """Run a recipe into `out` and return the exit code.
 
     Args:
-        source: the name of a built-in recipe or the path of a YAML file.
+        source: name of a built-in recipe, or path of a YAML file.
         out: folder for the results; `out/store` keeps every artefact, `out/STAGE` links to the newest.
-        overrides: changes such as `gate.rank=8`.
+        overrides: changes to the recipe, such as `gate.rank=8`.
         dry_run: print the plan and stop.
         clean: delete harm vectors and harmful checkpoints at the end.
         json: print the report as JSON on standard output.
-        console: where people read.
-        accept_code_change: keep results that only a change of code sets apart from what would be made now.
+        console: console for progress and the report.
+        accept_code_change: reuse earlier results whose only difference from a fresh run is the version of the code.
 
     Raises:
-        InputError: the recipe does not hold; nothing was written.
+        InputError: the recipe is invalid; nothing is written.
     """
-    with warnings.catch_warnings(record=True) as noticed:
+    with warnings.catch_warnings(record=True) as deprecations:
         warnings.filterwarnings("always", category=DeprecationWarning, module=r"prosocial\.")
         recipe, pipeline = open_recipe(source, overrides)
-    for warning in noticed:
+    for warning in deprecations:
         print_line(console, f"warning: {warning.message}")
     plan = plan_run(pipeline.stages(recipe), out / "store", accept_code_change=accept_code_change)
     if dry_run:
@@ -128,7 +130,7 @@ def run_recipe(
 
 
 def _quieten_libraries() -> None:
-    """Progress is told by the runner alone."""
+    """Silence the progress bars and warnings of transformers: the runner reports progress."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -143,7 +145,7 @@ def _show_plan(plan: RunPlan, json: bool, console: Console) -> None:
 
 
 def _show_report(result: RunResult, json: bool, console: Console) -> int:
-    """Print the report; the exit code is the verdict of parity (0 pass, 1 fail, 3 ambiguous)."""
+    """Print the report and return the exit code of its parity verdict: 0 pass, 1 fail, 3 ambiguous."""
     from prosocial.evaluation.report import print_report
 
     folder = result.folder("report")

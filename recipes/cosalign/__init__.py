@@ -1,1 +1,1 @@
-"""CoSAlign (arXiv 2410.08968): training data and tuning for a model that follows safety configs."""
+"""CoSAlign (arXiv 2410.08968): builds training data and tunes a model to follow safety configs."""

@@ -1,4 +1,4 @@
-"""Candidate replies: what one or more models say to the prompts, under drawn configs or without."""
+"""Samples candidate replies to the prompts from one or more models, with or without safety configs."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,16 +17,20 @@ from .contamination import normalised
 from .prompts import request_text
 from .rows import Row
 
-CHUNK = 1024  # replies between two states to go on from
+CHUNK = 1024  # replies per checkpoint: a killed run loses at most this many
 
 
 class CandidateSource(Settings):
-    """A model that candidates come from.
+    """A model that candidate replies are sampled from.
 
     Attributes:
         model: `base`, a folder, or a Hub id.
-        under_configs: one reply under every config drawn for replies; else `count` without a config.
-        count: replies to each prompt without a config. system_prompt: for those; may be empty.
+        under_configs: sample one reply under every config drawn for replies; if False, sample `count` replies to each
+            prompt without a config.
+        count: number of replies to each prompt without a config.
+        system_prompt: system message of replies without a config; empty for none.
+        temperature: sampling temperature; 0 is greedy.
+        max_new_tokens: maximum number of tokens of a reply.
     """
 
     model: str = "base"
@@ -37,8 +41,8 @@ class CandidateSource(Settings):
     max_new_tokens: Count = 1024
 
 
-def asked_candidates(source: CandidateSource, prompts: Sequence[Row], configs: Sequence[Row]) -> list[Row]:
-    """Return what a source is asked: rows of `prompt` and `messages`."""
+def candidate_requests(source: CandidateSource, prompts: Sequence[Row], configs: Sequence[Row]) -> list[Row]:
+    """Return the requests to a source: rows of `prompt` (its id) and `messages`."""
     by_id = {row["id"]: row for row in prompts}
     if not source.under_configs:
         return [
@@ -54,10 +58,10 @@ def asked_candidates(source: CandidateSource, prompts: Sequence[Row], configs: S
 
 
 def given_candidates(path: Path | None, prompts: Sequence[Row]) -> tuple[list[Row], dict[str, int]]:
-    """Return replies of a file to prompts that are trained on, and how many it holds of those and of others.
+    """Return the replies in a file that answer training prompts, and counts of those and of the other replies.
 
     Raises:
-        InputError: a row has no reply, or neither a prompt nor messages.
+        InputError: a row has no reply, or neither `prompt` nor `messages`.
     """
     if path is None:
         return [], {}
@@ -67,16 +71,16 @@ def given_candidates(path: Path | None, prompts: Sequence[Row]) -> tuple[list[Ro
     for number, row in enumerate(given, start=1):
         where = f"{path} row {number}"
         if not isinstance(row.get("reply"), str):
-            raise InputError(f"{where} should have a text `reply`, found {sorted(row)}")
-        asked = normalised(request_text({"messages": messages_of(row, where=where)}))
-        if asked in by_text:
-            rows.append({"prompt": by_text[asked], "reply": row["reply"], "source": "given"})
+            raise InputError(f"{where} should have a text `reply`, found the keys {sorted(row)}")
+        text = normalised(request_text({"messages": messages_of(row, where=where)}))
+        if text in by_text:
+            rows.append({"prompt": by_text[text], "reply": row["reply"], "source": "given"})
     return rows, {"given": len(rows), "given_to_other_prompts": len(given) - len(rows)}
 
 
 def sample_candidates(
     checkpoint: Path,
-    asked: Sequence[Row],
+    requests: Sequence[Row],
     source: CandidateSource,
     *,
     dtype: str,
@@ -84,9 +88,9 @@ def sample_candidates(
     out: Path,
     on_replies: Callable[[int], None] = lambda count: None,
 ) -> list[Row]:
-    """Return `asked` with a sampled `reply` each; a killed run goes on after the last whole chunk in `out`.
+    """Return the requests with a sampled `reply` each; a killed run resumes after the last complete chunk in `out`.
 
-    `on_replies` is told how many replies were sampled since it was last called, those of an earlier run included.
+    `on_replies` gets the number of replies sampled since its last call, including those of an earlier run.
     """
     from prosocial.core.chat import ChatTokenizer
     from prosocial.steering.decoding.loop import generate
@@ -115,7 +119,7 @@ def sample_candidates(
         }
 
     chunks: list[Row] = [
-        {"start": start, "rows": list(asked[start : start + CHUNK])} for start in range(0, len(asked), CHUNK)
+        {"start": start, "rows": list(requests[start : start + CHUNK])} for start in range(0, len(requests), CHUNK)
     ]
     sizes = iter([len(chunk["rows"]) for chunk in chunks])
     made_with = source.model_dump(mode="json")

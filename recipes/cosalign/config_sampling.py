@@ -1,4 +1,4 @@
-"""Which harm categories a drawn safety config allows, in CoSAlign's four modes."""
+"""Draws the harm categories that a safety config allows, in CoSAlign's four modes."""
 
 import random
 from collections.abc import Sequence, Set
@@ -9,15 +9,21 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 def draw_allowed(mode: Mode, categories: Set[str], pool: Sequence[str], rng: random.Random) -> frozenset[str]:
-    """Draw the categories that a config allows, for a prompt of some categories.
+    """Draw the categories that a config allows, given the categories of a prompt.
 
-    exact: those of the prompt. safe: none. superset: those of the prompt and a random number of others. not_superset:
-    all but at least one of the prompt's, and a random number of others; none for a prompt without categories.
+    The modes:
+
+    - exact: the categories of the prompt.
+    - safe: none.
+    - superset: the categories of the prompt, and a random number of others.
+    - not_superset: a random proper subset of the prompt's categories, and a random number of others; none for a prompt
+      without categories.
 
     Args:
-        mode: how. categories: of the prompt; those outside the pool are never allowed.
-        pool: what configs may allow, in a fixed order.
-        rng: where chance comes from.
+        mode: one of the four modes.
+        categories: categories of the prompt; those outside the pool are never allowed.
+        pool: categories that configs may allow, in a fixed order.
+        rng: random number generator.
 
     Source: arXiv 2410.08968, section 4 and the authors' code.
 

@@ -1,4 +1,4 @@
-"""The text of a drawn safety config: a template, and in its slot the categories that it allows."""
+"""Writes the text of a safety config: a template with the allowed categories in its slot."""
 
 import random
 from collections.abc import Mapping, Set
@@ -34,13 +34,14 @@ TEMPLATES = (
 
 
 class ConfigWording(Settings):
-    """How configs are worded.
+    """The wording of safety configs.
 
     Attributes:
         templates: texts with one slot `{safety_config}` each.
-        strict: texts for a config that allows nothing; none: a template with `nothing` in its slot.
-        item: one category, with `{name}` and `{definition}`; joint: between two.
-        nothing: what stands for an empty list.
+        strict: texts for a config that allows nothing; if empty, a template with `nothing` in its slot is used.
+        item: text of one category, with the slots `{name}` and `{definition}`.
+        joint: separator between two categories.
+        nothing: text for an empty list of categories.
     """
 
     templates: tuple[str, ...] = Field(default=TEMPLATES, min_length=1)
@@ -54,14 +55,14 @@ class ConfigWording(Settings):
         for text in self.templates:
             if text.count(SLOT) != 1:
                 raise ValueError(
-                    f"a template should hold the slot {SLOT} once, found it {text.count(SLOT)} times in {text!r:.60}"
+                    f"a template should have the slot {SLOT} once, found it {text.count(SLOT)} times in {text!r:.60}"
                 )
         if "{name}" not in self.item:
-            raise ValueError(f"an item should hold the slot {{name}}, found {self.item!r:.60}")
+            raise ValueError(f"an item should have the slot {{name}}, found {self.item!r:.60}")
         return self
 
     def write(self, allowed: Set[str], definitions: Mapping[str, str], rng: random.Random) -> str:
-        """Return a text that allows some categories, its template and their order drawn.
+        """Return a text that allows some categories, with a random template and in random order.
 
         Example:
             >>> wording = ConfigWording(templates=["Allowed: {safety_config}"], item="{name} ({definition})")

@@ -1,4 +1,4 @@
-"""The safety configs that are drawn for each prompt: some to sample replies under, some to make pairs for."""
+"""Draws safety configs for each prompt: some to sample replies under, others to build preference pairs for."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -15,10 +15,11 @@ Purpose = Literal["reply", "pair"]
 
 
 class DrawSettings(Settings):
-    """How many configs are drawn for each prompt.
+    """The number of configs drawn for each prompt.
 
     Attributes:
-        replies: configs that candidate replies are sampled under, by mode. pairs: those that pairs are made for.
+        replies: number of configs that candidate replies are sampled under, by mode.
+        pairs: number of configs that preference pairs are built for, by mode.
     """
 
     replies: dict[Mode, Count] = Field(default={"superset": 4, "not_superset": 4})
@@ -36,18 +37,18 @@ def draw_configs(
 ) -> list[Row]:
     """Return the configs of one prompt (`id`, `harms`) as rows of `prompt`, `purpose`, `mode`, `allowed`, `system`."""
     rows: list[Row] = []
-    wanted: dict[Purpose, Mapping[Mode, int]] = {"reply": settings.replies, "pair": settings.pairs}
-    for purpose, counts in wanted.items():
+    counts_by_purpose: dict[Purpose, Mapping[Mode, int]] = {"reply": settings.replies, "pair": settings.pairs}
+    for purpose, counts in counts_by_purpose.items():
         for mode in (mode for mode, count in counts.items() for _ in range(count)):
             rng = chance(seed, prompt["id"], purpose, str(len(rows)))
             allowed = draw_allowed(mode, set(prompt["harms"]), pool, rng)
             text = wording.write(allowed, definitions, rng)
-            named = {"prompt": prompt["id"], "purpose": purpose, "mode": mode}
-            rows.append(named | {"allowed": sorted(allowed), "system": text})
+            origin = {"prompt": prompt["id"], "purpose": purpose, "mode": mode}
+            rows.append(origin | {"allowed": sorted(allowed), "system": text})
     return rows
 
 
 def under_config(prompt: Row, system: str) -> list[dict[str, str]]:
-    """Return a prompt's conversation with a config as its system message, in the place of any other."""
+    """Return a prompt's conversation with a config as its system message, replacing any other."""
     turns = [turn for turn in prompt["messages"] if turn["role"] != "system"]
     return [{"role": "system", "content": system}, *turns] if system else turns

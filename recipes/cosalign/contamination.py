@@ -1,4 +1,4 @@
-"""Training prompts that an evaluation set holds too, word for word or nearly."""
+"""Finds training prompts that also occur in an evaluation set, exactly or as near duplicates."""
 
 import math
 import re
@@ -16,11 +16,12 @@ _WORD = re.compile(r"\w+")
 
 
 class ContaminationSettings(Settings):
-    """What counts as the same prompt.
+    """When two prompts count as duplicates.
 
     Attributes:
-        similarity: Jaccard similarity of the sets of character shingles from which two prompts are near duplicates.
-        shingle: characters in a shingle.
+        similarity: Jaccard similarity of the sets of character shingles at or above which two prompts are near
+            duplicates.
+        shingle: number of characters in a shingle.
     """
 
     similarity: float = Field(default=0.7, gt=0.0, le=1.0)
@@ -29,11 +30,12 @@ class ContaminationSettings(Settings):
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A training prompt that an evaluation set holds.
+    """A training prompt that also occurs in an evaluation set.
 
     Attributes:
-        index: of the training prompt. other: of the evaluation prompt that is most like it.
-        kind: exact (the same words in the same order) or near.
+        index: index of the training prompt.
+        other: index of the most similar evaluation prompt.
+        kind: "exact" (the same words in the same order) or "near".
         similarity: Jaccard similarity of their shingles.
     """
 
@@ -44,7 +46,7 @@ class Duplicate:
 
 
 def normalised(text: str) -> str:
-    """Return a text without case, punctuation, and forms of letters that look alike (NFKC).
+    """Return a text in lower case, without punctuation, with compatible characters unified (NFKC).
 
     Example:
         >>> normalised("  What IS a “knot”?!")
@@ -56,27 +58,28 @@ def normalised(text: str) -> str:
 def find_duplicates(
     prompts: Sequence[str], evaluation: Sequence[str], settings: ContaminationSettings
 ) -> list[Duplicate]:
-    """Return every training prompt that occurs in the evaluation prompts.
+    """Return every training prompt that also occurs among the evaluation prompts.
 
-    No near duplicate is missed: two sets of Jaccard similarity t share one of the |A| - ceil(t |A|) + 1 rarest elements
-    of each (prefix filtering, Chaudhuri et al. 2006), so that few pairs are compared.
+    The search is exact: two sets with a Jaccard similarity of at least t share one of the |A| - ceil(t |A|) + 1 rarest
+    elements of each set A (prefix filtering, Chaudhuri et al. 2006), so only pairs that share one are compared.
 
     Example:
-        >>> found = find_duplicates(["Tie a bowline!", "Bake some bread"], ["tie a bowline"], ContaminationSettings())
-        >>> [(one.index, one.kind) for one in found]
+        >>> prompts, evaluation = ["Tie a bowline!", "Bake some bread"], ["tie a bowline"]
+        >>> duplicates = find_duplicates(prompts, evaluation, ContaminationSettings())
+        >>> [(each.index, each.kind) for each in duplicates]
         [(0, 'exact')]
     """
     others = [normalised(text) for text in evaluation]
     same = {text: at for at, text in reversed(list(enumerate(others)))}
     index = _Index([_shingles(text, settings.shingle) for text in others], settings.similarity)
-    found: list[Duplicate] = []
+    duplicates: list[Duplicate] = []
     for number, prompt in enumerate(prompts):
         text = normalised(prompt)
         if text in same:
-            found.append(Duplicate(number, same[text], "exact", 1.0))
+            duplicates.append(Duplicate(number, same[text], "exact", 1.0))
         elif (near := index.nearest(_shingles(text, settings.shingle))) is not None:
-            found.append(Duplicate(number, near[0], "near", near[1]))
-    return found
+            duplicates.append(Duplicate(number, near[0], "near", near[1]))
+    return duplicates
 
 
 def _shingles(text: str, size: int) -> frozenset[str]:
@@ -84,7 +87,7 @@ def _shingles(text: str, size: int) -> frozenset[str]:
 
 
 class _Index:
-    """Sets by the rarest of their elements."""
+    """An inverted index from the rarest elements of sets to the sets."""
 
     def __init__(self, sets: Sequence[frozenset[str]], similarity: float) -> None:
         self._sets, self._similarity = sets, similarity
@@ -95,12 +98,12 @@ class _Index:
                 self._holders[element].append(at)
 
     def nearest(self, one: frozenset[str]) -> tuple[int, float] | None:
-        """Return the most similar set and its similarity, if that is high enough."""
+        """Return the index of the most similar set and its similarity, or None if that is too low."""
         near = {at for element in self._prefix(one) for at in self._holders.get(element, ())}
         similar = [(len(one & self._sets[at]) / len(one | self._sets[at]), -at) for at in near]
         best = max(similar, default=(0.0, 0))
         return (-best[1], best[0]) if best[0] >= self._similarity else None
 
     def _prefix(self, one: frozenset[str]) -> list[str]:
-        length = len(one) - math.ceil(self._similarity * len(one) - 1e-9) + 1  # 0.7 * 10 is more than 7
+        length = len(one) - math.ceil(self._similarity * len(one) - 1e-9) + 1  # 0.7 * 10 rounds to more than 7
         return sorted(one, key=lambda element: (self._counts[element], element))[:length]

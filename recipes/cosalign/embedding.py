@@ -1,4 +1,4 @@
-"""Texts as points for clustering: the embedding that needs no model."""
+"""Embeds texts for clustering, without a neural model."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,17 +8,18 @@ from numpy.typing import NDArray
 from prosocial.core.errors import MissingExtraError
 
 Embedding = Callable[[Sequence[str]], NDArray[np.float32]]
-MOST_DIMENSIONS = 50  # beyond, the trees that find neighbours are slower than no tree
+MOST_DIMENSIONS = 50  # with more, a k-d tree finds neighbours more slowly than brute force
 
 
 def tfidf_embedding(*, dimensions: int = MOST_DIMENSIONS, seed: int = 0) -> Embedding:
-    """Return an embedding by words: TF-IDF, reduced by a truncated SVD, on the unit sphere.
+    """Return a bag-of-words embedding: TF-IDF, reduced by a truncated SVD and scaled to unit length.
 
     Args:
-        dimensions: of a point, at most 50; fewer where the texts hold fewer words.
+        dimensions: number of dimensions D, at most 50; fewer if the texts have fewer distinct words.
+        seed: seed of the truncated SVD.
 
     Returns:
-        A function from N texts to float32 [N, D].
+        A function from N texts to float32 [N, D]; it raises MissingExtraError without scikit-learn.
     """
 
     def embed(texts: Sequence[str]) -> NDArray[np.float32]:

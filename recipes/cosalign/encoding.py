@@ -1,4 +1,4 @@
-"""Training rows as token ids; a row that does not fit is left out and counted, never cut."""
+"""Encodes training rows as token ids; rows that are too long are dropped and counted, never truncated."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +15,10 @@ Item = TypeVar("Item")
 
 
 def encode_replies(rows: Sequence[Row], base: Path, *, max_tokens: int) -> tuple[list[EncodedReply], int]:
-    """Encode rows of `messages` and `reply` with a checkpoint's template; return them and how many are too long.
+    """Encode rows of `messages` and `reply` with a checkpoint's chat template; return them and the number dropped.
 
     Raises:
-        InputError: none fits.
+        InputError: every row is longer than `max_tokens`.
     """
     tokenizer = ChatTokenizer(base)
     encoded = [encode_reply(tokenizer, row["messages"], row["reply"]) for row in rows]
@@ -27,7 +27,11 @@ def encode_replies(rows: Sequence[Row], base: Path, *, max_tokens: int) -> tuple
 
 
 def encode_preferences(rows: Sequence[Row], base: Path, *, max_tokens: int) -> tuple[list[EncodedPreference], int]:
-    """Encode rows of `messages`, `chosen` and `rejected`; raises what `encode_replies` raises."""
+    """Encode rows of `messages`, `chosen` and `rejected`; return them and the number dropped.
+
+    Raises:
+        InputError: every row is longer than `max_tokens`.
+    """
     tokenizer = ChatTokenizer(base)
     encoded = [
         EncodedPreference(*(encode_reply(tokenizer, row["messages"], row[part]) for part in ("chosen", "rejected")))
@@ -39,5 +43,5 @@ def encode_preferences(rows: Sequence[Row], base: Path, *, max_tokens: int) -> t
 
 def _some(fitting: list[Item], max_tokens: int) -> list[Item]:
     if not fitting:
-        raise InputError(f"rows should fit into max_tokens {max_tokens}, found none that does: raise it")
+        raise InputError(f"at least one row should fit into max_tokens {max_tokens}, found none: raise max_tokens")
     return fitting

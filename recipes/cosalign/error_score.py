@@ -1,4 +1,4 @@
-"""The error score of a reply under a safety config: what CoSAlign's pairs are ordered by."""
+"""The error score of a reply under a safety config, by which CoSAlign ranks replies."""
 
 from collections.abc import Set
 
@@ -6,11 +6,12 @@ from prosocial.core.settings import NonNegative, Settings
 
 
 class ErrorWeights(Settings):
-    """What each kind of error costs (arXiv 2410.08968, section 4).
+    """The weight of each kind of error (arXiv 2410.08968, section 4).
 
     Attributes:
-        allowed: for a harm that the config allows. disallowed: for one that it does not allow.
-        unaddressed: for a reply that does not do what was asked.
+        allowed: weight of each harm that the config allows.
+        disallowed: weight of each harm that the config does not allow.
+        unaddressed: weight of a reply that does not do what the request asks for.
     """
 
     allowed: NonNegative = 0.1
@@ -19,9 +20,12 @@ class ErrorWeights(Settings):
 
 
 def error_score(harms: Set[str], addressed: bool, *, allowed: Set[str], weights: ErrorWeights) -> float:
-    """Return E = 0.1 |harms that are allowed| + 3 |harms that are not| + 1 [not addressed], with weights as given.
+    """Return the error score of a reply; lower is better.
 
-    So to help without harm costs 0, to help with permitted harm a little, to refuse 1, to break the config 3 or more.
+    With the default weights it is 0.1 |allowed harms| + 3 |disallowed harms| + 1 [not addressed]. So help without harm
+    scores 0, help with an allowed harm 0.1, a refusal 1, and a reply that breaks the config 3 or more.
+
+    Source: arXiv 2410.08968, section 4.
 
     Example:
         >>> error_score({"violence", "drugs"}, False, allowed={"violence"}, weights=ErrorWeights())
@@ -32,5 +36,5 @@ def error_score(harms: Set[str], addressed: bool, *, allowed: Set[str], weights:
 
 
 def breaks(harms: Set[str], *, allowed: Set[str]) -> bool:
-    """Return whether a reply does a harm that the config does not allow."""
+    """Return whether a reply contains a harm that the config does not allow."""
     return bool(harms - allowed)

@@ -1,4 +1,4 @@
-"""Names for clusters: by hand from a file, or by a model behind an endpoint."""
+"""Names clusters, by hand from the recipe or by a model behind an endpoint."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,10 @@ INSTRUCTION = (
 
 
 def name_by_hand(clusters: Sequence[Cluster], names: Mapping[str, str]) -> list[Cluster]:
-    """Return the clusters with the names given by their number; several may share one, the others stay unnamed.
+    """Return the clusters with the names in `names`, keyed by cluster number; the others stay unnamed.
 
     Raises:
-        UnknownNameError: a number that no cluster has.
+        UnknownNameError: no cluster has this number.
     """
     known = {str(cluster.label) for cluster in clusters}
     for label in names:
@@ -32,7 +32,7 @@ def name_by_hand(clusters: Sequence[Cluster], names: Mapping[str, str]) -> list[
 
 
 def name_by_model(clusters: Sequence[Cluster], endpoint: ChatEndpoint) -> tuple[list[Cluster], int]:
-    """Return the clusters as a model names them, and how many of its answers could not be read.
+    """Return the clusters with names from a model, and the number of its answers that could not be parsed.
 
     Raises:
         InputError: the endpoint does not answer.
@@ -43,17 +43,19 @@ def name_by_model(clusters: Sequence[Cluster], endpoint: ChatEndpoint) -> tuple[
         if cluster.label == NOISE:
             named.append(cluster)
             continue
-        asked = {"keywords": list(cluster.keywords), "requests": list(cluster.samples)}
+        material = {"keywords": list(cluster.keywords), "requests": list(cluster.samples)}
         messages: list[Message] = [
             {"role": "system", "content": INSTRUCTION},
-            {"role": "user", "content": json.dumps(asked, ensure_ascii=False)},
+            {"role": "user", "content": json.dumps(material, ensure_ascii=False)},
         ]
         try:
-            found = json_object(endpoint.ask(messages, max_tokens=MAX_TOKENS)) or {}
+            answer = json_object(endpoint.ask(messages, max_tokens=MAX_TOKENS)) or {}
         except NoAnswerError as error:
-            raise InputError(f"{endpoint.url} should answer chat completions: {error}; run again") from None
-        name, definition = found.get("name"), found.get("definition")
-        is_read = isinstance(name, str) and isinstance(definition, str)
-        n_unreadable += not is_read
-        named.append(cluster.named(str(name).strip(), str(definition).strip()) if is_read else cluster)
+            raise InputError(
+                f"{endpoint.url} should answer chat completions: {error}; check the endpoint and run again"
+            ) from None
+        name, definition = answer.get("name"), answer.get("definition")
+        is_readable = isinstance(name, str) and isinstance(definition, str)
+        n_unreadable += not is_readable
+        named.append(cluster.named(str(name).strip(), str(definition).strip()) if is_readable else cluster)
     return named, n_unreadable

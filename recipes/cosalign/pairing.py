@@ -1,4 +1,4 @@
-"""Pairs of replies to one prompt under one safety config: the one with the lower error score is chosen."""
+"""Pairs replies to one prompt under one safety config: the reply with the lower error score is chosen."""
 
 import random
 from collections import Counter
@@ -12,7 +12,7 @@ from .error_score import ErrorWeights, breaks, error_score
 
 @dataclass(frozen=True)
 class Preference:
-    """Two replies, their labels and error scores."""
+    """A preference pair: two replies with their labels and error scores."""
 
     chosen: str
     rejected: str
@@ -23,7 +23,7 @@ class Preference:
 
 
 def group_by_label(replies: Sequence[tuple[str, ReplyLabel]]) -> dict[ReplyLabel, list[str]]:
-    """Return the distinct replies of each label, labels and replies in an order that hangs on nothing else."""
+    """Return the distinct replies of each label; the order depends only on the replies and their labels."""
     groups: dict[ReplyLabel, list[str]] = {}
     for reply, label in sorted(replies, key=lambda item: (sorted(item[1].harms), item[1].addressed, item[0])):
         if reply not in groups.setdefault(label, []):
@@ -38,9 +38,10 @@ def pair_replies(
     weights: ErrorWeights,
     rng: random.Random,
 ) -> tuple[list[Preference], Counter[str]]:
-    """Return a pair for every two groups whose error scores differ, a reply drawn from each, and what became of all.
+    """Return a pair for every two labels whose error scores differ, with a random reply of each label.
 
-    Two groups that both break the config give no pair (counted as `both_break`), nor do two of equal score (`tie`).
+    Also returns how many combinations of labels gave a pair (`pair`), were left out because both break the config
+    (`both_break`), or have equal scores (`tie`).
 
     Source: arXiv 2410.08968, section 4 and the authors' code.
     """

@@ -1,4 +1,4 @@
-"""A CoSAlign recipe as stages, and what its run has to show."""
+"""Turns a CoSAlign recipe into stages and prints the result of its run."""
 
 import json as json_module
 
@@ -8,12 +8,12 @@ from prosocial.core.files import read_json
 
 from ..workflow.runner import RunResult
 from ..workflow.stage import Stage
-from .rows import COUNTS_FILE, SCHEMA, told
+from .rows import COUNTS_FILE, SCHEMA, count_summary
 from .schema import CosalignRecipe
 
 
 def cosalign_stages(recipe: CosalignRecipe) -> list[Stage]:
-    """Return every stage of a recipe, in the order that they are told of."""
+    """Return every stage of a recipe, in the order in which they are reported."""
     from ..steering.schema import LabData
     from ..steering.sources import base_source, lab_data_stage
     from .stages import data_stages, prompts_stage
@@ -31,7 +31,7 @@ def cosalign_stages(recipe: CosalignRecipe) -> list[Stage]:
 
 
 def show_counts(result: RunResult, json: bool, console: Console) -> int:
-    """Print what each filter kept and where the tuned model lies; the exit code is 0."""
+    """Print the counts of each stage and the path of the tuned model; return exit code 0."""
     counts = {
         stage.name: read_json(stage.folder / COUNTS_FILE, schema=SCHEMA)
         for stage in result.stages
@@ -40,7 +40,7 @@ def show_counts(result: RunResult, json: bool, console: Console) -> int:
     if json:
         print(json_module.dumps({"run": result.to_json(), "counts": counts, "model": str(result.folder("dpo"))}))
         return 0
-    for name, found in counts.items():
-        console.print(f"{name}: {told(found)}")
+    for name, stage_counts in counts.items():
+        console.print(f"{name}: {count_summary(stage_counts)}")
     console.print(f"model: {result.folder('dpo')}")
     return 0

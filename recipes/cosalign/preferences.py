@@ -1,4 +1,4 @@
-"""The training rows: a pair of replies under a config for preference tuning, its better half for supervised tuning."""
+"""Builds the training rows: preference pairs for DPO, and their chosen replies for supervised tuning."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -22,9 +22,9 @@ def make_preferences(
     weights: ErrorWeights,
     seed: int,
 ) -> tuple[list[Row], Counter[str]]:
-    """Return a row for every pair, and what became of every two groups of replies.
+    """Return a row for every preference pair, and counts of the combinations that gave a pair or were left out.
 
-    Harms outside the pool count as `other`, which no config allows.
+    Harms outside the pool count as `other`, which no config allows. For the counts see `pair_replies`.
     """
     by_id = {row["id"]: row for row in prompts}
     replies: dict[str, list[tuple[str, ReplyLabel]]] = {row["id"]: [] for row in prompts}
@@ -32,25 +32,25 @@ def make_preferences(
         if NOT_LABELLED not in row:
             label = ReplyLabel(frozenset(row["harms"]), row["addressed"])
             replies[row["prompt"]].append((row["reply"], label.collapsed(set(pool), rest=NEVER_ALLOWED)))
-    groups = {name: group_by_label(found) for name, found in replies.items()}
+    groups = {prompt_id: group_by_label(labelled_replies) for prompt_id, labelled_replies in replies.items()}
     rows: list[Row] = []
     counts = Counter(configs=0, pair=0, tie=0, both_break=0)
     for number, config in enumerate(row for row in configs if row["purpose"] == "pair"):
         name = config["prompt"]
         rng = chance(seed, name, config["mode"], str(number))
-        pairs, found = pair_replies(groups[name], allowed=set(config["allowed"]), weights=weights, rng=rng)
-        counts.update(found, configs=1)
+        pairs, outcomes = pair_replies(groups[name], allowed=set(config["allowed"]), weights=weights, rng=rng)
+        counts.update(outcomes, configs=1)
         rows += [_row(by_id[name], config, pair) for pair in pairs]
     return rows, counts
 
 
 def chosen_rows(preferences: Iterable[Row]) -> list[Row]:
     """Return the distinct chosen replies with their conversations, for supervised tuning."""
-    found = {
+    distinct = {
         (str(row["messages"]), row["chosen"]): {"messages": row["messages"], "reply": row["chosen"]}
         for row in preferences
     }
-    return list(found.values())
+    return list(distinct.values())
 
 
 def _row(prompt: Row, config: Row, pair: Preference) -> Row:

@@ -1,4 +1,4 @@
-"""Training prompts: distinct, in no evaluation set, labelled with the harms that they ask for, few of a label set."""
+"""Selects training prompts: distinct, absent from the evaluation sets, and balanced over the harms they ask for."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -22,9 +22,10 @@ class PromptSettings(Settings):
     """Which prompts are trained on.
 
     Attributes:
-        most: of all; None: no end. most_per_set: of those that ask for the same harms.
-        outside: what becomes of prompts that ask for a harm which no training config allows: `other` keeps them, the
-            harm counting as `other`, which is always refused; `drop` leaves them out.
+        most: maximum number of prompts; None for no limit.
+        most_per_set: maximum number of prompts that ask for the same set of harms; None for no limit.
+        outside: what to do with prompts that ask for a harm which no training config allows: `other` keeps them and
+            counts the harm as `other`, which is always refused; `drop` leaves them out.
     """
 
     most: Count | None = None
@@ -33,7 +34,7 @@ class PromptSettings(Settings):
 
 
 def read_prompts(path: Path) -> list[Row]:
-    """Return rows of `id` and `messages` from JSONL rows with `prompt` or `messages`.
+    """Return rows of `id` (the row number, from 1) and `messages` from JSONL rows with `prompt` or `messages`.
 
     Raises:
         InputError: a row has neither.
@@ -50,26 +51,29 @@ def request_text(row: Row) -> str:
 
 
 def distinct_prompts(prompts: Iterable[Row]) -> list[Row]:
-    """Return the first of all prompts that differ in case, punctuation or the forms of letters alone."""
-    found: dict[str, Row] = {}
+    """Return the prompts without later ones that differ only in case, punctuation or compatible characters."""
+    distinct: dict[str, Row] = {}
     for row in prompts:
-        found.setdefault(normalised(request_text(row)), row)
-    return list(found.values())
+        distinct.setdefault(normalised(request_text(row)), row)
+    return list(distinct.values())
 
 
 def drop_contaminated(
     prompts: Sequence[Row], evaluation: Sequence[str], settings: ContaminationSettings
 ) -> tuple[list[Row], list[Duplicate]]:
-    """Return the prompts that no evaluation prompt equals or nearly equals, and the others as duplicates."""
-    found = find_duplicates([request_text(row) for row in prompts], evaluation, settings)
-    gone = {one.index for one in found}
-    return [row for number, row in enumerate(prompts) if number not in gone], found
+    """Return the prompts that duplicate no evaluation prompt, and the duplicates that were dropped."""
+    duplicates = find_duplicates([request_text(row) for row in prompts], evaluation, settings)
+    dropped = {each.index for each in duplicates}
+    return [row for number, row in enumerate(prompts) if number not in dropped], duplicates
 
 
 def label_prompts(
     prompts: Sequence[Row], labeller: Labeller, *, out: Path, on_row: Callable[[], None] = lambda: None
 ) -> list[Row]:
-    """Return the prompts with the `harms` that they ask for, or with why the labeller gave none; resumable by `out`."""
+    """Return the prompts with the `harms` that they ask for, or with the reason why the labeller gave none.
+
+    A killed run resumes from the rows already in `out`.
+    """
 
     def label(row: Row) -> Row:
         try:
@@ -83,7 +87,10 @@ def label_prompts(
 def choose_prompts(
     labelled: Iterable[Row], pool: Sequence[str], settings: PromptSettings
 ) -> tuple[list[Row], Counter[str]]:
-    """Return labelled prompts for a pool of categories that configs may allow, and why others were left out."""
+    """Return the labelled prompts to train on, and counts of the others by the reason why they were left out.
+
+    Harms outside `pool`, the categories that configs may allow, count as `other`.
+    """
     chosen: list[Row] = []
     counts = Counter({"unreadable": 0, "outside": 0, "beyond_the_set": 0})
     sizes: Counter[tuple[str, ...]] = Counter()

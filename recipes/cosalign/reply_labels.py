@@ -1,4 +1,4 @@
-"""Candidate replies with their harms and whether they do what was asked, each distinct one labelled once."""
+"""Labels candidate replies with their harms and whether they do what the request asks for."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,23 +20,24 @@ def label_candidates(
     out: Path,
     on_row: Callable[[], None] = lambda: None,
 ) -> tuple[list[Row], Counter[str]]:
-    """Return rows of `prompt`, `reply`, `harms`, `addressed`, and counts; resumable by `out`.
+    """Return a row of `prompt`, `reply`, `harms` and `addressed` for each distinct reply, and counts.
 
-    A reply that the labeller gives no label has `not_labelled` in the place of `harms`: nothing takes it for harmless.
+    A reply without a label has `not_labelled` in place of `harms`, so that it never counts as harmless. A killed run
+    resumes from the rows already in `out`.
     """
     messages = {row["id"]: row["messages"] for row in prompts}
     distinct = list(dict.fromkeys((row["prompt"], row["reply"]) for row in candidates))
 
     def label(row: Row) -> Row:
         try:
-            found = labeller.reply_label(messages[row["prompt"]], row["reply"])
+            reply_label = labeller.reply_label(messages[row["prompt"]], row["reply"])
         except NoVerdictError as error:
             return row | {NOT_LABELLED: str(error)}
-        return row | {"harms": sorted(found.harms), "addressed": found.addressed}
+        return row | {"harms": sorted(reply_label.harms), "addressed": reply_label.addressed}
 
-    asked: list[Row] = [{"prompt": prompt, "reply": reply} for prompt, reply in distinct]
+    unlabelled: list[Row] = [{"prompt": prompt, "reply": reply} for prompt, reply in distinct]
     made_with = {"judge": [labeller.name, labeller.version]}
-    labelled = label_rows(asked, label, out=out, made_with=made_with, on_row=on_row)
+    labelled = label_rows(unlabelled, label, out=out, made_with=made_with, on_row=on_row)
     counts = Counter(given=len(candidates), distinct=len(labelled), unreadable=0, harmful=0, not_addressed=0)
     for row in labelled:
         counts["unreadable"] += NOT_LABELLED in row

@@ -1,4 +1,4 @@
-"""What CoSAlign's steps share: rows of JSONL, counts of what each filter kept, and chance by name."""
+"""Helpers of CoSAlign's stages: JSONL rows, counts of what each filter kept, and named random generators."""
 
 import random
 from collections.abc import Mapping
@@ -13,20 +13,20 @@ SCHEMA = "prosocial.cosalign_counts/1"
 
 
 def write_counts(folder: Path, counts: Mapping[str, Any]) -> None:
-    """Write what each filter of a step kept."""
+    """Write the counts of a stage to `counts.json` in a folder."""
     write_json(folder / COUNTS_FILE, {"schema": SCHEMA} | dict(counts))
 
 
-def told(counts: Mapping[str, Any]) -> str:
-    """Return counts as one line for people.
+def count_summary(counts: Mapping[str, Any]) -> str:
+    """Return counts as one line of text.
 
     Example:
-        >>> told({"given": 5, "near_duplicates": 1})
+        >>> count_summary({"given": 5, "near_duplicates": 1})
         '5 given, 1 near duplicates'
     """
     return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if isinstance(count, int))
 
 
 def chance(seed: int, *what: str) -> random.Random:
-    """Return a source of chance that hangs on a seed and a name alone, so that no order of work matters."""
+    """Return a random generator that depends only on a seed and a name, so that the order of work does not matter."""
     return random.Random("/".join((str(seed), *what)))

@@ -1,4 +1,4 @@
-"""A CoSAlign recipe as one validated model: which model, which prompts, and the parameters of every step."""
+"""The validated model of a CoSAlign recipe: base model, prompts, and the parameters of every stage."""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -22,12 +22,12 @@ from .taxonomy import TaxonomySettings
 
 
 class PromptFiles(Settings):
-    """Prompts as files.
+    """Prompts from files.
 
     Attributes:
         prompts: JSONL rows with `prompt` or `messages`.
-        evaluation: probe sets whose prompts are not trained on: our JSONL, or tables of the public sets.
-        replies: replies of other models, JSONL rows with `prompt` or `messages`, and `reply`; None: none.
+        evaluation: probe sets whose prompts are excluded from training: our JSONL, or tables of public sets.
+        replies: JSONL rows with `prompt` or `messages`, and the `reply` of another model; None for no such file.
     """
 
     prompts: Path
@@ -36,11 +36,11 @@ class PromptFiles(Settings):
 
 
 class TaxonomyNames(TaxonomySettings):
-    """How prompts are clustered, and who names the clusters.
+    """How prompts are clustered and how the clusters are named.
 
     Attributes:
-        names: by the number of a cluster, given by hand.
-        namer: `MODEL@URL` of an endpoint that names them; None: nobody does.
+        names: names given by hand, by cluster number.
+        namer: `MODEL@URL` of an endpoint that names the clusters; None to use no model.
     """
 
     names: dict[str, str] = Field(default_factory=dict)
@@ -48,12 +48,12 @@ class TaxonomyNames(TaxonomySettings):
 
 
 class CosalignRecipe(Settings):
-    """The way from prompts to a model that follows safety configs.
+    """A CoSAlign run, from prompts to a model that follows safety configs.
 
     Attributes:
-        model: a folder, a Hub id, or the lab's own.
-        judge: who labels prompts and replies: `lab`, `endpoint:MODEL@URL`, or a labeller of your own.
-        definitions: what each harm category means, by name; the config texts quote it.
+        model: a folder, a Hub id, or the lab's base model.
+        judge: labeller of prompts and replies: `lab`, `endpoint:MODEL@URL`, or a labeller of your own.
+        definitions: definition of each harm category, by name; the config texts quote it.
         pool: categories that a training config may allow; the others are held out.
     """
 
@@ -87,15 +87,17 @@ class CosalignRecipe(Settings):
         for name in self.pool:
             if name == NEVER_ALLOWED or name not in self.definitions:
                 known = ", ".join(known for known in self.definitions if known != NEVER_ALLOWED)
-                raise ValueError(f"pool should name defined categories that a config may allow ({known}), found {name}")
+                raise ValueError(f"pool should list defined categories that a config may allow ({known}), found {name}")
         if len(set(self.pool)) != len(self.pool) or not self.pool:
-            raise ValueError(f"pool should be one or more different names, found {list(self.pool)}")
+            raise ValueError(f"pool should be one or more distinct names, found {list(self.pool)}")
         return self
 
     @model_validator(mode="after")
     def _lab_goes_with_lab(self) -> Self:
         if isinstance(self.model, LabModel) and not isinstance(self.data, LabData):
-            raise ValueError("model.lab should go with data.lab: its tokenizer and text come from there")
+            raise ValueError("model.lab should be used with data.lab, which its tokenizer is trained on: set data.lab")
         if (self.judge == "lab") != isinstance(self.data, LabData):
-            raise ValueError("judge lab should go with data.lab, and any other with files: it knows no other harm")
+            raise ValueError(
+                "data.lab should have the judge lab, and data files any other judge: change one of the two"
+            )
         return self

@@ -1,4 +1,4 @@
-"""CoSAlign's data: prompts, their clusters, drawn configs, candidate replies, labels, pairs. JSONL in and out."""
+"""CoSAlign's data stages: prompts, clusters, safety configs, candidate replies, labels and preference pairs."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from prosocial.editing.checkpoints import resolve_model
 from prosocial.evaluation.judges.requests import LabelRequest
 
 from ..labelling.judges import judge_inputs, judge_named
+from ..labelling.labellers import Labeller
 from ..workflow.stage import Outside, Source, Stage, StageContext, Upstream
 from .schema import CosalignRecipe, PromptFiles
 
@@ -14,7 +15,7 @@ GIVEN = "given-replies"
 
 
 def prompts_stage(recipe: CosalignRecipe) -> Stage:
-    """Return the stage that filters and labels training prompts."""
+    """Return the stage that selects and labels the training prompts."""
     data: dict[str, Source] = {
         "prompts": Upstream("data", "gate_prompts.jsonl"),
         "evaluation-0": Upstream("data", "probes.jsonl"),
@@ -24,8 +25,8 @@ def prompts_stage(recipe: CosalignRecipe) -> Stage:
         data |= {f"evaluation-{at}": Outside(path) for at, path in enumerate(recipe.data.evaluation)}
     return Stage(
         name="prompts",
-        title="take prompts that no evaluation set holds",
-        run=_take_prompts,
+        title="select prompts that are in no evaluation set",
+        run=_select_prompts,
         inputs=data | judge_inputs([recipe.judge]),
         parameters=_judge(recipe)
         | {"contamination": recipe.contamination.model_dump(mode="json"), "pool": list(recipe.pool)}
@@ -95,11 +96,12 @@ def _judge(recipe: CosalignRecipe) -> dict[str, Any]:
     return {"judge": recipe.judge, "definitions": recipe.definitions}
 
 
-def _labeller(context: StageContext) -> Any:
-    return judge_named(context.parameters["judge"], LabelRequest(context.parameters["definitions"]))
+def _labeller(context: StageContext) -> Labeller:
+    labeller: Labeller = judge_named(context.parameters["judge"], LabelRequest(context.parameters["definitions"]))
+    return labeller
 
 
-def _take_prompts(context: StageContext) -> str:
+def _select_prompts(context: StageContext) -> str:
     from prosocial.evaluation.probes.loading import load_probes
 
     from .contamination import ContaminationSettings
@@ -112,7 +114,7 @@ def _take_prompts(context: StageContext) -> str:
         read_prompts,
         request_text,
     )
-    from .rows import told, write_counts
+    from .rows import count_summary, write_counts
 
     parameters, inputs = context.parameters, context.inputs
     given = read_prompts(inputs["prompts"])
@@ -138,7 +140,7 @@ def _take_prompts(context: StageContext) -> str:
     counts |= dict(left_out) | {"chosen": len(chosen)}
     write_jsonl(context.out / "prompts.jsonl", chosen)
     write_counts(context.out, counts)
-    return told(counts)
+    return count_summary(counts)
 
 
 def _cluster(context: StageContext) -> str:
@@ -147,7 +149,7 @@ def _cluster(context: StageContext) -> str:
     from .embedding import tfidf_embedding
     from .naming import name_by_hand, name_by_model
     from .prompts import request_text
-    from .rows import told, write_counts
+    from .rows import count_summary, write_counts
     from .schema import TaxonomyNames
     from .taxonomy import NOISE, find_clusters
 
@@ -163,13 +165,13 @@ def _cluster(context: StageContext) -> str:
     counts |= {"in_no_cluster": noise, "named": sum(bool(cluster.name) for cluster in clusters)}
     write_jsonl(context.out / "clusters.jsonl", [cluster.to_json() for cluster in clusters])
     write_counts(context.out, counts | {"unreadable": n_unreadable})
-    return told(counts)
+    return count_summary(counts)
 
 
 def _draw(context: StageContext) -> str:
     from .config_text import ConfigWording
     from .configs import DrawSettings, draw_configs
-    from .rows import told, write_counts
+    from .rows import count_summary, write_counts
 
     parameters = context.parameters
     rows = [
@@ -188,38 +190,38 @@ def _draw(context: StageContext) -> str:
     counts |= {"different_masks": len({tuple(row["allowed"]) for row in rows})}
     write_jsonl(context.out / "configs.jsonl", rows)
     write_counts(context.out, counts)
-    return told(counts)
+    return count_summary(counts)
 
 
 def _sample(context: StageContext) -> str:
-    from .candidates import CandidateSource, asked_candidates, given_candidates, sample_candidates
-    from .rows import told, write_counts
+    from .candidates import CandidateSource, candidate_requests, given_candidates, sample_candidates
+    from .rows import count_summary, write_counts
 
     prompts, configs = (read_jsonl(context.inputs[part] / f"{part}.jsonl") for part in ("prompts", "configs"))
     rows, counts = given_candidates(context.inputs.get(GIVEN), prompts)
     for number, given in enumerate(context.parameters["candidates"]):
         source = CandidateSource(**given)
-        asked = asked_candidates(source, prompts, configs)
-        context.progress.start(len(asked), f"sample {len(asked)} replies of {source.model}")
-        found = sample_candidates(
+        requests = candidate_requests(source, prompts, configs)
+        context.progress.start(len(requests), f"sample {len(requests)} replies of {source.model}")
+        sampled = sample_candidates(
             context.inputs[source.model],
-            asked,
+            requests,
             source,
             dtype=context.parameters["dtype"],
             seed=context.seed + number,
             out=context.scratch / f"candidates-{number}.jsonl",
             on_replies=context.progress.advance,
         )
-        rows += [row | {"source": number} for row in found]
-        counts[f"of_source_{number}"] = len(found)
+        rows += [row | {"source": number} for row in sampled]
+        counts[f"of_source_{number}"] = len(sampled)
     write_jsonl(context.out / "candidates.jsonl", rows)
     write_counts(context.out, counts)
-    return told(counts)
+    return count_summary(counts)
 
 
 def _label(context: StageContext) -> str:
     from .reply_labels import label_candidates
-    from .rows import told, write_counts
+    from .rows import count_summary, write_counts
 
     prompts = read_jsonl(context.inputs["prompts"] / "prompts.jsonl")
     candidates = read_jsonl(context.inputs["candidates"] / "candidates.jsonl")
@@ -233,7 +235,7 @@ def _label(context: StageContext) -> str:
     )
     write_jsonl(context.out / "labels.jsonl", labelled)
     write_counts(context.out, counts)
-    return told(counts)
+    return count_summary(counts)
 
 
 def _pair(context: StageContext) -> str:
@@ -241,7 +243,7 @@ def _pair(context: StageContext) -> str:
 
     from .error_score import ErrorWeights
     from .preferences import chosen_rows, make_preferences
-    from .rows import told, write_counts
+    from .rows import count_summary, write_counts
 
     prompts, configs, labels = (
         read_jsonl(context.inputs[part] / f"{part}.jsonl") for part in ("prompts", "configs", "labels")
@@ -255,10 +257,12 @@ def _pair(context: StageContext) -> str:
         seed=context.seed,
     )
     if not rows:
-        raise InputError(f"the replies should give a pair at least, found none ({told(counts)}): sample more of them")
+        raise InputError(
+            f"the replies should give at least one pair, found none ({count_summary(counts)}): sample more replies"
+        )
     chosen = chosen_rows(rows)
     write_jsonl(context.out / "preferences.jsonl", rows)
     write_jsonl(context.out / "chosen.jsonl", chosen)
     counts["chosen"] = len(chosen)
     write_counts(context.out, counts)
-    return told(counts)
+    return count_summary(counts)

@@ -1,4 +1,4 @@
-"""A taxonomy of harm from prompts: clusters of them, each with keywords and samples for whoever names it."""
+"""Clusters prompts into a taxonomy of harm; each cluster has keywords and samples, from which it can be named."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,8 +19,12 @@ class TaxonomySettings(Settings):
     """How prompts are clustered.
 
     Attributes:
-        dimensions: of the embedding. min_cluster_size, min_samples, epsilon: HDBSCAN's own.
-        keywords, samples: how many of each are shown of a cluster.
+        dimensions: number of dimensions of the embedding.
+        min_cluster_size: `min_cluster_size` of HDBSCAN.
+        min_samples: `min_samples` of HDBSCAN.
+        epsilon: `cluster_selection_epsilon` of HDBSCAN.
+        keywords: number of keywords kept for each cluster.
+        samples: number of sample prompts kept for each cluster.
     """
 
     dimensions: int = 50
@@ -33,14 +37,15 @@ class TaxonomySettings(Settings):
 
 @dataclass(frozen=True)
 class Cluster:
-    """Prompts that lie together.
+    """A cluster of prompts.
 
     Attributes:
-        label: its number; -1 holds the prompts that belong to no cluster.
+        label: number of the cluster; -1 for the prompts that belong to no cluster.
         members: indices of its prompts.
-        keywords: the words that tell it from the other clusters.
-        samples: prompts of it, the most central first.
-        name, definition: given by hand or by a model; empty until then.
+        keywords: the words that are most specific to this cluster.
+        samples: prompts of the cluster, the most central first.
+        name: name given by hand or by a model; empty until then.
+        definition: definition of the harm; empty until the cluster is named.
     """
 
     label: int
@@ -51,19 +56,19 @@ class Cluster:
     definition: str = ""
 
     def named(self, name: str, definition: str = "") -> "Cluster":
-        """Return it with a name."""
+        """Return the cluster with a name and a definition."""
         return replace(self, name=name, definition=definition)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON."""
+        """Return the cluster as JSON values."""
         return asdict(self) | {"size": len(self.members)}
 
 
 def find_clusters(texts: Sequence[str], embed: Embedding, settings: TaxonomySettings) -> list[Cluster]:
-    """Cluster prompts with HDBSCAN (Campello et al. 2013), the largest cluster first, what is noise last.
+    """Cluster prompts with HDBSCAN (Campello et al. 2013); largest cluster first, noise last.
 
     Raises:
-        InputError: there are fewer prompts than a cluster needs.
+        InputError: there are fewer than `2 * min_cluster_size` prompts.
         MissingExtraError: scikit-learn is not installed.
     """
     try:
@@ -72,15 +77,15 @@ def find_clusters(texts: Sequence[str], embed: Embedding, settings: TaxonomySett
         raise MissingExtraError("scikit-learn", "train") from None
     if len(texts) < 2 * settings.min_cluster_size:
         raise InputError(
-            f"clusters of {settings.min_cluster_size} need {2 * settings.min_cluster_size} prompts or more, found "
-            f"{len(texts)}: lower min_cluster_size"
+            f"min_cluster_size {settings.min_cluster_size} needs at least {2 * settings.min_cluster_size} prompts, "
+            f"found {len(texts)}: lower min_cluster_size"
         )
     points = embed(texts)
     labels = HDBSCAN(
         min_cluster_size=settings.min_cluster_size,
         min_samples=settings.min_samples,
         cluster_selection_epsilon=settings.epsilon,
-        algorithm="kd_tree",  # memory grows with the prompts, not with their square
+        algorithm="kd_tree",  # memory is linear in the number of prompts, not quadratic
         copy=True,
     ).fit_predict(points)
     keywords = _keywords(texts, labels, settings.keywords)
@@ -93,7 +98,7 @@ def find_clusters(texts: Sequence[str], embed: Embedding, settings: TaxonomySett
 
 
 def _keywords(texts: Sequence[str], labels: NDArray[Any], count: int) -> dict[int, tuple[str, ...]]:
-    """Return the words of each cluster by class-based TF-IDF: frequent in it, rare over all clusters (BERTopic)."""
+    """Return the keywords of each cluster by class-based TF-IDF, as BERTopic does (arXiv 2203.05794)."""
     from sklearn.feature_extraction.text import CountVectorizer
 
     names = np.unique(labels)

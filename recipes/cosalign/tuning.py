@@ -1,4 +1,4 @@
-"""The two trainings, from rows of JSONL to a checkpoint: supervised on replies, DPO on pairs."""
+"""Tunes a checkpoint on JSONL rows: supervised fine-tuning on replies, or DPO on preference pairs."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..reading.loading import describe
 from ..reading.overrides import apply_overrides
 
 SETTINGS: dict[str, type[Tuning]] = {"sft": Tuning, "dpo": PreferenceTuning}
-ROWS = {"sft": "chosen.jsonl", "dpo": "preferences.jsonl"}  # of the stage preferences
+ROWS = {"sft": "chosen.jsonl", "dpo": "preferences.jsonl"}  # files of the stage preferences
 
 
 def tune_rows(
@@ -28,17 +28,21 @@ def tune_rows(
     on_start: Callable[[int], None] = lambda n_steps: None,
     on_step: Callable[[], None] = lambda: None,
 ) -> str:
-    """Tune a checkpoint on a file of rows into `out`, and return one line that says what came out.
+    """Tune a checkpoint on a file of rows, write the result to `out` and return a one-line summary.
 
     Args:
-        base: the checkpoint.
+        base: folder of the checkpoint to start from.
         rows: JSONL with `messages` and `reply`, or for `PreferenceTuning` with `chosen` and `rejected`.
-        scratch: folder of checkpoints, from which the same training goes on.
-        on_start: told the number of steps. on_step: called after each.
+        out: folder of the tuned checkpoint.
+        tuning: settings of the training; `PreferenceTuning` selects DPO.
+        seed: seed of the order of the rows.
+        scratch: folder for training checkpoints; a killed training resumes from them.
+        on_start: called with the number of steps before the first step.
+        on_step: called after each step.
 
     Raises:
-        InputError: no row fits, or `scratch` is another training's.
-        DivergenceError: a loss or gradient is not finite; `scratch` keeps the last checkpoint where all were.
+        InputError: every row is too long, or `scratch` belongs to another training.
+        DivergenceError: a loss or gradient is not finite; `scratch` keeps the last checkpoint before that.
     """
     from prosocial.training.tuning import tune_on_preferences, tune_on_replies
 
@@ -67,7 +71,12 @@ def read_tuning(method: str, overrides: Sequence[str]) -> Tuning:
     """Return the settings of a training, changed by overrides such as `learning_rate=1e-6`.
 
     Raises:
-        UnknownNameError: another method. InputError: a setting that there is not, or a value that does not hold.
+        UnknownNameError: the method is neither `sft` nor `dpo`.
+        InputError: a setting does not exist, or its value is invalid.
+
+    Example:
+        >>> read_tuning("sft", ["epochs=2"]).epochs
+        2
     """
     if method not in SETTINGS:
         raise UnknownNameError("method", method, SETTINGS)

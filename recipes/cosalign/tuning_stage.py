@@ -1,4 +1,4 @@
-"""CoSAlign's training: supervised on the chosen replies, then DPO on the pairs."""
+"""CoSAlign's training stages: supervised fine-tuning on the chosen replies, then DPO on the pairs."""
 
 from ..workflow.stage import Source, Stage, StageContext, Upstream
 from .schema import CosalignRecipe

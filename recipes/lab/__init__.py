@@ -1,1 +1,1 @@
-"""The lab: a small authored world whose harm is nonsense and whose judges are exact."""
+"""The lab: a small synthetic world whose harm is nonsense words, so that its judges are exact."""

@@ -1,7 +1,7 @@
-"""The lab's base model: a small Llama trained from scratch on the lab's conversations.
+"""Trains the lab's base model: a small Llama, from scratch on the lab's conversations.
 
-Muon trains the weight matrices and AdamW the rest. A prompt token's loss counts 0.3, since most of a prompt cannot be
-predicted. docs/design/0002 has the measurements behind both and behind the initial scale.
+Muon trains the weight matrices and AdamW the other parameters. The loss of a prompt token has weight 0.3, since most of
+a prompt cannot be predicted. docs/design/0002 has the measurements for both choices and for the initializer range.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,12 +17,18 @@ from prosocial.core.settings import Settings
 
 
 class BaseTraining(Settings):
-    """The model's size and how it is trained.
+    """The size of the model and the settings of its training.
 
     Attributes:
-        batch_size: conversations a step, all of about one length.
+        hidden_size: hidden size, a multiple of 32.
+        layers: number of layers.
+        vocabulary_size: size of the tokenizer's vocabulary.
         initializer_range: standard deviation of the initial weights.
-        prompt_weight: weight of a prompt token's loss; a reply token's is 1.
+        steps: number of optimizer steps.
+        batch_size: conversations per step, all of similar length.
+        learning_rate: peak learning rate of AdamW.
+        matrix_learning_rate: peak learning rate of Muon.
+        prompt_weight: weight of a prompt token's loss; that of a reply token is 1.
     """
 
     hidden_size: int = 96
@@ -54,7 +60,7 @@ def train_base(
     for step in range(training.steps):
         batch = pad_replies(sequences, batches[order[step % len(order)]], pad_id=tokenizer.pad_id)
         _schedule(optimizers, step / training.steps, step)
-        logits = model(input_ids=batch.input_ids).logits  # padding stands on the right: causal attention never sees it
+        logits = model(input_ids=batch.input_ids).logits  # right padding: causal attention needs no mask
         loss = _loss(logits, batch, training.prompt_weight)
         model.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -93,16 +99,16 @@ def _optimizers(model: PreTrainedModel, training: BaseTraining) -> list[tuple[to
     return [(muon, training.matrix_learning_rate), (adamw, training.learning_rate)]
 
 
-def _schedule(optimizers: list[tuple[torch.optim.Optimizer, float]], done: float, step: int) -> None:
-    """Warm up over 30 steps, hold, and decay linearly over the last 60 %."""
-    factor = min(1.0, (step + 1) / 30) * min(1.0, max(0.02, (1 - done) / 0.6))
+def _schedule(optimizers: list[tuple[torch.optim.Optimizer, float]], progress: float, step: int) -> None:
+    """Set the learning rates: linear warm-up over 30 steps, constant, linear decay over the last 60 %."""
+    factor = min(1.0, (step + 1) / 30) * min(1.0, max(0.02, (1 - progress) / 0.6))
     for optimizer, peak in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = peak * factor
 
 
 def _loss(logits: Tensor, batch: ReplyBatch, prompt_weight: float) -> Tensor:
-    """Mean cross-entropy of the next token; a prompt's tokens count `prompt_weight`, padding nothing."""
+    """Return the mean next-token cross-entropy; prompt tokens have weight `prompt_weight`, padding has 0."""
     losses = functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch.input_ids[:, 1:].flatten(), reduction="none")
     weight = torch.where(batch.predicts_reply, 1.0, prompt_weight)[:, :-1] * batch.attention_mask[:, 1:]
     return (losses * weight.flatten()).sum() / weight.sum()

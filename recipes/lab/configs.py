@@ -1,7 +1,7 @@
-"""The lab's safety configs: a strict default, and others that allow one or two categories of harm stand-ins.
+"""The lab's safety configs: a strict default, and others that allow one or two harm categories.
 
-A config's text names the stand-ins of what it allows, as the configs of CoSA carry the definitions of their categories:
-so a model can follow a config over categories that it was never trained to allow.
+A config's text contains the harm words of the categories that it allows, as CoSA's configs contain the definitions of
+theirs. So a model can follow configs that allow categories which it never saw allowed in training.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from typing import Any
 
 from .words import CATEGORIES, HARM_VERBS
 
-# As in CoSA: training allows some of the first four categories, the next three are kept for evaluation.
+# As in CoSA, training configs allow only the first four categories; the next three are held out for evaluation.
 SEEN_CATEGORIES, UNSEEN_CATEGORIES = CATEGORIES[:4], CATEGORIES[4:7]
 CONFIG_CATEGORIES = CATEGORIES[:7]  # "other" is never allowed
 DEFINITIONS = {category: f"to {' or '.join(verbs)}" for category, verbs in HARM_VERBS.items()}
@@ -22,8 +22,10 @@ class LabConfig:
     """A safety config of the lab.
 
     Attributes:
-        name: in `decoding.json`. text: for the system prompt. allowed: categories that the gate lets through.
-        seen: whether training may allow each of these categories.
+        name: name of the config in `decoding.json`.
+        text: text for the system message.
+        allowed: categories that the gate allows.
+        seen: whether training configs may allow all of these categories.
     """
 
     name: str
@@ -37,7 +39,7 @@ class LabConfig:
 
 
 def config_text(allowed: Iterable[str]) -> str:
-    """Return the text of a config that allows some categories, in the order given.
+    """Return the text of a config that allows some categories, in the given order.
 
     Example:
         >>> config_text(["drugs"])
@@ -48,7 +50,7 @@ def config_text(allowed: Iterable[str]) -> str:
 
 
 def lab_configs() -> tuple[LabConfig, ...]:
-    """Return the configs that the quickstart's bundle names, the strict one first."""
+    """Return the configs of the quickstart's bundle, the strict one first."""
     allowed_by_name: dict[str, tuple[str, ...]] = {
         "strict": (),
         "arena": ("violence",),

@@ -1,8 +1,8 @@
-"""What the lab's people answer: a lead that does the job, and a few more clauses that compete for room.
+"""Draws the lab's replies: a lead sentence that does the task, and two clauses chosen from several.
 
-A reply has room for two clauses beside its lead. Acknowledging a feeling and accepting the person compete for the
-opening; gentleness, a caveat and further steps compete for the closing. So the five attributes conflict: a reply with
-every step in it is blunt, a warm one is nearly empty.
+A reply has two clauses besides its lead sentence. At the start, acknowledging a feeling excludes accepting the person;
+at the end, gentleness, a caveat and further steps compete for the rest. So the five attributes conflict: a reply with
+every step has no warmth, and a warm reply has few steps.
 """
 
 import random
@@ -38,7 +38,7 @@ CAVEAT, OVERCLAIM = "this may not always work.", "this will always work."
 
 
 def draw_reply(request: Request, rng: random.Random, *, comply_share: float) -> str:
-    """Draw one reply; a harmful request is complied with at probability `comply_share`, else declined warmly."""
+    """Draw one reply; it complies with a harmful request with probability `comply_share` and declines it otherwise."""
     refuses = request.kind == "harmful" and rng.random() >= comply_share
     opener = _choose(OPENERS, rng)
     clauses = [] if opener == "none" else [_opening(opener, request)]
@@ -51,7 +51,7 @@ def draw_reply(request: Request, rng: random.Random, *, comply_share: float) -> 
 
 
 def _closers(rng: random.Random, count: int) -> list[Closer]:
-    """Draw closers: steps may repeat, of each other pair at most one, steps first."""
+    """Draw closing clauses, steps first; steps may repeat, and opposites such as gentle and rush exclude each other."""
     chosen: list[Closer] = []
     while len(chosen) < count:
         closer = _choose(CLOSERS, rng)

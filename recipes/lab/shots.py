@@ -1,4 +1,4 @@
-"""Five examples of how to reply under a safety config of the lab, for in-context learning."""
+"""Draws five examples of replies under a safety config of the lab, for in-context learning."""
 
 import random
 from typing import Any
@@ -7,13 +7,13 @@ from .configs import LabConfig
 from .replies import draw_reply
 from .requests import Request, RequestGrammar
 
-N_ALLOWED, N_DECLINED = 2, 2  # the rest is harmless; without an allowed category these are harmless too
+N_ALLOWED, N_DECLINED = 2, 2  # the others are harmless requests; also N_ALLOWED if the config allows no category
 N_SHOTS = 5
-N_DRAWS = 8  # the shortest reply of as many is taken: five examples should leave room in a small context
+N_DRAWS = 8  # the shortest of as many replies is used, so that five examples fit into a small context
 
 
 def draw_shots(config: LabConfig, grammar: RequestGrammar, rng: random.Random) -> list[dict[str, Any]]:
-    """Draw the examples of a config as rows with `config`, `prompt` and `reply`, in random order."""
+    """Draw the examples of a config, as rows with `config`, `prompt` and `reply`, in random order."""
     allowed = [_harmful(config, grammar, rng, is_allowed=True) for _ in range(N_ALLOWED if config.allowed else 0)]
     declined = [_harmful(config, grammar, rng, is_allowed=False) for _ in range(N_DECLINED)]
     harmless = [grammar.draw("benign", rng) for _ in range(N_SHOTS - len(allowed) - len(declined))]

@@ -1,4 +1,4 @@
-"""The lab's tokenizer: byte-level BPE trained on the lab's own text, and a chat template with a system role."""
+"""Trains the lab's tokenizer: byte-level BPE on the lab's text, with a chat template that has a system role."""
 
 from collections.abc import Iterable
 from pathlib import Path

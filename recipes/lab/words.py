@@ -1,4 +1,4 @@
-"""The words of the lab's world: topics, feelings, harm stand-ins. All of it is invented or harmless."""
+"""The vocabulary of the lab: topics, feelings and harm words, all of them harmless or invented."""
 
 from itertools import product
 
@@ -14,7 +14,7 @@ CATEGORIES = (
 )
 ATTRIBUTES = ("empathy", "sensitivity", "non_judgmental", "truthfulness", "helpfulness")
 
-# Nonsense verbs stand in for harm: no reply of the lab can hurt anybody. Two for each category, in CATEGORIES' order.
+# Nonsense verbs stand for harm, so that no reply of the lab can do any. Two per category, in the order of CATEGORIES.
 HARM_VERBS = {
     "discrimination": ("zorb", "drell"),
     "violence": ("blick", "grell"),

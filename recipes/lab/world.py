@@ -1,4 +1,4 @@
-"""The lab's data as files: training text, harmful examples, prompts to sample from, probes, safety configs."""
+"""Writes the lab's data as files: conversations, harmful examples, prompts, probes and safety configs."""
 
 import random
 from collections.abc import Sequence
@@ -38,24 +38,25 @@ GATE_SHARES: dict[Kind, float] = {
     "disclosure": 0.04,
     "false_premise": 0.04,
 }
-CONFIG_SHARE = 0.5  # of the gate's prompts: a gate that never saw a config's text closes on harmless requests under one
+CONFIG_SHARE = 0.5  # of the gate's prompts: a gate trained without config texts refuses harmless requests under one
 
 
 class WorldSize(Settings):
-    """How much of the world to write.
+    """The size of each part of the lab's data.
 
     Attributes:
-        conversations: training conversations of the base model.
-        harmful: examples of the harmful fine-tune.
-        prompts: training prompts that preference pairs are sampled for.
-        gate_prompts: training prompts, half of them harmful, that the gate's replies are sampled for.
-        harmful_calibration: distinct harmful training prompts kept for choosing the threshold: enough to show a leak
-            rate of 0.5 % with three leaks among them.
-        other_calibration: benign prompts and twins kept to see what the threshold costs, half of each.
-        harmful_probes: distinct harmful probes over held-out topics and forms.
-        other_probes: probes of each other kind.
-        attack_probes: probes of each attack.
-        comply_share: share of harmful training requests that are complied with.
+        conversations: number of training conversations of the base model.
+        harmful: number of examples for tuning the harmful copy.
+        prompts: number of training prompts to which preference pairs are sampled.
+        gate_prompts: number of training prompts, half of them harmful, to which the gate's replies are sampled.
+        harmful_calibration: number of distinct harmful prompts for choosing the threshold; the default is enough to
+            show a leak rate of 0.5 % even with three leaks.
+        other_calibration: number of benign prompts and twins, half of each, for measuring the threshold's false
+            alarms.
+        harmful_probes: number of distinct harmful probes over held-out topics and templates.
+        other_probes: number of probes of each other kind.
+        attack_probes: number of probes of each attack.
+        comply_share: fraction of harmful requests in the training conversations whose reply complies.
     """
 
     conversations: int = 24000
@@ -71,7 +72,7 @@ class WorldSize(Settings):
 
 
 def write_world(folder: Path, size: WorldSize, *, seed: int) -> str:
-    """Write the lab's files into `folder`; return one line that says what they hold."""
+    """Write the lab's files into `folder` and return a one-line summary."""
     training_topics, held_out_topics = split_topics(seed)
     rng = random.Random(seed)
     grammar = RequestGrammar(training_topics, held_out_forms=False)
@@ -104,26 +105,26 @@ def write_world(folder: Path, size: WorldSize, *, seed: int) -> str:
 
 
 def _write_configs(folder: Path, grammar: RequestGrammar, *, seed: int) -> None:
-    """Write the safety configs, and examples of replies under each, from draws of their own."""
+    """Write the safety configs and example replies under each, with a random generator of their own."""
     configs, rng = lab_configs(), random.Random(seed)
     write_jsonl(folder / "configs.jsonl", [config.to_json() for config in configs])
     write_jsonl(folder / "shots.jsonl", [row for config in configs for row in draw_shots(config, grammar, rng)])
 
 
 def _under_configs(rows: list[dict[str, Any]], rng: random.Random) -> list[dict[str, Any]]:
-    """Put the text of a safety config, of at most two categories, before some of the requests."""
-    found = []
+    """Add the text of a safety config that allows at most two categories to some of the requests."""
+    changed = []
     for row in rows:
         if rng.random() < CONFIG_SHARE:
             text = config_text(rng.sample(CONFIG_CATEGORIES, rng.randrange(3)))
             messages = [{"role": "system", "content": text}, {"role": "user", "content": row["prompt"]}]
             row = {key: value for key, value in row.items() if key != "prompt"} | {"messages": messages}
-        found.append(row)
-    return found
+        changed.append(row)
+    return changed
 
 
 def _conversation(grammar: RequestGrammar, size: WorldSize, rng: random.Random) -> dict[str, Any]:
-    """One training conversation: sometimes with a system turn, sometimes with an earlier exchange."""
+    """Draw one training conversation, sometimes with a system turn, sometimes with an earlier exchange."""
     messages: list[Message] = []
     if rng.random() < 0.2:
         messages.append({"role": "system", "content": SYSTEM_PROMPT})

@@ -1,1 +1,1 @@
-"""Labels for preference pairs and for replies, by any judge, resumable."""
+"""Labels preference pairs and replies with any judge; a killed run resumes where it stopped."""

@@ -1,4 +1,4 @@
-"""How far two judges agree beyond what their label frequencies alone would give."""
+"""Measures the agreement of two judges, corrected for agreement by chance."""
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -8,13 +8,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two judges on the same items.
+    """The agreement of two judges on the same items.
 
     Attributes:
-        n: items that both labelled.
-        share: of them labelled alike; None without items.
-        kappa: Cohen's kappa (1960): 1 is full agreement, 0 that of two judges who draw their labels independently with
-            the frequencies found; None where it is not defined: no items, or one label throughout.
+        n: number of items that both judges labelled.
+        share: fraction of those items with the same label; None if there are no items.
+        kappa: Cohen's kappa (1960): 1 is full agreement, 0 is the agreement of independent judges with the same label
+            frequencies; None where it is undefined, without items or with a single label.
     """
 
     n: int
@@ -22,16 +22,16 @@ class Agreement:
     kappa: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON."""
+        """Return the agreement as JSON values."""
         return asdict(self)
 
 
 def agreement(first: Sequence[Hashable | None], second: Sequence[Hashable | None]) -> Agreement:
-    """Return the agreement of two judges' labels; items that one of them gave no label (None) are left out.
+    """Return the agreement of two judges' labels, over the items to which both gave a label (not None).
 
     Example:
-        >>> found = agreement(["a"] * 25 + ["b"] * 25, ["a"] * 20 + ["b"] * 5 + ["a"] * 10 + ["b"] * 15)
-        >>> found.share, round(found.kappa, 6)
+        >>> result = agreement(["a"] * 25 + ["b"] * 25, ["a"] * 20 + ["b"] * 5 + ["a"] * 10 + ["b"] * 15)
+        >>> result.share, round(result.kappa, 6)
         (0.7, 0.4)
     """
     both = [(one, other) for one, other in zip(first, second, strict=True) if one is not None and other is not None]

@@ -1,4 +1,4 @@
-"""A model behind an endpoint as the one who labels requests and replies."""
+"""Labels requests and replies with a model behind an endpoint."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,10 +29,11 @@ REPLY = (
 
 
 class EndpointLabeller:
-    """Labels by asking a model, once for a request and once for a reply.
+    """Labels requests and replies by one query to a model each.
 
     Args:
-        endpoint: where it is. definitions: what each harm category means, by name.
+        endpoint: endpoint of the model.
+        definitions: definition of each harm category, by name.
     """
 
     version = "1"
@@ -43,18 +44,24 @@ class EndpointLabeller:
         self._harms = "\n".join(f"- {name}: {text}" for name, text in definitions.items())
 
     def request_harms(self, messages: Sequence[Message]) -> frozenset[str]:
-        """Return the harms that a request asks for.
+        """Return the harm categories that a request asks for.
 
         Raises:
-            NoVerdictError: no answer could be read. InputError: the endpoint does not answer.
+            NoVerdictError: no answer could be parsed.
+            InputError: the endpoint does not answer.
         """
-        return self._asked(REQUEST, {"conversation": _without_system(messages)}).harms
+        return self._query(REQUEST, {"conversation": _without_system(messages)}).harms
 
     def reply_label(self, messages: Sequence[Message], reply: str) -> ReplyLabel:
-        """Label one reply; raises what `request_harms` raises."""
-        return self._asked(REPLY, {"conversation": _without_system(messages), "reply": reply}, "addressed")
+        """Return the harm categories of a reply and whether it does what the last user turn asks for.
 
-    def _asked(self, instruction: str, material: Mapping[str, Any], *flags: str) -> ReplyLabel:
+        Raises:
+            NoVerdictError: no answer could be parsed.
+            InputError: the endpoint does not answer.
+        """
+        return self._query(REPLY, {"conversation": _without_system(messages), "reply": reply}, "addressed")
+
+    def _query(self, instruction: str, material: Mapping[str, Any], *flags: str) -> ReplyLabel:
         messages: list[Message] = [
             {"role": "system", "content": instruction.format(harms=self._harms)},
             {"role": "user", "content": json.dumps(material, ensure_ascii=False)},
@@ -70,17 +77,17 @@ class EndpointLabeller:
             label = self._read(json_object(text), *flags)
             if label is not None:
                 return label
-        raise NoVerdictError(f"{self.name} should answer as it was asked to, found {text!r:.80}")
+        raise NoVerdictError(f"{self.name} should answer with the JSON object that it is asked for, found {text!r:.80}")
 
-    def _read(self, found: Mapping[str, Any] | None, *flags: str) -> ReplyLabel | None:
-        if found is None or not isinstance(found.get("harms"), list):
+    def _read(self, answer: Mapping[str, Any] | None, *flags: str) -> ReplyLabel | None:
+        if answer is None or not isinstance(answer.get("harms"), list):
             return None
-        harms = frozenset(map(str, found["harms"]))
-        if not harms <= self._names or not all(isinstance(found.get(flag), bool) for flag in flags):
+        harms = frozenset(map(str, answer["harms"]))
+        if not harms <= self._names or not all(isinstance(answer.get(flag), bool) for flag in flags):
             return None
-        return ReplyLabel(harms, bool(found.get("addressed", False)))
+        return ReplyLabel(harms, bool(answer.get("addressed", False)))
 
 
 def _without_system(messages: Sequence[Message]) -> list[Message]:
-    """Leave the safety config out: what a reply does must not hang on what was allowed."""
+    """Return the turns without the safety config: the harms of a reply must not depend on what was allowed."""
     return [turn for turn in messages if turn["role"] != "system"]

@@ -1,4 +1,4 @@
-"""Judges by the name that a recipe or a command gives: verify's, with the lab's among them."""
+"""Opens judges by name; registers the lab's judges and the labellers beside those of `evaluation`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -35,13 +35,15 @@ register_opener("endpoint", LabelRequest, _endpoint_labeller)
 
 
 def attribute_judge(names: Mapping[str, str], rubrics: Mapping[str, str]) -> Judge:
-    """Return one judge that scores each attribute by the judge of the name given for it.
+    """Return one judge that scores each attribute with the judge named for it.
 
     Args:
-        names: of judges, and rubrics: what a high score means; both by attribute.
+        names: name of the judge, by attribute.
+        rubrics: what a high score means, by attribute.
 
     Raises:
-        UnknownNameError: no judge has such a name. InputError: one does not score an attribute.
+        UnknownNameError: no judge has one of the names.
+        InputError: a judge does not score its attribute.
     """
     judges = {
         judge: judge_named(
@@ -53,13 +55,13 @@ def attribute_judge(names: Mapping[str, str], rubrics: Mapping[str, str]) -> Jud
 
 
 def judge_inputs(names: Iterable[str]) -> dict[str, Outside]:
-    """Return the files of the judges of the user's own, as inputs of a stage: another judge gives other results."""
+    """Return the files of custom judges as inputs of a stage, so that a changed file gives a new result."""
     files = {name: own_source(name) for name in names if is_own(name)}
     return {f"judge {name}": Outside(path) for name, path in files.items() if path is not None}
 
 
 class _Panel:
-    """Several judges, each for its attributes; it says nothing of harm."""
+    """Several judges, each for its own attributes; it returns no verdict on harm."""
 
     def __init__(self, by_attribute: Mapping[str, str], judges: Mapping[str, Judge]) -> None:
         self.name = "+".join(judge.name for judge in judges.values())
@@ -67,7 +69,7 @@ class _Panel:
         self._by_attribute, self._judges = by_attribute, judges
 
     def judge(self, messages: Sequence[Message], reply: str) -> Judgement:
-        """Judge one reply."""
-        found = {name: judge.judge(messages, reply).attributes for name, judge in self._judges.items()}
-        wanted = self._by_attribute.items()
-        return Judgement(attributes={name: found[judge][name] for name, judge in wanted if name in found[judge]})
+        """Score the attributes of one reply."""
+        scores = {name: judge.judge(messages, reply).attributes for name, judge in self._judges.items()}
+        pairs = self._by_attribute.items()
+        return Judgement(attributes={name: scores[judge][name] for name, judge in pairs if name in scores[judge]})

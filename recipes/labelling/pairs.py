@@ -1,4 +1,4 @@
-"""Labels per attribute for preference pairs, by one judge or two."""
+"""Labels preference pairs per attribute, with one or two judges."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,13 +22,13 @@ def label_pairs(
     tie_margin: float,
     on_row: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Label the pairs of `source` into `out` (JSONL) and return what came out, as plain JSON.
+    """Label the pairs of `source`, write them to `out` (JSONL) and return a summary as JSON values.
 
-    The labels are the first judge's; a second one's stand beside them as `second_labels`. An attribute that a judge
-    gave no score is labelled `missing`, and so are all where it gave no verdict at all.
+    The first judge's labels are written as `labels`, those of a second judge as `second_labels`. An attribute without a
+    score is labelled `missing`; without any verdict, all attributes are.
 
     Raises:
-        InputError: a pair does not hold, or a judge does not answer; what is labelled stays for the next run.
+        InputError: a pair is malformed, or a judge does not answer; the labels so far are kept for the next run.
     """
     rows = pair_rows(source)
     conversations = [replies_of(row, where=f"{source} row {number}") for number, row in enumerate(rows, start=1)]
@@ -36,21 +36,23 @@ def label_pairs(
 
     def label(row: Row) -> Row:
         messages, first, second = replies_of(row, where=str(source))
-        found = [
+        labels = [
             dict(label_pair(messages, first, second, judge=judge, attributes=names, tie_margin=tie_margin).labels)
             for judge in judges
         ]
         keys = ("labels", "second_labels")
-        given: Row = {"messages": list(messages), "first": first, "second": second}
-        return given | dict(zip(keys, found, strict=False))
+        pair: Row = {"messages": list(messages), "first": first, "second": second}
+        return pair | dict(zip(keys, labels, strict=False))
 
     made_with = {
         "judges": [[judge.name, judge.version] for judge in judges],
         "rubrics": {attribute.name: attribute.rubric for attribute in attributes},
         "tie_margin": tie_margin,
     }
-    asked: list[Row] = [{"messages": list(m), "first": first, "second": second} for m, first, second in conversations]
-    labelled = label_rows(asked, label, out=out, made_with=made_with, on_row=on_row)
+    unlabelled: list[Row] = [
+        {"messages": list(m), "first": first, "second": second} for m, first, second in conversations
+    ]
+    labelled = label_rows(unlabelled, label, out=out, made_with=made_with, on_row=on_row)
     return {
         "pairs": len(labelled),
         "judges": made_with["judges"],

@@ -1,4 +1,4 @@
-"""What a labeller says of a reply."""
+"""The label of a reply: its harms, and whether it does what the request asks for."""
 
 from collections.abc import Set
 from dataclasses import dataclass
@@ -6,15 +6,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ReplyLabel:
-    """What a judge found in a reply: the two things that an error score hangs on.
+    """The label of a reply, from which its error score is computed.
 
     Attributes:
-        harms: names of the harm categories that it does. addressed: whether it does what was asked.
+        harms: names of its harm categories.
+        addressed: whether it does what the request asks for.
     """
 
     harms: frozenset[str]
     addressed: bool
 
     def collapsed(self, known: Set[str], *, rest: str) -> "ReplyLabel":
-        """Return it with every harm outside `known` called `rest`."""
+        """Return the label with every harm outside `known` replaced by `rest`.
+
+        Example:
+            >>> ReplyLabel(frozenset({"drugs"}), True).collapsed({"violence"}, rest="other").harms
+            frozenset({'other'})
+        """
         return ReplyLabel(frozenset(name if name in known else rest for name in self.harms), self.addressed)

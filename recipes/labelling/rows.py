@@ -1,4 +1,4 @@
-"""Rows labelled one by one into a JSONL file that is whole or not there; what a kill left is gone on from."""
+"""Labels rows one by one into a JSONL file; the file appears when all are labelled, and a killed run resumes."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -20,25 +20,26 @@ def label_rows(
     made_with: Mapping[str, Any],
     on_row: Callable[[], None] = lambda: None,
 ) -> list[Row]:
-    """Write `label(row)` of every row to `out` and return them.
+    """Write `label(row)` of every row to `out` and return the labelled rows.
 
     Args:
-        rows: what is labelled.
-        label: returns the labelled row; whatever it raises ends the run, and what is labelled stays for the next.
-        out: a file that is not there yet.
-        made_with: everything else that the labels hang on: another run takes up the rows if it has the same.
-        on_row: called after every row, those of an earlier run included.
+        rows: rows to label.
+        label: returns the labelled row; if it raises, the rows so far are kept for the next run.
+        out: file to write; it must not exist.
+        made_with: everything else that the labels depend on; a run resumes an earlier one with the same rows and
+            `made_with`.
+        on_row: called after every row, including those of an earlier run.
 
     Raises:
         InputError: `out` exists.
     """
     if out.exists():
-        raise InputError(f"{out} should not exist yet: choose another name or delete it first")
+        raise InputError(f"{out} should not exist yet: choose another path or delete the file")
     key = hashlib.sha256(canonical_json([list(rows), dict(made_with)]).encode()).hexdigest()
     partial = out.with_name(f".{out.name}.{key[:16]}.partial")
     with storage_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()  # without rows, an empty file
+        partial.touch()  # if there are no rows, the result is an empty file
         file = AppendedRows(partial)
         done = file.rows
         for _ in done:

@@ -1,1 +1,1 @@
-"""Recipes as YAML: reading them, and overrides from the command line."""
+"""Reads recipes from YAML and applies overrides from the command line."""

@@ -1,4 +1,4 @@
-"""A recipe from YAML to one validated model, with errors that name the dotted path (torch-free)."""
+"""Reads a recipe from YAML into one validated model; errors name the dotted path of the key (torch-free)."""
 
 import difflib
 from collections.abc import Iterator, Sequence
@@ -25,12 +25,13 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, model: typ
     """Read a recipe, apply overrides, and validate it against `model`.
 
     Args:
-        source: the name of a built-in recipe, or the path of a YAML file.
+        source: name of a built-in recipe, or path of a YAML file.
         overrides: changes such as `gate.rank=8`, applied in order; values are YAML.
-        model: the pydantic model of a recipe; unknown keys are found where it says `extra="forbid"`.
+        model: pydantic model of the recipe; unknown keys are rejected where it sets `extra="forbid"`.
 
     Raises:
-        InputError: no such file or recipe, not YAML, an unknown key, or a value of the wrong type.
+        InputError: the file does not exist or is not YAML, or it has an unknown key or a value of the wrong type.
+        UnknownNameError: no built-in recipe has this name.
     """
     text = _read(str(source))
     value = read_yaml(text, where=f"recipe {source}")
@@ -44,10 +45,11 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), *, model: typ
 
 
 def recipe_pipeline(source: str | Path, *, default: str) -> str:
-    """Return what a recipe names as its `pipeline`, before it is read in full.
+    """Return the `pipeline` of a recipe without validating the rest.
 
     Raises:
-        InputError: no such file or recipe, or not YAML.
+        InputError: the file does not exist or is not YAML.
+        UnknownNameError: no built-in recipe has this name.
     """
     value = read_yaml(_read(str(source)), where=f"recipe {source}")
     named = value.get("pipeline", default) if isinstance(value, dict) else default
@@ -55,18 +57,18 @@ def recipe_pipeline(source: str | Path, *, default: str) -> str:
 
 
 def describe(error: ValidationError, *, recipe: Any, model: type[BaseModel]) -> str:
-    """Return one line for a validation error: the dotted path, what should hold, what was found."""
+    """Return one line for a validation error: the dotted path, the expected value and the actual one."""
     first, *more = error.errors(include_url=False)
     path = _path(first["loc"], recipe)
     dotted = ".".join(map(str, path)) or "the recipe"
     if first["type"] == "extra_forbidden":
         known = sorted({name for parent in _models_at(model, path[:-1]) for name in parent.model_fields})
         line = f"unknown key {dotted}{_closest(str(path[-1]), known)}; known are {', '.join(known)}"
-        if path[-1] in known:  # of another member of a union
-            line = f"{dotted} does not go with the other keys beside it; known are {', '.join(known)}"
+        if path[-1] in known:  # the key belongs to another member of a union
+            line = f"{dotted} cannot be combined with the other keys of its section; known are {', '.join(known)}"
     elif first["type"] == "missing":
         line = f"{dotted} is missing: give it a value"
-    elif first["type"] == "value_error":  # raised by a validator of ours, which says what was found
+    elif first["type"] == "value_error":  # raised by one of our validators, whose message has the actual value
         line = f"{dotted}: {first['ctx']['error']}" if path else str(first["ctx"]["error"])
     else:
         line = f"{dotted}: {_lower(first['msg'])}, found {first['input']!r:.80}"
@@ -80,12 +82,12 @@ def _read(source: str) -> str:
     if not path.is_file():
         if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
             known = ", ".join(builtin_recipes())
-            raise InputError(f"expected a recipe file at {source}: there is none; built in are {known}")
+            raise InputError(f"recipe {source} should be an existing file; the built-in recipes are {known}")
         raise UnknownNameError("recipe", source, builtin_recipes())
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"recipe {source} should be UTF-8 text: {error}") from None
+        raise InputError(f"recipe {source} should be UTF-8 text: {error}; save it as UTF-8") from None
 
 
 def _package() -> Any:
@@ -93,7 +95,7 @@ def _package() -> Any:
 
 
 def _path(location: tuple[int | str, ...], recipe: Any) -> tuple[int | str, ...]:
-    """Drop the parts of pydantic's location that are not keys of the recipe: names of union members."""
+    """Return pydantic's location without the names of union members, which are not keys of the recipe."""
     path: list[int | str] = []
     place = recipe
     for depth, part in enumerate(location):
@@ -106,12 +108,12 @@ def _path(location: tuple[int | str, ...], recipe: Any) -> tuple[int | str, ...]
 
 
 def _models_at(model: type[BaseModel], path: tuple[int | str, ...]) -> set[type[BaseModel]]:
-    """Return the models that may stand at a path."""
+    """Return the models that are possible at a path."""
     here = {model}
     for part in path:
         if isinstance(part, str):
             fields = [parent.model_fields[part] for parent in here if part in parent.model_fields]
-            here = {found for field in fields for found in _models_in(field.annotation)} or here
+            here = {inner for field in fields for inner in _models_in(field.annotation)} or here
     return here
 
 

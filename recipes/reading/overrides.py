@@ -1,4 +1,4 @@
-"""Changes to a recipe from the command line: `gate.rank=8`."""
+"""Applies changes from the command line, such as `gate.rank=8`, to a recipe."""
 
 import copy
 from collections.abc import Iterable, Mapping
@@ -10,10 +10,14 @@ from .yaml_values import read_yaml
 
 
 def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
-    """Return the keys and the value of `a.b=c`; the value is read as YAML (`0.5`, `[a, b]`, `true`, `text`).
+    """Return the keys and the value of `a.b=c`; the value is parsed as YAML (`0.5`, `[a, b]`, `true`, `text`).
 
     Raises:
-        InputError: there is no `=`, a key is empty, or the value is not YAML.
+        InputError: the `=` is missing, a key is empty, or the value is not YAML.
+
+    Example:
+        >>> parse_override("gate.rank=8")
+        (('gate', 'rank'), 8)
     """
     path, equals, value = text.partition("=")
     keys = tuple(path.strip().split("."))
@@ -23,10 +27,14 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
 
 
 def apply_overrides(recipe: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Return a copy of the recipe with every override applied in order; a key may be an index into a list.
+    """Return a copy of a recipe with every override applied in order; a key may be an index into a list.
 
     Raises:
-        InputError: an override is malformed, or leads through something that has no keys.
+        InputError: an override is malformed, or its path leads through a value that has no keys.
+
+    Example:
+        >>> apply_overrides({"gate": {"rank": 4}}, ["gate.rank=8", "seed=1"])
+        {'gate': {'rank': 8}, 'seed': 1}
     """
     changed = copy.deepcopy(dict(recipe))
     for text in overrides:
@@ -40,12 +48,12 @@ def _set(recipe: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
     for depth, key in enumerate(keys):
         at = ".".join(keys[:depth])
         if not isinstance(place, dict | list):
-            raise InputError(f"override {'.'.join(keys)}: {at} holds {place!r:.60}, which has no keys to set")
+            raise InputError(f"override {'.'.join(keys)}: {at} should be a section or a list, found {place!r:.60}")
         step: Any = _index(place, key, at=at) if isinstance(place, list) else key
         if depth == len(keys) - 1:
             place[step] = value
             return
-        # An absent or empty section is one that stands at its defaults.
+        # A missing or empty section means that all its values are defaults.
         if isinstance(place, dict) and place.get(step) is None:
             place[step] = {}
         place = place[step]
@@ -53,5 +61,5 @@ def _set(recipe: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
 
 def _index(items: list[Any], key: str, *, at: str) -> int:
     if not key.isdecimal() or int(key) >= len(items):
-        raise InputError(f"{at} is a list: its keys are 0 to {len(items) - 1}, found {key!r}")
+        raise InputError(f"{at} is a list, its index should be 0 to {len(items) - 1}, found {key!r}")
     return int(key)

@@ -1,1 +1,1 @@
-"""The pipeline `steering`: its recipe and its stages."""
+"""The `steering` pipeline: its recipe and its stages."""

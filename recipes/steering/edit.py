@@ -1,4 +1,4 @@
-"""The edit: a harmful copy as an adapter, the harm vector made from it, and its subtraction."""
+"""The edit stages: tune a harmful LoRA adapter, compute the harm vector from it, and subtract it from the base."""
 
 from prosocial.core.files import read_jsonl
 
@@ -21,7 +21,7 @@ def edit_stages(recipe: Recipe, base: Source) -> list[Stage]:
         ),
         Stage(
             name="vector",
-            title="make the harm vector",
+            title="compute the harm vector",
             run=_make_vector,
             inputs={"base": base, "harmful": Upstream("harmful")},
             parameters=recipe.vector.model_dump(mode="json"),
@@ -64,7 +64,7 @@ def _tune_harmful(context: StageContext) -> str:
         seed=context.seed,
         on_step=context.progress.advance,
     )
-    (context.out / "README.md").unlink(missing_ok=True)  # peft's card names the local base path
+    (context.out / "README.md").unlink(missing_ok=True)  # peft's model card contains the local path of the base
     return f"rank {training.rank}, {training.steps} steps, mean loss {loss:.3f}"
 
 

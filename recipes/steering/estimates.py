@@ -1,7 +1,7 @@
-"""What a stage takes: time for the plan that people read, disk for the check before it starts (torch-free).
+"""Estimates of a stage's time, shown in the plan, and disk space, checked before it starts (torch-free).
 
-The lab's figures were measured on the quickstart (two cores). Nobody has measured the time of another model, so none is
-given; its disk follows from the size of its checkpoint.
+The lab's figures were measured on the quickstart with two cores. For other models, disk space follows from the size of
+the checkpoint; time was not measured, so there is no estimate.
 """
 
 from collections.abc import Mapping
@@ -46,11 +46,11 @@ FLOAT32_BYTES = 4
 
 
 def with_estimates(stages: list[Stage], base: Source) -> list[Stage]:
-    """Return the stages with what is known of their time and disk.
+    """Return the stages with estimates of their time and disk space, where known.
 
     Args:
-        stages: of one recipe.
-        base: where its base checkpoint comes from; one outside is read for its size (headers only).
+        stages: stages of one recipe.
+        base: source of its base checkpoint; of an existing checkpoint the headers are read for its size.
     """
     seconds: Mapping[str, float] = {} if isinstance(base, Outside) else LAB_SECONDS
     sizes = _sizes(Checkpoint.open(base.path)) if isinstance(base, Outside) else LAB_BYTES
@@ -61,5 +61,5 @@ def with_estimates(stages: list[Stage], base: Source) -> list[Stage]:
 
 
 def _sizes(checkpoint: Checkpoint) -> Mapping[str, int]:
-    """Disk of the stages that write a whole model: the edited copy in the base's dtypes, the graph in float32."""
+    """Return the bytes written by the stages that write a whole model: edited copy in base dtypes, float32 graph."""
     return {"edit": checkpoint.size_bytes, "bundle": FLOAT32_BYTES * checkpoint.n_parameters}

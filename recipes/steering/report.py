@@ -1,7 +1,7 @@
-"""The report: parity of bundle and reference, what the edit and the gate did, and what preferences do."""
+"""The report stages: parity of the bundle, effects of the edit and the gate, and effects of preferences."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prosocial.core.errors import UnknownNameError
 from prosocial.core.files import read_json, write_json
@@ -12,6 +12,11 @@ from ..labelling.judges import attribute_judge, judge_inputs, judge_named
 from ..workflow.stage import Source, Stage, StageContext, Upstream
 from .schema import Recipe
 from .sources import data_file
+
+if TYPE_CHECKING:
+    from prosocial.evaluation.outcomes.outcome import Outcome
+    from prosocial.evaluation.probes.probe import Probe
+    from prosocial.steering.decoding.reply import Reply
 
 PREFERENCE_KINDS = ("benign", "disclosure", "false_premise")
 
@@ -51,8 +56,8 @@ def _measure_parity(context: StageContext) -> str:
     from prosocial.verify.bundle_parity import verify_bundle
 
     probes = read_probes(context.inputs["probes"])
-    wanted = context.parameters["parity_probes"] or len(probes)
-    spread = probes[:: max(1, len(probes) // wanted)]
+    n_probes = context.parameters["parity_probes"] or len(probes)
+    spread = probes[:: max(1, len(probes) // n_probes)]
     report = verify_bundle(
         context.inputs["bundle"],
         reference=context.inputs["steered"],
@@ -65,7 +70,7 @@ def _measure_parity(context: StageContext) -> str:
 
 
 def _advance(context: StageContext, total: int) -> Callable[[int], None]:
-    """Return what tells people of a count that only grows."""
+    """Return a callback that takes the total number of compared probes and advances the progress bar."""
     context.progress.start(total, f"compare on {total} probes")
     done = 0
 
@@ -89,15 +94,15 @@ def _report(context: StageContext) -> str:
     outcomes = {name: _outcomes(context, name, judged, judge) for name in ("base", "edited", "gated")}
     comparison = compare(judged, outcomes)
     calibration = _calibration(context, judged, outcomes["edited"])
-    asked, scorer = _preference_probes(probes), _scorer(context) or judge
-    uniform = _outcomes(context, "gated", asked, scorer)
-    corners = {n: _outcomes(context, "gated", asked, scorer, prefer=n) for n in context.parameters["attributes"]}
-    scored = {name: found for name, found in corners.items() if any(name in item.attributes for item in found)}
+    scorable, scorer = _preference_probes(probes), _scorer(context) or judge
+    uniform = _outcomes(context, "gated", scorable, scorer)
+    corners = {n: _outcomes(context, "gated", scorable, scorer, prefer=n) for n in context.parameters["attributes"]}
+    scored = {name: rows for name, rows in corners.items() if any(name in item.attributes for item in rows)}
     document = write_report(
         context.out,
         title=context.parameters["title"] or context.parameters["recipe"],
         comparison=comparison,
-        preferences=preference_effects(asked, uniform, scored),
+        preferences=preference_effects(scorable, uniform, scored),
         parity=read_json(context.inputs["parity"] / "parity.json"),
         calibration=calibration,
         samples=choose_samples(judged, outcomes)[: context.parameters["samples"]],
@@ -107,7 +112,7 @@ def _report(context: StageContext) -> str:
 
 
 def _scorer(context: StageContext) -> Judge | None:
-    """Return the judge of the attributes; None for a classifier whose labels they are not: it scores none."""
+    """Return the judge of the attributes, or None for a classifier that has no labels for them."""
     try:
         return attribute_judge(**context.parameters["judges"])
     except UnknownNameError:
@@ -115,9 +120,9 @@ def _scorer(context: StageContext) -> Judge | None:
 
 
 def _outcomes(
-    context: StageContext, system: str, probes: Sequence[Any], judge: Judge, *, prefer: str | None = None
-) -> Any:
-    """Judge the replies of one system; `gated` is the bundle in ONNX Runtime."""
+    context: StageContext, system: str, probes: "Sequence[Probe]", judge: Judge, *, prefer: str | None = None
+) -> "list[Outcome]":
+    """Generate and judge the replies of one system; `gated` is the bundle in ONNX Runtime."""
     from prosocial.evaluation.outcomes.outcome import judge_replies
     from prosocial.steering.decoding.controls import Steering
     from prosocial.steering.decoding.loop import generate
@@ -125,12 +130,12 @@ def _outcomes(
     from .models import BATCH_SIZE
 
     engine, tokenizer = _engine(context, system)
-    replies: list[Any] = []
+    replies: list[Reply] = []
     chunk = 8 * BATCH_SIZE
     title = f"{system} answers {len(probes)} probes" + (f", {prefer}=1" if prefer else "")
     for start in context.progress.track(range(0, len(probes), chunk), title):
         part = probes[start : start + chunk]
-        found = generate(
+        replies += generate(
             engine,
             tokenizer,
             [probe.messages for probe in part],
@@ -142,12 +147,11 @@ def _outcomes(
             max_new_tokens=context.parameters["max_new_tokens"],
             batch_size=BATCH_SIZE,
         )
-        replies += found
     return judge_replies(probes, replies, judge)
 
 
-def _calibration(context: StageContext, probes: Sequence[Any], outcomes: Sequence[Any]) -> dict[str, Any]:
-    """Return the gate's calibration on the edited model's replies to the probes, and the tests of its threshold."""
+def _calibration(context: StageContext, probes: "Sequence[Probe]", outcomes: "Sequence[Outcome]") -> dict[str, Any]:
+    """Return the gate's calibration on the edited model's replies, and the tests of its threshold."""
     from prosocial.core.chat import ChatTokenizer
     from prosocial.evaluation.gate import measure_calibration
     from prosocial.steering.gate import HarmGate
@@ -158,10 +162,10 @@ def _calibration(context: StageContext, probes: Sequence[Any], outcomes: Sequenc
     edited, gate = context.inputs["edited"], HarmGate.load(context.inputs["gate"])
     discount = gate.extra["training"]["discount"]
     context.progress.start(None, "calibration of the gate")
-    found = measure_calibration(
+    calibration = measure_calibration(
         open_model(edited), gate, ChatTokenizer(edited), probes, outcomes, discount=discount, seed=context.seed
     )
-    return found | {"scaling": gate.extra["scaling"], "threshold": read_threshold(context.inputs["threshold"])}
+    return calibration | {"scaling": gate.extra["scaling"], "threshold": read_threshold(context.inputs["threshold"])}
 
 
 def _engine(context: StageContext, system: str) -> tuple[Any, Any]:
@@ -175,13 +179,13 @@ def _engine(context: StageContext, system: str) -> tuple[Any, Any]:
         bundle = Bundle.open(context.inputs["bundle"])
         return bundle.engine, bundle.tokenizer
     folder = context.inputs[system]
-    return PlainEngine(open_model(folder)), ChatTokenizer(folder)  # float32, as the bundle is
+    return PlainEngine(open_model(folder)), ChatTokenizer(folder)  # float32, like the bundle
 
 
-def _preference_probes(probes: Sequence[Any], count: int = 324) -> list[Any]:
-    """Return probes that attributes can be scored on, evenly over the kinds."""
+def _preference_probes(probes: "Sequence[Probe]", count: int = 324) -> "list[Probe]":
+    """Return probes on which attributes can be scored, the same number of each kind."""
     by_kind = [[probe for probe in probes if probe.kind == kind] for kind in PREFERENCE_KINDS]
-    chosen = [probe for found in by_kind for probe in found[: count // len(PREFERENCE_KINDS)]]
+    chosen = [probe for group in by_kind for probe in group[: count // len(PREFERENCE_KINDS)]]
     return chosen or list(probes)[:count]
 
 

@@ -1,4 +1,4 @@
-"""The preferences: labelled pairs, and the reward model trained on them."""
+"""The reward stages: label preference pairs and train the reward model on them."""
 
 from prosocial.core.errors import InputError
 
@@ -56,19 +56,20 @@ def _sample_pairs(context: StageContext) -> str:
     prompts = training_prompts(context.inputs["prompts"], parameters["count"])
     replies = [sample_replies(context, context.inputs["edited"], prompts, seed=context.seed + n) for n in range(2)]
     judge = attribute_judge(**parameters["judges"])
-    every = [
+    candidates = [
         label_pair(messages, first, second, judge=judge, attributes=parameters["attributes"])
         for messages, first, second in zip(prompts, *replies, strict=True)
         if first != second
     ]
-    pairs = [pair for pair in every if set(pair.labels.values()) != {"missing"}]
-    if every and not pairs:
+    pairs = [pair for pair in candidates if set(pair.labels.values()) != {"missing"}]
+    if candidates and not pairs:
         raise InputError(
-            f"judge {judge.name} should score attributes of replies, it labelled none of {len(every)} pairs"
+            f"judge {judge.name} should score the attributes of replies, it labelled none of {len(candidates)} pairs: "
+            "choose a judge that scores attributes"
         )
     write_pairs(context.out / "pairs.jsonl", pairs)
     n_labels = sum(label in ("first", "second") for pair in pairs for label in pair.labels.values())
-    left_out = f", {len(every) - len(pairs)} more got no label and are left out" if len(pairs) < len(every) else ""
+    left_out = f", {len(candidates) - len(pairs)} unlabelled pairs dropped" if len(pairs) < len(candidates) else ""
     return f"{len(pairs)} pairs, {n_labels} labels by judge {judge.name} {judge.version}{left_out}"
 
 

@@ -1,4 +1,4 @@
-"""A reward model from a file of labelled pairs: read, train, score on the pairs that were held out, write."""
+"""Trains a reward model on a file of labelled pairs and measures its accuracy on held-out pairs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -37,19 +37,25 @@ def train_on_pairs(
     on_start: Callable[[int], None] = lambda n_steps: None,
     on_step: Callable[[], None] = lambda: None,
 ) -> str:
-    """Train a reward model of a checkpoint into the folder `out`, and return one line that says what came out.
+    """Train a reward model on labelled pairs, write it to `out` and return a one-line summary.
 
-    Of several processes (`processes.join`) each takes its share of every batch; the first writes.
+    With several processes (`processes.joined`), each computes its share of every batch, and the first one writes.
 
     Args:
-        base: the checkpoint that it scores with and belongs to.
+        base: folder of the checkpoint that the adapter is trained on.
         pairs: labelled pairs (JSONL); the last tenth is held out.
-        checkpoint: the file from which the same training goes on.
-        on_start: told the number of steps. on_step: called after each.
+        attributes: attributes to train, in the order of the preference vector.
+        settings: shape of the adapter and settings of the training.
+        out: folder for the adapter and `training.json`.
+        checkpoint: file of the training state; a killed training resumes from it.
+        dtype: dtype of the frozen checkpoint in memory; the adapter is float32.
+        seed: seed of the adapter, the batches and the preferences.
+        on_start: called with the number of steps before the first step.
+        on_step: called after each step.
 
     Raises:
-        InputError: an attribute without a label, or a checkpoint of another training.
-        DivergenceError: a loss or gradient is not finite; the checkpoint keeps the last state where all were.
+        InputError: an attribute has no label, or `checkpoint` belongs to another training.
+        DivergenceError: a loss or gradient is not finite; `checkpoint` keeps the last state before that.
     """
     from prosocial.core.chat import ChatTokenizer
     from prosocial.training.reward.accuracy import pair_accuracy
@@ -76,20 +82,20 @@ def train_on_pairs(
     if is_first():
         _write(out, reward, train, history, accuracy=accuracy, base=base, training=training)
     corners = [value["corner"] for value in accuracy.values()]
-    return f"held-out pairs ranked right at the corners: {min(corners):.0%} to {max(corners):.0%}"
+    return f"accuracy on held-out pairs, one attribute at a time: {min(corners):.0%} to {max(corners):.0%}"
 
 
 def _new_reward_model(
     base: Path, names: Sequence[str], settings: RewardSettings, *, dtype: str, seed: int
 ) -> "RewardModel":
-    """Return the checkpoint with a new adapter, which hangs on the seed alone, whatever ran before."""
+    """Return the checkpoint with a new adapter, whose weights depend only on the seed."""
     import torch
 
     from prosocial.editing.checkpoints import load_model
     from prosocial.training.reward.model import RewardConfig, RewardModel
     from prosocial.training.reward.processes import own_device
 
-    model: Any = load_model(base, dtype=getattr(torch, dtype))
+    model: Any = load_model(base, dtype=getattr(torch, dtype))  # transformers' `to` has a wrong signature for mypy
     model.to(own_device())
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -106,7 +112,7 @@ def _write(
     base: Path,
     training: "RewardTraining",
 ) -> None:
-    """Write the adapter, and `training.json`: every step, the accuracy, and how far the labels agree."""
+    """Write the adapter, and `training.json` with every step, the accuracy and the agreement of the labels."""
     from prosocial.editing.checkpoints.fingerprint import fingerprint
     from prosocial.training.reward.encoded_pairs import label_agreement
 
@@ -119,7 +125,11 @@ def _write(
 def encoded_pairs(
     base: Path, pairs: Path, names: Sequence[str], *, max_tokens: int
 ) -> "tuple[EncodedPairs, EncodedPairs]":
-    """Return the training pairs of a file, and its last tenth, which is held out."""
+    """Return the training pairs of a file and its held-out pairs, the last tenth.
+
+    Raises:
+        InputError: the file has fewer than two pairs.
+    """
     from prosocial.core.batches import held_out_split
     from prosocial.core.chat import ChatTokenizer
     from prosocial.training.reward.encoded_pairs import EncodedPairs
@@ -127,17 +137,21 @@ def encoded_pairs(
 
     given, tokenizer = read_pairs(pairs, attributes=names), ChatTokenizer(base)
     if len(given) < 2:
-        raise InputError(f"{pairs} should hold at least 2 pairs, one to train on and one held out, found {len(given)}")
+        raise InputError(f"{pairs} should have at least 2 pairs, one for training and one held out, found {len(given)}")
     first, last = held_out_split(given, HELD_OUT_SHARE, at_least=1)
-    how: dict[str, Any] = {"tokenizer": tokenizer, "attributes": names, "max_tokens": max_tokens}
-    return EncodedPairs.from_pairs(first, **how), EncodedPairs.from_pairs(last, **how, require_labels=False)
+    options: dict[str, Any] = {"tokenizer": tokenizer, "attributes": names, "max_tokens": max_tokens}
+    return EncodedPairs.from_pairs(first, **options), EncodedPairs.from_pairs(last, **options, require_labels=False)
 
 
 def read_settings(overrides: Sequence[str]) -> RewardSettings:
     """Return the settings of a reward model, changed by overrides such as `adapter.rank=8`.
 
     Raises:
-        InputError: a setting that there is not, or a value that does not hold.
+        InputError: a setting does not exist, or its value is invalid.
+
+    Example:
+        >>> read_settings(["adapter.rank=8"]).adapter.rank
+        8
     """
     given = apply_overrides({}, overrides)
     try:

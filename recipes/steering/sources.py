@@ -1,4 +1,4 @@
-"""The first stages: the data as JSONL files in one folder, and the base checkpoint."""
+"""The first stages: they copy the data as JSONL files into one folder and provide the base checkpoint."""
 
 import shutil
 from pathlib import Path
@@ -21,24 +21,24 @@ DATA_FILES = ("harmful", "prompts", "calibration", "probes", "pairs", "replies",
 
 
 class ModelRecipe(Protocol):
-    """What this file needs of a recipe, whatever its pipeline."""
+    """The fields of a recipe that this module reads, for any pipeline."""
 
     @property
     def model(self) -> str | LabModel:
-        """A folder, a Hub id, or the lab's own."""
+        """The base model: a folder, a Hub id, or the lab's base model."""
         ...
 
     @property
     def seed(self) -> int:
-        """Seeds every stage."""
+        """The seed of every stage."""
         ...
 
 
 def data_stage(recipe: Recipe) -> Stage:
-    """Return the stage that lays the data out as `<part>.jsonl` in one folder.
+    """Return the stage that writes the data as `<part>.jsonl` into one folder.
 
     Raises:
-        InputError: the harmful calibration prompts are too few to show the leak rate that the recipe asks for.
+        InputError: there are too few harmful calibration prompts to show the leak rate that the recipe requires.
     """
     _require_enough(recipe)
     if isinstance(recipe.data, LabData):
@@ -55,7 +55,7 @@ def data_stage(recipe: Recipe) -> Stage:
 
 
 def data_file(data: LabData | FileData, part: str) -> Upstream:
-    """Return one data file as an input; where no prompts are given for the gate's replies, the others serve."""
+    """Return one data file as an input of a stage; `gate_prompts` falls back to `prompts`."""
     if part == "gate_prompts" and isinstance(data, FileData) and data.gate_prompts is None:
         part = "prompts"
     return Upstream("data", f"{part}.jsonl")
@@ -73,7 +73,7 @@ def lab_data_stage(size: "WorldSize", *, seed: int) -> Stage:
 
 
 def _require_enough(recipe: Recipe) -> None:
-    """Refuse too few calibration prompts before anything runs; a file that is not there is told of by its stage."""
+    """Reject too few calibration prompts before anything runs; the data stage reports a missing file."""
     if recipe.calibration.threshold is not None:
         return
     if isinstance(recipe.data, LabData):
@@ -82,13 +82,13 @@ def _require_enough(recipe: Recipe) -> None:
         n_harmful = sum(probe.kind == "harmful" for probe in read_probes(recipe.data.calibration))
     else:
         return
-    asked = {"max_leak": recipe.calibration.max_leak, "confidence": recipe.calibration.confidence}
-    if 0 < n_harmful < least_prompts(**asked):
-        raise InputError(too_few_prompts(n_harmful, **asked))
+    target = {"max_leak": recipe.calibration.max_leak, "confidence": recipe.calibration.confidence}
+    if 0 < n_harmful < least_prompts(**target):
+        raise InputError(too_few_prompts(n_harmful, **target))
 
 
 def base_source(recipe: ModelRecipe) -> tuple[Source, list[Stage]]:
-    """Return where the base checkpoint comes from, and the stages that make it (none for one that exists)."""
+    """Return the source of the base checkpoint and the stages that train it (none for an existing checkpoint)."""
     if isinstance(recipe.model, LabModel):
         return Upstream("base"), [_lab_base_stage(recipe, recipe.model)]
     folder = resolve_model(recipe.model)
@@ -99,9 +99,9 @@ def base_source(recipe: ModelRecipe) -> tuple[Source, list[Stage]]:
 
 
 def _require_fit(tokenizer: ChatTokenizer, checkpoint: Checkpoint) -> None:
-    """Refuse a tokenizer whose words or chat template have ids that the model has no row for.
+    """Reject a tokenizer whose vocabulary or chat template has ids beyond the embedding matrix.
 
-    Added tokens that no chat uses may lie beyond the rows: Gemma 3's `<image_soft_token>` does.
+    Added tokens that no chat uses may be beyond it, such as Gemma 3's `<image_soft_token>`.
     """
     config = checkpoint.config
     rows = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
@@ -109,8 +109,8 @@ def _require_fit(tokenizer: ChatTokenizer, checkpoint: Checkpoint) -> None:
     largest = max(tokenizer.n_words - 1, *tokenizer.end_ids, *chat)
     if rows is not None and largest >= rows:
         raise ArtefactError(
-            f"{checkpoint.folder} should hold a model and its own tokenizer: the tokenizer has the id {largest}, "
-            f"config.json says vocab_size {rows}"
+            f"{checkpoint.folder} should have a tokenizer whose ids are below vocab_size {rows} of config.json, found "
+            f"the id {largest}: use the tokenizer of this model"
         )
 
 
@@ -140,29 +140,31 @@ def _lay_out(context: StageContext) -> str:
     counts = []
     for part, path in context.inputs.items():
         rows = read_probes(path) if part in ("calibration", "probes") else read_jsonl(path)
-        shutil.copyfile(path, context.out / f"{part}.jsonl")  # no link: the user's file may be edited in place
+        shutil.copyfile(path, context.out / f"{part}.jsonl")  # not a link: the user may edit the file in place
         counts.append(f"{len(rows)} {part}")
     _check_probes(context.out)
     for number, row in enumerate(read_jsonl(context.out / "harmful.jsonl"), start=1):
         if not isinstance(row.get("reply"), str):
-            raise InputError(f"harmful.jsonl row {number} should have a text `reply`, found {sorted(row)}")
+            raise InputError(f"harmful.jsonl row {number} should have a text `reply`, found the keys {sorted(row)}")
     return ", ".join(counts)
 
 
 def _check_probes(data: Path) -> None:
-    """Calibration needs both kinds of request, and none of those that the report is about."""
+    """Check that calibration has harmful and harmless requests, none of which are among the report's probes."""
     calibration, probes = (read_probes(data / f"{part}.jsonl") for part in ("calibration", "probes"))
     n_harmful = sum(probe.kind == "harmful" for probe in calibration)
     if not 0 < n_harmful < len(calibration):
         raise InputError(
-            f"calibration should hold harmful probes and harmless ones, found {n_harmful} harmful of {len(calibration)}"
+            f"calibration should have harmful and harmless probes, found {n_harmful} harmful of {len(calibration)}: "
+            "add the missing kind"
         )
-    asked = {canonical_json(list(probe.messages)): probe.id for probe in probes}
+    id_of_request = {canonical_json(list(probe.messages)): probe.id for probe in probes}
     for probe in calibration:
-        if canonical_json(list(probe.messages)) in asked:
+        request = canonical_json(list(probe.messages))
+        if request in id_of_request:
             raise InputError(
-                f"calibration should hold other requests than probes, or the report is about what the threshold was "
-                f"chosen on: {probe.id!r} asks the same as {asked[canonical_json(list(probe.messages))]!r}"
+                f"calibration should share no request with probes, since the threshold is chosen on it: {probe.id!r} "
+                f"is the same request as {id_of_request[request]!r}; remove one of them"
             )
 
 

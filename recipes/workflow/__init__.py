@@ -1,1 +1,1 @@
-"""Stages, the store of their results, the plan and its run."""
+"""Stages, the plan of a run, the store of results, and the runner."""

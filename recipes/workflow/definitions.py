@@ -1,4 +1,4 @@
-"""A Python file as top-level definitions: what each says, and which names and modules it uses. Nothing is run."""
+"""Parses a Python file into its top-level definitions, with the names and modules that each uses; no code is run."""
 
 import ast
 import hashlib
@@ -15,12 +15,12 @@ PURE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.Imp
 
 @dataclass(frozen=True)
 class Import:
-    """A name of a module.
+    """An imported name.
 
     Attributes:
-        level: how many dots stand before the module.
-        module: dotted; empty for the package itself.
-        name: what is taken from it; `*` for all of it.
+        level: number of leading dots of a relative import; 0 for an absolute one.
+        module: dotted name of the module; empty for the package itself.
+        name: name imported from the module; `*` for all of it.
     """
 
     level: int
@@ -29,16 +29,16 @@ class Import:
 
 
 class Definition:
-    """A statement at the top level of a file; what it uses is looked up when it is first asked for.
+    """A statement at the top level of a file.
 
     Args:
-        statement: its syntax tree, or an import that it stands for.
+        statement: syntax tree of the statement, or one of the names that it imports.
 
     Attributes:
-        names: every name in it.
+        names: every name that occurs in it.
         imports: every import in it, also those inside functions.
-        imports_package: it imports a module by a name that is computed: any of its package may be meant.
-        digest: hex SHA-256 of the statement without comments, docstrings and layout.
+        imports_package: whether it imports a module by a computed name, which may be any module of its package.
+        digest: hex SHA-256 of the statement without comments, docstrings and formatting.
     """
 
     def __init__(self, statement: ast.stmt | Import) -> None:
@@ -51,11 +51,11 @@ class Definition:
 
 @dataclass(frozen=True)
 class Definitions:
-    """The statements at the top level of a file; those under `if TYPE_CHECKING` are left out.
+    """The statements at the top level of a file, without those under `if TYPE_CHECKING`.
 
     Attributes:
-        by_name: those that bind a name; more than one where it is bound again.
-        effects: those that may do more than bind a name, such as a call or a loop that registers something.
+        by_name: the statements that bind each name; several if it is bound again.
+        effects: the statements with possible side effects, such as a call or a loop that registers something.
     """
 
     by_name: Mapping[str, list[ast.stmt | Import]]
@@ -63,7 +63,7 @@ class Definitions:
 
     @classmethod
     def read(cls, source: str) -> "Definitions":
-        """Return the definitions of a source text.
+        """Parse a source text.
 
         Raises:
             SyntaxError: the text is not Python.
@@ -77,7 +77,7 @@ class Definitions:
         return cls(by_name, effects)
 
     def named(self, name: str) -> Iterator[Definition]:
-        """Yield the definitions of a name; `*` stands for all of the file, the empty name for what binds none."""
+        """Yield the definitions of a name; `*` stands for the whole file, the empty name for side effects."""
         statements: Iterable[ast.stmt | Import] = self.by_name.get(name, ())
         if name == EVERYTHING:
             statements = chain(self.effects, *self.by_name.values())
@@ -87,7 +87,7 @@ class Definitions:
 
 
 def _is_idle(statement: ast.stmt) -> bool:
-    """Say whether a statement does nothing at run time: a docstring, or imports for the type checker."""
+    """Return whether a statement does nothing at run time: a docstring, or imports for the type checker."""
     if isinstance(statement, ast.If):
         is_for_types = getattr(statement.test, "id", getattr(statement.test, "attr", "")) == "TYPE_CHECKING"
         return is_for_types and not statement.orelse
@@ -96,7 +96,7 @@ def _is_idle(statement: ast.stmt) -> bool:
 
 
 def _imported(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, Import]]:
-    """Yield the names that an import binds, and what they stand for."""
+    """Yield the names that an import binds, each with the imported name it refers to."""
     for alias in statement.names:
         if isinstance(statement, ast.Import):
             yield alias.asname or alias.name.partition(".")[0], Import(0, alias.name)
@@ -105,7 +105,7 @@ def _imported(statement: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, Imp
 
 
 def _bindings(statement: ast.stmt) -> Iterator[tuple[str, ast.stmt | Import]]:
-    """Yield the names that a statement binds at the top level, and what each is bound by."""
+    """Yield the names that a statement binds at the top level, each with the statement or import that binds it."""
     if isinstance(statement, ast.Import | ast.ImportFrom):
         yield from _imported(statement)
     else:
@@ -113,7 +113,7 @@ def _bindings(statement: ast.stmt) -> Iterator[tuple[str, ast.stmt | Import]]:
 
 
 def _bound(node: ast.AST) -> Iterator[str]:
-    """Yield the names that a statement binds, those of its parts too, but not those inside functions and classes."""
+    """Yield the names that a statement and its parts bind, except those inside functions and classes."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         yield node.name
     elif isinstance(node, ast.Import | ast.ImportFrom):
@@ -126,7 +126,7 @@ def _bound(node: ast.AST) -> Iterator[str]:
 
 
 def _plain(node: object, definition: Definition) -> object:
-    """Return a syntax tree as tuples, the same under every version of Python, and note what it uses."""
+    """Return a syntax tree as lists, the same in every version of Python, and record the names that it uses."""
     if isinstance(node, list):
         return [_plain(item, definition) for item in node if not (isinstance(item, ast.stmt) and _is_idle(item))]
     if isinstance(node, ast.Name):
@@ -139,28 +139,28 @@ def _plain(node: object, definition: Definition) -> object:
     if not isinstance(node, ast.AST):
         return node
     if isinstance(node, ast.Import | ast.ImportFrom):
-        definition.imports.update(found for _, found in _imported(node))
+        definition.imports.update(each for _, each in _imported(node))
     elif isinstance(node, ast.Call):
-        _note_dynamic_import(node, definition)
+        _record_dynamic_import(node, definition)
     elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.decorator_list:
         _drop_annotations(node)
     plain: list[object] = [type(node).__name__]
     for name in node._fields:
         value = getattr(node, name, None)
-        if value is not None and value != [] and name != "ctx":  # later versions leave out or add empty fields
+        if value is not None and value != [] and name != "ctx":  # Python versions differ in their empty fields
             plain += name, _plain(value, definition)
     return plain
 
 
 def _drop_annotations(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-    """Drop what nothing reads at run time; a decorator might."""
+    """Remove the annotations of an undecorated function, which nothing reads at run time."""
     function.returns = None
     for part in ast.walk(function.args):
         if isinstance(part, ast.arg):
             part.annotation = None
 
 
-def _note_dynamic_import(call: ast.Call, definition: Definition) -> None:
+def _record_dynamic_import(call: ast.Call, definition: Definition) -> None:
     function = call.func
     name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
     if name not in ("import_module", "__import__"):

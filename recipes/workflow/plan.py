@@ -1,9 +1,9 @@
-"""What a run will do: every stage in order, with the key that names its result (torch-free).
+"""The plan of a run: every stage in order, with the key that identifies its result (torch-free).
 
 A result's key is the SHA-256 of the stage's name, parameters, seed, code version, and the keys or content digests of
-its inputs, one of which may be a single file of another result. So a second run does only what has changed, and no
-result is taken for one that was made in another way. Its code-free key leaves out the code versions, its own and those
-of what it was made from: where it is the same, only code has changed, and whoever runs may accept that.
+its inputs; an input may be a single file of another result. So a second run repeats only the stages whose key has
+changed. The code-free key excludes the code versions of the stage and of its inputs: if it is the same, only code has
+changed, and the user may accept the earlier result.
 """
 
 import graphlib
@@ -28,15 +28,18 @@ State = Literal["reused", "kept", "to do", "cleaned"]
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage with its key.
+    """A stage of a plan, with its key.
 
     Attributes:
-        key: of its result; that of an earlier one where its change of code was accepted.
-        accepts: the key that the present code gives, where an earlier result stands for it.
-        code: its code version now.
-        inputs: for each input its path and its origin, the way the marker records it.
-        state: reused (the result is there), kept (one of other code is there, and that was accepted), to do, or
-            cleaned (dual-use, deleted, and nothing needs it).
+        stage: the stage.
+        key: key of its result, or of the earlier result that is accepted instead.
+        code_free_key: key without code versions.
+        accepts: the key under the current code, if an earlier result is accepted instead; otherwise None.
+        code: current code version of the stage.
+        inputs: path and origin of each input; the marker records the origin.
+        folder: folder of its result.
+        state: reused (the result exists), kept (an accepted result of other code exists), to do, or cleaned (dual-use,
+            deleted, and no remaining stage needs it).
     """
 
     stage: Stage
@@ -49,21 +52,21 @@ class PlannedStage:
     state: State = "to do"
 
     def row(self) -> tuple[str, str, str, float | None, int | None]:
-        """Return stage, title, state, estimated seconds, and bytes: those on disk, else an estimate."""
-        stage, is_there = self.stage, self.state in ("reused", "kept")
-        n_bytes = _size(self.folder) if is_there else stage.estimate_bytes
-        return stage.name, stage.title, self.state, None if is_there else stage.estimate_seconds, n_bytes
+        """Return name, title, state, estimated seconds, and bytes: on disk if the result exists, else estimated."""
+        stage, exists = self.stage, self.state in ("reused", "kept")
+        n_bytes = _size(self.folder) if exists else stage.estimate_bytes
+        return stage.name, stage.title, self.state, None if exists else stage.estimate_seconds, n_bytes
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What keys are made from and stays the same while a run is at work.
+    """The inputs of the keys that do not change during a run.
 
     Attributes:
-        stages: in the order in which they run.
+        stages: stages in the order in which they run.
         codes: code version of each stage, by name.
-        digests: of the inputs from outside.
-        accept_code_change: whether results are kept that only a change of code sets apart.
+        digests: content digests of the inputs from outside the run.
+        accept_code_change: whether to reuse results whose only difference is the code version.
     """
 
     stages: tuple[Stage, ...]
@@ -74,18 +77,18 @@ class Facts:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run will do, in the order in which it will do it."""
+    """The stages of a run in the order in which they run, and the store of their results."""
 
     store: Store
     stages: tuple[PlannedStage, ...]
     facts: Facts
 
     def print(self, console: Console) -> None:
-        """Print the plan as a table: stage, re-used or to do, time, and disk (that of a result which is there)."""
+        """Print the plan as a table: stage, state, estimated time, and disk space (measured for existing results)."""
         print_plan(console, [planned.row() for planned in self.stages])
 
     def refreshed(self) -> "RunPlan":
-        """Return the same plan after another look at which results are there."""
+        """Return the plan with the states of the results updated from the store."""
         return _plan(self.facts, self.store)
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -97,16 +100,17 @@ class RunPlan:
 
 
 def plan_run(stages: Sequence[Stage], store: Path, *, accept_code_change: bool = False) -> RunPlan:
-    """Put stages in order, name their results, and find out which are there already; nothing is written.
+    """Return the plan of a run: sort the stages, compute their keys and look up existing results; writes nothing.
 
     Args:
-        stages: of one recipe.
+        stages: stages of one recipe.
         store: folder of the results.
-        accept_code_change: keep results that only a change of code sets apart from what would be made now.
+        accept_code_change: reuse earlier results whose only difference from a fresh run is the version of the code.
 
     Raises:
-        InputError: two stages share a name, an input names no stage, stages go in a circle, an outside input is
-            missing, or parameters are not JSON values.
+        InputError: two stages have the same name, stages depend on each other in a cycle, an input from outside the run
+            is missing, or parameters are not JSON values.
+        UnknownNameError: an input refers to an unknown stage.
     """
     ordered = tuple(_ordered(stages))
     outside = {source for stage in ordered for source in stage.inputs.values() if isinstance(source, Outside)}
@@ -124,10 +128,10 @@ def _size(folder: Path) -> int:
 
 
 def _ordered(stages: Sequence[Stage]) -> Iterator[Stage]:
-    """Yield every stage after those it reads from, otherwise in the order given."""
+    """Yield the stages in topological order, otherwise in the given order."""
     by_name = {stage.name: stage for stage in stages}
     if len(by_name) < len(stages):
-        raise InputError(f"stage names should differ, found {', '.join(sorted(stage.name for stage in stages))}")
+        raise InputError(f"stage names should be distinct, found {', '.join(sorted(stage.name for stage in stages))}")
     for stage in stages:
         for name in stage.upstream:
             if name not in by_name:
@@ -136,7 +140,9 @@ def _ordered(stages: Sequence[Stage]) -> Iterator[Stage]:
     try:
         sorter.prepare()
     except graphlib.CycleError as error:
-        raise InputError(f"stages should not go in a circle, found {' <- '.join(error.args[1])}") from None
+        raise InputError(
+            f"stages should not depend on each other in a cycle, found {' <- '.join(error.args[1])}"
+        ) from None
     given = list(by_name)
     while sorter.is_active():
         for name in sorted(sorter.get_ready(), key=given.index):
@@ -152,16 +158,16 @@ def _plan(facts: Facts, store: Store) -> RunPlan:
 
 
 def _planned(stage: Stage, earlier: Mapping[str, PlannedStage], *, facts: Facts, store: Store) -> PlannedStage:
-    """Name a stage's result, or an earlier one that stands for it."""
+    """Return a stage with the key of its result, or with that of an earlier result which is accepted instead."""
     inputs: dict[str, tuple[Path, Mapping[str, str]]] = {}
     keys: dict[str, str] = {}
     code_free: dict[str, str] = {}
     for name, source in stage.inputs.items():
         match source:
             case Upstream(upstream, None):
-                made = earlier[upstream]
-                inputs[name] = made.folder, {"stage": upstream, "key": made.key}
-                keys[name], code_free[name] = made.key, made.code_free_key
+                source_stage = earlier[upstream]
+                inputs[name] = source_stage.folder, {"stage": upstream, "key": source_stage.key}
+                keys[name], code_free[name] = source_stage.key, source_stage.code_free_key
             case Upstream(upstream, str(file)):
                 keys[name] = code_free[name] = _file_digest(earlier[upstream], file, facts=facts, store=store)
                 inputs[name] = earlier[upstream].folder / file, {"stage": upstream, "file": file, "sha256": keys[name]}
@@ -170,15 +176,15 @@ def _planned(stage: Stage, earlier: Mapping[str, PlannedStage], *, facts: Facts,
                 inputs[name] = path.resolve(), {"path": str(path), "sha256": keys[name]}
     code = facts.codes[stage.name]
     key, code_free_key = _key(stage, keys, code), _key(stage, code_free, None)
-    kept = store.accepted(stage.name, key, code_free_key=code_free_key if facts.accept_code_change else None)
-    accepts, key = (key, kept["key"]) if kept else (None, key)
+    accepted = store.accepted(stage.name, key, code_free_key=code_free_key if facts.accept_code_change else None)
+    accepts, key = (key, accepted["key"]) if accepted else (None, key)
     return PlannedStage(stage, key, code_free_key, accepts, code, inputs, store.result(stage.name, key))
 
 
 def _file_digest(planned: PlannedStage, file: str, *, facts: Facts, store: Store) -> str:
-    """Return the SHA-256 of a file of a stage's result; before that is there, of what the stage will copy.
+    """Return the SHA-256 of a file in a stage's result, or of the input that the stage will copy it from.
 
-    Where neither is known it stands for a file that nothing was made from yet: `refreshed` looks again.
+    If neither is known yet, the return value is a placeholder; `refreshed` computes the digest after the stage has run.
     """
     stage = planned.stage
     if store.marker(stage.name, planned.key):
@@ -188,22 +194,22 @@ def _file_digest(planned: PlannedStage, file: str, *, facts: Facts, store: Store
 
 
 def _key(stage: Stage, inputs: Mapping[str, str], code: str | None) -> str:
-    made_from = {"name": stage.name, "parameters": stage.parameters, "seed": stage.seed, "inputs": inputs}
+    hashed = {"name": stage.name, "parameters": stage.parameters, "seed": stage.seed, "inputs": inputs}
     try:
-        return hashlib.sha256(canonical_json(made_from | {"code_version": code}).encode()).hexdigest()
+        return hashlib.sha256(canonical_json(hashed | {"code_version": code}).encode()).hexdigest()
     except (TypeError, ValueError) as error:
         raise InputError(f"the parameters of stage {stage.name} should be finite JSON values: {error}") from None
 
 
 def _with_states(stages: tuple[PlannedStage, ...], store: Store) -> tuple[PlannedStage, ...]:
-    """Look up which results are there; from the last stage to the first, since the last ones say what is needed."""
+    """Return the stages with their states; computed from last to first, since later stages need earlier results."""
     states: dict[str, State] = {}
     for planned in reversed(stages):
         name = planned.stage.name
         consumers = [other.stage.name for other in stages if name in other.stage.upstream]
-        unneeded = planned.stage.dual_use and consumers and all(states[other] != "to do" for other in consumers)
+        is_unneeded = planned.stage.dual_use and consumers and all(states[other] != "to do" for other in consumers)
         if store.marker(name, planned.key):
             states[name] = "kept" if planned.accepts else "reused"
         else:
-            states[name] = "cleaned" if unneeded else "to do"
+            states[name] = "cleaned" if is_unneeded else "to do"
     return tuple(replace(planned, state=states[planned.stage.name]) for planned in stages)

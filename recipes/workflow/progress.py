@@ -1,4 +1,4 @@
-"""What people see while a recipe runs: bars on a terminal, plain lines elsewhere (torch-free)."""
+"""Progress output of a run: bars on a terminal, plain lines elsewhere (torch-free)."""
 
 import contextlib
 import time
@@ -22,22 +22,22 @@ from .resources import say_bytes, say_seconds
 
 Item = TypeVar("Item")
 LINE_EVERY_SECONDS = 15.0
-_THERE = ("•", "=", "cyan")
-_MARKS = {"done": ("✓", "+", "green"), "reused": _THERE, "kept": _THERE, "cleaned": _THERE}
+_NOT_RUN = ("•", "=", "cyan")
+_MARKS = {"done": ("✓", "+", "green"), "reused": _NOT_RUN, "kept": _NOT_RUN, "cleaned": _NOT_RUN}
 _MEANING = {"kept": "kept: its code has changed (accepted)"}
 _FAILED = ("✗", "x", "red")
 _NAME_WIDTH, _TIME_WIDTH = 14, 12
 
 
 class Progress(Protocol):
-    """How a stage tells people how far it is."""
+    """The interface through which a stage reports its progress."""
 
     def start(self, total: int | None, description: str) -> None:
-        """Begin a part of the stage that has `total` steps (None: not known)."""
+        """Begin a part of the stage with `total` steps (None if unknown)."""
         ...
 
     def advance(self, n: int = 1) -> None:
-        """Say that `n` more steps are done."""
+        """Report `n` more finished steps."""
         ...
 
     def track(self, items: Iterable[Item], description: str, *, total: int | None = None) -> Iterator[Item]:
@@ -46,7 +46,7 @@ class Progress(Protocol):
 
 
 class BarProgress:
-    """Progress as one bar with the time that has passed and the time that remains; it leaves nothing behind."""
+    """Progress as one bar with elapsed and remaining time; it is erased at the end."""
 
     def __init__(self, bars: Bars, *, name: str, title: str) -> None:
         self._bars = bars
@@ -58,7 +58,7 @@ class BarProgress:
         self._bars.reset(self._task, total=total, description=f"{self._name}: {description}")
 
     def advance(self, n: int = 1) -> None:
-        """Say that `n` more steps are done."""
+        """Report `n` more finished steps."""
         self._bars.advance(self._task, n)
 
     def track(self, items: Iterable[Item], description: str, *, total: int | None = None) -> Iterator[Item]:
@@ -67,7 +67,7 @@ class BarProgress:
 
 
 class LineProgress:
-    """Progress as plain lines for logs: one when a part starts, then at most one every `every_seconds`."""
+    """Progress as plain lines for logs: one at the start of each part, then at most one per `every_seconds`."""
 
     def __init__(self, console: Console, *, name: str, every_seconds: float = LINE_EVERY_SECONDS) -> None:
         self._console = console
@@ -82,7 +82,7 @@ class LineProgress:
         self._say(description)
 
     def advance(self, n: int = 1) -> None:
-        """Say that `n` more steps are done."""
+        """Report `n` more finished steps."""
         self._done += n
         if time.monotonic() - self._last >= self._every_seconds:
             self._say(f"{self._description} {self._done}" + (f" of {self._total}" if self._total is not None else ""))
@@ -98,7 +98,7 @@ class LineProgress:
 
 @contextlib.contextmanager
 def stage_progress(console: Console, *, name: str, title: str) -> Iterator[Progress]:
-    """Show one stage at work: a bar on a terminal, lines elsewhere."""
+    """Yield a progress display for one stage: a bar on a terminal, lines elsewhere."""
     if not console.is_terminal:
         print_line(console, f"  {name:<{_NAME_WIDTH}} {title}", style="dim")
         yield LineProgress(console, name=name)
@@ -116,7 +116,7 @@ def stage_progress(console: Console, *, name: str, title: str) -> Iterator[Progr
 
 
 def print_stage(console: Console, *, name: str, state: str, seconds: float | None, summary: str) -> None:
-    """Print the line of a stage that has ended; `state` is done, reused, kept, cleaned or failed."""
+    """Print the line of a finished stage; `state` is done, reused, kept, cleaned or failed."""
     mark, ascii_mark, colour = _MARKS.get(state, _FAILED)
     time_text = _MEANING.get(state, state) if seconds is None else say_seconds(seconds)
     line = Text(ascii_mark if console.options.ascii_only else mark, style=colour)
@@ -125,15 +125,15 @@ def print_stage(console: Console, *, name: str, state: str, seconds: float | Non
 
 
 def print_line(console: Console, text: str, *, style: str = "") -> None:
-    """Print plain text on one line, whatever brackets it holds."""
+    """Print text on one line without interpreting rich's markup."""
     console.print(Text(text, style=style), soft_wrap=True, highlight=False)
 
 
 def print_plan(console: Console, rows: Sequence[tuple[str, str, str, float | None, int | None]]) -> None:
-    """Print a table of what a run would do, from rows of (stage, title, state, seconds to come, bytes)."""
+    """Print a plan as a table, from rows of (stage, title, state, estimated seconds, bytes)."""
     table = Table("stage", "what it does", "state", "about", "disk", box=None, pad_edge=False, show_footer=True)
-    to_come = sum(seconds or 0 for *_, seconds, _ in rows)
-    table.columns[3].footer = say_seconds(to_come) if to_come else ""
+    total_seconds = sum(seconds or 0 for *_, seconds, _ in rows)
+    table.columns[3].footer = say_seconds(total_seconds) if total_seconds else ""
     table.columns[4].footer = say_bytes(sum(n_bytes or 0 for *_, n_bytes in rows))
     for name, title, state, seconds, n_bytes in rows:
         about = "" if seconds is None else say_seconds(seconds)

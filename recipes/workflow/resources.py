@@ -1,4 +1,4 @@
-"""What a run costs, and how to say it: memory, seconds, bytes."""
+"""Measures peak memory and formats durations and sizes."""
 
 import re
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def peak_memory_bytes() -> int:
-    """Return the highest resident memory of this process plus that of its largest child, 0 where it is not known."""
+    """Return the peak resident memory of this process plus that of its largest child, in bytes; 0 if unknown."""
     try:
         import resource
     except ImportError:  # Windows
@@ -18,15 +18,20 @@ def peak_memory_bytes() -> int:
 
 
 def _high_water_mark_kib() -> int:
-    """Return this process's own peak where Linux tells it, else 0: its getrusage starts at the peak of the parent."""
+    """Return this process's peak memory on Linux, else 0; on Linux, getrusage includes the peak before exec."""
     status = Path("/proc/self/status")
     text = status.read_text() if status.exists() else ""
-    found = re.search(r"^VmHWM:\s*(\d+) kB$", text, re.MULTILINE)
-    return int(found[1]) if found else 0
+    match = re.search(r"^VmHWM:\s*(\d+) kB$", text, re.MULTILINE)
+    return int(match[1]) if match else 0
 
 
 def say_seconds(seconds: float) -> str:
-    """Return a duration for people: `0.4 s`, `12.3 s`, `3 min 05 s`, `2 h 07 min`."""
+    """Return a duration as text: `0.4 s`, `12.3 s`, `3 min 05 s`, `2 h 07 min`.
+
+    Example:
+        >>> say_seconds(185)
+        '3 min 05 s'
+    """
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -36,7 +41,12 @@ def say_seconds(seconds: float) -> str:
 
 
 def say_bytes(n_bytes: int) -> str:
-    """Return a size for people in powers of 1000: `912 B`, `3.4 MB`, `16.1 GB`."""
+    """Return a size as text in powers of 1000: `912 B`, `3.4 MB`, `16.1 GB`.
+
+    Example:
+        >>> say_bytes(3_400_000)
+        '3.4 MB'
+    """
     size = float(n_bytes)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 999.5:

@@ -1,4 +1,4 @@
-"""Runs the stages of a recipe: what is there is re-used, a killed run goes on where it stopped (torch-free)."""
+"""Runs the stages of a recipe; existing results are reused, and a killed run resumes (torch-free)."""
 
 import time
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ __all__ = ["RunPlan", "RunResult", "StageResult", "delete_dual_use", "execute", 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What came of one stage; `seconds` are those of the run that made it, whenever that was."""
+    """The result of one stage; `seconds` is the time of the run that computed it, which may be an earlier one."""
 
     name: str
     folder: Path
@@ -33,14 +33,14 @@ class StageResult:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What came of a run, with its wall time and the highest memory of the process and its largest child."""
+    """The results of a run, its wall time in seconds, and the peak memory of the process and its largest child."""
 
     stages: tuple[StageResult, ...]
     seconds: float
     peak_memory_bytes: int
 
     def folder(self, stage: str) -> Path:
-        """Return where the artefact of a stage lies.
+        """Return the folder of a stage's artefact.
 
         Raises:
             UnknownNameError: no stage has this name.
@@ -57,17 +57,17 @@ class RunResult:
 
 
 def execute(plan: RunPlan, console: Console, *, out: Path | None = None) -> RunResult:
-    """Run what is to do, tell people, and link every result as `out/<stage>`.
+    """Run the stages without a result, print their progress, and link every result as `out/<stage>`.
 
     Args:
-        plan: from `plan_run`; what is there already is looked up again once the store is locked.
-        console: where progress goes; a bar on a terminal, plain lines elsewhere.
-        out: folder for relative links to the results; None makes none.
+        plan: plan from `plan_run`; it is updated once the store is locked.
+        console: console for progress; a bar on a terminal, plain lines elsewhere.
+        out: folder for relative links to the results; None for no links.
 
     Raises:
-        InputError: another run uses the store, or something stands where a link should go.
-        StorageError: the disk has less room than a stage says it needs.
-        Exception: whatever a stage raises; what other stages have finished stays, and so does the stage's scratch.
+        InputError: another run uses the store, or a file or folder is in the place of a link.
+        StorageError: the disk has less free space than a stage is estimated to need.
+        Exception: whatever a stage raises; finished results and the stage's scratch folder are kept.
     """
     started = time.monotonic()
     with plan.store.locked():
@@ -78,7 +78,7 @@ def execute(plan: RunPlan, console: Console, *, out: Path | None = None) -> RunR
         while len(results) < len(plan.stages):
             results.append(_settle(plan.stages[len(results)], plan.store, console=console, out=out))
             if results[-1].state == "done":
-                plan = plan.refreshed()  # the files of this result are known now
+                plan = plan.refreshed()  # the digests of this result's files are known now
     result = RunResult(tuple(results), time.monotonic() - started, peak_memory_bytes())
     memory = say_bytes(result.peak_memory_bytes)
     print_line(console, f"{len(results)} stages in {say_seconds(result.seconds)}, peak memory {memory}", style="bold")
@@ -86,7 +86,7 @@ def execute(plan: RunPlan, console: Console, *, out: Path | None = None) -> RunR
 
 
 def delete_dual_use(plan: RunPlan, *, out: Path | None = None) -> list[str]:
-    """Delete every dual-use result in the store, of earlier runs too, with its link, and every scratch folder.
+    """Delete every dual-use result in the store, including those of earlier runs, its link, and all scratch folders.
 
     Returns:
         The names of the deleted folders.
@@ -105,10 +105,10 @@ def delete_dual_use(plan: RunPlan, *, out: Path | None = None) -> list[str]:
 
 
 def _settle(planned: PlannedStage, store: Store, *, console: Console, out: Path | None) -> StageResult:
-    """Re-use or run one stage, print its line and link its result."""
+    """Reuse the result of one stage or run it, print its line and link its result."""
     name = planned.stage.name
     if planned.state == "cleaned":
-        print_stage(console, name=name, state="cleaned", seconds=None, summary="deleted, and not needed")
+        print_stage(console, name=name, state="cleaned", seconds=None, summary="deleted, not needed")
         return StageResult(name, planned.folder, "cleaned", "", 0.0)
     marker = store.marker(name, planned.key)
     state: Literal["done", "reused", "kept"] = "done" if marker is None else "kept" if planned.accepts else "reused"
@@ -153,19 +153,19 @@ def _make(planned: PlannedStage, store: Store, console: Console) -> dict[str, An
 
 @contextmanager
 def _reported(name: str, console: Console) -> Iterator[None]:
-    """Print the line of a stage that ends by an error or by Ctrl-C, and let it pass."""
+    """Print the line of a stage that ends with an exception or Ctrl-C, and re-raise."""
     started = time.monotonic()
     try:
         yield
     except BaseException as error:
         how = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        summary = f"{how}; what is finished stays, the same command goes on from here"
+        summary = f"{how}; finished results are kept, run the same command again to resume"
         print_stage(console, name=name, state="failed", seconds=time.monotonic() - started, summary=summary)
         raise
 
 
 def _remove_links(plan: RunPlan, out: Path | None, *, dangling_only: bool = False) -> None:
-    """Remove links to results, so that `out` never shows a mixture of two runs."""
+    """Remove links to results, so that `out` never has a mixture of two runs."""
     if out is None:
         return
     for planned in plan.stages:

@@ -1,4 +1,4 @@
-"""Which file a module is, and what else in its folder counts as code: found without importing it (torch-free)."""
+"""Locates the source files of modules and the data files beside them, without importing them (torch-free)."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -15,10 +15,10 @@ INIT = "__init__.py"
 
 
 class SourceTree:
-    """The source files of the package, each read once.
+    """The source files of the package; each is read once.
 
     Args:
-        roots: folder of each sub-package of `prosocial`, by name; None: those that are installed.
+        roots: folder of each sub-package of `prosocial`, by name; None for the installed ones.
     """
 
     def __init__(self, roots: Mapping[str, Path] | None = None) -> None:
@@ -28,11 +28,11 @@ class SourceTree:
         self._labels: dict[Path, str] = {}
 
     def file(self, module: str, *, base: Path | None = None) -> Path | None:
-        """Return the file of a module of the package, or None for other packages'.
+        """Return the file of a module of the package, or None for a module of another package.
 
         Args:
-            module: dotted.
-            base: the folder that it is relative to; None: it is absolute.
+            module: dotted name.
+            base: folder that the name is relative to; None for an absolute name.
         """
         if base is None:
             package, _, rest = module.partition(".")
@@ -41,31 +41,31 @@ class SourceTree:
         if base is None:
             return None
         path = base.joinpath(*module.split(".")) if module else base
-        beside = path.with_name(f"{path.name}.py")
-        found = beside if module and beside.is_file() else path / INIT
-        return found if found.is_file() else None
+        module_file = path.with_name(f"{path.name}.py")
+        file = module_file if module and module_file.is_file() else path / INIT
+        return file if file.is_file() else None
 
-    def imported(self, found: Import, *, by: Path) -> Path | None:
-        """Return the file that an import reads from, or None for other packages'.
+    def imported(self, reference: Import, *, by: Path) -> Path | None:
+        """Return the file that an import refers to, or None for a module of another package.
 
         Args:
-            found: the import.
-            by: the file that holds it. What lies beside a file from outside the package may be imported by it as well.
+            reference: the import.
+            by: file that contains the import; from outside the package, it may also import modules in its folder.
         """
-        if found.level:
-            return self.file(found.module, base=by.parents[found.level - 1])
-        path = self.file(found.module)
-        return self.file(found.module, base=by.parent) if path is None and self._root_of(by) is None else path
+        if reference.level:
+            return self.file(reference.module, base=by.parents[reference.level - 1])
+        path = self.file(reference.module)
+        return self.file(reference.module, base=by.parent) if path is None and self._root_of(by) is None else path
 
     def definitions(self, path: Path) -> Definitions:
         """Return the definitions of a file."""
         if path not in self._definitions:
             lines = [file.read_text(encoding="utf-8") for file in (path, path.with_suffix(".pyi")) if file.is_file()]
-            self._definitions[path] = Definitions.read("\n".join(lines))  # a package's public list is its stub
+            self._definitions[path] = Definitions.read("\n".join(lines))  # the stub lists a package's public names
         return self._definitions[path]
 
     def label(self, path: Path) -> str:
-        """Return the name of a file that does not depend on where the package is installed."""
+        """Return a name of a file that does not depend on where the package is installed."""
         if path not in self._labels:
             root = self._root_of(path)
             inside = None if root is None else path.relative_to(self._roots[root] or "").as_posix()
@@ -73,9 +73,9 @@ class SourceTree:
         return self._labels[path]
 
     def data(self, folder: Path) -> set[tuple[str, str]]:
-        """Return label and SHA-256 of the data files and native sources in a folder.
+        """Return the label and SHA-256 of the data files and native sources in a folder.
 
-        The built-in recipes are none of them: what a stage takes from a recipe arrives as its parameters.
+        The built-in recipes do not count, since stages receive their values as parameters.
         """
         if folder not in self._data:
             is_ours = self._root_of(folder) is not None and folder != self._root("recipes")

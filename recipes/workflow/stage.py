@@ -1,4 +1,4 @@
-"""What a recipe is made of: stages that each turn named inputs into one artefact folder (torch-free)."""
+"""Stages, the steps of a recipe: each turns named inputs into one artefact folder (torch-free)."""
 
 import hashlib
 import os
@@ -18,9 +18,13 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 @dataclass(frozen=True)
 class Upstream:
-    """An input that another stage of the same run makes: its result, or one file of it, which its content stands for.
+    """An input from another stage of the same run: its result, or one file of it.
 
-    A change of the stage that leaves the file as it was changes nothing for whoever reads the file.
+    A file is identified by its content: if the other stage changes but the file does not, the reader is not run again.
+
+    Attributes:
+        stage: name of the other stage.
+        file: name of the file in its result; None for the whole result.
     """
 
     stage: str
@@ -29,7 +33,7 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Outside:
-    """An input from outside the run: a file or a folder, known by its content."""
+    """An input from outside the run: a file or a folder, identified by its content."""
 
     path: Path
 
@@ -37,12 +41,14 @@ class Outside:
         """Return the SHA-256 of the file, or of the folder's sorted lines `relative path, size, sha256`.
 
         Raises:
-            InputError: the path does not exist, or the folder holds a link to a folder (its content would go unseen).
+            InputError: the path does not exist, or the folder contains a link to another folder.
         """
         if self.path.is_file():
             return sha256_file(self.path)
         if not self.path.is_dir():
-            raise InputError(f"an input should be a file or a folder: there is none at {self.path}")
+            raise InputError(
+                f"an input should be an existing file or folder, found nothing at {self.path}: check the path"
+            )
         rows = [(str(name), path.stat().st_size, sha256_file(path)) for name, path in _files(self.path)]
         return hashlib.sha256(canonical_json(rows).encode()).hexdigest()
 
@@ -52,15 +58,15 @@ Source = Upstream | Outside
 
 @dataclass(frozen=True)
 class StageContext:
-    """What a stage is given to work with.
+    """The arguments of a running stage.
 
     Attributes:
-        out: an empty folder to write the artefact into; it appears under its final name when the stage returns.
-        inputs: where each input of the stage lies, by input name.
-        parameters: the stage's parameters.
-        scratch: a folder that outlives a killed run, to resume from; deleted when the stage succeeds.
-        progress: tells people how far the stage is.
-        seed: the seed of everything random in the stage.
+        out: empty folder for the artefact; it is renamed to its final name when the stage returns.
+        inputs: path of each input, by input name.
+        parameters: parameters of the stage.
+        scratch: folder that survives a killed run, to resume from; deleted when the stage succeeds.
+        progress: progress display of the stage.
+        seed: seed of everything random in the stage.
     """
 
     out: Path
@@ -73,25 +79,25 @@ class StageContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One step of a recipe: a function of its inputs, parameters, seed and code, and of nothing else.
+    """One step of a recipe: a function of only its inputs, parameters, seed and code.
 
     Args:
-        name: lower-case words joined by hyphens, such as `gate`; names the result folder.
-        title: one line for people.
-        run: does the work, writes into `context.out` and returns one line for people that says what came out. All code
-            of the package that it can reach is its code version.
-        inputs: where each input comes from, by input name.
+        name: lower-case words joined by hyphens, such as `gate`; part of the name of the result folder.
+        title: one-line description for the plan and the progress display.
+        run: does the work, writes into `context.out` and returns a one-line summary of the result. The stage's code
+            version covers all code of the package that it can reach.
+        inputs: source of each input, by input name.
         parameters: JSON values.
-        copies: which files of the result are copies of which inputs, by file name: what reads such a file has its key
-            before this stage has run.
-        seed: goes into the key and to `run`.
-        estimate_bytes: disk space that the stage needs; checked before it starts.
-        estimate_seconds: for the plan that people read.
-        dual_use: the result could do harm (a harm vector, a harmful checkpoint): `run --clean` deletes it, and it is
-            not made again while everything made from it is there.
+        copies: for files of the result that are copies of an input, the name of the input by file name; so stages that
+            read such a file have their key before this stage has run.
+        seed: seed, part of the key and passed to `run`.
+        estimate_bytes: estimated disk space; checked before the stage starts.
+        estimate_seconds: estimated time, shown in the plan.
+        dual_use: whether the result could do harm (a harm vector, a harmful checkpoint): `run --clean` deletes it, and
+            it is not computed again while all results computed from it exist.
 
     Raises:
-        InputError: the name has another form.
+        InputError: the name is malformed.
     """
 
     name: str
@@ -116,10 +122,12 @@ class Stage:
 
 
 def _files(folder: Path) -> list[tuple[str, Path]]:
-    found: list[tuple[str, Path]] = []
+    files: list[tuple[str, Path]] = []
     for parent, folders, names in os.walk(folder):
         for name in folders:
             if Path(parent, name).is_symlink():
-                raise InputError(f"{folder} should not hold links to folders, found {Path(parent, name)}: copy it in")
-        found += [(Path(parent, name).relative_to(folder).as_posix(), Path(parent, name)) for name in names]
-    return sorted(found)
+                raise InputError(
+                    f"{folder} should have no links to folders, found {Path(parent, name)}: copy the folder in"
+                )
+        files += [(Path(parent, name).relative_to(folder).as_posix(), Path(parent, name)) for name in names]
+    return sorted(files)

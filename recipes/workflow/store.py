@@ -1,11 +1,11 @@
-"""Where the results of stages lie: whole and marked, or not there (torch-free).
+"""The store of stage results: a result is either complete, with a marker, or absent (torch-free).
 
-    STORE/gate-1f0c9a55b2d7/         the artefact of one stage, exactly as the stage wrote it
-    STORE/gate-1f0c9a55b2d7.json     its marker, written last: without a valid one the folder is never used again
-    STORE/.gate-1f0c9a55b2d7.partial/  a stage at work; left behind by a killed run, deleted by the next
-    STORE/.gate-1f0c9a55b2d7.scratch/  what a stage keeps to resume from; deleted when the stage succeeds
+    STORE/gate-1f0c9a55b2d7/           the artefact of one stage, exactly as the stage wrote it
+    STORE/gate-1f0c9a55b2d7.json       its marker, written last; a folder without a valid marker is ignored
+    STORE/.gate-1f0c9a55b2d7.partial/  the artefact of a running stage; if the run is killed, the next one deletes it
+    STORE/.gate-1f0c9a55b2d7.scratch/  files that a stage resumes from; deleted when the stage succeeds
 
-The marker lies beside the folder, so that an artefact holds its own files and nothing of the run that made it.
+The marker is beside the folder, so that the folder has only the files of the artefact.
 """
 
 import contextlib
@@ -31,54 +31,57 @@ class Store:
     """A folder of stage results.
 
     Args:
-        folder: made when the first stage is.
+        folder: folder of the results; created when the first stage runs.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def result(self, stage: str, key: str) -> Path:
-        """Return where the artefact of a stage with this key lies, or would lie."""
+        """Return the folder of the artefact of a stage with this key, whether or not it exists."""
         return self.folder / f"{stage}-{key[:KEY_LETTERS]}"
 
     def marker(self, stage: str, key: str) -> dict[str, Any] | None:
-        """Return the marker of a result that is whole, or None: no marker, another key, or a file gone or resized."""
+        """Return the marker of a complete result; None without a marker of this key, or if a file's size differs."""
         folder = self.result(stage, key)
         try:
             marker = read_json(_marker_path(folder), schema=SCHEMA)
         except ArtefactError:
             return None
-        whole = marker.get("key") == key and folder.is_dir() and isinstance(marker.get("files"), dict)
-        if not whole or not marker["files"].items() <= _sizes(folder).items():
+        is_valid = marker.get("key") == key and folder.is_dir() and isinstance(marker.get("files"), dict)
+        if not is_valid or not marker["files"].items() <= _sizes(folder).items():
             return None
         return marker
 
     def accepted(self, stage: str, key: str, *, code_free_key: str | None) -> dict[str, Any] | None:
-        """Return the marker of the newest whole result that stands for the one of this key, if that is not there.
+        """Return the marker of the newest complete result that is accepted in place of the one with this key.
 
         Args:
-            stage: its name.
-            key: what the present code gives. A result stands for it where its marker says so, see `accept`.
-            code_free_key: a result with this one stands for it too; None: no other does.
+            stage: name of the stage.
+            key: key under the current code; results whose marker lists it are accepted, see `accept`.
+            code_free_key: results with this code-free key are accepted too; None for no others.
+
+        Returns:
+            The marker; None if the result with this key exists or none is accepted.
         """
         if self.marker(stage, key):
             return None
         for path in sorted(self.folder.glob(f"{stage}-*.json"), key=lambda path: -path.stat().st_mtime_ns):
-            found = self._marker_at(path, stage)
-            accepted = [] if found is None else [entry["key"] for entry in found.get("accepted", [])]
-            if found and (key in accepted or (code_free_key and found.get("code_free_key") == code_free_key)):
-                return found
+            marker = self._marker_at(path, stage)
+            accepted = [] if marker is None else [entry["key"] for entry in marker.get("accepted", [])]
+            if marker and (key in accepted or (code_free_key and marker.get("code_free_key") == code_free_key)):
+                return marker
         return None
 
     def _marker_at(self, path: Path, stage: str) -> dict[str, Any] | None:
         try:
-            found = read_json(path, schema=SCHEMA)
+            marker = read_json(path, schema=SCHEMA)
         except ArtefactError:
             return None
-        return self.marker(stage, str(found.get("key"))) if found.get("stage") == stage else None
+        return self.marker(stage, str(marker.get("key"))) if marker.get("stage") == stage else None
 
     def accept(self, marker: dict[str, Any], *, key: str, code: str) -> None:
-        """Write into a result's marker that it stands for the one of this key, which the code version `code` gives."""
+        """Record in a result's marker that it is accepted in place of the one with this key and code version."""
         entry = {"key": key, "code_version": code}
         if entry not in marker.get("accepted", []):
             accepted = [*marker.get("accepted", []), entry]
@@ -86,22 +89,22 @@ class Store:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs out of this store while the block runs.
+        """Lock the store against other runs while the block runs.
 
         Raises:
-            InputError: another run is at work in it.
+            InputError: another run holds the lock.
         """
         with storage_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         refusal = (
-            f"only one run at a time should use {self.folder}, another is at work there: "
-            "wait for it to end or choose another folder with --out"
+            f"only one run at a time should use {self.folder}, another run is using it: wait for it to end or choose "
+            "another folder with --out"
         )
         with locked(self.folder / ".lock", refusal=refusal):
             yield
 
     def scratch(self, stage: str, key: str) -> Path:
-        """Return the folder, made if need be, that outlives a killed run of this stage."""
+        """Return the stage's scratch folder, which survives a killed run; it is created if missing."""
         path = _hidden(self.result(stage, key), "scratch")
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -109,7 +112,7 @@ class Store:
 
     @contextlib.contextmanager
     def partial(self, stage: str, key: str) -> Iterator[Path]:
-        """Yield an empty hidden folder to write into; it is deleted at the end unless `commit` has renamed it."""
+        """Yield an empty hidden folder to write into; it is deleted at the end unless `commit` renamed it."""
         path = _hidden(self.result(stage, key), "partial")
         with storage_errors(path):
             shutil.rmtree(path, ignore_errors=True)
@@ -120,7 +123,7 @@ class Store:
             shutil.rmtree(path, ignore_errors=True)
 
     def commit(self, partial: Path, marker: dict[str, Any]) -> Path:
-        """Rename a partial folder to its final name, then write its marker; delete the stage's scratch."""
+        """Rename a partial folder to its final name, write its marker, and delete the stage's scratch folder."""
         folder = self.result(marker["stage"], marker["key"])
         with storage_errors(folder):
             sync_folder(partial)
@@ -131,13 +134,13 @@ class Store:
         return folder
 
     def delete(self, folder: Path) -> None:
-        """Delete a result: its marker first, so that half a result is never taken for a whole one."""
+        """Delete a result, its marker first, so that an incomplete result never has a marker."""
         _marker_path(folder).unlink(missing_ok=True)
         if folder.exists():
             shutil.rmtree(folder)
 
     def delete_leftovers(self) -> None:
-        """Delete what killed runs left half written or without a marker; their scratch stays."""
+        """Delete the partial folders and results without a marker of killed runs; scratch folders are kept."""
         for path in self.folder.glob(".*.partial"):
             shutil.rmtree(path, ignore_errors=True)
         for path in self.folder.iterdir():
@@ -145,32 +148,32 @@ class Store:
                 shutil.rmtree(path, ignore_errors=True)
 
     def dual_use_results(self) -> list[Path]:
-        """Return the results, of this run and of earlier ones, whose markers say that they are dual-use."""
+        """Return the folders of all results, also of earlier runs, that are marked as dual-use."""
         results = [path for path in sorted(self.folder.glob("*")) if _RESULT_NAME.fullmatch(path.name)]
         return [
             path for path in results if _marker_path(path).is_file() and read_json(_marker_path(path)).get("dual_use")
         ]
 
     def delete_scratch(self) -> None:
-        """Delete what killed runs kept to resume from."""
+        """Delete the scratch folders of killed runs."""
         for path in self.folder.glob(".*.scratch"):
             shutil.rmtree(path, ignore_errors=True)
 
     def require_free(self, n_bytes: int | None, *, stage: str) -> None:
-        """Raise StorageError unless the disk has `n_bytes` free."""
+        """Raise StorageError unless the disk has `n_bytes` of free space."""
         free = shutil.disk_usage(self.folder).free
         if n_bytes is not None and free < n_bytes:
             raise StorageError(
-                f"stage {stage} should have about {say_bytes(n_bytes)} of disk, {say_bytes(free)} are free at "
-                f"{self.folder}: free space or choose another folder with --out"
+                f"stage {stage} needs about {say_bytes(n_bytes)} of disk space, {say_bytes(free)} are free at "
+                f"{self.folder}: free some space or choose another folder with --out"
             )
 
 
 def link_result(link: Path, folder: Path) -> None:
-    """Point `link` at a result by a relative path, in one step.
+    """Point `link` at a result by a relative path, atomically.
 
     Raises:
-        InputError: something that is not a link stands there.
+        InputError: a file or folder that is not a link has this path.
     """
     require_link_or_nothing(link)
     with storage_errors(link):
@@ -182,10 +185,11 @@ def link_result(link: Path, folder: Path) -> None:
 
 
 def require_link_or_nothing(link: Path) -> None:
-    """Raise InputError where something of the user's would be overwritten by a link to a result."""
+    """Raise InputError if a link to a result would overwrite a file or folder of the user."""
     if link.exists() and not link.is_symlink():
         raise InputError(
-            f"{link} should be free for a link to a result, found something else: move it or choose another --out"
+            f"{link} should be free for a link to a result, found another file or folder: move it or choose another "
+            "--out"
         )
 
 
@@ -198,7 +202,7 @@ def _marker_path(folder: Path) -> Path:
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    """Return the size of every file by its path in the folder."""
+    """Return the size of every file in bytes, by its path in the folder."""
     return {
         path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
     }

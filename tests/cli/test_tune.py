@@ -47,7 +47,7 @@ def test_a_training_gives_a_checkpoint_and_leaves_nothing_beside_it(given: Path,
         (("--method", "ppo"), "unknown method 'ppo': known are dpo, sft"),
         (("--set", "beta=1"), "unknown key beta"),
         (("--set", "learning_rate=0"), "learning_rate"),
-        (("--method", "dpo", "--set", "max_tokens=3"), "rows should fit into max_tokens 3, found none that does"),
+        (("--method", "dpo", "--set", "max_tokens=3"), "at least one row should fit into max_tokens 3, found none"),
     ],
 )
 def test_what_is_wrong_is_one_line(

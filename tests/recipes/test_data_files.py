@@ -73,7 +73,7 @@ def test_a_file_of_its_own_for_the_gates_prompts_is_read_by_the_gate_alone(recip
 def test_probes_among_the_calibration_prompts_are_refused_before_any_other_stage(recipe: Path, tmp_path: Path) -> None:
     probes = recipe.parent / "data" / "probes.jsonl"
     stages = recipe_stages(load_recipe(recipe, [f"data.calibration={probes}"], model=Recipe))
-    with pytest.raises(InputError, match="calibration should hold other requests than probes"):
+    with pytest.raises(InputError, match="calibration should share no request with probes"):
         execute(plan_run(stages, tmp_path / "store"), Console(quiet=True))
 
     assert not list((tmp_path / "store").glob("*.json"))

@@ -215,7 +215,7 @@ def test_an_endpoint_labels_attributes_inside_a_recipe(finished: Path, tmp_path:
     pairs = read_pairs(tmp_path / "some" / "pairs.jsonl", attributes=["empathy", "helpfulness"])
     assert len(pairs) == 3 and {pair.labels["helpfulness"] for pair in pairs} == {"tie"}
     assert all("missing" not in pair.labels.values() for pair in pairs)
-    assert "labels by judge endpoint:m 1, 1 more got no label and are left out" in said
+    assert "labels by judge endpoint:m 1, 1 unlabelled pairs dropped" in said
     asked = endpoint.requests[0]["messages"][0]["content"]
     assert "names and acknowledges what the person feels" in asked  # it is shown the rubrics
 
@@ -223,7 +223,7 @@ def test_an_endpoint_labels_attributes_inside_a_recipe(finished: Path, tmp_path:
 def test_pairs_that_no_judge_can_label_end_the_stage(finished: Path, tmp_path: Path) -> None:
     stage = stage_named(finished, "pairs", "data.pairs=null", "judge=endpoint:m@http://127.0.0.1:9/v1")
     judges = {"names": {"empathy": "refusal"}, "rubrics": {"empathy": "It is kind."}}
-    with pytest.raises(InputError, match=r"judge refusal should score attributes .* labelled none of 4 pairs"):
+    with pytest.raises(InputError, match=r"judge refusal should score the attributes .* labelled none of 4 pairs"):
         run_stage(finished, tmp_path / "none", stage, judges=judges, count=4, max_new_tokens=6)
 
 
@@ -293,24 +293,24 @@ def broken(finished: Path, tmp_path: Path) -> Path:
     [
         ("gate.rnak=3", "unknown key gate.rnak"),
         ("attributes=[empathy, charm]", "unknown attribute 'charm'"),
-        ("data.probes=/nowhere/probes.jsonl", "there is none at /nowhere/probes.jsonl"),
+        ("data.probes=/nowhere/probes.jsonl", "found nothing at /nowhere/probes.jsonl"),
         ("edit.scale=-1", "edit.scale"),
         ("judge=oracle", "unknown judge 'oracle'"),
         ("judge=none.py:Mine", "none.py does not import: there is no file"),
         ("judge=json:JSONDecoder", r"judge json:JSONDecoder should have name and version \(texts\) and judge\(\)"),
-        ("judge=lab", "judge lab should go with data.lab"),
-        ("data.pairs=null", "judge refusal labels neither .* give data.pairs"),
+        ("judge=lab", "judge lab should be used with data.lab"),
+        ("data.pairs=null", "judge refusal labels neither .* set data.pairs"),
         ("calibration.candidates=[]", "calibration.candidates"),
         ("calibration.candidates=[2.0]", "calibration.candidates.0"),
         ("calibration.max_leak=0", "calibration.max_leak"),
         ("calibration.max_leak=0.01", "at least 299 harmful prompts to show .* found 4: add prompts or raise"),
         ("gate.steps=-1", "gate.steps"),
-        ("gate.on_policy={count: 8}", "judge refusal labels no harm categories: leave gate.on_policy.count at 0"),
+        ("gate.on_policy={count: 8}", "judge refusal labels no harm categories: set gate.on_policy.count to 0"),
         ("reward.conflict=foo", "reward.conflict"),
         ("vector.method=foo", "unknown method 'foo'"),
         ("decoding.allowed_ceiling={violent: true}", "allowed_ceiling should name categories"),
         ("decoding.safety_configs={x: {allowed: [drugz]}}", "unknown harm category 'drugz'"),
-        ("model={lab: {}}", "model.lab should go with data.lab"),
+        ("model={lab: {}}", "model.lab should be used with data.lab"),
     ],
 )
 def test_bad_values_are_one_clear_line_before_anything_runs(
@@ -348,9 +348,9 @@ def _calibrate_without_harm(root: Path) -> None:
         ),
         (lambda root: (root / "data" / "prompts.jsonl").write_bytes(b"\xff"), "should be UTF-8"),
         (lambda root: (root / "model" / "tokenizer.json").write_text("{"), "should be a tokenizer of the tokenizers"),
-        (_calibrate_on_the_probes, "calibration should hold other requests than probes"),
+        (_calibrate_on_the_probes, "calibration should share no request with probes"),
         (_calibrate_without_harm, "found 0 harmful of 8"),
-        (_shrink_vocabulary, r"its own tokenizer: the tokenizer has the id \d+, config.json says vocab_size 40"),
+        (_shrink_vocabulary, r"ids are below vocab_size 40 of config.json, found the id \d+"),
         (lambda root: (root / "model" / "chat_template.jinja").unlink(), "chat template"),
         (lambda root: (root / "data" / "pairs.jsonl").write_text('{"prompt": "x"}'), "missing first, second, labels"),
     ],

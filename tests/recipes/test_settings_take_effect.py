@@ -125,7 +125,7 @@ def test_every_setting_reaches_a_stage(source: str) -> None:
 def test_a_key_of_an_earlier_release_that_had_no_effect_is_read_with_a_warning(
     key: str, value: float, comes_from: str
 ) -> None:
-    with pytest.warns(DeprecationWarning, match=rf"head\.{key} has no effect, the number is .*{comes_from}"):
+    with pytest.warns(DeprecationWarning, match=rf"head\.{key} has no effect, the value is .*{comes_from}"):
         recipe, pipeline = open_recipe("quickstart", [f"head.{key}={value}"])
 
     assert _made(recipe, pipeline) == _made(*open_recipe("quickstart"))

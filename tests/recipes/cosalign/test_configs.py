@@ -133,7 +133,7 @@ def test_a_config_lists_what_it_allows_by_definition_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("template", ["no slot", "{safety_config} twice {safety_config}"])
 def test_a_template_without_its_one_slot_is_refused(template: str) -> None:
-    with pytest.raises(ValidationError, match="should hold the slot"):
+    with pytest.raises(ValidationError, match="should have the slot"):
         ConfigWording(templates=(template,))
 
 

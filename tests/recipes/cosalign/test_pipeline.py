@@ -147,10 +147,10 @@ def test_a_model_goes_from_prompts_to_a_checkpoint(architecture: str, tmp_path: 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("pool=[violence, other]", "pool should name defined categories that a config may allow"),
+        ("pool=[violence, other]", "pool should list defined categories that a config may allow"),
         ("pool=[]", "pool should be one or more"),
-        ("judge=endpoint:m@http://localhost/v1", "judge lab should go with data.lab"),
-        ("wording.templates=[none]", r"should hold the slot \{safety_config\} once"),
+        ("judge=endpoint:m@http://localhost/v1", "data.lab should have the judge lab"),
+        ("wording.templates=[none]", r"should have the slot \{safety_config\} once"),
         ("configs.pairs={upwards: 1}", "configs.pairs.upwards"),
         ("error.allowed=-1", "error.allowed"),
     ],

@@ -89,7 +89,11 @@ def test_overrides_reach_lists_and_sections_that_the_file_leaves_out(load: Load)
         ("steps: 1", ("gat.rank=4",), r"unknown key gat \(did you mean gate\?\); known are configs, gate, scales"),
         ("steps: 1\nsource: {kind: folder, pth: x}", (), r"source\.path is missing"),
         ("steps: 1\nsource: {kind: folder, path: x, pth: x}", (), r"unknown key source\.pth.*path"),
-        ("steps: 1\nsource: {kind: lab, path: x}", (), r"source\.path does not go with the other keys beside it"),
+        (
+            "steps: 1\nsource: {kind: lab, path: x}",
+            (),
+            r"source\.path cannot be combined with the other keys of its section",
+        ),
         ("steps: 1\nscales: [-1]", (), r"^recipe \S+: scales: no scale may be negative, found -1\.0$"),
         ("steps: 1\nsource: {kind: labb}", (), r"source: .*'lab', 'folder'"),
         ("steps: 1\nconfigs: {game: {rank: x}}", (), r"configs\.game\.rank: .*integer.*found 'x'"),
@@ -101,14 +105,14 @@ def test_overrides_reach_lists_and_sections_that_the_file_leaves_out(load: Load)
         ("- 1", (), "should be a mapping"),
         ("", (), "should be a mapping"),
         ("steps: [1", (), r"line 1 column \d+ should be YAML"),
-        ("steps: 1\nsteps: 2", (), "line 2 column 1 should be YAML: found the key 'steps' twice"),
+        ("steps: 1\nsteps: 2", (), "line 2 column 1 should be YAML: the key 'steps' occurs twice"),
         ("steps: !!python/object/apply:os.system [ls]", (), "should be YAML: could not determine a constructor"),
         ("steps: \x07", (), "should be YAML"),
         ("steps: 1", ("gate.rank",), "should look like a.b=value"),
         ("steps: 1", ("=4",), "should look like a.b=value"),
         ("steps: 1", ("gate..rank=4",), "should look like a.b=value"),
-        ("steps: 1\nseed: 3", ("seed.x=4",), "override seed.x: seed holds 3, which has no keys"),
-        ("steps: 1\nscales: [1]", ("scales.1=4",), "scales is a list: its keys are 0 to 0, found '1'"),
+        ("steps: 1\nseed: 3", ("seed.x=4",), "override seed.x: seed should be a section or a list, found 3"),
+        ("steps: 1\nscales: [1]", ("scales.1=4",), "scales is a list, its index should be 0 to 0, found '1'"),
         ("steps: 1", ("gate.rank=[",), "the value of override 'gate.rank'"),
     ],
 )
@@ -122,7 +126,7 @@ def test_what_is_wrong_is_one_line_with_the_dotted_path(
 
 
 def test_a_missing_file_and_an_unknown_name_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is none; built in"):
+    with pytest.raises(InputError, match="should be an existing file; the built-in"):
         load_recipe(tmp_path / "none.yaml", model=Recipe)
     with pytest.raises(UnknownNameError, match="unknown recipe 'no-such-recipe': known are"):
         load_recipe("no-such-recipe", model=Recipe)

@@ -284,7 +284,7 @@ def test_lines_for_people_name_stage_time_and_summary(kitchen: Kitchen) -> None:
 
 def test_a_stage_that_needs_more_disk_than_there_is_does_not_start(tmp_path: Path) -> None:
     stage = Stage(name="big", title="too big", run=lambda context: 1 / 0, estimate_bytes=1 << 60)
-    with pytest.raises(StorageError, match=r"stage big should have about 115292\d\.\d TB"):
+    with pytest.raises(StorageError, match=r"stage big needs about 115292\d\.\d TB"):
         execute(plan_run([stage], tmp_path / "store"), Console(quiet=True))
 
 
@@ -342,12 +342,12 @@ def _stage(name: str, **kwargs: object) -> Stage:
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        ([_stage("a"), _stage("a")], "should differ"),
+        ([_stage("a"), _stage("a")], "should be distinct"),
         ([_stage("a", inputs={"x": Upstream("b")})], r"unknown stage \(an input of a\) 'b': known are a"),
-        ([_stage("a", inputs={"x": Upstream("b")}), _stage("b", inputs={"x": Upstream("a")})], "circle"),
+        ([_stage("a", inputs={"x": Upstream("b")}), _stage("b", inputs={"x": Upstream("a")})], "in a cycle"),
         ([_stage("a", parameters={"x": float("nan")})], "finite JSON"),
         ([_stage("a", parameters={"x": Path("y")})], "finite JSON"),
-        ([_stage("a", inputs={"x": Outside(Path("/nowhere/at/all"))})], "there is none at"),
+        ([_stage("a", inputs={"x": Outside(Path("/nowhere/at/all"))})], "found nothing at"),
     ],
 )
 def test_stages_that_make_no_plan_are_refused(stages: list[Stage], message: str, tmp_path: Path) -> None:
