@@ -138,7 +138,8 @@ def test_stepping_through_the_cache_agrees_with_one_pass(steered: SteeredModel) 
     assert len(reply.tokens) <= 5
 
 
-ENDS = (1, *range(0, VOCABULARY, 9))  # the end token of the gate, and others so that replies end at different places and rows leave the stream
+# The end token of the gate, and others, so that replies end at different places and rows leave the stream.
+ENDS = (1, *range(0, VOCABULARY, 9))
 
 
 def _both_engines(steered: SteeredModel, bundle_folder: Path) -> dict[str, Engine]:
