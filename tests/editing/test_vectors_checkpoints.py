@@ -154,7 +154,7 @@ def test_a_vector_folder_that_was_tampered_with_is_refused(tmp_path: Path) -> No
     others = {name: item for name, item in good["tensors"].items() if name != MATRIX}
     assert HarmVector.open(written()).names == tuple(sorted(base))
     for changes, message in (
-        ({"schema": "prosocial.vector/2"}, "should carry schema"),
+        ({"schema": "prosocial.vector/2"}, "should have schema"),
         ({"kind": "magic"}, "should follow prosocial.vector/1: kind"),
         ({"tensors": others}, "found further tensors"),
         ({"tensors": others | {MATRIX: matrix | {"shape": [6, 4]}}}, r"of shape \(6, 4\)"),
