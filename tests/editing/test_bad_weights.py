@@ -147,8 +147,8 @@ CASES: dict[str, Case] = {
     ),
     "equal parents": command("vector --base base --harmful base -o out", "differ", "nothing to subtract"),
     # files that lie
-    "a truncated shard": edit(shard(lambda raw: raw[:-5]), SHARDS[0], "cut short", "download or save it again"),
-    "a tail": edit(shard(lambda raw: raw + b"x"), SHARDS[0], "tail", "again"),
+    "a truncated shard": edit(shard(lambda raw: raw[:-5]), SHARDS[0], "truncated", "download or save it again"),
+    "a tail": edit(shard(lambda raw: raw + b"x"), SHARDS[0], "extra bytes", "again"),
     "an empty shard": edit(shard(lambda raw: b""), SHARDS[0], "found 0", "again"),
     "a shard cut inside its header": edit(shard(lambda raw: raw[:40]), SHARDS[0], "fits in the file", "again"),
     "a huge header length": edit(
@@ -165,16 +165,16 @@ CASES: dict[str, Case] = {
         header(lambda e: e["b"].update(data_offsets=[8, 20])), SHARDS[0], "overlap of 4", "'b'", "again"
     ),
     "a hole": edit(
-        header(lambda e: e["b"].update(data_offsets=[16, 28]), bytes(28)), SHARDS[0], "hole of 4", "'b'", "again"
+        header(lambda e: e["b"].update(data_offsets=[16, 28]), bytes(28)), SHARDS[0], "gap of 4", "'b'", "again"
     ),
     "falling offsets": edit(header(lambda e: e["a"].update(data_offsets=[12, 0])), SHARDS[0], "rising", "again"),
-    "a negative size": edit(header(lambda e: e["a"].update(shape=[-3])), SHARDS[0], "whole numbers for 'a'", "again"),
+    "a negative size": edit(header(lambda e: e["a"].update(shape=[-3])), SHARDS[0], "integers from 0 for 'a'", "again"),
     "an unknown dtype": edit(header(lambda e: e["a"].update(dtype="F33")), SHARDS[0], "'F33'", "again"),
     "a pickle named safetensors": edit(shard(lambda raw: b"\x80\x04" + bytes(60)), SHARDS[0], "again"),
     "an index that leaves the folder": edit(
-        index(**{MATRIX: "../harmful/model.safetensors"}), INDEX, "own folder", "'../"
+        index(**{MATRIX: "../harmful/model.safetensors"}), INDEX, "in its folder", "'../"
     ),
-    "an index with an absolute path": edit(index(**{MATRIX: "/elsewhere/x.safetensors"}), INDEX, "own folder"),
+    "an index with an absolute path": edit(index(**{MATRIX: "/elsewhere/x.safetensors"}), INDEX, "in its folder"),
     "an index of a shard that is gone": edit(gone(f"base/{SHARDS[1]}"), SHARDS[1], "there is none", "again"),
     "an index of a tensor that is not there": edit(index(ghost=SHARDS[0]), INDEX, "'ghost'", "save the model again"),
     "an index that lacks a tensor": edit(index(**{MATRIX: None}), INDEX, MATRIX, "save the model again"),
