@@ -1,4 +1,4 @@
-"""What is this folder? (torch-free)"""
+"""Description of a model folder: checkpoint, harm vector or adapter (torch-free)."""
 
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,15 @@ from .record import RECORD_NAME, read_record
 
 
 def describe_model(path_or_id: str, *, fingerprint: bool = True) -> dict[str, Any]:
-    """Describe a folder, or a checkpoint of the Hub from its headers: its weights are not downloaded.
+    """Describe a local folder, or a checkpoint on the Hub by its headers, without downloading its weights.
+
+    Args:
+        path_or_id: a local folder, or a Hub id such as `Qwen/Qwen3-0.6B`.
+        fingerprint: compute the fingerprint of a local folder, which reads all weights.
 
     Raises:
-        ArtefactError: no checkpoint, harm vector or adapter, or a broken one.
-        InputError: neither a folder nor an id that the Hub serves.
+        ArtefactError: it is not a valid checkpoint, harm vector or adapter.
+        InputError: it is neither a local folder nor an id that the Hub serves.
     """
     if Path(path_or_id).is_dir():
         return describe_folder(Path(path_or_id), fingerprint=fingerprint)
@@ -29,14 +33,14 @@ def describe_model(path_or_id: str, *, fingerprint: bool = True) -> dict[str, An
 
 
 def describe_folder(folder: Path, *, fingerprint: bool = True) -> dict[str, Any]:
-    """Describe a checkpoint (with its edit, if it carries a record), a harm vector or a LoRA adapter as plain data.
+    """Describe a checkpoint (with its edit record, if it has one), a harm vector or a LoRA adapter as plain data.
 
     Args:
-        folder: what to describe.
-        fingerprint: read all weights to compute the fingerprint, and hold it against the edit record.
+        folder: the folder.
+        fingerprint: read all weights to compute the fingerprint, and compare it with the edit record.
 
     Raises:
-        ArtefactError: the folder is none of the three, or is broken.
+        ArtefactError: the folder is not a valid checkpoint, harm vector or adapter.
     """
     if (folder / DESCRIPTION_NAME).is_file():
         return _describe_vector(VectorFolder.open(folder), fingerprint)

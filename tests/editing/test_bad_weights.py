@@ -140,7 +140,7 @@ CASES: dict[str, Case] = {
         weights("base", lambda t: {n: v for n, v in t.items() if n != MATRIX}), MATRIX, "make the vector"
     ),
     "another dtype of the target": edit(
-        weights("base", lambda t: t | {MATRIX: t[MATRIX].double()}), MATRIX, "F64", "save it so"
+        weights("base", lambda t: t | {MATRIX: t[MATRIX].double()}), MATRIX, "F64", "one of these dtypes"
     ),
     "unrelated parents": vector(
         weights("harmful", lambda t: {n: torch.randn(v.shape) for n, v in t.items()}), "fine-tune", "give the base"
@@ -252,7 +252,7 @@ CASES: dict[str, Case] = {
     "a negative scale in a table": command(EDIT.replace("0.5", ".*=-1"), "-1", "at least 0"),
     "a scale of nan in a table": command(EDIT.replace("0.5", ".*=nan"), "nan", "finite"),
     "an infinite scale in a table": command(EDIT.replace("0.5", ".*=inf"), "inf", "finite"),
-    "a pattern that matches nothing": command(EDIT.replace("0.5", "norm=1"), "'norm'", "whole name of a tensor"),
+    "a pattern that matches nothing": command(EDIT.replace("0.5", "norm=1"), "'norm'", "full name of a tensor"),
     "a pattern that comes too late": command(
         EDIT.replace("--scale 0.5", "--scale .*=1 --scale .*norm.*=2"), "'.*norm.*'", "put it first"
     ),

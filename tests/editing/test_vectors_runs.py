@@ -89,7 +89,7 @@ def test_an_edit_refuses_every_harmful_parent(folder: Path) -> None:
 
     assert plan_edit(Checkpoint.open(folder / "base"), folder / "vector", scale=1.0).coefficients
     for run in (1, 2):
-        with pytest.raises(ArtefactError, match="found a harmful parent of the vector"):
+        with pytest.raises(ArtefactError, match="a harmful parent of the vector"):
             plan_edit(Checkpoint.open(folder / f"run-{run}"), folder / "vector", scale=1.0)
 
 
