@@ -212,10 +212,10 @@ CASES: dict[str, Case] = {
     "activated lora": variant(alora_invocation_tokens=[1]),
     "an option of tomorrow": variant(some_new_option=3),
     "dora without magnitudes": adapter(
-        config("adapter/adapter_config.json", use_dora=True), MATRIX, "known set of parts"
+        config("adapter/adapter_config.json", use_dora=True), MATRIX, "supported combination of parts"
     ),
     "a factor of whole numbers": adapter(
-        factors(lambda t: {n: v.int() for n, v in t.items()}), "adapter_model.safetensors", "I32", "merge it"
+        factors(lambda t: {n: v.int() for n, v in t.items()}), "adapter_model.safetensors", "I32", "merge the adapter"
     ),
     "nan in a factor": adapter(factors(lambda t: {n: v * float("nan") for n, v in t.items()}), MATRIX, "repair"),
     "an infinite alpha": adapter(config("adapter/adapter_config.json", lora_alpha=float("inf")), "adapter", "alpha"),
