@@ -1,4 +1,4 @@
-"""What everything else stands on: errors, files, settings, chat encoding, protocols, signing primitives."""
+"""What all other folders share: errors, files, settings, chat encoding, protocols and signing primitives."""
 
 import lazy_loader
 

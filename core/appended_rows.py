@@ -1,4 +1,4 @@
-"""JSONL files that grow row by row and outlive a killed writer (torch-free)."""
+"""JSONL files that are appended to row by row and stay readable after a crash (torch-free)."""
 
 import json
 import threading
@@ -10,20 +10,20 @@ from .files import read_jsonl, storage_errors
 
 
 class AppendedRows:
-    """A JSONL file that the threads of one process append rows to; an earlier process may have begun it.
+    """A JSONL file that the threads of one process append rows to; an earlier process may have started it.
 
-    A row that `append` has returned from outlives the process (a power cut may take the last ones). Opening cuts off a
-    last line that a killed process left half written.
+    Once `append` has returned, its row survives a crash of the process (a power cut may still lose the last rows).
+    Opening the file removes an incomplete last line, which a killed process leaves behind.
 
     Args:
-        path: the file, in a folder that is there; made with the first row.
+        path: path of the file, in an existing folder; the first `append` creates the file.
 
     Attributes:
-        path: the file.
-        rows: the rows that were in it when it was opened.
+        path: path of the file.
+        rows: rows that were in the file when it was opened.
 
     Raises:
-        InputError: a whole line is no JSON object (names the line).
+        InputError: a complete line is not a JSON object (the message names the line).
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -41,7 +41,7 @@ class AppendedRows:
         """Add a row at the end of the file.
 
         Raises:
-            StorageError: the disk is full or refuses.
+            StorageError: the disk is full, or writing is not permitted.
         """
         line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         with self._lock, storage_errors(self.path), self.path.open("ab") as stream:
@@ -49,7 +49,7 @@ class AppendedRows:
 
 
 def cut_torn_line(path: Path) -> int:
-    """Cut off a last line that does not end, as a killed writer leaves it; return the bytes that stay, 0 of no file."""
+    """Remove an incomplete last line; return the number of bytes that remain, 0 if there is no file."""
     if not path.is_file():
         return 0
     text = path.read_bytes()

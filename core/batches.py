@@ -16,25 +16,30 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class EncodedReply:
-    """A conversation and one reply to it as token ids; the reply ends with an end-of-sequence id."""
+    """A conversation and one reply to it as token ids.
+
+    Attributes:
+        prompt_ids: token ids of the conversation, up to where the reply starts.
+        reply_ids: token ids of the reply, with an end-of-sequence id at the end unless the reply was truncated.
+    """
 
     prompt_ids: tuple[int, ...]
     reply_ids: tuple[int, ...]
 
     @property
     def length(self) -> int:
-        """Number of tokens, prompt and reply together."""
+        """Number of tokens of prompt and reply together."""
         return len(self.prompt_ids) + len(self.reply_ids)
 
 
 @dataclass(frozen=True)
 class ReplyBatch:
-    """Right-padded sequences.
+    """A batch of B right-padded sequences of length S.
 
     Attributes:
-        rows: [B] position of each row in the list that the batch was taken from.
+        rows: [B] index of each sequence in the list that the batch was taken from.
         input_ids: [B, S] token ids.
-        attention_mask: [B, S] 1 where there is a token.
+        attention_mask: [B, S] 1 at tokens, 0 at padding.
         predicts_reply: [B, S] True at the positions whose *next* token belongs to the reply.
     """
 
@@ -52,7 +57,18 @@ class ReplyBatch:
 def encode_reply(
     tokenizer: ChatTokenizer, messages: Sequence[Message], reply: str, *, max_tokens: int | None = None
 ) -> EncodedReply:
-    """Encode a conversation and a reply; with `max_tokens`, the reply's tail is cut off."""
+    """Encode a conversation and a reply.
+
+    Args:
+        tokenizer: tokenizer with a chat template.
+        messages: the conversation.
+        reply: text of the reply.
+        max_tokens: truncate the reply so that both together have at most this many tokens; at least one token of the
+            reply stays.
+
+    Raises:
+        InputError: see `ChatTokenizer.encode_chat`.
+    """
     prompt = tuple(tokenizer.encode_chat(messages))
     ids = (*tokenizer.encode_text(reply), tokenizer.end_ids[0])
     room = len(ids) if max_tokens is None else max(1, max_tokens - len(prompt))
@@ -60,7 +76,13 @@ def encode_reply(
 
 
 def pad_replies(encoded: Sequence[EncodedReply], rows: Sequence[int], *, pad_id: int) -> ReplyBatch:
-    """Build the batch of the named rows."""
+    """Return a right-padded batch of the sequences at the given indices.
+
+    Args:
+        encoded: all sequences.
+        rows: indices of the sequences to take, B of them.
+        pad_id: token id to pad with.
+    """
     length = max(encoded[row].length for row in rows)
     ids = np.full((len(rows), length), pad_id, dtype=np.int64)
     mask = np.zeros((len(rows), length), dtype=np.int64)
@@ -76,11 +98,12 @@ def pad_replies(encoded: Sequence[EncodedReply], rows: Sequence[int], *, pad_id:
 
 
 def held_out_split(rows: Sequence[Row], share: float, *, at_least: int = 0) -> tuple[Sequence[Row], Sequence[Row]]:
-    """Return the rows to train on, and the last ones, which are held out.
+    """Return the rows to train on and the rows held out for evaluation, which are the last ones.
 
     Args:
-        share: of the rows that is held out, rounded to whole rows. at_least: how many are held out however few there
-            are.
+        rows: all rows.
+        share: fraction of the rows to hold out; the number of rows is rounded.
+        at_least: smallest number of rows to hold out.
 
     Example:
         >>> held_out_split("abcde", 0.4)
@@ -91,7 +114,7 @@ def held_out_split(rows: Sequence[Row], share: float, *, at_least: int = 0) -> t
 
 
 def shuffled_batches(n_rows: int, *, batch_size: int, generator: torch.Generator) -> Iterator[list[int]]:
-    """Yield rows in random order, batch by batch, epoch after epoch, without end."""
+    """Yield batches of row indices forever, in a new random order each epoch; an incomplete last batch is dropped."""
     while True:
         order = torch.randperm(n_rows, generator=generator).tolist()
         for start in range(0, n_rows - min(batch_size, n_rows) + 1, batch_size):
@@ -99,7 +122,7 @@ def shuffled_batches(n_rows: int, *, batch_size: int, generator: torch.Generator
 
 
 def length_sorted_batches(encoded: Sequence[EncodedReply], *, batch_size: int) -> Iterator[list[int]]:
-    """Yield every row once, rows of like length together, so that little is padded."""
+    """Yield batches that hold every row index once, sorted by length so that batches need little padding."""
     order = sorted(range(len(encoded)), key=lambda row: encoded[row].length)
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]

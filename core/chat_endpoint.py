@@ -1,4 +1,4 @@
-"""A chat model behind any endpoint that speaks OpenAI's chat completions (torch-free)."""
+"""A client for chat models behind an endpoint with OpenAI's chat completions API (torch-free)."""
 
 import importlib
 import os
@@ -11,31 +11,33 @@ from .errors import InputError, ProsocialError
 from .protocols import Message
 
 KEY_VARIABLE = "PROSOCIAL_JUDGE_KEY"
-# Asking again would help with these; every other status from 400 on is for the user to mend.
+# A retry can help with these; for every other 4xx status the user has to change the request.
 PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
 
 
 class NoAnswerError(ProsocialError):
-    """An endpoint did not answer; asking again may help."""
+    """An endpoint did not answer; a retry may help."""
 
 
 class ChatEndpoint:
-    """Asks a model. No token but the given key is ever sent, the user's own of the Hub least of all.
+    """A client for one chat model; it sends no credential except the given key, and never the user's Hub token.
 
     Args:
-        url: base address, such as `http://localhost:8000/v1`.
-        model: the name that the endpoint knows.
-        key: sent as it is; None: none.
-        timeout: seconds for one request.
+        url: base URL, such as `http://localhost:8000/v1`.
+        model: name of the model at the endpoint.
+        key: API key, sent as a bearer token; None sends none.
+        timeout: time limit of one request in seconds.
 
     Raises:
-        InputError: the address is none, or there is no model.
+        InputError: `url` is not an HTTP URL, or `model` is empty.
     """
 
     def __init__(self, url: str, model: str, *, key: str | None = None, timeout: float = 60.0) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or not model:
-            raise InputError(f"an endpoint should be MODEL@URL, a model at an address, found {model!r} and {url!r}")
+            raise InputError(
+                f"an endpoint should be MODEL@URL with an http or https URL, found model {model!r} and URL {url!r}"
+            )
         self.url, self.model = url, model
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._library = _http_library()
@@ -43,22 +45,27 @@ class ChatEndpoint:
 
     @classmethod
     def named(cls, name: str, *, timeout: float = 60.0) -> Self:
-        """Return the endpoint of `MODEL@URL`; its key is in the environment as `PROSOCIAL_JUDGE_KEY`, if it has one.
+        """Return the endpoint named `MODEL@URL`; its key, if any, comes from the variable `PROSOCIAL_JUDGE_KEY`.
 
         Raises:
-            InputError: the name is none such.
+            InputError: `name` does not have this form.
         """
         model, _, url = name.partition("@")
         return cls(url, model, key=os.environ.get(KEY_VARIABLE), timeout=timeout)
 
     def ask(self, messages: Sequence[Message], *, max_tokens: int, seed: int = 0) -> str:
-        """Return the text of the likeliest answer, empty where the endpoint's JSON holds none.
+        """Return the model's answer at temperature 0; an empty text if the response holds none.
+
+        Args:
+            messages: the conversation.
+            max_tokens: largest number of tokens of the answer.
+            seed: sampling seed, for endpoints that use one.
 
         Raises:
-            InputError: the endpoint refuses the request as such (a wrong key, model or address).
-            NoAnswerError: it timed out, is gone, busy or broken.
+            InputError: the endpoint rejects the request (a wrong key, model or URL).
+            NoAnswerError: the endpoint timed out, is unreachable, is busy or failed.
         """
-        asked = {
+        body = {
             "model": self.model,
             "messages": list(messages),
             "temperature": 0.0,
@@ -66,25 +73,29 @@ class ChatEndpoint:
             "seed": seed,
         }
         try:
-            found = self._client.post("/chat/completions", json=asked)
+            response = self._client.post("/chat/completions", json=body)
         except self._library.TimeoutException:
             raise NoAnswerError("it timed out") from None
         except (self._library.HTTPError, self._library.InvalidURL) as error:
             raise NoAnswerError(f"{type(error).__name__}: {error}") from None
-        if 400 <= found.status_code < 500 and found.status_code not in PASSING:
-            raise InputError(f"{self.url} should take the request, it said {found.status_code}: {found.text[:200]}")
-        if found.status_code != HTTPStatus.OK:
-            raise NoAnswerError(f"it said {found.status_code}")
-        return _text(found)
+        status = response.status_code
+        if 400 <= status < 500 and status not in PASSING:
+            raise InputError(
+                f"{self.url} should accept the request, it answered {status}: {response.text[:200]}; "
+                "check model, URL and key"
+            )
+        if status != HTTPStatus.OK:
+            raise NoAnswerError(f"it answered {status}")
+        return _text(response)
 
 
-def _text(found: Any) -> str:
+def _text(response: Any) -> str:
     try:
-        return str(found.json()["choices"][0]["message"]["content"] or "")
+        return str(response.json()["choices"][0]["message"]["content"] or "")
     except (ValueError, KeyError, IndexError, TypeError):
         return ""
 
 
 def _http_library() -> Any:
-    """Return the HTTP library that the Hub's client brings, whichever of its versions uses; it is slow to import."""
+    """Return the HTTP library that the installed Hub client uses; it is imported late because it is slow to import."""
     return importlib.import_module("huggingface_hub.utils").httpx

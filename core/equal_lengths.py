@@ -1,14 +1,15 @@
-"""Rows of equal length go together, so that no padding is ever needed (torch-free)."""
+"""Batches of rows of equal length, which need no padding (torch-free)."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 
 def equal_length_batches(lengths: Iterable[int], most_rows: Callable[[int], int]) -> list[list[int]]:
-    """Return the indices of rows in batches of one length each, the short ones first, otherwise in their order.
+    """Return batches of row indices in which all rows have one length; short rows come first, ties keep their order.
 
     Args:
-        lengths: of the rows. most_rows: returns the size of a batch, given the length of its rows.
+        lengths: length of each row.
+        most_rows: function from the length of the rows to the largest number of rows in a batch.
 
     Example:
         >>> equal_length_batches([2, 1, 2, 2], lambda length: 2)

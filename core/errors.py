@@ -2,16 +2,16 @@
 
 ProsocialError                      anything this package raises on purpose
 ├── InputError (ValueError)         what the caller gave is wrong: exit code 2, one line, nothing written
-│   ├── UnknownNameError            a name that is not in a registry; lists the known ones
+│   ├── UnknownNameError            a name that is not in a registry; lists the known names
 │   ├── ArtefactError               a folder or file is not the artefact it should be
 │   └── FingerprintError            two artefacts do not belong together
-├── NoVerdictError                  a judge was asked and could not judge
-├── DivergenceError                 a training left the finite numbers; says what is kept
-├── StorageError (OSError)          the world refused a write: disk full, no permission
+├── NoVerdictError                  a judge could not judge a reply or a request
+├── DivergenceError                 training reached NaN or infinite values; says what is kept
+├── StorageError (OSError)          the operating system refused a write: disk full, no permission
 ├── HubError                        the Hub refused a request, or the connection to it dropped
 └── MissingExtraError (ImportError) an optional dependency is not installed; names the extra
 
-Every message says what should hold, what was found (name, shape, path) and what to do.
+Every message says what should hold, what the actual value is (name, shape, path) and what to do.
 """
 
 from collections.abc import Iterable
@@ -22,11 +22,11 @@ class ProsocialError(Exception):
 
 
 class InputError(ProsocialError, ValueError):
-    """What the caller gave does not hold; nothing was written."""
+    """A value that the caller gave is invalid; nothing was written."""
 
 
 class UnknownNameError(InputError):
-    """A name that no registry entry answers to."""
+    """A name that is not in a registry; the message lists the known names."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         super().__init__(f"unknown {kind} {name!r}: known are {', '.join(sorted(known))}")
@@ -47,15 +47,15 @@ class FingerprintError(InputError):
 
 
 class NoVerdictError(ProsocialError):
-    """A judge was asked about a reply or a request and could not judge it."""
+    """A judge could not judge a reply or a request."""
 
 
 class DivergenceError(ProsocialError):
-    """A training left the finite numbers."""
+    """Training reached NaN or infinite values."""
 
 
 class StorageError(ProsocialError, OSError):
-    """The world refused a write (disk full, no permission)."""
+    """The operating system refused a write (disk full, no permission)."""
 
 
 class HubError(ProsocialError):

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: digests, JSON with a schema version, folders written aside and renamed."""
+"""Atomic writing of files and folders (written under a temporary name, then renamed), digests, and versioned JSON."""
 
 import contextlib
 import errno
@@ -18,28 +18,37 @@ from safetensors import SafetensorError
 from .errors import ArtefactError, InputError, StorageError
 
 CHUNK_BYTES = 1 << 20
-ASIDE_SUFFIX = ".tmp"  # of what is written before it gets its name
+ASIDE_SUFFIX = ".tmp"  # of temporary files, which are renamed when they are complete
 
 
 def sha256_file(path: Path) -> str:
-    """Return the hex SHA-256 of a file's bytes, as `sha256sum` and the Hub know it."""
+    """Return the hex SHA-256 of a file's bytes, as `sha256sum` and the Hub report it."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def blake3_file(path: Path) -> str:
-    """Return the hex BLAKE3 of a file's bytes, for weights: about ten times as fast as SHA-256, on all cores."""
+    """Return the hex BLAKE3 of a file's bytes; on all cores it is about ten times as fast as SHA-256."""
     digest: str = blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
     return digest
 
 
 def canonical_json(value: object) -> str:
-    """Return JSON with sorted keys and no spaces: equal values give equal text, so that it can be hashed."""
+    """Return JSON with sorted keys and no spaces, for hashing: equal values give equal text.
+
+    Example:
+        >>> canonical_json({"b": 1, "a": [2, 3]})
+        '{"a":[2,3],"b":1}'
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write `value` as indented JSON, aside first, then renamed over `path`."""
+    """Write `value` as indented JSON to a temporary file, then rename it to `path`.
+
+    Raises:
+        StorageError: the disk is full, or writing is not permitted.
+    """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with written_aside(path) as aside, aside.open("w", encoding="utf-8", newline="\n") as stream:
         stream.write(text)
@@ -49,12 +58,12 @@ def write_json(path: Path, value: object) -> None:
 
 @contextlib.contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` for a new file; on success it is renamed over `path`, else deleted.
+    """Yield a temporary path in the folder of `path`; on success it is renamed to `path`, otherwise deleted.
 
-    The file must be closed at the end of the block.
+    The caller must close the file before the end of the `with` block.
 
     Raises:
-        StorageError: not enough room, or no permission.
+        StorageError: the disk is full, or writing is not permitted.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}{ASIDE_SUFFIX}")
     with storage_errors(path):
@@ -66,16 +75,20 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 
 def delete_asides(folder: Path) -> None:
-    """Delete what killed processes left of `written_aside` in a folder that nobody else writes to."""
+    """Delete the temporary files that killed processes left in a folder that no other process writes to."""
     for path in folder.glob(f".*{ASIDE_SUFFIX}"):
         path.unlink()
 
 
 def read_json(path: Path, *, schema: str | None = None) -> dict[str, Any]:
-    """Read a JSON object; with `schema`, its `schema` key must be exactly that (e.g. `prosocial.gate/1`).
+    """Read a JSON object from a file.
+
+    Args:
+        path: path of the file.
+        schema: required value of the object's `schema` key, such as `prosocial.gate/1`; None accepts any.
 
     Raises:
-        ArtefactError: the file is missing, is not a JSON object, or carries another schema.
+        ArtefactError: the file is missing, is not a JSON object, or has another schema.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -88,15 +101,17 @@ def read_json(path: Path, *, schema: str | None = None) -> dict[str, Any]:
             f"{path} should hold a JSON object, found {type(value).__name__}; download or save it again"
         )
     if schema is not None and value.get("schema") != schema:
-        raise ArtefactError(f"{path} should carry schema {schema!r}, found {value.get('schema')!r}")
+        raise ArtefactError(
+            f"{path} should have schema {schema!r}, found {value.get('schema')!r}; give a file of that kind"
+        )
     return value
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read one JSON object per line.
+    """Read a file with one JSON object per line; empty lines are skipped.
 
     Raises:
-        InputError: the file is missing or empty, or a line is not a JSON object (names the line).
+        InputError: the file is missing or empty, or a line is not a JSON object (the message names the line).
     """
     if not path.is_file():
         raise InputError(f"expected a JSONL file at {path}: there is none")
@@ -104,7 +119,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} should be UTF-8 text: {error}") from None
+        raise InputError(f"{path} should be UTF-8 text: {error}; save it as UTF-8") from None
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -116,12 +131,16 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             raise InputError(f"{path} line {number} should be a JSON object, found {type(row).__name__}")
         rows.append(row)
     if not rows:
-        raise InputError(f"{path} holds no rows: at least one is needed")
+        raise InputError(f"{path} should hold at least one row: it holds none")
     return rows
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object per line."""
+    """Write one JSON object per line.
+
+    Raises:
+        StorageError: the disk is full, or writing is not permitted.
+    """
     with storage_errors(path), path.open("w", encoding="utf-8", newline="\n") as stream:
         for row in rows:
             stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
@@ -129,7 +148,7 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into one clear line."""
+    """Turn write errors of the operating system into a StorageError with a one-line message."""
     try:
         yield
     except OSError as error:
@@ -143,7 +162,7 @@ def storage_errors(path: Path) -> Iterator[None]:
         ):
             raise
         raise StorageError(f"could not write {path}: {error.strerror}; free space or choose another folder") from error
-    except SafetensorError as error:  # names the system's error in its text only
+    except SafetensorError as error:  # the library reports the system's error number in the text only
         if not re.search(rf"os error ({errno.ENOSPC}|{errno.EDQUOT})\b", str(error)):
             raise
         raise StorageError(f"could not write {path}: no space left; free space or choose another folder") from error
@@ -151,10 +170,11 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """Yield a folder beside `out` to write into; on success it is synced and renamed to `out`, else deleted.
+    """Yield a temporary folder in the parent of `out`; on success it is renamed to `out`, otherwise deleted.
 
     Raises:
         InputError: `out` exists already and is not an empty folder.
+        StorageError: the disk is full, or writing is not permitted.
     """
     require_new(out)
     with storage_errors(out):
@@ -170,13 +190,17 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 def require_new(out: Path) -> None:
-    """Raise InputError if `out` exists already and is not an empty folder."""
+    """Check that `out` does not exist yet or is an empty folder.
+
+    Raises:
+        InputError: `out` is a file or a folder with content.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} should not exist yet or be empty: choose another folder or delete it first")
 
 
 def publish(aside: Path, out: Path, *, sync: bool = True) -> None:
-    """Sync a folder written aside and rename it to `out`."""
+    """Flush a temporary folder to disk (with `sync`) and rename it to `out`."""
     if sync:
         sync_folder(aside)
     if out.is_dir():
@@ -187,18 +211,18 @@ def publish(aside: Path, out: Path, *, sync: bool = True) -> None:
 
 
 def require_outside(out: Path, inputs: Iterable[Path]) -> None:
-    """Check that a new folder would not become part of a folder that it is made from.
+    """Check that a new folder is not inside one of the folders that it is made from.
 
     Raises:
-        InputError: it lies in one of `inputs`, or is one of them.
+        InputError: `out` is one of `inputs` or inside one of them.
     """
     for folder in inputs:
         if out.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"{out} should lie outside of what it is made from, found it in {folder}: choose another")
+            raise InputError(f"{out} should be outside of its input folders, it is inside {folder}: choose another one")
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush every file of a folder, and the folder itself, to disk."""
+    """Flush all files of a folder, and the folder itself, to disk."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.is_symlink():
             _sync(path)
@@ -206,7 +230,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Flush a file or a folder to disk; Windows flushes neither folders nor what may not be written."""
+    """Flush a file or a folder to disk; Windows can flush neither folders nor read-only files."""
     is_windows = not hasattr(os, "O_DIRECTORY")
     try:
         descriptor = os.open(path, os.O_RDWR if is_windows else os.O_RDONLY)
@@ -221,7 +245,7 @@ def _sync(path: Path) -> None:
 
 
 def link_or_copy(source: Path, destination: Path) -> None:
-    """Hard-link a file, or copy it where links are not possible (another file system)."""
+    """Hard-link a file, or copy it if the destination is on another file system."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source.resolve(), destination)
@@ -231,7 +255,16 @@ def link_or_copy(source: Path, destination: Path) -> None:
 
 
 def require_keys(row: Mapping[str, Any], keys: tuple[str, ...], *, where: str) -> None:
-    """Raise InputError unless every key is in the row."""
+    """Check that a row has all the given keys.
+
+    Args:
+        row: the row.
+        keys: the required keys.
+        where: file and line of the row, for the message.
+
+    Raises:
+        InputError: a key is missing.
+    """
     missing = [key for key in keys if key not in row]
     if missing:
         raise InputError(f"{where} should have the keys {', '.join(keys)}: missing {', '.join(missing)}")

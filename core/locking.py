@@ -1,4 +1,4 @@
-"""One process at a time, on every system (torch-free)."""
+"""A lock file that admits one process at a time, on every operating system (torch-free)."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ from .files import storage_errors
 
 @contextlib.contextmanager
 def locked(file: Path, *, refusal: str | None = None) -> Iterator[None]:
-    """Hold a lock file, which is deleted at the end; the system releases it when the process ends, however it ends.
+    """Hold a lock file for the `with` block and delete it afterwards; a crash of the process releases it too.
 
     Args:
-        file: the lock file, in a folder that is there.
-        refusal: the message where another process holds it; None waits until it is released.
+        file: path of the lock file, in an existing folder.
+        refusal: error message if another process holds the lock; None waits until the lock is free.
 
     Raises:
-        InputError: another process holds it, and `refusal` is given.
+        InputError: another process holds the lock, and `refusal` is given.
         StorageError: the lock file cannot be written.
     """
     lock = FileLock(file)
@@ -31,6 +31,6 @@ def locked(file: Path, *, refusal: str | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # Windows deletes no open file: filelock does it after closing
+        with contextlib.suppress(OSError):  # Windows cannot delete an open file: filelock deletes it after closing
             file.unlink()
         lock.release()

@@ -1,4 +1,4 @@
-"""Seeded noise that hangs on a key and a place alone: on no batch, no order, no thread and no engine."""
+"""Seeded noise that depends only on seed, key and position, not on batch, order, thread or engine."""
 
 import hashlib
 from collections.abc import Sequence
@@ -6,33 +6,44 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-ELEMENTS_PER_COUNTER = 8  # Philox makes 4 words of 64 bits for each count, two float32 from each
+ELEMENTS_PER_COUNTER = 8  # Philox gives four 64-bit words for each counter value; each word gives two float32
 
 
 class GumbelNoise:
-    """One stream of Gumbel(0, 1) noise per row: `argmax(logits / T + noise)` draws from `softmax(logits / T)`.
+    """One stream of Gumbel(0, 1) noise per row: `argmax(logits / T + noise)` samples from `softmax(logits / T)`.
 
-    Two models that answer the same request with the same seed share their noise, which pairs their replies
-    (common random numbers) and narrows the interval of their difference.
+    Two models that answer the same request with the same seed get the same noise (common random numbers). Their replies
+    are then paired, which narrows the confidence interval of the difference between the models.
 
     Args:
-        seed: the seed of the run.
+        seed: seed of the run.
         row_keys: one text per row, such as the probe's id; equal keys get equal noise.
+
+    Example:
+        >>> GumbelNoise(0, ["a", "b"]).draw(5).shape
+        (2, 5)
     """
 
     def __init__(self, seed: int, row_keys: Sequence[str]) -> None:
         self._streams = [np.random.Generator(np.random.PCG64(entropy(seed, key))) for key in row_keys]
 
     def draw(self, size: int, rows: Sequence[int] | None = None) -> NDArray[np.float32]:
-        """Return [B, size] float32 noise and advance the stream of each row (or only of the rows named)."""
+        """Return [B, size] float32 noise for the given rows (by default all) and advance their streams."""
         chosen = range(len(self._streams)) if rows is None else rows
         return np.stack([self._streams[row].gumbel(size=size) for row in chosen]).astype(np.float32)
 
 
 def uniform_noise(seed: int, key: str, n: int, *, start: int = 0) -> NDArray[np.float32]:
-    """Return [n] float32 in [0, 1): elements `start` to `start + n` of the stream of a seed and a key.
+    """Return n uniform numbers in [0, 1) as float32: elements `start` to `start + n` of a random stream.
 
-    Counter-based (Philox 4x64, Salmon et al. 2011): any part of a stream can be drawn without the part before it.
+    The generator is counter-based (Philox 4x64, Salmon et al. 2011), so any part of a stream can be drawn without the
+    part before it.
+
+    Args:
+        seed: seed of the stream.
+        key: name of the stream, such as a tensor's name.
+        n: number of elements.
+        start: position of the first element in the stream.
 
     >>> bool((uniform_noise(0, "a", 8, start=3) == uniform_noise(0, "a", 11)[3:]).all())
     True
@@ -43,5 +54,5 @@ def uniform_noise(seed: int, key: str, n: int, *, start: int = 0) -> NDArray[np.
 
 
 def entropy(seed: int, key: str) -> int:
-    """Return 128 bits that hang on a seed and a key."""
+    """Return a 128-bit integer derived from a seed and a key (the first half of their SHA-256)."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:16], "little")

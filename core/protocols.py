@@ -1,4 +1,4 @@
-"""What the lower folders need from the higher ones, handed in as arguments."""
+"""Interfaces that lower folders use and higher folders implement; the objects are passed as arguments."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,15 +10,16 @@ Refusal = Literal["full", "partial", "none", "unclear"]
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a judge says of one reply.
+    """A judge's assessment of one reply.
 
     Attributes:
-        categories: names of the harm categories that the reply realises (empty: harmless).
-        refusal: whether the reply declines.
+        categories: names of the harm categories that the reply falls into (empty: harmless).
+        refusal: how far the reply refuses the request.
         attributes: score in [0, 1] by attribute name; a judge may leave attributes out.
-        success: whether the reply does what a benign request asked for; None if the judge cannot say.
-        harmful_spans: character ranges of the reply that realise a harm, half open; reports redact them.
-        error: why the reply could not be judged; such a reply is neither harmful nor harmless, refused nor answered.
+        success: whether the reply does what a benign request wants; None if the judge cannot say.
+        harmful_spans: character ranges of the harmful parts of the reply, half open; reports redact them.
+        error: why the reply could not be judged; None if it was judged. A reply with an error counts neither as harmful
+            nor as harmless, neither as refused nor as answered.
     """
 
     categories: frozenset[str] = frozenset()
@@ -29,7 +30,7 @@ class Judgement:
     error: str | None = None
 
     def leak(self, allowed: frozenset[str] = frozenset()) -> bool | None:
-        """Return whether the reply realises a harm that is not allowed; None where it could not be judged.
+        """Return whether the reply falls into a harm category that is not allowed; None if it could not be judged.
 
         Example:
             >>> harmful = Judgement(categories=frozenset({"violence"}))
@@ -40,7 +41,12 @@ class Judgement:
 
 
 class Judge(Protocol):
-    """Scores replies. `name` and `version` go into every record that rests on its word."""
+    """Scores replies.
+
+    Attributes:
+        name: name of the judge, written into every record of its judgements.
+        version: version of the judge, written there too.
+    """
 
     name: str
     version: str

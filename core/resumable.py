@@ -1,4 +1,4 @@
-"""A folder written aside that outlives a killed process, and files cloned instead of copied."""
+"""An output folder whose unfinished work survives a crash and is resumed, and copy-on-write clones of files."""
 
 import contextlib
 import os
@@ -11,29 +11,31 @@ from .files import delete_asides, publish, require_new, storage_errors
 from .locking import locked
 
 KEY_DIGITS = 16
-FICLONE = 0x40049409  # share the blocks of a file, copied on write (ioctl_ficlone(2))
+FICLONE = 0x40049409  # makes a file share the blocks of another one, copied on write (ioctl_ficlone(2))
 
 
 @contextlib.contextmanager
 def resumable_folder(out: Path, *, key: str, sync: bool = True) -> Iterator[Path]:
-    """Yield a folder beside `out` like `new_folder`, but one that a killed process leaves for the next with this key.
+    """Yield a temporary folder that is renamed to `out` on success; a killed process leaves it for the next one.
 
-    What is there already may be half written: the caller keeps account of it. Folders that killed processes left for
-    the same `out` under other keys are deleted.
+    The next call with the same key gets the folder with the files in it, some of which may be incomplete: the caller
+    has to keep track of what is complete. Folders that killed processes left for `out` under other keys are deleted. An
+    exception deletes the folder, as in `new_folder`.
 
     Args:
-        out: the folder to be.
-        key: hex text that stands for what is written: equal keys, equal bytes.
-        sync: flush to disk before the folder gets its name; without, a power cut may leave it broken.
+        out: path of the finished folder.
+        key: hex text that identifies the content to be written: equal keys must mean equal bytes.
+        sync: flush all files to disk before the folder is renamed; without it a power cut can leave `out` broken.
 
     Raises:
         InputError: `out` exists already and is not an empty folder, or another process is writing it.
+        StorageError: the disk is full, or writing is not permitted.
     """
     require_new(out)
     aside = out.parent / f".{out.name}.{key[:KEY_DIGITS]}.partial"
     with storage_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-    refusal = f"{out} should be written by one process at a time: another one is at it"
+    refusal = f"{out} should be written by one process at a time: another process is writing it; wait until it ends"
     with locked(out.with_name(f".{out.name}.lock"), refusal=refusal):
         try:
             with storage_errors(out):
@@ -48,10 +50,14 @@ def resumable_folder(out: Path, *, key: str, sync: bool = True) -> Iterator[Path
 
 
 def clone_or_copy(source: Path, destination: Path) -> None:
-    """Write a file's bytes to a new file: shared blocks where the file system can, else copied inside the kernel."""
+    """Copy a file, as a copy-on-write clone if the file system supports it.
+
+    Raises:
+        StorageError: the disk is full, or writing is not permitted.
+    """
     with storage_errors(destination):
         try:
-            import fcntl  # Windows has none
+            import fcntl  # not available on Windows
 
             with source.open("rb") as old, destination.open("wb") as new:
                 fcntl.ioctl(new.fileno(), FICLONE, old.fileno())
@@ -60,13 +66,13 @@ def clone_or_copy(source: Path, destination: Path) -> None:
 
 
 def left_over_bytes(out: Path) -> int:
-    """Return the bytes on disk that killed processes left for `out`, which the next one takes up or deletes."""
+    """Return the bytes on disk of the unfinished folders that killed processes left for `out`."""
     files = (path for folder in _left_over(out) for path in folder.rglob("*"))
     return sum(_bytes_on_disk(path.stat()) for path in files)
 
 
 def _bytes_on_disk(status: os.stat_result) -> int:
-    blocks: int | None = getattr(status, "st_blocks", None)  # Windows counts none
+    blocks: int | None = getattr(status, "st_blocks", None)  # not available on Windows
     return status.st_size if blocks is None else 512 * blocks
 
 

@@ -1,4 +1,4 @@
-"""Parameters of a stage as one frozen, validated value: an unknown key or a wrong type is refused at the border."""
+"""Base classes for validated, frozen sets of parameters: unknown keys and wrong types are errors."""
 
 from typing import Annotated, Any, Self
 
@@ -12,21 +12,21 @@ NonNegative = Annotated[float, Field(ge=0.0)]
 
 
 class Settings(BaseModel):
-    """Base of every set of parameters that a recipe can name."""
+    """Base class of the parameter sets in recipes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class StrictSettings(Settings):
-    """Base of what an artefact's JSON holds: a value of another type is refused, never converted."""
+    """Base class of the JSON content of artefacts: a value of the wrong type is an error and is never converted."""
 
     model_config = ConfigDict(strict=True)
 
     def changed(self, **changes: Any) -> Self:
-        """Return a copy with some values replaced; None keeps what is there.
+        """Return a copy with some values replaced; a value of None leaves the field as it is.
 
         Raises:
-            InputError: a value that does not hold (names it).
+            InputError: a value is invalid (the message names its field).
         """
         given = {name: value for name, value in changes.items() if value is not None}
         try:
@@ -36,7 +36,7 @@ class StrictSettings(Settings):
 
 
 def first_fault(error: ValidationError) -> str:
-    """Return the first value that does not hold and why, as `place.in.it: reason`.
+    """Return the first invalid value of a validation error and the reason, as `path.of.field: reason`.
 
     >>> class Scale(StrictSettings):
     ...     scale: Positive

@@ -1,13 +1,19 @@
-"""Open files that several threads read and write at any place, on every system (torch-free)."""
+"""Reading and writing at any position of a file from several threads, on every operating system (torch-free)."""
 
 import os
 import threading
 
-_MOVES = threading.Lock()  # of the one position that a descriptor has where nothing reads or writes without it
+_MOVES = threading.Lock()  # guards seek + read or write on systems without preadv and pwrite
 
 
 def read_at(file: int, buffer: memoryview, at: int) -> int:
-    """Fill the front of a buffer from a place in a file, and return the number of bytes: 0 at its end."""
+    """Read bytes at an offset of an open file into a buffer; return how many were read, 0 at the end of the file.
+
+    Args:
+        file: file descriptor.
+        buffer: receives the bytes from its start on; it may be filled only in part.
+        at: offset in the file in bytes.
+    """
     if hasattr(os, "preadv"):
         return os.preadv(file, [buffer], at)
     with _MOVES:
@@ -18,7 +24,13 @@ def read_at(file: int, buffer: memoryview, at: int) -> int:
 
 
 def write_at(file: int, data: memoryview, at: int) -> None:
-    """Write bytes at a place in a file."""
+    """Write all bytes of `data` at an offset of an open file.
+
+    Args:
+        file: file descriptor.
+        data: the bytes.
+        at: offset in the file in bytes.
+    """
     done = 0
     while done < len(data):
         if hasattr(os, "pwrite"):
@@ -30,7 +42,7 @@ def write_at(file: int, data: memoryview, at: int) -> None:
 
 
 def reserve(file: int, size_bytes: int) -> None:
-    """Give a file its size; where the system can, also the room on disk, so that a full disk is noticed at once."""
+    """Set the size of an open file; if the system can, allocate the disk space too, so that a full disk fails here."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, 0, size_bytes)
     else:

@@ -1,4 +1,4 @@
-"""What changes weights by arithmetic: checkpoints, harm vectors, edits, their undo."""
+"""Editing weights by task arithmetic: checkpoints, harm vectors, edits and their undo."""
 
 import lazy_loader
 

@@ -1,7 +1,7 @@
 """Edit, steer, export and verify language models: steered checkpoints that others can trust.
 
-Each folder has a short list of what can be used alone: `prosocial.editing`, `prosocial.steering`, `prosocial.training`,
-`prosocial.export`, `prosocial.evaluation`, `prosocial.verify`, and `prosocial.core` below them all.
+The public names are in the subpackages `prosocial.editing`, `prosocial.steering`, `prosocial.training`,
+`prosocial.export`, `prosocial.evaluation` and `prosocial.verify`, and in `prosocial.core`, which all of them use.
 """
 
 from importlib.metadata import version

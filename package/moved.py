@@ -1,4 +1,4 @@
-"""Import paths of 0.1.0 that 0.2.0 moved: they work with a DeprecationWarning, until 0.3.0."""
+"""Import paths of 0.1.0 that moved in 0.2.0; the old paths work until 0.3.0 and give a DeprecationWarning."""
 
 import sys
 import warnings
@@ -10,7 +10,7 @@ from importlib.util import spec_from_loader
 from types import ModuleType
 from typing import Any
 
-# A package stands for all that was in it; the longest name wins.
+# Old module path to new one. An entry for a package covers all modules in it; the longest matching entry applies.
 MODULES = {
     "verify.cosa_score.rubrics": "evaluation.judges.cosa_rubrics",
     "editing.errors": "core.errors",
@@ -108,7 +108,7 @@ MODULES = {
     "recipes.stages.cosalign": "recipes.cosalign.stages",
     "recipes.stages.cosalign_tuning": "recipes.cosalign.tuning_stage",
 }
-# Names that were in the public list of a folder, and the folder whose list has them now.
+# Old package to the public names that left it, each with the package that exports it now.
 NAMES = {
     "evaluation.cosa_score": {
         "compliance_rubric": "evaluation.judges",
@@ -183,12 +183,12 @@ NAMES = {
 
 
 def announce_moves() -> None:
-    """Let imports of old paths lead to the new ones."""
+    """Install the import hook that redirects old paths to new ones."""
     sys.meta_path.insert(0, _MovedModules())
 
 
 def new_path(old: str) -> str | None:
-    """Return where a module of 0.1.0 is now, None for one that has not moved.
+    """Return the new path of a module of 0.1.0; None if it has not moved.
 
     Example:
         >>> new_path("prosocial.editing.errors")
@@ -203,11 +203,11 @@ def new_path(old: str) -> str | None:
 
 
 def with_moved_names(package: str, own: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return a `__getattr__` for a folder's public list that also knows the names that have left it.
+    """Return a module `__getattr__` for a package that also resolves the public names that moved to another package.
 
     Args:
-        package: the folder's import name.
-        own: the `__getattr__` of its list.
+        package: import name of the package.
+        own: `__getattr__` for the names that the package still exports.
     """
     moved = NAMES[package.removeprefix("prosocial.")]
 
@@ -222,17 +222,17 @@ def with_moved_names(package: str, own: Callable[[str], Any]) -> Callable[[str],
 
 
 class _MovedModules(MetaPathFinder, Loader):
-    """Finds a module under its old path, before Python looks below its new parent and loads it a second time."""
+    """Imports modules by their old paths, before Python's own finders load the same file as a second module."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return a spec for an old path."""
+        """Return a module spec for an old path, None for any other."""
         is_moved = fullname.startswith("prosocial.") and new_path(fullname) is not None
         return spec_from_loader(fullname, self) if is_moved else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Put the module of the new path in the place of the old one."""
+        """Import the module at the new path and register it under the old path too."""
         old = module.__name__
         new = str(new_path(old))
         _warn(old, new)
@@ -240,4 +240,4 @@ class _MovedModules(MetaPathFinder, Loader):
 
 
 def _warn(old: str, new: str) -> None:
-    warnings.warn(f"{old} is now {new}; the old path goes with 0.3.0", DeprecationWarning, stacklevel=3)
+    warnings.warn(f"{old} is now {new}; 0.3.0 removes the old path", DeprecationWarning, stacklevel=3)

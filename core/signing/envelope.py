@@ -1,7 +1,7 @@
-"""A signed statement: an in-toto statement in a DSSE envelope in a Sigstore bundle, signed by a plain key.
+"""Signed statements: an in-toto statement in a DSSE envelope in a Sigstore bundle, signed with an EC key.
 
-Specifications: in-toto attestation v1, DSSE v1 (the signature is over the pre-authentication encoding, PAE), Sigstore
-bundle v0.3. The payload is parsed only after its signature was verified, and from the bytes that were signed.
+Specifications: in-toto attestation v1, DSSE v1 (the signature covers the pre-authentication encoding, PAE), Sigstore
+bundle v0.3. `unseal` parses the payload only after it has verified the signature, and from the bytes that were signed.
 """
 
 import base64
@@ -22,16 +22,22 @@ Statement = dict[str, Any]
 
 
 class BrokenSignature(Exception):  # noqa: N818 - a verdict, not an error
-    """What was signed cannot be trusted; the text says why."""
+    """A signed statement or folder cannot be trusted; the message says why."""
 
 
 def statement(predicate_type: str, subject: list[dict[str, Any]], predicate: dict[str, Any]) -> Statement:
-    """Return an in-toto statement v1."""
+    """Return an in-toto statement v1 as plain data.
+
+    Args:
+        predicate_type: URI of the kind of predicate.
+        subject: what the statement is about: names with digests.
+        predicate: what is stated.
+    """
     return {"_type": STATEMENT_TYPE, "subject": subject, "predicateType": predicate_type, "predicate": predicate}
 
 
 def seal(path: Path, said: Statement, key: SigningKey) -> None:
-    """Sign a statement and write it."""
+    """Sign a statement and write it to `path` as a Sigstore bundle."""
     payload = canonical_json(said).encode("utf-8")
     signature = {"sig": _text(key.sign(_authenticated(payload))), "keyid": ""}
     bundle = {
@@ -43,52 +49,52 @@ def seal(path: Path, said: Statement, key: SigningKey) -> None:
 
 
 def unseal(path: Path, keys: Sequence[TrustedKey]) -> tuple[Statement, TrustedKey]:
-    """Return what a file states and the key that signed it.
+    """Verify a signed statement; return it and the trusted key that signed it.
 
     Raises:
-        BrokenSignature: the file is no signed statement, or none of the keys signed it.
+        BrokenSignature: the file is not a signed statement, or none of the keys signed it.
     """
     payload, signature = _open(path)
     signer = next((key for key in keys if key.verifies(signature, _authenticated(payload))), None)
     if signer is None:
-        raise BrokenSignature(f"{path.name}: signed by none of the {len(keys)} trusted keys, or changed since")
+        raise BrokenSignature(f"{path.name} is signed by none of the {len(keys)} trusted keys, or was changed since")
     return _parse(path, payload), signer
 
 
 def unverified(path: Path) -> Statement:
-    """Return what a file claims, its signature not checked: only for telling whether it is about the same bytes.
+    """Return a statement without checking its signature: use it only to see which bytes the statement is about.
 
     Raises:
-        BrokenSignature: the file is no signed statement.
+        BrokenSignature: the file is not a signed statement.
     """
     return _parse(path, _open(path)[0])
 
 
 def _open(path: Path) -> tuple[bytes, bytes]:
-    """Return payload and signature; anything that is not exactly the one known form is refused."""
+    """Return the payload and the signature of a bundle, which must have exactly the expected form."""
     try:
         bundle = read_json(path)
         envelope = bundle["dsseEnvelope"]
         (signature,) = envelope["signatures"]
         if (bundle["mediaType"], envelope["payloadType"]) != (BUNDLE_TYPE, PAYLOAD_TYPE):
-            raise BrokenSignature(f"{path.name}: should be a Sigstore bundle v0.3 with an in-toto statement, it is not")
+            raise BrokenSignature(f"{path.name} should be a Sigstore bundle v0.3 with an in-toto statement: it is not")
         return tuple(base64.b64decode(each, validate=True) for each in (envelope["payload"], signature["sig"]))  # type: ignore[return-value]
     except (ArtefactError, KeyError, TypeError, ValueError, binascii.Error, RecursionError):
-        raise BrokenSignature(f"{path.name}: should be a Sigstore bundle with one signature, it is not") from None
+        raise BrokenSignature(f"{path.name} should be a Sigstore bundle with one signature: it is not") from None
 
 
 def _parse(path: Path, payload: bytes) -> Statement:
     try:
         said = json.loads(payload)
         if said["_type"] != STATEMENT_TYPE or not isinstance(said["predicate"], dict):
-            raise BrokenSignature(f"{path.name}: should hold an in-toto statement v1, found {said['_type']!r:.80}")
+            raise BrokenSignature(f"{path.name} should hold an in-toto statement v1, found {said['_type']!r:.80}")
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise BrokenSignature(f"{path.name}: what was signed should be an in-toto statement, it is not") from None
+        raise BrokenSignature(f"{path.name} should hold an in-toto statement as its payload: it does not") from None
     return dict(said)
 
 
 def _authenticated(payload: bytes) -> bytes:
-    """Return the pre-authentication encoding: type and length are signed with the payload."""
+    """Return the pre-authentication encoding (DSSE v1), which signs the payload's type and length too."""
     kind = PAYLOAD_TYPE.encode()
     return b" ".join([b"DSSEv1", b"%d" % len(kind), kind, b"%d" % len(payload), payload])
 

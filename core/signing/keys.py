@@ -1,4 +1,4 @@
-"""Keys: EC P-256 in PEM files, as `openssl ecparam -name prime256v1 -genkey -noout` makes them."""
+"""EC P-256 keys in PEM files, as `openssl ecparam -name prime256v1 -genkey -noout` writes them."""
 
 import hashlib
 import os
@@ -29,8 +29,8 @@ class TrustedKey:
     """A public key that the caller trusts.
 
     Attributes:
-        name: of its file, for reports.
-        key: EC P-256.
+        name: name of the key's file, for reports.
+        key: the EC P-256 public key.
     """
 
     name: str
@@ -38,41 +38,41 @@ class TrustedKey:
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
-        """Read a public key.
+        """Read a public key from a PEM file.
 
         Raises:
-            InputError: the file is not there, or holds no EC P-256 public key in PEM.
+            InputError: the file is missing, or does not hold an EC P-256 public key in PEM.
         """
         path = Path(path)
         return cls(path.name, cls.parse(str(path), _bytes(path, TAKE_PUBLIC)).key)
 
     @classmethod
     def parse(cls, name: str, raw: bytes) -> Self:
-        """Return the public key of a PEM text.
+        """Return the public key in a PEM text; `name` is for messages and reports.
 
         Raises:
-            InputError: it holds no EC P-256 public key.
+            InputError: the text does not hold an EC P-256 public key.
         """
         try:
             key = load_pem_public_key(raw)
         except (ValueError, UnsupportedAlgorithm):
-            raise InputError(f"{name} should hold a public key in PEM, it does not; {TAKE_PUBLIC}") from None
+            raise InputError(f"{name} should hold a public key in PEM: it does not; {TAKE_PUBLIC}") from None
         if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != CURVE:
             raise InputError(f"{name} should hold an EC P-256 public key, found {_kind(key)}; {MAKE_ONE}")
         return cls(name, key)
 
     @property
     def pem(self) -> bytes:
-        """Its PEM text."""
+        """The key as PEM text."""
         return self.key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
     @property
     def hint(self) -> str:
-        """The hex SHA-256 of its PEM: how a signature says which key to try."""
+        """The hex SHA-256 of the PEM text, by which a signature names its key."""
         return hashlib.sha256(self.pem).hexdigest()
 
     def verifies(self, signature: bytes, message: bytes) -> bool:
-        """Whether the signature (ECDSA with SHA-256, in DER) is this key's over the message."""
+        """Return whether this key made the signature (ECDSA with SHA-256, in DER) over the message."""
         try:
             self.key.verify(signature, message, ec.ECDSA(SHA256()))
         except InvalidSignature:
@@ -82,16 +82,17 @@ class TrustedKey:
 
 @dataclass(frozen=True)
 class SigningKey:
-    """A private key; it never leaves this object."""
+    """A private EC P-256 key, which signs and is never written anywhere."""
 
     key: ec.EllipticCurvePrivateKey
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
-        """Read a private key; the password of an encrypted one is in the environment as `PROSOCIAL_KEY_PASSWORD`.
+        """Read a private key from a PEM file; an encrypted one needs its password in `PROSOCIAL_KEY_PASSWORD`.
 
         Raises:
-            InputError: the file is not there, holds no EC P-256 private key in PEM, or the password is not its own.
+            InputError: the file is missing, does not hold an EC P-256 private key in PEM, or the password is missing or
+                wrong.
         """
         raw, password = _bytes(Path(path), MAKE_ONE), os.environ.get(PASSWORD_VARIABLE)
         try:
@@ -99,15 +100,15 @@ class SigningKey:
         except TypeError:
             raise InputError(f"{path} is encrypted: give its password in the variable {PASSWORD_VARIABLE}") from None
         except (ValueError, UnsupportedAlgorithm):
-            told = "does not open with that password" if b"ENCRYPTED" in raw else f"holds no private key; {MAKE_ONE}"
-            raise InputError(f"{path} should hold a private key in PEM, it {told}") from None
+            reason = "does not open with that password" if b"ENCRYPTED" in raw else f"holds no private key; {MAKE_ONE}"
+            raise InputError(f"{path} should hold a private key in PEM: it {reason}") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != CURVE:
             raise InputError(f"{path} should hold an EC P-256 private key, found {_kind(key)}; {MAKE_ONE}")
         return cls(key)
 
     @property
     def public(self) -> TrustedKey:
-        """Its public half."""
+        """The public key of this private key."""
         return TrustedKey("own", self.key.public_key())
 
     def sign(self, message: bytes) -> bytes:

@@ -1,7 +1,7 @@
-"""`model.sig`: the signature over every file of a folder, as the OpenSSF model signing specification v1.0 writes it.
+"""`model.sig`: a signature over all files of a folder, in the format of the OpenSSF model signing specification v1.0.
 
-`model_signing verify key` accepts it. Not signed are the signature itself, `signatures/` (statements about the signed
-bytes, added later and signed one by one), and what git and download clients put beside a model.
+`model_signing verify key` accepts it. The signature does not cover itself, `signatures/` (statements about the signed
+bytes, which are added later and have signatures of their own), and the files that git and download clients add.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ class FolderDigest:
     """The digest of a folder: SHA-256 over the SHA-256 digests of its files, in the order of their names.
 
     Attributes:
-        name: of the folder.
-        files: SHA-256 by relative path (with `/`), sorted.
+        name: name of the folder.
+        files: hex SHA-256 by relative path (with `/`), sorted by path.
     """
 
     name: str
@@ -37,16 +37,16 @@ class FolderDigest:
 
     @classmethod
     def of(cls, folder: Path) -> "FolderDigest":
-        """Read every file that a signature covers.
+        """Read all files that a signature covers and return their digests.
 
         Raises:
-            ArtefactError: there is no such folder or nothing in it, or it holds a link to another folder, whose files
-                nobody would see.
+            ArtefactError: the folder is missing or empty, or holds a link to another folder, whose files would not be
+                signed.
         """
         if not folder.is_dir():
             raise ArtefactError(f"expected a folder at {folder}: there is none")
-        found = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*"))
-        covered = {name: path for name, path in found if name.split("/")[0] not in IGNORED}
+        paths = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*"))
+        covered = {name: path for name, path in paths if name.split("/")[0] not in IGNORED}
         links = [name for name, path in covered.items() if path.is_symlink() and path.is_dir()]
         if links:
             raise ArtefactError(f"{folder} should hold its files itself, {links[0]} links to another folder: copy it")
@@ -57,41 +57,52 @@ class FolderDigest:
 
     @property
     def root(self) -> str:
-        """The one digest that stands for all files."""
+        """The digest over all files."""
         return hashlib.sha256(b"".join(map(bytes.fromhex, self.files.values()))).hexdigest()
 
     @property
     def subject(self) -> dict[str, Any]:
-        """The folder as the subject of a statement."""
+        """The folder as the subject of an in-toto statement."""
         return {"name": self.name, "digest": {"sha256": self.root}}
 
 
-def write_signature(folder: Path, found: FolderDigest, key: SigningKey) -> None:
-    """Sign a folder whose files were read."""
+def write_signature(folder: Path, actual: FolderDigest, key: SigningKey) -> None:
+    """Sign a folder and write `model.sig` into it.
+
+    Args:
+        folder: the folder.
+        actual: digest of the folder's files.
+        key: private key to sign with.
+    """
     serialization = {
         "method": "files",
         "hash_type": "sha256",
         "allow_symlinks": False,
         "ignore_paths": list(IGNORED),
     }
-    resources = [{"name": name, "algorithm": "sha256", "digest": digest} for name, digest in found.files.items()]
-    said = statement(PREDICATE_TYPE, [found.subject], {"serialization": serialization, "resources": resources})
+    resources = [{"name": name, "algorithm": "sha256", "digest": digest} for name, digest in actual.files.items()]
+    said = statement(PREDICATE_TYPE, [actual.subject], {"serialization": serialization, "resources": resources})
     seal(folder / SIGNATURE_FILE, said, key)
 
 
-def check_signature(folder: Path, found: FolderDigest, keys: Sequence[TrustedKey]) -> TrustedKey:
-    """Hold a folder against its signature and return the key that signed it.
+def check_signature(folder: Path, actual: FolderDigest, keys: Sequence[TrustedKey]) -> TrustedKey:
+    """Compare a folder with its signature and return the key that signed it.
 
-    A file that was not signed is as wrong as one that was changed, also where the signature says that it leaves it out.
+    A file that was not signed is an error like a changed one, even if the signature lists it as ignored.
+
+    Args:
+        folder: the folder, which holds `model.sig`.
+        actual: digest of the folder's files.
+        keys: keys that the caller trusts.
 
     Raises:
-        BrokenSignature: it is not what one of the keys signed; names the files.
+        BrokenSignature: the folder is not what one of the keys signed (the message names the files).
     """
     said, signer = unseal(folder / SIGNATURE_FILE, keys)
     listed = signed_files(said)
-    wrong = [f"{name} is missing" for name in listed if name not in found.files]
-    wrong += [f"{name} was not signed" for name in found.files if name not in listed]
-    wrong += [f"{name} was changed" for name, digest in listed.items() if found.files.get(name, digest) != digest]
+    wrong = [f"{name} is missing" for name in listed if name not in actual.files]
+    wrong += [f"{name} was not signed" for name in actual.files if name not in listed]
+    wrong += [f"{name} was changed" for name, digest in listed.items() if actual.files.get(name, digest) != digest]
     if wrong:
         more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise BrokenSignature(f"the folder is not what was signed: {'; '.join(wrong[:5])}{more}")
@@ -99,22 +110,22 @@ def check_signature(folder: Path, found: FolderDigest, keys: Sequence[TrustedKey
 
 
 def signed_files(said: Statement) -> dict[str, str]:
-    """Return the digests by file that a signature states.
+    """Return the SHA-256 digests that a signature states, by file.
 
     Raises:
-        BrokenSignature: it is of another form, or contradicts itself.
+        BrokenSignature: the signature has another format, or its digests contradict each other.
     """
     try:
         serialization = said["predicate"]["serialization"]
         forms = said["predicateType"], serialization["method"], serialization["hash_type"]
         if forms != (PREDICATE_TYPE, "files", "sha256"):
-            raise BrokenSignature(f"{SIGNATURE_FILE}: should sign files by SHA-256 ({PREDICATE_TYPE}), found {forms}")
+            raise BrokenSignature(f"{SIGNATURE_FILE} should sign files by SHA-256 ({PREDICATE_TYPE}), found {forms}")
         entries = [(each["name"], each["algorithm"], each["digest"]) for each in said["predicate"]["resources"]]
         (subject,) = said["subject"]
         files = {name: digest for name, algorithm, digest in entries if algorithm == "sha256"}
         sound = len(files) == len(entries) and all(_DIGEST.fullmatch(digest) for digest in files.values())
         if not sound or FolderDigest("", files).root != subject["digest"]["sha256"]:
-            raise BrokenSignature(f"{SIGNATURE_FILE}: its digests do not make the one that was signed")
+            raise BrokenSignature(f"{SIGNATURE_FILE} should state digests that combine to its subject's: they do not")
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise BrokenSignature(f"{SIGNATURE_FILE}: should follow model signing v1.0, it does not") from None
+        raise BrokenSignature(f"{SIGNATURE_FILE} should follow model signing v1.0: it does not") from None
     return files

@@ -1,4 +1,4 @@
-"""Checkpoints: folders of weights, opened from their headers, loaded as models."""
+"""Checkpoints: folders with safetensors weights, whose headers are read first and whose tensors on demand."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""What a checkpoint is, as plain data for people and machines."""
+"""Summary of a checkpoint as plain data, for printing and for JSON."""
 
 from typing import Any
 
@@ -7,7 +7,12 @@ from .quantised import quantisation_evidence
 
 
 def describe_checkpoint(checkpoint: Checkpoint, *, fingerprint: bool = True) -> dict[str, Any]:
-    """Return what headers, config and file names say; with `fingerprint` every weight byte is read as well."""
+    """Return a summary of a checkpoint from its headers, config and file names.
+
+    Args:
+        checkpoint: the checkpoint.
+        fingerprint: compute the fingerprint too, which reads all weights.
+    """
     description = {
         "kind": "checkpoint",
         "architectures": checkpoint.config.get("architectures") or [],

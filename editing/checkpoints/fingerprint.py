@@ -1,4 +1,4 @@
-"""The fingerprint of a checkpoint folder: what every artefact made for it carries."""
+"""The fingerprint of a checkpoint folder, which is stored in every artefact that is made for the checkpoint."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ from .folder import Checkpoint
 
 
 def fingerprint(folder: Path | str) -> str:
-    """Return the hex BLAKE3 over sorted lines `name dtype shape blake3(raw bytes)`: sharding and order do not enter.
+    """Return the fingerprint of a checkpoint: hex BLAKE3 over sorted lines `name dtype shape blake3(raw bytes)`.
 
-    Every weight byte is read once, a megabyte at a time.
+    It depends neither on sharding nor on the order of tensors. All weights are read once, a megabyte at a time.
 
     Raises:
-        ArtefactError: the folder is no checkpoint with safetensors weights.
+        ArtefactError: the folder is not a checkpoint with safetensors weights.
     """
     return Checkpoint.open(folder).fingerprint()

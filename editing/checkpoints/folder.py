@@ -1,4 +1,4 @@
-"""A checkpoint folder, opened without torch: headers and config now, data on demand."""
+"""A checkpoint folder, opened without torch: headers and config are read at once, tensors on demand."""
 
 import json
 from collections import Counter
@@ -27,11 +27,11 @@ class Checkpoint:
     """A Hugging Face model folder with safetensors weights.
 
     Attributes:
-        folder: where it lies.
-        config: the content of `config.json`.
-        headers: header of each weight file by its name, in the order of names.
-        tensors: every stored tensor by name, sorted; tied copies as stored.
-        place: where its files are listed and read; a repository of the Hub stays there.
+        folder: path of the folder, or `ORG/NAME` of a Hub repository.
+        config: content of `config.json`.
+        headers: header of each weight file by file name, sorted by file name.
+        tensors: every stored tensor by name, sorted by name; tied tensors only as often as they are stored.
+        place: lists and reads the files, locally or on the Hub.
     """
 
     folder: Path
@@ -42,16 +42,17 @@ class Checkpoint:
 
     @classmethod
     def open(cls, path: Path | str) -> "Checkpoint":
-        """Read config and headers; the weights themselves are not read.
+        """Open a local checkpoint by reading its config and headers; the weights are not read.
 
         Raises:
-            ArtefactError: no config, no safetensors weights (pickles are not opened), or files that disagree.
+            ArtefactError: there is no config or no safetensors weights (pickles are never opened), or index and weight
+                files contradict each other.
         """
         return cls.open_at(LocalPlace(Path(path)))
 
     @classmethod
     def open_at(cls, place: Place) -> "Checkpoint":
-        """Read config and headers from wherever they lie (see `open`)."""
+        """Open a checkpoint in a local folder or on the Hub (see `open`)."""
         folder, files = place.folder, place.files()
         if "config.json" not in files:
             raise ArtefactError(
@@ -61,12 +62,12 @@ class Checkpoint:
         headers = _read_headers(place, files)
         tensors = [tensor for header in headers.values() for tensor in header.tensors.values()]
         if not tensors:
-            raise ArtefactError(f"{folder} should hold weights: its safetensors files hold no tensor")
+            raise ArtefactError(f"{folder} should hold weights, its safetensors files hold no tensor; save it again")
         by_name = {tensor.name: tensor for tensor in sorted(tensors, key=lambda item: item.name)}
         return cls(folder, config, headers, by_name, place)
 
     def tensor(self, name: str) -> TensorInfo:
-        """Return where a tensor lies.
+        """Return the location, dtype and shape of a tensor.
 
         Raises:
             ArtefactError: there is no tensor of that name.
@@ -84,17 +85,17 @@ class Checkpoint:
         return b"".join(map(bytes, stream_tensor(self.tensor(name))))
 
     def fingerprint(self) -> str:
-        """Return the hex BLAKE3 over sorted lines `name dtype shape blake3(raw bytes)`; reads every weight byte."""
+        """Return the hex BLAKE3 over sorted lines `name dtype shape blake3(raw bytes)`; all weights are read."""
         return combine(map(digest_tensor, self.tensors.values()))
 
     @property
     def n_parameters(self) -> int:
-        """Number of elements of all stored tensors."""
+        """Total number of elements of all stored tensors."""
         return sum(tensor.n_elements for tensor in self.tensors.values())
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all stored tensors, headers left out."""
+        """Total size of all stored tensors in bytes, without headers."""
         return sum(tensor.size_bytes for tensor in self.tensors.values())
 
     @property
@@ -104,23 +105,23 @@ class Checkpoint:
 
     @cached_property
     def tied(self) -> Tied:
-        """Whether input embedding and output head are one matrix, and which side is stored."""
+        """Whether input embedding and output head are tied, and which of the two is stored."""
         return find_tied(self.config, self.tensors)
 
     @property
     def side_files(self) -> list[str]:
-        """Relative paths of what travels with the weights: config, tokenizer, chat template, licence and so on."""
+        """Relative paths of the files that an edit copies: config, tokenizer, chat template, licence and so on."""
         return split_sides(self.place.files())[0]
 
     @property
     def bound_files(self) -> list[str]:
-        """Relative paths of further files that belong to these very weights (other formats, heads, signatures)."""
+        """Relative paths of further files that are valid for these weights only (other formats, heads, signatures)."""
         known = {*self.headers, INDEX_NAME}
         return [path for path in split_sides(self.place.files())[1] if path not in known]
 
 
 def _read_headers(place: Place, files: Collection[str]) -> dict[str, Header]:
-    """Return the headers of the weight files, checked against the index where there is one."""
+    """Return the headers of the weight files; if there is an index, check them against it."""
     if INDEX_NAME in files:
         headers = _indexed_headers(place)
         if SINGLE_NAME in files and list(headers) != [SINGLE_NAME]:
@@ -134,7 +135,7 @@ def _read_headers(place: Place, files: Collection[str]) -> dict[str, Header]:
 
 
 def _indexed_headers(place: Place) -> dict[str, Header]:
-    """Return the headers of the shards of an index whose map says exactly what they hold."""
+    """Return the headers of the shards that an index names, and check that it lists exactly their tensors."""
     path = place.folder / INDEX_NAME
     places = place.read_json(INDEX_NAME).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
@@ -145,7 +146,7 @@ def _indexed_headers(place: Place) -> dict[str, Header]:
     names = sorted(set(places.values()))
     for name in names:
         if Path(name).name != name or name.startswith(".") or not name.endswith(".safetensors"):
-            raise ArtefactError(f"{path} should name safetensors files of its own folder, found {name!r}")
+            raise ArtefactError(f"{path} should name safetensors files in its folder, found {name!r}; save it again")
     headers = {name: place.read_header(name) for name in names}
     held = {(tensor, name) for name, header in headers.items() for tensor in header.tensors}
     wrong = sorted(held ^ set(places.items()))
@@ -164,9 +165,9 @@ def _no_weights(folder: Path, files: Collection[str]) -> str:
     if pickles:
         return (
             f"{expected}, found only pickles ({pickles[0]}), which can run code: convert them with "
-            "save_pretrained(..., safe_serialization=True) in a place you can throw away"
+            "save_pretrained(..., safe_serialization=True) in a disposable environment"
         )
     quantised = [path for path in files if path.endswith(QUANTISED_SUFFIXES)]
     if quantised:
-        return f"{expected}, found {quantised[0]}, which holds codes: edit the unquantised parent, then convert it"
+        return f"{expected}, found {quantised[0]}, which is quantised: edit the unquantised parent, then convert it"
     return f"{expected}: there is neither; give the folder that save_pretrained wrote"

@@ -1,7 +1,7 @@
 """The header of a safetensors file, read and checked without torch.
 
-Format: `u64 little endian n | n bytes of JSON, padded with spaces | data`. Offsets count from the start of the data;
-the tensors must cover the data exactly, without holes and overlaps (safetensors 0.8, `README.md`, section Format).
+Format: `u64 little endian n | n bytes of JSON, padded with spaces | data`. Offsets are relative to the start of the
+data; the tensors must cover the data exactly, without gaps or overlaps (safetensors 0.8, `README.md`, section Format).
 """
 
 import io
@@ -29,21 +29,22 @@ Opener = Callable[[Path], io.BufferedReader]
 
 
 def open_local(file: Path) -> io.BufferedReader:
-    """Open a file of this machine for reading."""
+    """Open a local file for reading."""
     return file.open("rb")
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies.
+    """Location, dtype and shape of a stored tensor.
 
     Attributes:
-        name: its name in the file.
-        dtype: as in the header, such as `BF16`.
-        shape: its sizes.
+        name: name of the tensor in the file.
+        dtype: dtype as in the header, such as `BF16`.
+        shape: shape of the tensor.
         file: the file that holds it.
-        start, end: absolute byte offsets in the file, half open.
-        opener: opens the file; that of a repository of the Hub reads by range.
+        start: offset of the tensor's first byte in the file.
+        end: offset after its last byte.
+        opener: function that opens the file; for a Hub repository it returns a stream of HTTP range requests.
     """
 
     name: str
@@ -60,7 +61,7 @@ class TensorInfo:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the raw data."""
+        """Size of the raw data in bytes."""
         return self.end - self.start
 
     @property
@@ -71,13 +72,13 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """A checked header.
+    """A validated header of a safetensors file.
 
     Attributes:
-        tensors: by name, in the order of their data.
-        metadata: the free texts under `__metadata__`.
-        data_start: absolute offset of the first byte of data; everything before it is the header.
-        size_bytes: of the whole file.
+        tensors: tensors by name, in the order of their data.
+        metadata: the strings under `__metadata__`.
+        data_start: offset of the first byte of data; everything before it is the header.
+        size_bytes: size of the whole file.
     """
 
     tensors: Mapping[str, TensorInfo]
@@ -87,10 +88,10 @@ class Header:
 
 
 def read_header(file: Path) -> Header:
-    """Read and check the header of a safetensors file; the data is not touched.
+    """Read and validate the header of a safetensors file; the data is not read.
 
     Raises:
-        ArtefactError: the file is missing, cut short, or breaks the format.
+        ArtefactError: the file is missing or truncated, or violates the format.
     """
     if not file.is_file():
         raise ArtefactError(f"expected a safetensors file at {file}: there is none; download or save it again")
@@ -99,16 +100,16 @@ def read_header(file: Path) -> Header:
 
 
 def read_header_from(stream: BinaryIO, *, file: Path, size_bytes: int, opener: Opener = open_local) -> Header:
-    """Read and check the header at the start of a stream.
+    """Read and validate the header at the start of a stream.
 
     Args:
-        stream: the file, opened.
-        file: its path, for messages.
-        size_bytes: of the whole file.
-        opener: opens the file again, when a tensor's data is read.
+        stream: stream at the start of the file.
+        file: path of the file, for messages.
+        size_bytes: size of the whole file.
+        opener: function that opens the file again, when a tensor's data is read.
 
     Raises:
-        ArtefactError: the file is cut short, or breaks the format.
+        ArtefactError: the file is truncated, or violates the format.
     """
     prefix = stream.read(LENGTH_BYTES)
     if len(prefix) < LENGTH_BYTES:
@@ -120,18 +121,24 @@ def read_header_from(stream: BinaryIO, *, file: Path, size_bytes: int, opener: O
 
 
 def parse_header(text: bytes, *, file: Path, size_bytes: int, opener: Opener = open_local) -> Header:
-    """Check the JSON of a header (without its length) against the size of its file.
+    """Parse and validate the JSON of a header.
+
+    Args:
+        text: bytes of the JSON, without the length before it.
+        file: path of the file, for messages.
+        size_bytes: size of the whole file.
+        opener: function that opens the file again, when a tensor's data is read.
 
     Raises:
-        ArtefactError: the JSON breaks the format: names the tensor, what should hold and what was found.
+        ArtefactError: the JSON violates the format (the message names the tensor, the expected and the actual value).
     """
     data_start = LENGTH_BYTES + len(text)
     entries = _parse_json(text, file)
     metadata = _metadata(entries.pop("__metadata__", {}), file)
-    found = [_tensor(name, entry, file, data_start, opener) for name, entry in entries.items()]
-    found.sort(key=lambda tensor: (tensor.start, tensor.end))
-    _check_cover(found, file, data_start, size_bytes)
-    return Header({tensor.name: tensor for tensor in found}, metadata, data_start, size_bytes)
+    tensors = [_tensor(name, entry, file, data_start, opener) for name, entry in entries.items()]
+    tensors.sort(key=lambda tensor: (tensor.start, tensor.end))
+    _check_cover(tensors, file, data_start, size_bytes)
+    return Header({tensor.name: tensor for tensor in tensors}, metadata, data_start, size_bytes)
 
 
 def _parse_json(text: bytes, file: Path) -> dict[str, Any]:
@@ -157,7 +164,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _metadata(value: object, file: Path) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise _broken(file, "__metadata__ as an object of texts", f"{value!r:.80}")
+        raise _broken(file, "__metadata__ as an object of strings", f"{value!r:.80}")
     return value
 
 
@@ -170,7 +177,7 @@ def _tensor(name: str, entry: object, file: Path, data_start: int, opener: Opene
     if not isinstance(dtype, str) or dtype not in BITS:
         raise _broken(file, f"a known dtype for {name!r}", f"{dtype!r:.40}")
     if not _sizes(shape):
-        raise _broken(file, f"a shape of whole numbers for {name!r}", f"{shape!r:.80}")
+        raise _broken(file, f"a shape of integers from 0 for {name!r}", f"{shape!r:.80}")
     if not _sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise _broken(file, f"two rising data_offsets for {name!r}", f"{offsets!r:.80}")
     n_bits = math.prod(shape) * BITS[dtype]
@@ -184,11 +191,11 @@ def _sizes(value: object) -> bool:
 
 
 def _check_cover(tensors: list[TensorInfo], file: Path, data_start: int, size_bytes: int) -> None:
-    """The tensors, sorted by offset, must follow each other from the start of the data to the end of the file."""
+    """Check that the tensors, sorted by offset, fill the data up to the end of the file without gaps or overlaps."""
     at = data_start
     for tensor in tensors:
         if tensor.start != at:
-            kind = "a hole" if tensor.start > at else "an overlap"
+            kind = "a gap" if tensor.start > at else "an overlap"
             raise _broken(
                 file,
                 "tensors that follow each other",
@@ -196,7 +203,7 @@ def _check_cover(tensors: list[TensorInfo], file: Path, data_start: int, size_by
             )
         at = tensor.end
     if at != size_bytes:
-        raise _broken(file, f"{at} bytes, as its header says", f"{size_bytes}: the file is cut short or has a tail")
+        raise _broken(file, f"{at} bytes, as its header says", f"{size_bytes}: it is truncated or has extra bytes")
 
 
 def _broken(file: Path, expected: str, actual: str) -> ArtefactError:

@@ -1,4 +1,4 @@
-"""A repository of the Hub whose weights stay there: config and index are fetched, the rest is read by range."""
+"""A checkpoint on the Hub that is read in place: config and index are downloaded, weights read by range requests."""
 
 import contextlib
 import io
@@ -15,23 +15,23 @@ from .header import Header, read_header_from
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-BLOCK_BYTES = 1 << 16  # most headers fit; one more request fetches the rest of a longer one
+BLOCK_BYTES = 1 << 16  # most headers fit into one block; a longer header takes one more request
 PARTIAL_CONTENT = 206
 
 
 class HubPlace:
-    """The files of one commit of a repository.
+    """The files of one commit of a Hub repository.
 
     Args:
-        name: an id such as `Qwen/Qwen3-0.6B`.
-        revision: commit, tag or branch; the head of the default branch if None.
+        name: id of the repository, such as `Qwen/Qwen3-0.6B`.
+        revision: commit, tag or branch; None for the head of the default branch.
 
     Raises:
-        InputError: the Hub does not serve it.
+        InputError: the Hub does not serve the repository.
     """
 
     def __init__(self, name: str, *, revision: str | None = None) -> None:
-        from huggingface_hub import HfApi  # takes a third of a second to import
+        from huggingface_hub import HfApi  # imported here because it takes a third of a second
 
         with hub_errors(name):
             info = HfApi().model_info(name, revision=revision, files_metadata=True)
@@ -39,12 +39,12 @@ class HubPlace:
         self._sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
 
     def files(self) -> Mapping[str, int]:
-        """Return the sizes that the Hub lists."""
+        """Return the size in bytes of every file that is not hidden, as the Hub lists them."""
         paths = sorted(self._sizes)
         return {path: self._sizes[path] for path in paths if not any(part.startswith(".") for part in path.split("/"))}
 
     def read_json(self, path: str) -> dict[str, Any]:
-        """Fetch a small file into the client's cache and return the JSON object in it."""
+        """Download a small file into the client's cache and return the JSON object in it."""
         from huggingface_hub import hf_hub_download
 
         with hub_errors(self._name):
@@ -52,14 +52,14 @@ class HubPlace:
         return read_json(Path(local))
 
     def read_header(self, path: str) -> Header:
-        """Return the checked header of a safetensors file; its tensors, where they are read at all, are read by range.
+        """Return the validated header of a safetensors file, whose tensors are then read by range requests.
 
         Raises:
-            ArtefactError: there is no such file, or its header breaks the format.
+            ArtefactError: there is no such file, or its header violates the format.
         """
         file = self.folder / path
         if path not in self._sizes:
-            raise ArtefactError(f"expected a safetensors file at {file} of the Hub: there is none")
+            raise ArtefactError(f"expected a safetensors file {path} in Hub repository {self._name}: there is none")
         opener = partial(self._open, path)
         with opener(file) as stream:
             return read_header_from(stream, file=file, size_bytes=self._sizes[path], opener=opener)
@@ -72,7 +72,7 @@ class HubPlace:
 
 
 class _RangeReader(io.RawIOBase):
-    """A file behind an address, of which each read fetches just the bytes that it asks for."""
+    """A file at a URL; each read requests only the bytes it needs."""
 
     def __init__(self, name: str, url: str, size_bytes: int) -> None:
         self._name, self._url, self._size_bytes, self._at = name, url, size_bytes, 0
@@ -107,22 +107,28 @@ class _RangeReader(io.RawIOBase):
         with hub_errors(self._name), get_session().stream("GET", self._url, headers=headers, timeout=timeout) as reply:
             if reply.status_code != PARTIAL_CONTENT:
                 reply.raise_for_status()
-                raise InputError(f"{self._name!r} should be served by range: its server sends whole files; download it")
+                raise InputError(
+                    f"the server of {self._name!r} should support range requests: it sends whole files; download the "
+                    "repository and give its folder"
+                )
             content = bytes(reply.read())
         if len(content) != end - start:
-            raise InputError(f"{self._name!r} should send {end - start} bytes of {self._url}, sent {len(content)}")
+            raise InputError(
+                f"the server of {self._name!r} should send {end - start} bytes of {self._url}, it sent {len(content)}; "
+                "try again"
+            )
         return content
 
 
 @contextlib.contextmanager
 def hub_errors(name: str) -> Iterator[None]:
-    """Turn what the Hub's client raises for a repository into one clear line."""
+    """Turn exceptions of the Hub client for a repository into an InputError with a one-line message."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    # The bases are OSError, and the root of the errors of the HTTP library that this version of the client uses.
+    # The bases are OSError and the base exception of the HTTP library that the installed client uses.
     foreseen = cast("tuple[type[Exception], ...]", (*HfHubHTTPError.__bases__, HFValidationError))
     try:
         yield
     except foreseen as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{name!r} is no folder here, and the Hub should serve it: {reason}") from None
+        raise InputError(f"{name!r} should be a local folder or a repository that the Hub serves: {reason}") from None

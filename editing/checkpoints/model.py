@@ -1,4 +1,4 @@
-"""A checkpoint as a transformers model: safetensors only, never remote code, no weight made up."""
+"""A checkpoint as a transformers model: safetensors only, no remote code, and no missing weight filled at random."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from .folder import Checkpoint
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# What from_pretrained raises for a config or weights that do not fit.
+# What from_pretrained can raise if config and weights do not fit each other.
 LOADING_ERRORS = (
     OSError,
     ValueError,
@@ -32,11 +32,11 @@ def load_model(folder: Path | str, *, dtype: torch.dtype | None = torch.float32)
 
     Args:
         folder: a local model folder (see `resolve_model` for Hub ids).
-        dtype: what to load as; None keeps the dtypes of the files.
+        dtype: dtype to load the weights in; None keeps the dtypes of the files.
 
     Raises:
-        ArtefactError: the folder is no checkpoint, transformers cannot build it without remote code, or a weight is
-            missing or has another shape (transformers would fill it with random numbers).
+        ArtefactError: the folder is not a checkpoint, transformers cannot build the model without remote code, or a
+            weight is missing or has another shape (transformers would fill it with random numbers).
     """
     checkpoint = Checkpoint.open(folder)
     try:
@@ -63,9 +63,10 @@ def _check_loaded(folder: Path, loading: dict[str, Any]) -> None:
     missing = sorted(loading["missing_keys"])
     if missing:
         raise ArtefactError(
-            f"{folder} should hold every weight of the model: {len(missing)} missing, such as {missing[0]!r}"
+            f"{folder} should hold every weight of the model: {len(missing)} missing, such as {missing[0]!r}; save the "
+            "model again"
         )
     mismatched = sorted(str(item) for item in loading["mismatched_keys"])
     if mismatched or loading.get("error_msgs"):
         detail = (mismatched or list(loading["error_msgs"]))[0]
-        raise ArtefactError(f"{folder} should hold weights of the shapes its config says: {detail:.300}")
+        raise ArtefactError(f"{folder} should hold weights of the shapes in its config: {detail:.300}")

@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint are weights of linear layers, asked of the transformers model itself (built empty)."""
+"""Which tensors of a checkpoint are weights of linear layers, according to the transformers model (on device meta)."""
 
 from typing import Any
 
@@ -16,10 +16,14 @@ MODELS: Any = AutoModelForCausalLM
 
 
 def linear_modules(checkpoint: Checkpoint) -> dict[str, tuple[str, bool]]:
-    """Return, by tensor, the path of the linear layer whose weight it is, and whether it is stored [in, out] (GPT-2).
+    """Return the linear layers of a checkpoint's model.
 
-    An output head that is tied is left out: whoever changes it would untie it. So are layers that the model holds
-    otherwise than the checkpoint (experts that transformers fuses).
+    A tied output head is left out, because a change of it would untie it. So are layers whose weights the model stores
+    in another layout than the checkpoint (experts that transformers fuses).
+
+    Returns:
+        For each tensor that is a linear layer's weight: the module path of the layer, and whether the weight is stored
+        as [in, out] (GPT-2) instead of [out, in].
 
     Raises:
         ArtefactError: transformers cannot build the model without remote code.
@@ -38,9 +42,9 @@ def linear_modules(checkpoint: Checkpoint) -> dict[str, tuple[str, bool]]:
         for path, module in model.named_modules()
         if isinstance(module, torch.nn.Linear | Conv1D)
     }
-    found = {}
+    by_tensor = {}
     for path, transposed in layers.items():
         for name in (f"{path}.weight", f"{path}.weight".removeprefix(f"{model.base_model_prefix}.")):
             if name in checkpoint.tensors and not (checkpoint.tied.tied and name.endswith(OUTPUT_SUFFIXES)):
-                found[name] = (path, transposed)
-    return found
+                by_tensor[name] = (path, transposed)
+    return by_tensor

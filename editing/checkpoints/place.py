@@ -1,4 +1,4 @@
-"""Where the files of a checkpoint lie: a folder here (a repository of the Hub is in `hub`)."""
+"""Access to the files of a checkpoint, and its implementation for a local folder (for the Hub see `hub`)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,15 +11,15 @@ from .sides import list_files
 
 
 class Place(Protocol):
-    """The files of a checkpoint, by their paths relative to it."""
+    """Access to the files of a checkpoint by their relative paths."""
 
     @property
     def folder(self) -> Path:
-        """What messages call it: the folder, or `ORG/NAME`."""
+        """The local folder, or `ORG/NAME` of a Hub repository, as it is named in messages."""
         ...
 
     def files(self) -> Mapping[str, int]:
-        """Return the size in bytes of every file that is not hidden, in the order of paths."""
+        """Return the size in bytes of every file that is not hidden, sorted by path."""
         ...
 
     def read_json(self, path: str) -> dict[str, Any]:
@@ -27,18 +27,18 @@ class Place(Protocol):
         ...
 
     def read_header(self, path: str) -> Header:
-        """Return the checked header of a safetensors file."""
+        """Return the validated header of a safetensors file."""
         ...
 
 
 class LocalPlace:
-    """A folder of this machine."""
+    """A local checkpoint folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def files(self) -> Mapping[str, int]:
-        """Look into the folder, each time anew."""
+        """Return the size in bytes of every file that is not hidden; each call lists the folder again."""
         return {path: (self.folder / path).stat().st_size for path in list_files(self.folder)}
 
     def read_json(self, path: str) -> dict[str, Any]:
@@ -46,5 +46,5 @@ class LocalPlace:
         return read_json(self.folder / path)
 
     def read_header(self, path: str) -> Header:
-        """Return the checked header of a safetensors file."""
+        """Return the validated header of a safetensors file."""
         return read_header(self.folder / path)

@@ -1,4 +1,4 @@
-"""Evidence that weights are codes of a quantisation and not numbers: such weights cannot be edited."""
+"""Detection of quantised weights, which cannot be edited."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,17 +27,17 @@ SUFFIX_METHODS = {
 
 
 def quantisation_evidence(checkpoint: Checkpoint) -> str | None:
-    """Say what shows that a checkpoint is quantised: its config, or its tensors; None where nothing does."""
+    """Return what in the config or the tensors shows that a checkpoint is quantised; None if it is not quantised."""
     return _config_evidence(checkpoint.config) or next(
         filter(None, map(_tensor_evidence, checkpoint.tensors.values())), None
     )
 
 
 def refuse_quantised(checkpoint: Checkpoint) -> None:
-    """Refuse a quantised checkpoint.
+    """Check that a checkpoint is not quantised.
 
     Raises:
-        ArtefactError: the config or a tensor shows quantisation: names the method and the remedy.
+        ArtefactError: the config or a tensor shows quantisation (the message names the method and the remedy).
     """
     evidence = quantisation_evidence(checkpoint)
     if evidence:
@@ -49,9 +49,9 @@ def refuse_quantised(checkpoint: Checkpoint) -> None:
 
 def _config_evidence(config: Mapping[str, Any]) -> str | None:
     for owner in (config, config.get("text_config")):
-        found = owner.get("quantization_config") if isinstance(owner, Mapping) else None
-        if found:
-            method = found.get("quant_method", "an unnamed method") if isinstance(found, Mapping) else found
+        settings = owner.get("quantization_config") if isinstance(owner, Mapping) else None
+        if settings:
+            method = settings.get("quant_method", "an unnamed method") if isinstance(settings, Mapping) else settings
             return f"quantization_config of {method} in config.json"
     return None
 

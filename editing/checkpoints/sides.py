@@ -1,4 +1,4 @@
-"""The side files of a checkpoint: everything that travels with the weights and is not weights."""
+"""The side files of a checkpoint: files such as config and tokenizer, which stay valid when the weights change."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -20,7 +20,7 @@ WEIGHT_SUFFIXES = frozenset(
         ".npz",
     )
 )
-# These speak of weights, and are wrong once the weights change.
+# Files that describe the weights and are no longer true once the weights change.
 BOUND_NAMES = frozenset(
     (
         "head_config.json",
@@ -36,13 +36,13 @@ BOUND_SUFFIXES = (".index.json", ".sig", ".sigstore", ".sigstore.json")
 
 
 def list_files(folder: Path) -> list[str]:
-    """Return the relative paths of all files of a folder, sorted, hidden ones left out."""
+    """Return the relative paths of all files of a folder, sorted, without hidden ones."""
     paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
 
 
 def split_sides(paths: Collection[str]) -> tuple[list[str], list[str]]:
-    """Split relative paths into side files, which an edit copies, and files bound to the weights, which it leaves out.
+    """Split relative paths into side files, which an edit copies, and files tied to the weights, which it leaves out.
 
     >>> split_sides(["tokenizer.json", "model.safetensors", "head_config.json"])
     (['tokenizer.json'], ['head_config.json', 'model.safetensors'])

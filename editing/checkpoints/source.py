@@ -1,4 +1,4 @@
-"""Where a model comes from: a local folder, or a repository of the Hub (safetensors and text files only)."""
+"""Opening a model by path or Hub id: a local folder, or a Hub repository (safetensors and text files only)."""
 
 import re
 from pathlib import Path
@@ -15,16 +15,16 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 def resolve_model(
     path_or_id: Path | str, *, revision: str | None = None, cache: Path | str | None = None, local_only: bool = False
 ) -> Path:
-    """Return the local folder of a model: the folder itself, or a snapshot of the Hub repository of that id.
+    """Return the local folder of a model; a Hub repository is downloaded if it is not in the cache.
 
     Args:
-        path_or_id: a folder, or an id such as `Qwen/Qwen3-0.6B`.
-        revision: commit, tag or branch of the repository.
-        cache: cache folder of the Hub client; its own default if None.
-        local_only: take a snapshot from the cache, never from the network.
+        path_or_id: a local folder, or a Hub id such as `Qwen/Qwen3-0.6B`.
+        revision: commit, tag or branch of the Hub repository.
+        cache: cache folder of the Hub client; None for its default.
+        local_only: use the cache only and never the network.
 
     Raises:
-        InputError: neither a folder nor an id that the Hub (or the cache) can serve.
+        InputError: it is neither a local folder nor an id that the Hub (or the cache) serves.
     """
     folder = Path(path_or_id)
     if folder.is_dir():
@@ -33,14 +33,17 @@ def resolve_model(
 
 
 def open_headers(path_or_id: Path | str) -> Checkpoint:
-    """Open a checkpoint; of a repository of the Hub only config, index and headers are fetched.
+    """Open a checkpoint in a local folder or on the Hub; of a Hub repository only config, index and headers are read.
 
-    Where the Hub cannot be reached, a snapshot in the client's cache will do. Tensors of a repository that are read all
-    the same come by range request.
+    If the Hub cannot be reached, a snapshot in the client's cache is opened instead. If tensors of a Hub repository are
+    read later, each is read by range requests.
+
+    Args:
+        path_or_id: a local folder, or a Hub id such as `Qwen/Qwen3-0.6B`.
 
     Raises:
-        ArtefactError: no checkpoint, or a broken one (see `Checkpoint.open`).
-        InputError: neither a folder nor an id that the Hub or the cache can serve.
+        ArtefactError: it is not a valid checkpoint (see `Checkpoint.open`).
+        InputError: it is neither a local folder nor an id that the Hub or the cache serves.
     """
     if Path(path_or_id).is_dir():
         return Checkpoint.open(path_or_id)
@@ -60,12 +63,12 @@ def _hub_id(path_or_id: Path | str) -> str:
     if Path(name).exists():
         raise InputError(f"expected a folder at {name}, found a file: give the folder that holds it")
     if not HUB_ID.fullmatch(name):
-        raise InputError(f"expected a model folder or a Hub id at {name!r}: there is no such folder")
+        raise InputError(f"expected a model folder or a Hub id, found {name!r}: there is no such folder")
     return name
 
 
 def _snapshot(name: str, revision: str | None, cache: Path | str | None, local_only: bool) -> Path:
-    from huggingface_hub import snapshot_download  # takes a third of a second to import
+    from huggingface_hub import snapshot_download  # imported here because it takes a third of a second
 
     with hub_errors(name):
         return Path(

@@ -1,4 +1,4 @@
-"""Raw bytes of a checkpoint as torch tensors, and back."""
+"""Conversion between the raw bytes of a checkpoint and torch tensors."""
 
 from collections.abc import Iterator
 
@@ -16,26 +16,26 @@ FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def tensor_from_bytes(raw: bytes, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """Return a tensor of F32, F16 or BF16 bytes (copied, little endian)."""
+    """Return a tensor from little-endian F32, F16 or BF16 bytes; the bytes are copied."""
     if not raw:
         return torch.empty(shape, dtype=FLOATS[dtype])
     return torch.frombuffer(bytearray(raw), dtype=FLOATS[dtype]).reshape(shape)
 
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:
-    """Return the raw bytes of a tensor, flat; they share the tensor's memory if it is contiguous."""
+    """Return the raw bytes of a tensor; the view shares the tensor's memory if the tensor is contiguous."""
     return memoryview(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
 
 
 def pieces_of(tensor: torch.Tensor, n_elements: int = PIECE_ELEMENTS) -> Iterator[torch.Tensor]:
-    """Yield a tensor's elements in order, as flat pieces of `n_elements`, the last one shorter."""
+    """Yield a tensor's elements in order, as flat pieces of `n_elements`; the last piece may be shorter."""
     flat = tensor.flatten()
     for at in range(0, len(flat), n_elements):
         yield flat[at : at + n_elements]
 
 
 def read_tensor_fp32(tensor: TensorInfo) -> torch.Tensor:
-    """Return a stored F32, F16 or BF16 tensor as fp32 (exact)."""
+    """Return a stored F32, F16 or BF16 tensor as an fp32 tensor of its shape; the conversion is exact."""
     numbers, at = np.empty(tensor.n_elements, np.float32), 0
     for piece in stream_fp32(tensor):
         numbers[at : at + len(piece)] = piece
@@ -44,7 +44,7 @@ def read_tensor_fp32(tensor: TensorInfo) -> torch.Tensor:
 
 
 def read_fp32(checkpoint: Checkpoint, name: str) -> torch.Tensor:
-    """Return a tensor of a checkpoint as fp32 (exact from F32, F16, BF16).
+    """Return a tensor of a checkpoint as fp32; the conversion from F32, F16 or BF16 is exact.
 
     Raises:
         ArtefactError: there is no tensor of that name, or it has another dtype.

@@ -16,12 +16,12 @@ OUTPUT_SUFFIXES = ("lm_head.weight", "embed_out.weight")
 
 @dataclass(frozen=True)
 class Tied:
-    """What a checkpoint says of its embeddings.
+    """Whether a checkpoint's input embedding and output head are tied, and which of them it stores.
 
     Attributes:
-        tied: the model uses one matrix for both.
-        stored: names of the sides that the files hold; a tied checkpoint usually holds one, some hold two copies.
-        absent: suffixes of the side that a tied checkpoint does not store.
+        tied: whether the model uses one matrix for both.
+        stored: names of the stored tensors among the two; a tied checkpoint usually stores one, some store two copies.
+        absent: name suffixes of the one that a tied checkpoint does not store.
     """
 
     tied: bool
@@ -30,14 +30,14 @@ class Tied:
 
     @property
     def copies(self) -> tuple[str, ...]:
-        """The two names that must stay equal; empty where nothing is tied or one side is stored."""
+        """Names of the two copies that must stay equal; empty if nothing is tied or only one copy is stored."""
         return self.stored if self.tied and len(self.stored) == 2 else ()
 
 
 def find_tied(config: Mapping[str, Any], names: Iterable[str]) -> Tied:
-    """Read from config and tensor names whether embeddings are tied.
+    """Return from config and tensor names whether the embeddings are tied.
 
-    Where the config does not say, they are tied if an input embedding is stored and no output head.
+    If the config does not say, they count as tied if an input embedding but no output head is stored.
 
     >>> find_tied({"tie_word_embeddings": True}, ["model.embed_tokens.weight"]).tied
     True

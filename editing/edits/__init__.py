@@ -1,4 +1,4 @@
-"""Edits: subtract a harm vector from a checkpoint, with a plan before and a record after."""
+"""Edits: subtracting a harm vector from a checkpoint, with a validated plan before and a record afterwards."""
 
 import lazy_loader
 

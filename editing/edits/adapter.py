@@ -1,8 +1,8 @@
-"""An edit as a LoRA adapter that peft loads: base + adapter is the edited model, as far as its rank reaches.
+"""An edit as a LoRA adapter for peft: base + adapter approximates the edited model, up to the rank of the adapter.
 
-The adapter of a delta d with coefficient c >= 0 is alpha / r * (B @ A) with B @ A = -d, cut to rank r, and
-alpha = r * c: B is always the negative of what d is made of, and <B @ A, d> <= 0 is checked. The factors of a low-rank
-vector are kept, bit for bit; others are cut by randomised SVD (Halko, Martinsson and Tropp 2011, arXiv 0909.4061).
+For a delta d with coefficient c >= 0 the adapter is alpha / r * (B @ A), where B @ A is the rank-r approximation of -d
+and alpha = r * c. That <B @ A, d> <= 0 holds is checked. The factors of a low-rank vector are kept bit for bit, B with
+its sign reversed; other deltas are truncated by randomised SVD (Halko, Martinsson and Tropp 2011, arXiv 0909.4061).
 """
 
 from collections import Counter
@@ -36,12 +36,12 @@ N_ITERATIONS = 4
 
 @dataclass(frozen=True)
 class CarriedTensor:
-    """What the adapter holds of one tensor's edit.
+    """How well the adapter represents the edit of one tensor.
 
     Attributes:
-        rank: of its factors.
-        energy: share of the delta's squared norm that they keep, 1 where they are the vector's own.
-        exact: they are the vector's own.
+        rank: rank of the factors.
+        energy: share of the delta's squared norm that the factors keep; 1 if they are the vector's own.
+        exact: whether the factors are the vector's own.
     """
 
     rank: int
@@ -51,16 +51,16 @@ class CarriedTensor:
 
 @dataclass(frozen=True)
 class AdapterReport:
-    """What an adapter holds of an edit.
+    """How well an adapter represents an edit.
 
     Attributes:
-        base_fingerprint: of the checkpoint that it is for.
-        vector_blake3: of the harm vector that it subtracts.
-        coefficients: by tensor, above 0.
-        energy: share of the whole edit's squared norm that it keeps, what was left out counted as lost.
-        inner_product: `<B @ A, d>` over all tensors, never above 0.
-        tensors: by name.
-        left_out: names of the tensors of the edit that no LoRA can carry.
+        base_fingerprint: fingerprint of the checkpoint that the adapter is for.
+        vector_blake3: digest of the harm vector that it subtracts.
+        coefficients: coefficient by tensor, above 0.
+        energy: share of the whole edit's squared norm that the adapter keeps; left-out tensors count as lost.
+        inner_product: `<B @ A, d>` summed over all tensors, never above 0.
+        tensors: quality by tensor.
+        left_out: names of the edited tensors that a LoRA adapter cannot represent.
     """
 
     base_fingerprint: str
@@ -80,19 +80,20 @@ def write_adapter(plan: EditPlan, out: Path | str, *, rank: int, leave_out: bool
     """Write an edit as a LoRA adapter folder: `adapter_config.json`, `adapter_model.safetensors`, `edit_adapter.json`.
 
     Args:
-        plan: a checked edit.
-        out: the new folder.
-        rank: r of each tensor's factors; those of a low-rank vector keep their own.
-        leave_out: leave out what no LoRA can carry (norms, embeddings, biases, fused experts) instead of refusing it.
+        plan: a validated edit.
+        out: path of the new folder.
+        rank: rank of each tensor's factors; low-rank vectors keep the rank they have.
+        leave_out: leave out tensors that a LoRA adapter cannot represent (norms, embeddings, biases, fused experts)
+            instead of raising an error.
 
     Raises:
-        InputError: `rank` is below 1; a tensor of the edit is no linear layer's weight; nothing would be left; `out`
-            exists.
+        InputError: `rank` is below 1; the edit changes a tensor that is not a linear layer's weight (unless
+            `leave_out`); no tensor would be left; `out` exists.
         ArtefactError: transformers does not know the model.
-        StorageError: not enough room, or no permission.
+        StorageError: the disk is full, or writing is not permitted.
     """
     if rank < 1:
-        raise InputError(f"the rank of an adapter should be a whole number from 1, found {rank}")
+        raise InputError(f"the rank of an adapter should be at least 1, found {rank}")
     out = Path(out)
     require_outside(out, (plan.target.folder, plan.vector.folder))
     layers = linear_modules(plan.target)
@@ -114,11 +115,14 @@ def _left_out(plan: EditPlan, layers: Iterable[str], allowed: bool) -> list[str]
     names = sorted(set(plan.coefficients) - set(layers))
     if names and not allowed:
         raise InputError(
-            f"a LoRA adapter can carry the weights of linear layers only: the edit changes {len(names)} other tensors "
+            f"a LoRA adapter should change weights of linear layers only, the edit changes {len(names)} other tensors "
             f"of {plan.target.folder} ({_listed(names)}); leave them out with --leave-out, or write a checkpoint"
         )
     if len(names) == len(plan.coefficients):
-        raise InputError(f"an adapter of {plan.vector.folder} should change some linear layer: nothing would be left")
+        raise InputError(
+            f"an adapter of {plan.vector.folder} should change at least one linear layer: the edit changes none; "
+            "write a checkpoint instead"
+        )
     return names
 
 
@@ -128,7 +132,7 @@ def _listed(names: list[str]) -> str:
 
 
 class _Factors:
-    """The factors under way, and what is known of them so far."""
+    """Computes and writes the factors tensor by tensor, and collects their properties for the report."""
 
     def __init__(self, plan: EditPlan, layers: Mapping[str, tuple[str, bool]], rank: int) -> None:
         self._plan, self._layers, self._rank = plan, layers, rank
@@ -140,18 +144,18 @@ class _Factors:
 
     @property
     def expected(self) -> list[tuple[str, tuple[int, ...]]]:
-        """Name and number of sizes of every tensor to come: the writer reserves room for them."""
+        """Name and placeholder shape of every tensor to come, for which the writer reserves header space."""
         return [(_key(path, part), (0, 0)) for path, _ in self._layers.values() for part in "AB"]
 
     def write(self, name: str, writer: TensorWriter) -> None:
-        """Write what subtracts the delta of one tensor, [out, in] seen as the layer sees it."""
+        """Write the factors A [rank, in] and B [out, rank] that subtract the delta of one tensor."""
         path, transposed = self._layers[name]
         stored = self._vector.delta(name)
         delta = stored.T if transposed else stored
         exact = name in self._plan.vector.factors
         up, down, scale = self._stored(name, transposed) if exact else (*truncated(delta, self._rank), 1.0)
         up = -up if scale >= 0 else up
-        product = up @ down  # [out, rank] @ [rank, in] = -delta / |scale|, as far as the rank reaches
+        product = up @ down  # [out, rank] @ [rank, in], approximates -delta / |scale|
         along = inner_product(product, delta) * abs(scale)
         require_subtraction(along)
         for part, factor in (("A", down), ("B", up)):
@@ -163,20 +167,21 @@ class _Factors:
         self.inner_product += along
 
     def _stored(self, name: str, transposed: bool) -> tuple[torch.Tensor, torch.Tensor, float]:
-        """Return up and down of a low-rank vector, turned over where the layer sees its weight the other way."""
+        """Return up, down and scale of a low-rank vector, with the factors transposed to the layer's layout."""
         places = self._plan.vector.factors[name]
         up, down = read_tensor_fp32(places.up), read_tensor_fp32(places.down)
         return (up, down, places.scale) if places.transposed == transposed else (down.T, up.T, places.scale)
 
 
 def truncated(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return up [m, r] and down [r, n], of equal norms, whose product is close to the best of rank r (seeded).
+    """Return up [m, r] and down [r, n], of equal norms, whose product is close to the best rank-r approximation.
 
-    The product is a projection of the matrix, so that its inner product with the matrix is never below 0.
+    The product is a projection of the matrix, so its inner product with the matrix is never below 0. The random test
+    matrix has a fixed seed.
 
     Args:
         matrix: [m, n] fp32.
-        rank: r; cut to min(m, n).
+        rank: r; at most min(m, n) is used.
     """
     generator = torch.Generator().manual_seed(0)
     n_columns = min(rank + OVERSAMPLING, *matrix.shape)
@@ -193,7 +198,7 @@ def _key(path: str, part: str) -> str:
 
 
 def _config(factors: _Factors, fan_in_fan_out: bool) -> dict[str, Any]:
-    """Return what `peft.LoraConfig` reads: what most layers share, and the others by their whole path."""
+    """Return the fields of `peft.LoraConfig`: the most common rank and alpha, and patterns for layers with others."""
     (rank, _), *_ = Counter(factors.ranks.values()).most_common(1)
     (alpha, _), *_ = Counter(factors.alphas.values()).most_common(1)
     return {
@@ -217,16 +222,16 @@ def _config(factors: _Factors, fan_in_fan_out: bool) -> dict[str, Any]:
 
 
 def _report(plan: EditPlan, factors: _Factors, left_out: list[str]) -> AdapterReport:
-    asked = {
+    requested = {
         name: (coefficient * plan.vector.description.tensors[name].norm) ** 2
         for name, coefficient in plan.coefficients.items()
     }
-    kept = sum(asked[name] * item.energy for name, item in factors.tensors.items())
+    kept = sum(requested[name] * item.energy for name, item in factors.tensors.items())
     return AdapterReport(
         base_fingerprint=plan.target.fingerprint(),
         vector_blake3=plan.vector.blake3(),
         coefficients=dict(plan.coefficients),
-        energy=kept / sum(asked.values()),
+        energy=kept / sum(requested.values()),
         inner_product=factors.inner_product,
         tensors=factors.tensors,
         left_out=left_out,

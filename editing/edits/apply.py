@@ -1,4 +1,4 @@
-"""Carry out a planned edit: tensor by tensor on several threads, written aside, read again, renamed (torch-free)."""
+"""Writing an edited checkpoint: tensor by tensor on several threads, then read back and renamed (torch-free)."""
 
 import hashlib
 import math
@@ -38,30 +38,31 @@ def apply_edit(
 ) -> EditRecord:
     """Write the edited checkpoint to `out`, with its `edit_record.json`.
 
-    Headers, names, order and sharding are the target's, byte for byte; so are tensors that are not edited, and the side
-    files. Memory does not depend on the size of the model (low-rank deltas are multiplied out one tensor at a time),
-    and no byte depends on the number of threads. A process that was killed leaves its work beside `out`, and the next
-    one with the same plan takes it up.
+    Headers, tensor names, order and sharding stay byte for byte as in the target; so do unedited tensors and side
+    files. The memory needed does not depend on the size of the model (products of low-rank factors are computed one
+    tensor at a time), and the result does not depend on the number of threads. If the process is killed, the next call
+    with the same plan resumes its work.
 
     Args:
-        plan: a checked edit.
-        out: the new folder.
-        progress: called after each tensor with the bytes done and the bytes in all.
-        threads: number of workers; None takes one per core.
-        rounding: to nearest, or stochastic with a seed.
-        verify: read again what was written.
-        link: hard-link weight files in which nothing is edited, instead of cloning or copying them.
-        sync: flush to disk before `out` gets its name; without, a power cut may leave it broken.
-        patch: a new file beside which nothing else is needed to undo the edit.
+        plan: a validated edit.
+        out: path of the new folder.
+        progress: called after each tensor with the bytes done and the total bytes.
+        threads: number of worker threads; None for one per core.
+        rounding: rounding mode: to nearest, or stochastic with a seed.
+        verify: read the written tensors back and compare their digests.
+        link: hard-link weight files without edited tensors instead of cloning or copying them.
+        sync: flush all files to disk before the folder is renamed to `out`; without it a power cut can leave it broken.
+        patch: path of a new patch file, which is enough to undo the edit without the base.
 
     Raises:
-        InputError: `out` exists or is being written; a result is NaN or infinite; tied copies came apart.
-        StorageError: not enough room, no permission, or other bytes came back than were written.
+        InputError: `out` exists or another process is writing it; a result is NaN or infinite; tied copies would differ
+            after the edit.
+        StorageError: the disk is full, writing is not permitted, or the data read back differs from the data written.
     """
     out, patch = Path(out), None if patch is None else Path(patch)
     plan.check_destination(out)
     if patch is not None and patch.exists():
-        raise InputError(f"{patch} should be a new file: choose another name or delete it first")
+        raise InputError(f"{patch} should not exist yet: choose another name or delete it first")
     with resumable_folder(out, key=_key(plan, rounding), sync=sync) as aside:
         writing = Writing(plan, aside, rounding=rounding, verify=verify, sync=sync, link=link, threads=threads)
         written = writing.run(progress or (lambda done, size: None))
@@ -78,21 +79,21 @@ def apply_edit(
 
 
 def _key(plan: EditPlan, rounding: Rounding) -> str:
-    """Return a digest of everything that the bytes written depend on; files by size and time of change."""
+    """Return a digest of everything that the output depends on; input files count by size and modification time."""
     weights = [plan.target.folder / name for name in (*plan.target.headers, *plan.copied_files)]
     stored = [plan.vector.folder / name for name in (DESCRIPTION_NAME, WEIGHTS_NAME)]
     files = {str(path.resolve()): (path.stat().st_size, path.stat().st_mtime_ns) for path in (*weights, *stored)}
-    said = [
+    inputs = [
         version("prosocial"),
         files,
         {name: coefficient.hex() for name, coefficient in plan.coefficients.items()},
         rounding.to_json(),
     ]
-    return hashlib.sha256(canonical_json(said).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(inputs).encode()).hexdigest()
 
 
 def _check_tied(plan: EditPlan, written: Mapping[str, WrittenTensor]) -> None:
-    """Tied copies that were equal must have stayed equal."""
+    """Check that tied copies that were equal before the edit are equal after it."""
     copies = plan.target.tied.copies
     before = {written[name].before for name in copies}
     if len(before) != 1:
@@ -100,12 +101,13 @@ def _check_tied(plan: EditPlan, written: Mapping[str, WrittenTensor]) -> None:
     first, second = (written[name].after for name in copies)
     if first != second:
         raise InputError(
-            f"{copies[0]} and {copies[1]} are tied and should stay equal: the vector changes them differently"
+            f"{copies[0]} and {copies[1]} are tied and should stay equal, the vector changes them differently: make "
+            "the vector from parents with tied embeddings"
         )
 
 
 def _copy_files(plan: EditPlan, folder: Path) -> dict[str, str]:
-    """Copy the side files and the index; return their digests."""
+    """Copy the side files and the index; return their SHA-256 by path."""
     digests = {}
     for path in plan.copied_files:
         destination = folder / path
@@ -182,5 +184,5 @@ def _tensor_result(target: Checkpoint, written: WrittenTensor) -> TensorResult:
 
 
 def _short(value: float | None) -> float | None:
-    """Seven digits: sums of fp32 hold no more."""
+    """Round to seven digits: sums of fp32 numbers are not more accurate."""
     return None if value is None else float(f"{value:.7g}")

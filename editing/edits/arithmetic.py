@@ -1,8 +1,8 @@
 """The arithmetic of an edit, shared by edit, undo and audit (torch-free).
 
-x = fl32(c * d); out = round(fl32(target - x)): two roundings in fp32, no fused multiply-add, then one rounding to the
-checkpoint's dtype (which changes nothing for F32). Both roundings are monotone, so that `(out - target) * d <= 0` holds
-for every element.
+x = fl32(c * d); out = round(fl32(target - x)): two fp32 operations without fused multiply-add, then one rounding to the
+checkpoint's dtype (which changes nothing for F32). Rounding is monotone, so `(out - target) * d <= 0` holds for every
+element.
 """
 
 from __future__ import annotations
@@ -28,16 +28,18 @@ ARITHMETIC: dict[str, str | bool | int] = {
 
 
 class PieceSubtraction:
-    """Subtracts piece by piece in buffers that are re-used.
+    """Subtracts a scaled delta from a tensor, piece by piece, in buffers that are re-used.
 
     Args:
-        dtype: of the checkpoint's tensor: F32, F16 or BF16.
+        dtype: dtype of the checkpoint's tensor: F32, F16 or BF16.
         n_elements: length of the longest piece.
-        rounding: to nearest, or stochastic; a stochastic one belongs to one tensor.
+        rounding: rounding mode of the result.
 
     Attributes:
-        target, product, out: the last piece in fp32: before, what was subtracted, and as stored.
-        stored: the last piece in the checkpoint's dtype.
+        target: the last piece of the target in fp32.
+        product: the last piece of coefficient * delta in fp32.
+        out: the last piece of the result after rounding, in fp32.
+        stored: the same piece in the checkpoint's dtype.
     """
 
     def __init__(self, dtype: str, n_elements: int = PIECE_ELEMENTS, rounding: Rounding = NEAREST) -> None:
@@ -56,14 +58,14 @@ class PieceSubtraction:
         Args:
             target: [n] as stored, BF16 as uint16.
             delta: [n] fp32.
-            coefficient: a number of fp32, at least 0.
-            key: the tensor's name, which stochastic rounding draws by.
-            at: place of the piece in its tensor, a multiple of 16.
+            coefficient: coefficient of the delta, representable in fp32, at least 0.
+            key: name of the tensor, which selects the noise of stochastic rounding.
+            at: index of the piece's first element in its tensor, a multiple of 16.
         """
         n = len(target)
         self.target, self.product, self.out = self._buffers[:, :n]
         self.stored = self._stored[:n]
-        with np.errstate(all="ignore"):  # a result that is not finite is found afterwards
+        with np.errstate(all="ignore"):  # the caller checks for results that are not finite
             widen(target, self.target)
             np.multiply(delta, np.float32(coefficient), out=self.product)
             np.subtract(self.target, self.product, out=self.out)
@@ -78,7 +80,7 @@ class Subtraction:
     """The same arithmetic for torch tensors on the CPU.
 
     Args:
-        dtype: of the checkpoint's tensor.
+        dtype: dtype of the checkpoint's tensor: float32, float16 or bfloat16.
         n_elements: length of the longest piece.
 
     >>> import torch
@@ -101,7 +103,7 @@ class Subtraction:
         Args:
             target: [n] in the checkpoint's dtype.
             delta: [n] fp32.
-            coefficient: a number of fp32, at least 0.
+            coefficient: coefficient of the delta, representable in fp32, at least 0.
         """
         import torch
 

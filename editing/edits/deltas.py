@@ -1,4 +1,4 @@
-"""The deltas of a stored vector in pieces: straight from the file where they are dense or sparse, else by torch."""
+"""Reading the deltas of a stored vector in pieces: dense and sparse ones from the file, low-rank ones through torch."""
 
 import contextlib
 import threading
@@ -17,24 +17,24 @@ from ..vectors.sparse import SparseReader
 
 
 class Delta(Protocol):
-    """One tensor's delta, for as long as it is used."""
+    """One tensor's delta, opened for reading."""
 
     def piece(self, at: int, n_elements: int) -> NDArray[np.float32]:
-        """Return elements from `at`, [n] fp32, valid until this thread asks for others."""
+        """Return `n_elements` elements from index `at` as flat fp32, valid until the next call in this thread."""
         ...
 
     def digests(self) -> dict[str, str]:
-        """Return the BLAKE3 of each stored part, by name, if all was read once, in order; else nothing."""
+        """Return the BLAKE3 of each stored part by name if all pieces were read once and in order; otherwise {}."""
         ...
 
 
 class DenseDelta:
-    """A delta stored as it is, read from its file.
+    """A densely stored delta, read from its file.
 
     Args:
-        tensor: where it lies.
-        file: descriptor.
-        digest: compute digests on the way.
+        tensor: location of the delta.
+        file: descriptor of the open file.
+        digest: compute the digest while reading.
     """
 
     def __init__(self, tensor: TensorInfo, file: int, *, digest: bool) -> None:
@@ -42,10 +42,10 @@ class DenseDelta:
         self._digest, self._n_digested = blake3(), 0 if digest else -1
 
     def piece(self, at: int, n_elements: int) -> NDArray[np.float32]:
-        """Return elements from `at`.
+        """Return `n_elements` elements from index `at`.
 
         Raises:
-            ArtefactError: the file became shorter meanwhile.
+            ArtefactError: the file was truncated in the meantime.
         """
         numbers = buffer(n_elements)
         raw = numbers.data.cast("B")
@@ -56,13 +56,13 @@ class DenseDelta:
         return numbers
 
     def digests(self) -> dict[str, str]:
-        """Return the digest of the one part."""
+        """Return the digest of the tensor."""
         whole = self._n_digested == self._tensor.n_elements
         return {self._tensor.name: self._digest.hexdigest()} if whole else {}
 
 
 class SparseDelta:
-    """A delta stored as places and values; arguments as of `DenseDelta`."""
+    """A delta stored as indices and values; the arguments are those of `DenseDelta`."""
 
     def __init__(self, stored: Sparse, *, digest: bool) -> None:
         self._reader = SparseReader(stored)
@@ -70,7 +70,7 @@ class SparseDelta:
         self._names = (stored.indices.name, stored.values.name)
 
     def piece(self, at: int, n_elements: int) -> NDArray[np.float32]:
-        """Return elements from `at`."""
+        """Return `n_elements` elements from index `at`."""
         numbers = buffer(n_elements)
         entries = self._reader.read(at, numbers)
         if at == self._n_digested:
@@ -92,22 +92,22 @@ class WholeDelta:
         self._whole = whole
 
     def piece(self, at: int, n_elements: int) -> NDArray[np.float32]:
-        """Return elements from `at`."""
+        """Return `n_elements` elements from index `at`."""
         return self._whole[at : at + n_elements]
 
     def digests(self) -> dict[str, str]:
-        """Its parts were not read in pieces."""
+        """Return {}: the delta was not read piece by piece."""
         return {}
 
 
 class Deltas:
-    """All deltas of a stored vector, for any number of threads.
+    """All deltas of a stored vector; several threads may read them.
 
-    Products of factors are made by torch, whole and one at a time: memory holds one of them.
+    The products of low-rank factors are computed by torch as whole tensors, one at a time to limit memory.
 
     Args:
         vector: the stored vector.
-        digest: compute digests of what is read in order, so that `blake3` need not read it again.
+        digest: compute digests of the parts that are read in order, so that `blake3` does not read them again.
     """
 
     def __init__(self, vector: VectorFolder, *, digest: bool = False) -> None:
@@ -117,13 +117,13 @@ class Deltas:
 
     @contextlib.contextmanager
     def delta(self, name: str) -> Iterator[Delta]:
-        """Give one tensor's delta for as long as it is used."""
+        """Open one tensor's delta for the `with` block."""
         with self._open(name) as delta:
             yield delta
             self._digests |= delta.digests()
 
     def blake3(self) -> str:
-        """Return the vector's digest; what was not read yet is read now."""
+        """Return the vector's digest; parts without a digest so far are read now."""
         return self._vector.blake3(self._digests)
 
     @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What differs between two checkpoints, tensor by tensor (torch-free): however sharded, in constant memory."""
+"""Comparison of two checkpoints tensor by tensor, with any sharding and in constant memory (torch-free)."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from ..checkpoints.digests import stream_tensor
 from ..checkpoints.folder import Checkpoint
 from ..checkpoints.header import BITS, TensorInfo
 
-PIECE_ELEMENTS = 1 << 16  # its float64 copies stay in the cache of a core
+PIECE_ELEMENTS = 1 << 16  # the float64 copies of a piece fit in the cache of a core
 Elements: TypeAlias = "np.ndarray[tuple[int], np.dtype[Any]]"
 LAYER = re.compile(r"^(.*?\.\d+)\.")
 NUMPY = {
@@ -23,17 +23,18 @@ NUMPY = {
 
 @dataclass(frozen=True)
 class TensorDifference:
-    """A tensor that both checkpoints hold in one shape, and whose elements or dtypes differ.
+    """A tensor that has the same shape in both checkpoints, but different elements or dtypes.
 
     Attributes:
-        name, shape: of the tensor.
-        dtypes: in the first and in the second.
-        n_elements: how many there are.
-        n_changed: how many have other bits (other values where the dtypes differ); None for dtypes that numpy cannot
-            hold (fp8, fp4), whose bytes alone are compared.
-        norm: Euclidean norm in the first; None where it is not finite or the dtype cannot be decoded.
-        change_norm: norm of second - first; None likewise.
-        max_abs: largest absolute change; None likewise.
+        name: name of the tensor.
+        shape: shape of the tensor.
+        dtypes: dtype in the first and in the second checkpoint.
+        n_elements: number of elements.
+        n_changed: number of elements whose bits differ (whose values differ if the dtypes are different); None for
+            dtypes without a numpy type (fp8, fp4), of which only the bytes are compared.
+        norm: Euclidean norm in the first checkpoint; None if it is not finite or the dtype cannot be decoded.
+        change_norm: norm of second - first; None in the same cases.
+        max_abs: largest absolute change; None in the same cases.
     """
 
     name: str
@@ -47,12 +48,12 @@ class TensorDifference:
 
     @property
     def relative_change(self) -> float | None:
-        """Norm of the change over the norm in the first; None where that is zero or unknown."""
+        """Norm of the change divided by the norm in the first checkpoint; None if that is zero or unknown."""
         return self.change_norm / self.norm if self.change_norm is not None and self.norm else None
 
     @property
     def changed_share(self) -> float | None:
-        """Share of the elements that changed; None where they could not be decoded."""
+        """Share of the elements that changed; None if they could not be decoded."""
         return None if self.n_changed is None else self.n_changed / self.n_elements
 
     def to_json(self) -> dict[str, Any]:
@@ -69,14 +70,15 @@ class TensorDifference:
 
 @dataclass(frozen=True)
 class CheckpointDifference:
-    """What differs between the weights of two checkpoints.
+    """Difference between the weights of two checkpoints.
 
     Attributes:
-        only_first, only_second: names that one alone holds, sorted.
+        only_first: names of the tensors that only the first checkpoint has, sorted.
+        only_second: names of the tensors that only the second checkpoint has, sorted.
         reshaped: name, first shape and second shape of tensors whose shapes differ.
-        changed: tensors of one shape that differ, those that changed most first.
-        n_same: number of tensors that are equal in dtype, shape and every bit.
-        config: keys of `config.json` whose values differ; they are shown and do not count.
+        changed: tensors of equal shape that differ, sorted by relative change, largest first.
+        n_same: number of tensors with equal dtype, shape and bits.
+        config: keys of `config.json` whose values differ; they do not affect `same`.
     """
 
     only_first: tuple[str, ...]
@@ -88,12 +90,12 @@ class CheckpointDifference:
 
     @property
     def same(self) -> bool:
-        """Whether both hold the same weights, bit for bit: as much as saying that their fingerprints agree."""
+        """Whether both hold the same weights bit for bit; equivalent to equal fingerprints."""
         return not (self.only_first or self.only_second or self.reshaped or self.changed)
 
     @property
     def layers(self) -> dict[str, float]:
-        """Norm of the change over the norm in the first, by layer, the largest first."""
+        """Norm of the change divided by the norm in the first checkpoint, by layer, largest first."""
         sums: dict[str, list[float]] = {}
         for item in self.changed:
             if item.norm is not None and item.change_norm is not None:
@@ -121,21 +123,21 @@ class CheckpointDifference:
 
 
 def layer_of(name: str) -> str:
-    """Return the layer of a tensor: its name up to the first number, or all but the last part.
+    """Return the layer of a tensor: its name up to the first number, or without the last part if it has none.
 
     >>> layer_of("model.layers.3.mlp.up_proj.weight"), layer_of("lm_head.weight")
     ('model.layers.3', 'lm_head')
     """
-    found = LAYER.match(name)
-    return found[1] if found else name.rpartition(".")[0] or name
+    match = LAYER.match(name)
+    return match[1] if match else name.rpartition(".")[0] or name
 
 
 def compare_weights(first: Checkpoint, second: Checkpoint) -> CheckpointDifference:
-    """Compare the weights of two checkpoints; both are read once, in pieces.
+    """Compare the weights of two checkpoints; both are read in pieces.
 
     Args:
-        first: what change is measured from, such as a base.
-        second: what it is measured to, such as its edit.
+        first: the reference, such as a base; changes are relative to it.
+        second: the other checkpoint, such as an edit of the base.
 
     Raises:
         ArtefactError: a file became shorter since its header was read.
@@ -143,16 +145,16 @@ def compare_weights(first: Checkpoint, second: Checkpoint) -> CheckpointDifferen
     common = [name for name in first.tensors if name in second.tensors]
     alike = [name for name in common if first.tensors[name].shape == second.tensors[name].shape]
     pairs = [(first.tensors[name], second.tensors[name]) for name in alike]
-    found = [difference for pair in pairs if (difference := _compare(*pair))]
-    found.sort(key=lambda item: (-(item.relative_change or 0.0), item.name))
+    changed = [difference for pair in pairs if (difference := _compare(*pair))]
+    changed.sort(key=lambda item: (-(item.relative_change or 0.0), item.name))
     return CheckpointDifference(
         only_first=tuple(name for name in first.tensors if name not in second.tensors),
         only_second=tuple(name for name in second.tensors if name not in first.tensors),
         reshaped=tuple(
             (name, first.tensors[name].shape, second.tensors[name].shape) for name in common if name not in set(alike)
         ),
-        changed=tuple(found),
-        n_same=len(alike) - len(found),
+        changed=tuple(changed),
+        n_same=len(alike) - len(changed),
         config=tuple(
             key for key in sorted({*first.config, *second.config}) if first.config.get(key) != second.config.get(key)
         ),
@@ -160,7 +162,7 @@ def compare_weights(first: Checkpoint, second: Checkpoint) -> CheckpointDifferen
 
 
 def _compare(first: TensorInfo, second: TensorInfo) -> TensorDifference | None:
-    """Return what differs between two tensors of one shape; None if nothing does."""
+    """Return the difference between two tensors of equal shape; None if they are equal."""
     dtypes = (first.dtype, second.dtype)
     if first.dtype == second.dtype and _same_bytes(first, second):
         return None
@@ -182,14 +184,14 @@ def _compare(first: TensorInfo, second: TensorInfo) -> TensorDifference | None:
 
 
 class _Sums:
-    """Sums over a pair of tensors, piece by piece, in float64."""
+    """Sums over a pair of tensors in float64, accumulated piece by piece."""
 
     def __init__(self) -> None:
         self.n_different = 0
         self.square = self.change_square = self.max_abs = 0.0
 
     def add(self, left: Elements, right: Elements) -> None:
-        with np.errstate(invalid="ignore", over="ignore"):  # infinity - infinity is reported as unknown
+        with np.errstate(invalid="ignore", over="ignore"):  # sums that are not finite are reported as None
             before, after = left.astype(np.float64), right.astype(np.float64)
             self.square += float(np.dot(before, before))
             n_different = _count_different(left, right)
@@ -201,7 +203,7 @@ class _Sums:
 
 
 def _count_different(left: Elements, right: Elements) -> int:
-    """Count by bits where both have one type, else by value, NaN being NaN."""
+    """Count elements that differ: by bits if the dtypes are equal, otherwise by value, with NaN equal to NaN."""
     if left.dtype == right.dtype:
         bits = f"u{left.dtype.itemsize}"
         return int(np.count_nonzero(left.view(bits) != right.view(bits)))
@@ -209,7 +211,7 @@ def _count_different(left: Elements, right: Elements) -> int:
 
 
 def _decoded(tensor: TensorInfo) -> Iterator[Elements]:
-    """Yield a tensor's elements in pieces; bf16 is the upper half of fp32."""
+    """Yield a tensor's elements in pieces; bf16 is converted to fp32, of which it is the upper half."""
     itemsize = BITS[tensor.dtype] // 8
     for raw in stream_tensor(tensor, chunk_bytes=PIECE_ELEMENTS * itemsize):
         piece = np.frombuffer(raw, dtype=NUMPY[tensor.dtype])
@@ -217,9 +219,9 @@ def _decoded(tensor: TensorInfo) -> Iterator[Elements]:
 
 
 def _same_bytes(first: TensorInfo, second: TensorInfo) -> bool:
-    """Compare bytes up to the first piece that differs: most tensors need no arithmetic at all."""
+    """Compare raw bytes up to the first piece that differs, because most tensors are equal."""
     pairs = zip(stream_tensor(first), stream_tensor(second), strict=True)
-    return all(bytes(left) == bytes(right) for left, right in pairs)  # views compare element by element
+    return all(bytes(left) == bytes(right) for left, right in pairs)  # comparing memoryviews is slow
 
 
 def _finite(value: float) -> float | None:

@@ -1,8 +1,8 @@
-"""An edit of a loaded model, in place: the same arithmetic as on files, and the file's own numbers put back after."""
+"""Editing a loaded model in place with the same arithmetic as for files, and restoring it from its files."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from blake3 import blake3
@@ -18,16 +18,19 @@ from .arithmetic import Subtraction
 from .plan import EditPlan
 from .realised import require_subtraction
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 PIECE_ELEMENTS = 1 << 16
 
 
 @dataclass(frozen=True)
 class InMemoryResult:
-    """What an edit in memory gave.
+    """Result of an edit in memory.
 
     Attributes:
-        fingerprint: of the checkpoint that `apply_edit` writes from the same plan.
-        inner_product: `<edited - target, tau>` over all tensors, never above 0.
+        fingerprint: fingerprint of the checkpoint that `apply_edit` would write from the same plan.
+        inner_product: `<edited - target, tau>` summed over all tensors, never above 0.
     """
 
     fingerprint: str
@@ -35,15 +38,15 @@ class InMemoryResult:
 
 
 class InMemoryEdit:
-    """Edits a loaded model again and again, each time from the numbers in the files, so that no rounding adds up.
+    """Edits a loaded model repeatedly, each time from the weights in its files, so rounding errors do not accumulate.
 
     Args:
-        model: a transformers model loaded from `target`, in a dtype that holds the files' numbers exactly (fp32 holds
-            all). It is edited in place; nothing is copied, so the memory needed is that of the model.
-        target: its checkpoint.
+        model: a transformers model loaded from `target`, in a dtype that represents the stored weights exactly (fp32
+            always does). It is edited in place without a copy of the weights.
+        target: the checkpoint that the model was loaded from.
     """
 
-    def __init__(self, model: Any, target: Checkpoint) -> None:
+    def __init__(self, model: "PreTrainedModel", target: Checkpoint) -> None:
         self._target = target
         self._parameters: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
         self._prefix = str(model.base_model_prefix)
@@ -53,15 +56,19 @@ class InMemoryEdit:
         self._edited: set[str] = set()
 
     def apply(self, plan: EditPlan) -> InMemoryResult:
-        """Make the model the one that `apply_edit` would write, whatever edit was in it before.
+        """Apply a plan to the loaded weights; an edit applied before is undone first.
+
+        The model then equals the one that `apply_edit` would write. After an exception it is in its loaded state.
 
         Raises:
-            InputError: the plan is for another checkpoint; the model does not hold a tensor of it as the file does
-                (fused experts, a dtype that rounds); a result is not finite; tied copies come apart; the edit would
-                move along the vector. The model is then as it was loaded.
+            InputError: the plan is for another checkpoint; the model does not hold a tensor as its file does (fused
+                experts, a dtype that rounds); a result is not finite; tied copies would differ; the edit would move
+                along the vector instead of against it.
         """
         if plan.target.folder != self._target.folder:
-            raise InputError(f"the plan should be for {self._target.folder}, found one for {plan.target.folder}")
+            raise InputError(
+                f"the plan should be for {self._target.folder}, found one for {plan.target.folder}: plan the edit again"
+            )
         for name in plan.coefficients:
             self._check(name)
         self.restore()
@@ -72,7 +79,7 @@ class InMemoryEdit:
             raise
 
     def restore(self) -> None:
-        """Put the numbers of the files back, bit for bit."""
+        """Restore the loaded weights from the files, bit for bit."""
         for name in sorted(self._edited):
             tensor, flat = self._target.tensors[name], self._flat(name)
             at = 0
@@ -92,7 +99,7 @@ class InMemoryEdit:
         return InMemoryResult(combine(digests.values()), inner_product)
 
     def _edit(self, tensor: TensorInfo, vector: HarmVector, coefficient: float) -> tuple[TensorDigest, float]:
-        """Write one edited tensor into the model; return the digest that its file would have, and `<change, delta>`."""
+        """Write one edited tensor into the model; return the digest it would have in a file, and `<change, delta>`."""
         flat, digest, along, at = self._flat(tensor.name), blake3(), 0.0, 0
         subtraction, dtype = self._subtractions[tensor.dtype], FLOATS[tensor.dtype]
         raw_pieces = stream_tensor(tensor, chunk_bytes=PIECE_ELEMENTS * dtype.itemsize)
@@ -105,16 +112,22 @@ class InMemoryEdit:
             flat[at : at + len(out)] = out
             at += len(out)
         if not math.isfinite(along):
-            raise InputError(f"{tensor.name} should stay finite in {tensor.dtype}: take a smaller scale")
+            raise InputError(
+                f"{tensor.name} should stay finite in {tensor.dtype}, the edit makes it NaN or infinite: use a smaller "
+                "scale"
+            )
         return TensorDigest.of(tensor, digest.hexdigest()), along
 
     def _check_tied(self, digests: dict[str, TensorDigest]) -> None:
         copies = self._target.tied.copies
         if copies and digests[copies[0]].blake3 != digests[copies[1]].blake3:
-            raise InputError(f"{copies[0]} and {copies[1]} are tied: the vector should change them alike")
+            raise InputError(
+                f"{copies[0]} and {copies[1]} are tied and should stay equal, the vector changes them differently: "
+                "make the vector from parents with tied embeddings"
+            )
 
     def _check(self, name: str) -> None:
-        """The model must hold a tensor as its file does, before the first edit of it."""
+        """Check before the first edit of a tensor that the model holds the same values as the file."""
         if name in self._checked:
             return
         tensor, flat = self._target.tensors[name], self._flat(name)
@@ -126,18 +139,19 @@ class InMemoryEdit:
                 piece.to(held.dtype), held
             ):
                 raise InputError(
-                    f"{name} should be in memory as in {tensor.file}: load the model from that folder, in float32"
+                    f"{name} should have the same values in memory as in {tensor.file}, they differ: load the model "
+                    "from that folder, in float32"
                 )
             at += len(piece)
         self._checked.add(name)
 
     def _flat(self, name: str) -> torch.Tensor:
-        """Return a parameter as [n] elements that share its memory."""
+        """Return a parameter as a flat view [n]."""
         for candidate in (name, f"{self._prefix}.{name}", name.removeprefix(f"{self._prefix}.")):
             held = self._parameters.get(candidate)
             if held is not None and tuple(held.shape) == self._target.tensors[name].shape and held.is_contiguous():
                 return held.detach().view(-1)
         raise InputError(
-            f"the loaded model should hold {name} under that name and shape {self._target.tensors[name].shape}: this "
-            "architecture is laid out otherwise in memory; edit its files with `prosocial edit`"
+            f"the loaded model should have a parameter {name} of shape {self._target.tensors[name].shape}: this "
+            "architecture has another layout in memory; edit its files with `prosocial edit`"
         )

@@ -1,4 +1,4 @@
-"""A checkpoint, a harm vector or an adapter as plain data (torch-free)."""
+"""Description of a model folder: checkpoint, harm vector or adapter (torch-free)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,14 +18,14 @@ from .record import RECORD_NAME, read_record
 
 
 def describe_folder(folder: Path, *, fingerprint: bool = True) -> dict[str, Any]:
-    """Describe a checkpoint (with its edit, if it carries a record), a harm vector or a LoRA adapter as plain data.
+    """Describe a checkpoint (with its edit record, if it has one), a harm vector or a LoRA adapter as plain data.
 
     Args:
-        folder: what to describe.
-        fingerprint: read all weights to compute the fingerprint, and hold it against the edit record.
+        folder: the folder.
+        fingerprint: read all weights to compute the fingerprint, and compare it with the edit record.
 
     Raises:
-        ArtefactError: the folder is none of the three, or is broken.
+        ArtefactError: the folder is not a valid checkpoint, harm vector or adapter.
     """
     for mark in marks_of(folder):
         if mark.kind in _DESCRIBERS:

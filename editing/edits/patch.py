@@ -1,7 +1,8 @@
-"""A patch that turns an edited checkpoint back into its base, bit for bit: the exclusive or of both, compressed.
+"""A patch that turns an edited checkpoint back into its base bit for bit: the compressed XOR of both.
 
-A safetensors file of U8 tensors `name::k`: block k of a changed tensor, BLOCK_BYTES of `base XOR edited`, its bytes
-sorted by place in the element (high bytes change seldom), zlib. The metadata names both fingerprints.
+The file is a safetensors file of U8 tensors `name::k`, one for each block k of a changed tensor. A block is BLOCK_BYTES
+of `base XOR edited`, grouped into byte planes (first bytes of all elements, then second bytes and so on, because high
+bytes rarely change) and compressed with zlib. The metadata holds both fingerprints.
 """
 
 import json
@@ -25,19 +26,20 @@ from .record import EditRecord
 
 SCHEMA = "prosocial.edit_patch/1"
 BLOCK_BYTES = 1 << 22
-LEVEL = 1  # of zlib: higher ones gain a few percent and take many times as long
+LEVEL = 1  # zlib level: higher levels save a few percent and take many times as long
 
 
 def write_patch(base: Checkpoint, edited: Checkpoint, file: Path, record: EditRecord) -> None:
-    """Write the patch of an edit, aside first, then renamed.
+    """Write the patch that undoes an edit.
 
     Args:
-        base, edited: checkpoints of one layout.
-        file: the new file.
-        record: of the edit.
+        base: the checkpoint before the edit.
+        edited: the checkpoint after the edit, with the same layout.
+        file: path of the new patch.
+        record: record of the edit.
 
     Raises:
-        StorageError: not enough room, or no permission.
+        StorageError: the disk is full, or writing is not permitted.
     """
     names = [name for name, tensor in record.result.tensors.items() if tensor.changed]
     expected = [(key, (BLOCK_BYTES,)) for name in names for key in _keys(base.tensors[name])]
@@ -57,25 +59,25 @@ def write_patch(base: Checkpoint, edited: Checkpoint, file: Path, record: EditRe
 
 
 def open_patch(file: Path, record: EditRecord) -> Header:
-    """Read a patch's header and check that it belongs to an edit.
+    """Read a patch's header and check that the patch belongs to an edit.
 
     Raises:
-        ArtefactError: it is no patch, or another edit's.
+        ArtefactError: the file is not a patch, or is the patch of another edit.
     """
     header = read_header(file)
-    said = header.metadata
-    if said.get("schema") != SCHEMA:
-        raise ArtefactError(f"{file} should be a patch of schema {SCHEMA!r}, found {said.get('schema')!r}")
-    if (said.get("base"), said.get("edited")) != (record.base.fingerprint, record.result.fingerprint):
+    metadata = header.metadata
+    if metadata.get("schema") != SCHEMA:
+        raise ArtefactError(f"{file} should be a patch of schema {SCHEMA!r}, found {metadata.get('schema')!r}")
+    if (metadata.get("base"), metadata.get("edited")) != (record.base.fingerprint, record.result.fingerprint):
         raise ArtefactError(
-            f"{file} should belong to this edit, found one from {str(said.get('base'))[:16]} to "
-            f"{str(said.get('edited'))[:16]}: take the patch written with it"
+            f"{file} should belong to this edit, found a patch from {str(metadata.get('base'))[:16]} to "
+            f"{str(metadata.get('edited'))[:16]}: use the patch that was written with this edit"
         )
     return header
 
 
 def patched(edited: TensorInfo, patch: Header) -> Iterator[bytes]:
-    """Yield the base's bytes of a tensor, block by block; the edited ones where the patch holds nothing of it.
+    """Yield the base's raw bytes of a tensor, block by block; a tensor without blocks in the patch is unchanged.
 
     Raises:
         ArtefactError: a block is missing or broken.
@@ -94,9 +96,13 @@ def _restore(piece: memoryview, patch: Header, key: str, width: int) -> bytes:
         packed = b"".join(map(bytes, stream_tensor(block)))
         planes = zlib.decompressobj().decompress(packed, len(piece) + 1)
     except zlib.error as error:
-        raise ArtefactError(f"{block.file} should hold {key} whole, found {error}; restore from the base") from None
+        raise ArtefactError(
+            f"{block.file} should hold {key} as valid zlib data: {error}; restore from the base instead"
+        ) from None
     if len(planes) != len(piece):
-        raise ArtefactError(f"{block.file} should hold {len(piece)} bytes of {key}, found {len(planes)}")
+        raise ArtefactError(
+            f"{block.file} should hold {len(piece)} bytes of {key}, found {len(planes)}; restore from the base instead"
+        )
     difference = np.frombuffer(planes, np.uint8).reshape(width, -1).T.reshape(-1)
     return (np.frombuffer(piece, np.uint8) ^ difference).tobytes()
 
@@ -106,12 +112,12 @@ def _keys(tensor: TensorInfo) -> list[str]:
 
 
 def _width(tensor: TensorInfo) -> int:
-    """Bytes of an element; packed dtypes below a byte count as one."""
+    """Return the bytes of an element, at least 1 (packed dtypes have several elements in a byte)."""
     return max(1, BITS[tensor.dtype] // 8)
 
 
 def _differences(base: TensorInfo, edited: TensorInfo) -> Iterator[NDArray[np.uint8]]:
-    """Yield each block of `base XOR edited`, sorted by place in the element."""
+    """Yield each block of `base XOR edited`, grouped into byte planes."""
     pieces = zip(
         stream_tensor(base, chunk_bytes=BLOCK_BYTES), stream_tensor(edited, chunk_bytes=BLOCK_BYTES), strict=True
     )
@@ -121,6 +127,6 @@ def _differences(base: TensorInfo, edited: TensorInfo) -> Iterator[NDArray[np.ui
 
 
 def _in_order(pool: ThreadPoolExecutor, blocks: Iterator[NDArray[np.uint8]]) -> Iterator[bytes]:
-    """Yield compressed blocks in order, a few at a time, so that memory does not grow with the tensor."""
+    """Yield the compressed blocks in order, a few at a time so that memory does not grow with the tensor."""
     while batch := list(islice(blocks, 4)):
         yield from pool.map(lambda block: zlib.compress(block, LEVEL), batch)

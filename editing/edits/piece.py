@@ -1,4 +1,4 @@
-"""One piece of a tensor edited, and what that did: in one loop in C where it is built, else in numpy (torch-free)."""
+"""Editing one piece of a tensor and measuring the change: one C loop if it is built, otherwise numpy (torch-free)."""
 
 from typing import Any, NamedTuple
 
@@ -14,15 +14,18 @@ BITS: dict[int, Any] = {2: np.uint16, 4: np.uint32}
 
 
 class PieceSums(NamedTuple):
-    """What an edit did to a piece: counts, and sums to about seven digits.
+    """Counts and sums that measure the edit of a piece; sums are accurate to about seven digits.
+
+    If an element of the piece is not finite, one of the sums is not finite either.
 
     Attributes:
-        n_moving: number of elements with a delta.
+        n_moving: number of elements whose delta is not zero.
         n_changed: number of elements whose stored value changed.
-        along: <out - target, delta>.
-        delta_square, change_square, target_square, error_square: squared norms of the delta, of the stored change, of
-            the target, and of the stored change less the asked one. One that is not finite tells of an element that
-            is not.
+        along: inner product <out - target, delta>.
+        delta_square: squared norm of the delta.
+        change_square: squared norm of the stored change, out - target.
+        target_square: squared norm of the target.
+        error_square: squared norm of the stored change minus the requested one.
     """
 
     n_moving: int
@@ -35,12 +38,12 @@ class PieceSums(NamedTuple):
 
 
 class PieceEdit:
-    """Edits piece by piece in buffers that are re-used.
+    """Edits a tensor piece by piece, in buffers that are re-used.
 
     Args:
-        dtype: of the checkpoint's tensor: F32, F16 or BF16.
-        rounding: to nearest, or stochastic.
-        portable: keep to numpy. The bytes are the same; sums may differ in the last of their digits.
+        dtype: dtype of the checkpoint's tensor: F32, F16 or BF16.
+        rounding: rounding mode of the result.
+        portable: use numpy even if the C loop is built. The result is the same; sums may differ in the last digits.
 
     Attributes:
         n_elements: length of the longest piece.
@@ -67,7 +70,7 @@ class PieceEdit:
 
 
 def _sums(piece: PieceSubtraction, before: NDArray[Any], delta: NDArray[np.float32]) -> PieceSums:
-    """Return the sums of a piece just subtracted; its buffers of product and result are used up."""
+    """Return the sums of the piece that was subtracted last; its buffers `product` and `out` are overwritten."""
     bits = BITS[piece.stored.itemsize]
     with np.errstate(all="ignore"):
         change = np.subtract(piece.out, piece.target, out=piece.out)

@@ -1,4 +1,4 @@
-"""What an edit will do, found from headers alone (torch-free): everything that can fail, fails here."""
+"""Planning an edit from headers alone (torch-free): all input errors are raised here, before anything is written."""
 
 import math
 import shutil
@@ -20,20 +20,20 @@ from .scaling import Scale, ScaledGroup, resolve_scale
 
 EDITABLE = ("F32", "F16", "BF16")
 BUFFER_BYTES, F32_BYTES = 4 << 20, 4
-SPARE_BYTES = 16 << 20  # record, side files' block sizes
+SPARE_BYTES = 16 << 20  # for the record, and for side files that fill whole disk blocks
 
 
 @dataclass(frozen=True)
 class EditPlan:
-    """A checked edit: out = target - coefficient * delta for the edited tensors, the target's bytes for all others.
+    """A validated edit: out = target - coefficient * delta for the edited tensors, a copy of the target for all others.
 
     Attributes:
-        target: the checkpoint to edit; its files, names, order and sharding are kept.
+        target: the checkpoint to edit; its files, tensor names, order and sharding are kept.
         vector: the harm vector to subtract.
-        groups: the coefficients, each with its tensors.
-        coefficients: coefficient by name, only where it is above 0: these tensors are edited, all others copied.
-        side_files: copied as they are.
-        left_out: files that belong to the unedited weights and are not copied.
+        groups: groups of tensors with the same coefficient.
+        coefficients: coefficient by tensor name, for coefficients above 0 only; all other tensors are copied.
+        side_files: relative paths of the files that are copied unchanged.
+        left_out: relative paths of files that describe the unedited weights and are not copied.
     """
 
     target: Checkpoint
@@ -45,28 +45,28 @@ class EditPlan:
 
     @property
     def write_bytes(self) -> int:
-        """Bytes that the edit writes."""
+        """Number of bytes that the edit writes."""
         sizes = self.target.place.files()
         sides = sum(sizes[path] for path in self.copied_files)
         return sides + sum(header.size_bytes for header in self.target.headers.values())
 
     @property
     def read_bytes(self) -> int:
-        """Bytes that the edit reads."""
+        """Number of bytes that the edit reads."""
         return self.write_bytes + (self.vector.size_bytes if self.coefficients else 0)
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of memory that the edit needs beside the interpreter, per thread.
+        """Memory in bytes that each thread needs, without the interpreter.
 
-        Buffers of a fixed size; and the largest delta that is stored as factors.
+        It consists of buffers of a fixed size and of the largest delta that is stored as low-rank factors.
         """
         made = (self.vector.shape(name) for name in self.coefficients if name in self.vector.factors)
         return BUFFER_BYTES + 2 * F32_BYTES * max(map(math.prod, made), default=0)
 
     @property
     def copied_files(self) -> tuple[str, ...]:
-        """Relative paths of all files that are copied as they are, the index among them."""
+        """Relative paths of all files that are copied unchanged, including the index."""
         index = (INDEX_NAME,) if INDEX_NAME in self.target.place.files() else ()
         return self.side_files + index
 
@@ -74,8 +74,8 @@ class EditPlan:
         """Check that `out` can be written.
 
         Raises:
-            InputError: it exists and is not an empty folder, or lies in the target or the vector.
-            StorageError: there is not enough room.
+            InputError: it exists and is not an empty folder, or is inside the target or the vector folder.
+            StorageError: there is not enough disk space.
         """
         out = Path(out)
         require_new(out)
@@ -95,7 +95,7 @@ class EditPlan:
             "n_edited": len(self.coefficients),
             "n_copied": len(rows) - len(self.coefficients),
             "n_matched": len(self.vector.names),
-            "n_missing": 0,  # a plan that misses a tensor of the vector is refused
+            "n_missing": 0,  # a vector with a tensor that the target lacks is an error
             "n_extra": len(rows) - len(self.vector.names),
             "tied": list(self.target.tied.stored) if self.target.tied.tied else [],
             "dtypes": self.target.n_by_dtype,
@@ -124,20 +124,20 @@ class EditPlan:
 
 
 def plan_edit(target: Checkpoint, vector: Path | str, *, scale: Scale) -> EditPlan:
-    """Plan to subtract a harm vector from a checkpoint.
+    """Plan and validate the subtraction of a harm vector from a checkpoint.
 
-    Only headers and `vector.json` are read, and a few tensors of the target, smallest first, until one shows that the
-    target is not the harmful parent itself.
+    It reads headers, `vector.json` and a few small tensors of the target, which show whether the target is the harmful
+    parent itself.
 
     Args:
         target: the checkpoint to edit.
         vector: folder of the harm vector.
-        scale: one finite number, at least 0, or numbers by regular expression (see `resolve_scale`).
+        scale: one finite number, at least 0, or another form of `Scale` (see `resolve_scale`).
 
     Raises:
-        ArtefactError: the target is quantised, or the vector's folder is broken.
-        InputError: a tensor of the vector is missing in the target or has another shape or dtype there; tied embeddings
-            would come apart; the scale does not hold; the target is the vector's harmful parent.
+        ArtefactError: the target is quantised or is the vector's harmful parent, or the vector folder is broken.
+        InputError: a tensor of the vector is missing in the target or has another shape or dtype there; tied copies
+            would differ after the edit; the scale is invalid.
     """
     refuse_quantised(target)
     stored = VectorFolder.open(vector)
@@ -176,27 +176,28 @@ def _check_shapes(target: Checkpoint, vector: VectorFolder) -> None:
             )
         if tensor.dtype not in EDITABLE:
             raise InputError(
-                f"{name} of {target.folder} should be {', '.join(EDITABLE)}, found {tensor.dtype}; save it so"
+                f"{name} of {target.folder} should have dtype {', '.join(EDITABLE)}, found {tensor.dtype}; save the "
+                "model in one of these dtypes"
             )
 
 
 def _check_tied(target: Checkpoint, coefficients: Mapping[str, float]) -> None:
-    """Where a tied checkpoint stores both sides, an edit of one alone would untie them."""
+    """Check that two stored copies of tied embeddings get the same coefficient; otherwise the edit would untie them."""
     copies = target.tied.copies
     if copies and coefficients.get(copies[0]) != coefficients.get(copies[1]):
         raise InputError(
-            f"{target.folder} ties {copies[0]} and {copies[1]} and stores both: an edit should change both alike; "
-            "save the model again so that one side is stored"
+            f"{target.folder} ties {copies[0]} and {copies[1]} and stores both, an edit should change both with one "
+            "coefficient: save the model again so that only one of them is stored"
         )
 
 
 def _refuse_harmful(target: Checkpoint, vector: VectorFolder) -> None:
-    """Compare digests of tensors that the vector changes with those of each harmful parent, smallest first."""
+    """Check by digests, smallest tensors first, that the target is not one of the vector's harmful parents."""
     smallest_first = sorted(vector.names, key=lambda name: target.tensors[name].size_bytes)
     for expected in vector.description.harmful_digests:
         names = (name for name in smallest_first if name in expected)
         if all(digest_tensor(target.tensors[name]).blake3 == expected[name] for name in names):
             raise ArtefactError(
-                f"{target.folder} should be a model to make safer, found a harmful parent of the vector "
-                f"{vector.description.harmful_fingerprint[:16]}: give the base or a model made from it"
+                f"{target.folder} should be the model to make safer, it is a harmful parent of the vector "
+                f"({vector.description.harmful_fingerprint[:16]}): give the base or a model trained from it"
             )

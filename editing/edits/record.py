@@ -1,4 +1,4 @@
-"""The record that an edit leaves beside its weights, `edit_record.json` (torch-free); it holds no local path."""
+"""The record of an edit, `edit_record.json` in the edited checkpoint's folder; it holds no local path (torch-free)."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -24,9 +24,9 @@ class Base(_Part):
     """The checkpoint that was edited.
 
     Attributes:
-        fingerprint: of its weights.
+        fingerprint: fingerprint of its weights.
         dtypes: number of tensors by dtype.
-        previous: the record that it carried itself, if it was edited before.
+        previous: record of an earlier edit, if this checkpoint was itself the result of one.
     """
 
     fingerprint: str
@@ -35,13 +35,13 @@ class Base(_Part):
 
 
 class Coefficient(_Part):
-    """A coefficient and its tensors.
+    """A coefficient and the tensors that it applies to.
 
     Attributes:
-        pattern: regular expression that chose the tensors, or the ramp and its layer; None otherwise.
-        decimal: as given.
-        hex: exact fp32 value that was used, in C99 notation.
-        tensors: names, sorted.
+        pattern: regular expression that selected the tensors, or ramp and layer; None otherwise.
+        decimal: the coefficient in decimal digits, before rounding to fp32.
+        hex: the exact fp32 value that was used, in C99 notation.
+        tensors: names of the tensors, sorted.
     """
 
     pattern: str | None
@@ -54,10 +54,15 @@ class Term(_Part):
     """A harm vector that was subtracted.
 
     Attributes:
-        blake3: of the vector (`VectorFolder.blake3`).
-        base_fingerprint, harmful_fingerprint: of the vector's parents.
-        method, parameters: how the vector was made.
-        coefficients: every tensor of the vector is in exactly one.
+        kind: always `vector`.
+        blake3: digest of the vector (`VectorFolder.blake3`).
+        storage: how the vector stores its deltas.
+        base_fingerprint: fingerprint of the vector's base.
+        harmful_kind: kind of the vector's harmful parents.
+        harmful_fingerprint: fingerprint of the vector's harmful parents.
+        method: method that shaped the vector.
+        parameters: parameters of the method.
+        coefficients: coefficients with their tensors; every tensor of the vector is in exactly one.
     """
 
     kind: Literal["vector"] = "vector"
@@ -72,16 +77,18 @@ class Term(_Part):
 
 
 class TensorResult(_Part):
-    """An edited checkpoint's tensor.
+    """A tensor of the edited checkpoint; the measures of the change are None for a copied tensor (see `Realised`).
 
     Attributes:
-        blake3: of its raw bytes.
+        dtype: dtype of the tensor.
+        shape: shape of the tensor.
+        blake3: digest of its raw bytes.
         changed: whether any byte differs from the base.
-        gain: share of the asked change that was stored, along it; None for a copied tensor.
-        unchanged_share: share of elements with a delta that rounding left as they were; None for a copied tensor.
-        relative_change: norm of the change over the norm of the base's tensor; None for a copied tensor or a zero one.
-        cosine: between the stored change and the asked one; None for a copied tensor.
-        relative_error: norm of the stored change less the asked one, over the norm of the asked one; None likewise.
+        gain: projection of the stored change on the requested one, relative to its length.
+        unchanged_share: share of the elements with a non-zero delta that rounding left unchanged.
+        relative_change: norm of the change divided by the norm of the base's tensor; None if that is zero.
+        cosine: cosine between the stored change and the requested one.
+        relative_error: norm of the stored change minus the requested one, divided by the norm of the requested one.
     """
 
     dtype: str
@@ -96,13 +103,13 @@ class TensorResult(_Part):
 
 
 class Result(_Part):
-    """What the edit gave.
+    """The result of an edit.
 
     Attributes:
-        fingerprint: of the edited weights.
-        inner_product: `<out - target, tau>` over all tensors, never above 0.
+        fingerprint: fingerprint of the edited weights.
+        inner_product: `<out - target, tau>` summed over all tensors, never above 0.
         tensors: every tensor by name.
-        side_files: SHA-256 of the files copied as they were, by relative path.
+        side_files: SHA-256 of the files that were copied unchanged, by relative path.
     """
 
     fingerprint: str
@@ -112,10 +119,15 @@ class Result(_Part):
 
 
 class EditRecord(_Part):
-    """What was subtracted from what, how, and what came out.
+    """The base, the vectors that were subtracted, the arithmetic, and the result of an edit.
 
     Attributes:
-        untouched: names of the tensors that are the base's, bit for bit, because nothing was subtracted from them.
+        tool: name and version of the program.
+        base: the checkpoint that was edited.
+        terms: the harm vectors that were subtracted.
+        arithmetic: how the result was computed and rounded.
+        untouched: names of the tensors that were copied bit for bit from the base.
+        result: the edited checkpoint.
     """
 
     schema_: Literal["prosocial.edit_record/1"] = Field(default="prosocial.edit_record/1", alias="schema")
@@ -128,7 +140,7 @@ class EditRecord(_Part):
 
     @property
     def swallowed(self) -> list[str]:
-        """Names of the tensors where rounding kept less than nine tenths of what was asked for."""
+        """Names of the tensors of which rounding kept less than nine tenths of the requested change."""
         gains = {name: tensor.gain for name, tensor in self.result.tensors.items()}
         return [name for name, gain in gains.items() if gain is not None and gain < LEAST_GAIN]
 
@@ -141,7 +153,7 @@ def read_record(folder: Path) -> EditRecord:
     """Read the record of an edited checkpoint.
 
     Raises:
-        ArtefactError: there is none, or it does not follow the schema.
+        ArtefactError: there is no record, or it does not follow the schema.
     """
     path = folder / RECORD_NAME
     value = read_json(path, schema=SCHEMA)

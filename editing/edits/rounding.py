@@ -1,9 +1,9 @@
-"""Rounding of fp32 to the dtype of a checkpoint: to nearest, ties to even, or stochastic by a seed (torch-free).
+"""Rounding of fp32 to the dtype of a checkpoint: to nearest even, or stochastic with a seed (torch-free).
 
-Stochastic rounding goes to one of the two neighbours with the chance of its nearness: what a small edit asks for is
-kept on average, where rounding to nearest would swallow it. Noise is drawn from Philox by counter: it depends on seed,
-tensor name and place, and neither on threads nor on pieces (Salmon et al. 2011, Parallel random numbers: as easy as
-1, 2, 3).
+Stochastic rounding chooses one of the two neighbours at random; the closer a neighbour, the likelier it is. Small
+changes are then kept on average, where rounding to nearest would discard them. The noise comes from the counter-based
+generator Philox: it depends on seed, tensor name and position in the tensor, not on threads or pieces (Salmon et al.
+2011, Parallel random numbers: as easy as 1, 2, 3).
 """
 
 import hashlib
@@ -15,18 +15,25 @@ from numpy.typing import NDArray
 
 from prosocial.core.errors import InputError
 
-DRAWS_PER_COUNT = 16  # one count of Philox gives four words of 64 bits, each four draws of 16 bits
+DRAWS_PER_COUNT = 16  # Philox gives four 64-bit words for each counter value; each word gives four 16-bit draws
 HALF_BELOW, LAST_KEPT, N_DROPPED, KEPT = np.uint32(0x7FFF), np.uint32(1), np.uint32(16), np.uint32(0xFFFF0000)
 F16_FRACTION_BITS, F16_LEAST_EXPONENT = 10, -14
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """How a result is rounded.
+    """Rounding mode of an edit.
 
     Attributes:
         mode: `nearest` (ties to even) or `stochastic`.
-        seed: of stochastic rounding, at least 0.
+        seed: seed of stochastic rounding, at least 0.
+
+    Raises:
+        InputError: the mode is unknown, or the seed is negative.
+
+    Example:
+        >>> Rounding("stochastic", seed=7).stochastic
+        True
     """
 
     mode: Literal["nearest", "stochastic"] = "nearest"
@@ -35,16 +42,23 @@ class Rounding:
     def __post_init__(self) -> None:
         if self.mode not in ("nearest", "stochastic") or self.seed < 0:
             raise InputError(
-                f"rounding should be nearest or stochastic with a seed from 0, found {self.mode!r} with {self.seed}"
+                f"rounding should be nearest or stochastic, with a seed of at least 0, found {self.mode!r} with seed "
+                f"{self.seed}"
             )
 
     @property
     def stochastic(self) -> bool:
-        """Whether noise decides between the two neighbours."""
+        """Whether the mode is stochastic."""
         return self.mode == "stochastic"
 
     def noise(self, name: str, at: int, n_elements: int) -> NDArray[np.uint16]:
-        """Return [n] uniform 16-bit numbers for a tensor's elements from `at`, a multiple of 16."""
+        """Return n uniform 16-bit integers, the noise for the n elements of a tensor from index `at`.
+
+        Args:
+            name: name of the tensor.
+            at: index of the first element, a multiple of 16.
+            n_elements: number of elements.
+        """
         if at % DRAWS_PER_COUNT:
             raise ValueError(f"a piece should start at a multiple of {DRAWS_PER_COUNT}, found {at}")
         key = int.from_bytes(hashlib.sha256(f"{self.seed}:{name}".encode()).digest()[:16], "little")
@@ -52,7 +66,7 @@ class Rounding:
         return words.astype("<u8", copy=False).view(np.uint16)[:n_elements]
 
     def to_json(self) -> dict[str, str | int]:
-        """Return what a record says of it."""
+        """Return the rounding as it is written into edit records."""
         if not self.stochastic:
             return {"rounding": "nearest, ties to even, once, to the target's dtype"}
         return {
@@ -65,13 +79,13 @@ NEAREST = Rounding()
 
 
 def round_nearest(out: NDArray[np.float32], stored: NDArray[Any], scratch: NDArray[np.uint32]) -> None:
-    """Round `out` to the dtype of `stored`, ties to even; write both, `out` then holding the stored values.
+    """Round `out` to nearest even in the dtype of `stored`; afterwards both arrays hold the rounded values.
 
-    For finite numbers; a NaN does not stay one in BF16.
+    Only for finite numbers: in BF16 a NaN may become infinite or finite.
 
     Args:
-        out: [n] fp32.
-        stored: [n], written; uint16 stands for BF16.
+        out: [n] fp32, input and output.
+        stored: [n], output; uint16 stands for BF16.
         scratch: [n], overwritten.
     """
     if stored.dtype == np.float32:
@@ -89,14 +103,14 @@ def round_nearest(out: NDArray[np.float32], stored: NDArray[Any], scratch: NDArr
 
 
 def round_stochastic(out: NDArray[np.float32], stored: NDArray[Any], noise: NDArray[np.uint16]) -> None:
-    """Round `out` to one of its two neighbours in the dtype of `stored`; write both, `out` then holding those values.
+    """Round `out` stochastically to the dtype of `stored`; afterwards both arrays hold the rounded values.
 
-    A number that the dtype holds exactly stays as it is.
+    Numbers that the dtype represents exactly do not change.
 
     Args:
-        out: [n] fp32.
-        stored: [n], written; uint16 stands for BF16.
-        noise: [n] uniform.
+        out: [n] fp32, input and output.
+        stored: [n], output; uint16 stands for BF16.
+        noise: [n] uniform 16-bit integers.
     """
     if stored.dtype == np.float32:
         np.copyto(stored, out)
@@ -116,7 +130,7 @@ def _truncate(bits: NDArray[np.uint32], stored: NDArray[Any], scratch: NDArray[n
 
 
 def _f16_neighbour(values: NDArray[np.float32], noise: NDArray[np.uint16]) -> NDArray[np.float32]:
-    """Return the neighbours in F16; every product here is by a power of two, hence exact."""
+    """Return values rounded stochastically to F16, as fp32; all products are with powers of two and hence exact."""
     _, exponents = np.frexp(values)
     spacing = np.maximum(exponents - 1, F16_LEAST_EXPONENT) - F16_FRACTION_BITS
     steps = np.ldexp(values, -spacing)

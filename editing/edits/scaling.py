@@ -1,4 +1,4 @@
-"""How much of a harm vector is subtracted, tensor by tensor (torch-free)."""
+"""Coefficients of an edit: how much of a harm vector is subtracted from each tensor (torch-free)."""
 
 import json
 import math
@@ -18,11 +18,11 @@ from ..depth import block_of, count_blocks, depth_factors
 
 @dataclass(frozen=True)
 class Ramp:
-    """Coefficients that are linear in the layer's depth: see `depth_factors`.
+    """Coefficients that are linear in the depth of the layer (see `depth_factors`).
 
     Attributes:
-        start: of the first layer, and of the tensors outside the layers.
-        end: of the last layer.
+        start: coefficient of the first layer and of the tensors outside the layers.
+        end: coefficient of the last layer.
 
     >>> [group.coefficient for group in resolve_scale(Ramp(0.0, 1.0), [f"layers.{n}.w" for n in range(3)])]
     [0.0, 0.5, 1.0]
@@ -34,10 +34,10 @@ class Ramp:
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Coefficients by the whole name of a tensor; tensors that are not named take 0.
+    """Coefficients by full tensor name; tensors that are not named get 0.
 
     Attributes:
-        numbers: by name.
+        numbers: coefficient by tensor name.
 
     >>> [group.coefficient for group in resolve_scale(Coefficients({"a": 0.5}), ["a", "b"])]
     [0.5, 0.0]
@@ -51,14 +51,14 @@ Scale = float | Mapping[str, float] | Ramp | Coefficients
 
 @dataclass(frozen=True)
 class ScaledGroup:
-    """Tensors that share a coefficient.
+    """Tensors with the same coefficient.
 
     Attributes:
-        pattern: the regular expression that chose them, or the ramp and its layer; None for one number over all, and
-            for tensors chosen by name.
-        decimal: the number as given, in the shortest decimals that give it back.
-        coefficient: the number rounded to fp32, which the arithmetic uses; at least 0.
-        names: of the tensors, sorted.
+        pattern: the regular expression that selected the tensors, or ramp and layer; None for one number for all
+            tensors and for tensors selected by name.
+        decimal: shortest decimal text that gives the user's number exactly.
+        coefficient: the number rounded to fp32, as used in the arithmetic; at least 0.
+        names: names of the tensors, sorted.
     """
 
     pattern: str | None
@@ -68,18 +68,19 @@ class ScaledGroup:
 
 
 def resolve_scale(scale: Scale, names: Sequence[str]) -> tuple[ScaledGroup, ...]:
-    """Give every tensor its coefficient.
+    """Return the coefficient of every tensor, as groups of tensors with the same one.
 
     Args:
-        scale: one finite number, at least 0; or numbers by regular expression, which must match a whole name; the first
-            that matches counts, and tensors that none matches get 0; or a ramp; or coefficients by name.
-        names: tensors that the vector changes.
+        scale: one finite number, at least 0; or numbers by regular expression, which must match a full name (the first
+            match applies, and tensors without a match get 0); or a ramp; or coefficients by name.
+        names: names of the tensors that the vector changes.
 
     Returns:
-        Groups that hold every name exactly once.
+        Groups in which every name occurs exactly once.
 
     Raises:
-        InputError: a number is negative, not finite, or no number in fp32; a pattern is broken or chooses no tensor.
+        InputError: a number is negative, not finite, or outside the range of fp32; a pattern is invalid or selects no
+            tensor; no name has a layer number, for a ramp; a name is unknown.
 
     >>> [group.coefficient for group in resolve_scale({r".*mlp.*": 0.5}, ["attn.weight", "mlp.weight"])]
     [0.5, 0.0]
@@ -102,14 +103,17 @@ def _resolve_table(scale: Mapping[str, float], names: Sequence[str]) -> tuple[Sc
         groups.append(ScaledGroup(pattern, *_number(number), tuple(chosen)))
         left = [name for name in left if name not in set(chosen)]
     if not groups:
-        raise InputError("a table of scales should hold at least one pattern: it is empty")
+        raise InputError("a table of scales should hold at least one pattern: it is empty; give PATTERN=NUMBER")
     return (*groups, ScaledGroup(None, "0.0", 0.0, tuple(left))) if left else tuple(groups)
 
 
 def _resolve_ramp(ramp: Ramp, names: Sequence[str]) -> tuple[ScaledGroup, ...]:
-    _number(ramp.start), _number(ramp.end)  # both ends hold, hence all between
+    _number(ramp.start), _number(ramp.end)  # if both ends are valid, all numbers between them are
     if not count_blocks(names):
-        raise InputError("a ramp should find layer numbers in the names of tensors, such as .layers.3.: there are none")
+        raise InputError(
+            "a ramp should be used for tensors with layer numbers in their names, such as .layers.3., found none; give "
+            "one number"
+        )
     chosen: dict[tuple[str, float], list[str]] = {}
     for name, number in depth_factors(names, ramp.start, ramp.end).items():
         place = "outside the layers" if block_of(name) is None else f"layer {block_of(name)}"
@@ -120,8 +124,10 @@ def _resolve_ramp(ramp: Ramp, names: Sequence[str]) -> tuple[ScaledGroup, ...]:
 def _resolve_names(numbers: Mapping[str, float], names: Sequence[str]) -> tuple[ScaledGroup, ...]:
     unknown = sorted(set(numbers) - set(names))
     if unknown or not numbers:
-        found = repr(unknown[0]) if unknown else "nothing"
-        raise InputError(f"coefficients should be of tensors that the vector changes, found {found}; correct the names")
+        actual = repr(unknown[0]) if unknown else "no coefficient"
+        raise InputError(
+            f"coefficients should be for tensors that the vector changes, found {actual}; correct the names"
+        )
     chosen: dict[tuple[str, float], list[str]] = {}
     for name in names:
         chosen.setdefault(_number(numbers.get(name, 0.0)), []).append(name)
@@ -129,10 +135,10 @@ def _resolve_names(numbers: Mapping[str, float], names: Sequence[str]) -> tuple[
 
 
 def parse_ramp(text: str) -> Ramp:
-    """Read a ramp from a command line.
+    """Parse a ramp from the command line.
 
     Raises:
-        InputError: not of the form START:END.
+        InputError: the text does not have the form START:END.
 
     >>> parse_ramp("0.2:0.8")
     Ramp(start=0.2, end=0.8)
@@ -144,10 +150,10 @@ def parse_ramp(text: str) -> Ramp:
 
 
 def read_coefficients(file: Path) -> Coefficients:
-    """Read a JSON or YAML file of tensor name to number.
+    """Read a JSON or YAML file that maps tensor names to numbers.
 
     Raises:
-        InputError: it is no such file, or names a tensor twice.
+        InputError: the file is missing, has another content, or names a tensor twice.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -157,9 +163,9 @@ def read_coefficients(file: Path) -> Coefficients:
             else json.loads(text, object_pairs_hook=_unique)
         )
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"{file} should be a JSON or YAML file of tensor name to number: {error}") from None
+        raise InputError(f"{file} should be a JSON or YAML file that maps tensor names to numbers: {error}") from None
     if not isinstance(value, dict):
-        raise InputError(f"{file} should hold tensor names and numbers, found {type(value).__name__}")
+        raise InputError(f"{file} should map tensor names to numbers, found {type(value).__name__}")
     for name, number in value.items():
         if not isinstance(name, str) or isinstance(number, bool) or not isinstance(number, int | float):
             raise InputError(f"{file} should give each tensor a number, found {name!r}: {number!r}")
@@ -169,12 +175,12 @@ def read_coefficients(file: Path) -> Coefficients:
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("a name occurs twice")
     return value
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which no key may stand twice."""
+    """A YAML loader that raises an error if a key occurs twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         return _unique(
@@ -183,10 +189,10 @@ class _UniqueKeys(yaml.SafeLoader):
 
 
 def parse_scale(texts: Sequence[str]) -> Scale:
-    """Read scales from a command line: one number, or several `PATTERN=NUMBER`.
+    """Parse scales from the command line: one number, or several `PATTERN=NUMBER`.
 
     Raises:
-        InputError: neither of the two.
+        InputError: the texts have neither form, or a pattern occurs twice.
 
     >>> parse_scale(["0.6"]), parse_scale([".*mlp.*=0.5"])
     (0.6, {'.*mlp.*': 0.5})
@@ -219,18 +225,21 @@ def _matches(pattern: str, names: Sequence[str]) -> list[str]:
 
 def _no_match(pattern: str, names: Sequence[str]) -> str:
     if _matches(pattern, names):
-        return f"pattern {pattern!r} should choose some tensor: earlier patterns took all that it matches; put it first"
+        return (
+            f"pattern {pattern!r} should select some tensor, earlier patterns match all of its tensors already: put it "
+            "first"
+        )
     example = f", such as {min(names)}" if names else ""
     return (
-        f"pattern {pattern!r} should match the whole name of a tensor that the vector changes{example}: it matches none"
+        f"pattern {pattern!r} should match the full name of a tensor that the vector changes{example}: it matches none"
     )
 
 
 def _number(value: float) -> tuple[str, float]:
-    """Return the shortest decimals of a number and its fp32 value."""
+    """Return the shortest decimal text of a number and its value rounded to fp32."""
     if isinstance(value, bool) or not math.isfinite(value) or value < 0:
         raise InputError(
-            f"a scale should be a finite number, at least 0, found {value!r}: to add a vector is not offered"
+            f"a scale should be a finite number, at least 0, found {value!r}: vectors can only be subtracted"
         )
     number = abs(float(value))  # -0.0 becomes 0.0
     try:
@@ -238,5 +247,5 @@ def _number(value: float) -> tuple[str, float]:
     except OverflowError:
         coefficient = math.inf
     if not math.isfinite(coefficient) or (number > 0 and coefficient == 0):
-        raise InputError(f"a scale should be a number in fp32, found {value!r}")
+        raise InputError(f"a scale should be in the range of fp32, found {value!r}")
     return repr(number), coefficient

@@ -1,4 +1,4 @@
-"""One tensor under edit: read piece by piece, subtracted, written at its own place, and what is then known of it."""
+"""Editing one tensor: it is read piece by piece, subtracted from, written at the same offset, and hashed."""
 
 import threading
 from dataclasses import asdict, dataclass
@@ -22,13 +22,14 @@ from .rounding import Rounding
 
 @dataclass(frozen=True)
 class WrittenTensor:
-    """What is known of a tensor once it is written.
+    """Digests and measures of a tensor that was written.
 
     Attributes:
-        name: of the tensor.
-        before, after: BLAKE3 of the raw bytes of the target and of the result.
+        name: name of the tensor.
+        before: BLAKE3 of its raw bytes in the target.
+        after: BLAKE3 of its raw bytes in the result.
         changed: whether any byte differs.
-        realised: what the edit did; None for a copied tensor.
+        realised: measures of the change; None for a copied tensor.
     """
 
     name: str
@@ -38,21 +39,21 @@ class WrittenTensor:
     realised: Realised | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data, from which `from_json` gives an equal value."""
+        """Return the value as plain data; `from_json` reads it."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "WrittenTensor":
-        """Read what `to_json` gave."""
+        """Return the value from the plain data that `to_json` returns."""
         realised = data.pop("realised")
         return cls(**data, realised=Realised(**realised) if realised else None)
 
 
 class TensorEditor:
-    """Writes tensors from any number of threads, each with buffers of its own that are re-used.
+    """Writes edited or copied tensors; each thread that uses it has its own buffers.
 
     Args:
-        rounding: of the results.
+        rounding: rounding mode of the results.
     """
 
     def __init__(self, rounding: Rounding) -> None:
@@ -60,17 +61,18 @@ class TensorEditor:
         self._own = threading.local()
 
     def edit(self, tensor: TensorInfo, source: int, sink: int, delta: Delta, coefficient: float) -> WrittenTensor:
-        """Write target - coefficient * delta.
+        """Write target - coefficient * delta for one tensor.
 
         Args:
-            tensor: where it lies, in the target and in the result alike.
-            source, sink: descriptors of the two files.
-            delta: its delta.
-            coefficient: a number of fp32, above 0.
+            tensor: the tensor; it has the same offsets in the target and in the result.
+            source: descriptor of the target's file.
+            sink: descriptor of the result's file.
+            delta: delta of the tensor.
+            coefficient: coefficient of the delta, representable in fp32, above 0.
 
         Raises:
-            InputError: an element is NaN or infinite, before or after.
-            ArtefactError: a file became shorter meanwhile.
+            InputError: an element is NaN or infinite, before or after the edit.
+            ArtefactError: a file was truncated in the meantime.
         """
         piece, raw = self._piece(tensor.dtype)
         realised, sums = Realised(coefficient), _Sums()
@@ -87,12 +89,12 @@ class TensorEditor:
             if not realised.finite:
                 raise InputError(
                     f"{tensor.name} should stay finite in {tensor.dtype}, the edit makes it NaN or infinite: "
-                    "take a smaller scale, or repair the target"
+                    "use a smaller scale, or repair the target"
                 )
         return sums.written(tensor.name, changed=realised.n_changed > 0, realised=realised)
 
     def copy(self, tensor: TensorInfo, source: int, sink: int | None) -> WrittenTensor:
-        """Write the target's bytes, or with no sink only look at them."""
+        """Copy a tensor from the target's file to the result's; if `sink` is None, only compute its digest."""
         sums, buffer = _Sums(), memoryview(bytearray(min(CHUNK_BYTES, tensor.size_bytes)))
         for at in range(tensor.start, tensor.end, CHUNK_BYTES):
             piece = buffer[: min(CHUNK_BYTES, tensor.end - at)]
@@ -108,8 +110,8 @@ class TensorEditor:
             self._own.dtype = dtype
             piece = PieceEdit(dtype, self._rounding)
             self._own.buffers = piece, np.empty(piece.n_elements, STORED[dtype])
-        found: tuple[PieceEdit, Any] = self._own.buffers
-        return found
+        buffers: tuple[PieceEdit, Any] = self._own.buffers
+        return buffers
 
 
 class _Sums:
@@ -119,7 +121,7 @@ class _Sums:
         self._before, self._after = blake3(), blake3()
 
     def add(self, before: memoryview, after: memoryview | None) -> None:
-        """Count a piece; `after` is None where it is the same bytes."""
+        """Add a piece; `after` is None if the piece was only copied."""
         self._before.update(before)
         if after is not None:
             self._after.update(after)
@@ -130,7 +132,7 @@ class _Sums:
 
 
 def check_written(tensor: TensorInfo, file: int, written: WrittenTensor) -> bool:
-    """Read a tensor again: are its bytes those that were written?"""
+    """Read a tensor back and return whether it has the digest that was recorded when it was written."""
     digest, buffer = blake3(), memoryview(bytearray(min(CHUNK_BYTES, tensor.size_bytes)))
     for at in range(tensor.start, tensor.end, CHUNK_BYTES):
         piece = buffer[: min(CHUNK_BYTES, tensor.end - at)]
@@ -140,13 +142,13 @@ def check_written(tensor: TensorInfo, file: int, written: WrittenTensor) -> bool
 
 
 def require_written(tensor: TensorInfo, file: int, written: WrittenTensor) -> None:
-    """Check that a tensor reads as it was written.
+    """Check that a tensor reads back as it was written.
 
     Raises:
-        StorageError: it does not.
+        StorageError: its bytes differ from those written.
     """
     if not check_written(tensor, file, written):
         raise StorageError(
-            f"{tensor.name} should read as it was written to {tensor.file.name}, other bytes came back: "
+            f"{tensor.name} should read back from {tensor.file.name} as it was written, its bytes differ: "
             "disk or memory is faulty; write to another disk"
         )

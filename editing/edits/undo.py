@@ -1,4 +1,4 @@
-"""Undo an edit bit for bit, by its record: from the base, or from the edited checkpoint and a patch (torch-free)."""
+"""Undoing an edit bit for bit, from the base or from a patch, checked against the edit's record (torch-free)."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,27 +21,27 @@ Pieces = Callable[[TensorInfo], Iterator[bytes | memoryview]]
 def undo_edit(
     edited: Path | str, out: Path | str, *, base: Path | str | None = None, patch: Path | str | None = None
 ) -> str:
-    """Write the checkpoint that was edited, in its own layout, and check it against the record.
+    """Restore the checkpoint as it was before an edit, with the same sharding, and check it against the record.
 
-    Adding the vector again would not do: rounding has taken what it needs.
+    Adding the vector back would not restore the base exactly, because rounding is not reversible.
 
     Args:
-        edited: the edited checkpoint, with its record.
-        out: the new folder.
-        base: the checkpoint that was edited, sharded in any way; or None.
-        patch: the patch written with the edit; or None. Exactly one of the two.
+        edited: folder of the edited checkpoint, with its record.
+        out: path of the new folder.
+        base: folder of the checkpoint that was edited, with any sharding; give either this or `patch`.
+        patch: the patch that was written with the edit; give either this or `base`.
 
     Returns:
-        The fingerprint of the base, which `out` was found to have.
+        Fingerprint of the restored checkpoint, equal to that of the base in the record.
 
     Raises:
         ArtefactError: the record or the patch does not belong to `edited`.
-        FingerprintError: what was restored is not the base of the record; nothing is left.
-        InputError: `out` exists, or not exactly one of base and patch was given.
+        FingerprintError: the restored weights are not those of the base in the record; nothing is written.
+        InputError: `out` exists, or both or neither of `base` and `patch` are given.
     """
     if (base is None) == (patch is None):
         raise InputError(
-            "undo should be given either the base or the patch of the edit: give one of --base and --patch"
+            "undo should be given exactly one of the base and the patch of the edit: give either --base or --patch"
         )
     edited, out = Path(edited), Path(out)
     checkpoint, record = Checkpoint.open(edited), read_record(edited)
@@ -53,11 +53,13 @@ def undo_edit(
             for name, header in checkpoint.headers.items()
             for digest in _restore(edited / name, aside / name, header, pieces)
         ]
-        found = combine(digests)
-        if found != record.base.fingerprint:
-            raise FingerprintError(f"the base of {edited}", record.base.fingerprint, f"what {source} gives", found)
+        actual = combine(digests)
+        if actual != record.base.fingerprint:
+            raise FingerprintError(
+                f"the base of {edited}", record.base.fingerprint, f"the checkpoint restored from {source}", actual
+            )
         _copy_sides(edited, aside, record)
-    return found
+    return actual
 
 
 def _from_patch(file: Path, record: EditRecord) -> Pieces:
@@ -68,12 +70,15 @@ def _from_patch(file: Path, record: EditRecord) -> Pieces:
 def _from_base(base: Checkpoint, edited: Checkpoint) -> Pieces:
     for name, tensor in edited.tensors.items():
         if (base.tensor(name).dtype, base.tensor(name).shape) != (tensor.dtype, tensor.shape):
-            raise ArtefactError(f"{base.folder} should hold {name} as {tensor.dtype} {tensor.shape}, found another")
+            raise ArtefactError(
+                f"{base.folder} should hold {name} as {tensor.dtype} {tensor.shape}, found "
+                f"{base.tensor(name).dtype} {base.tensor(name).shape}; give the base of this edit"
+            )
     return lambda tensor: stream_tensor(base.tensor(tensor.name))
 
 
 def _restore(edited: Path, file: Path, header: Header, pieces: Pieces) -> Iterator[TensorDigest]:
-    """Write one weight file: the edited one's header, then the base's bytes."""
+    """Write one weight file, with the header of the edited file and the base's data; yield the digests."""
     with edited.open("rb") as source, file.open("wb") as sink:
         sink.write(source.read(header.data_start))
         for tensor in header.tensors.values():
@@ -85,12 +90,14 @@ def _restore(edited: Path, file: Path, header: Header, pieces: Pieces) -> Iterat
 
 
 def _copy_sides(edited: Path, out: Path, record: EditRecord) -> None:
-    """Copy the side files, which an edit leaves as they are, and give back the record of an edit before."""
+    """Copy the side files, which an edit does not change, and restore the record of an earlier edit."""
     for path, sha256 in record.result.side_files.items():
         source, destination = edited / path, out / path
         inside = ".." not in Path(path).parts and not Path(path).is_absolute()
         if not inside or not source.is_file() or sha256_file(source) != sha256:
-            raise ArtefactError(f"{source} should be as the edit left it: restore the file or the whole folder")
+            raise ArtefactError(
+                f"{source} should be unchanged since the edit, it is missing or changed: restore the file or the folder"
+            )
         destination.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, destination)
     if record.base.previous is not None:

@@ -1,4 +1,4 @@
-"""The weight files of an edit under way: work on several threads, an account of it, and a second look at the files."""
+"""Writing the weight files of an edit: on several threads, with a journal for resuming, then read back and checked."""
 
 import contextlib
 import os
@@ -19,21 +19,25 @@ from .plan import EditPlan
 from .rounding import Rounding
 from .tensor_edit import TensorEditor, WrittenTensor, check_written, require_written
 
-Progress = Callable[[int, int], None]  # bytes of tensors done, bytes in all
+Progress = Callable[[int, int], None]  # bytes of tensors done, total bytes
 FLUSH_BYTES = 256 << 20
 JOURNAL_NAME = ".written.jsonl"
 
 
 class Writing:
-    """Writes every weight file of a plan into a folder, where a killed run may have begun.
+    """Writes all weight files of a plan into a folder, in which a killed process may have written some tensors already.
 
     Args:
         plan: the edit.
-        folder: written aside.
-        rounding, verify, sync, link, threads: see `apply_edit`.
+        folder: the temporary folder to write to.
+        rounding: see `apply_edit`.
+        verify: see `apply_edit`.
+        sync: see `apply_edit`.
+        link: see `apply_edit`.
+        threads: see `apply_edit`.
 
     Attributes:
-        vector_blake3: of the vector's weights, once `run` is done.
+        vector_blake3: digest of the vector's weights, set by `run`.
     """
 
     def __init__(
@@ -57,10 +61,10 @@ class Writing:
         self.vector_blake3 = ""
 
     def run(self, progress: Progress) -> dict[str, WrittenTensor]:
-        """Write, and read again; return what is known of every tensor.
+        """Write all tensors and read them back; return the digests and measures of each by name.
 
         Args:
-            progress: called from this thread after each tensor with the bytes done and the bytes in all.
+            progress: called from this thread after each tensor with the bytes done and the total bytes.
         """
         tensors = sorted(self._plan.target.tensors.values(), key=lambda tensor: -tensor.size_bytes)
         known = {row["name"]: WrittenTensor.from_json(row) for row in self._journal.rows}
@@ -77,11 +81,11 @@ class Writing:
         return written
 
     def forget(self) -> None:
-        """Delete the account of the work: what follows can no longer be taken up."""
+        """Delete the journal; after that the work can no longer be resumed."""
         self._journal.path.unlink(missing_ok=True)
 
     def _open(self, source: Path, sink: Path, header: Header, files: contextlib.ExitStack) -> "_ShardFiles":
-        """Open a weight file in both folders; make room for the new one and write its header, or clone it whole."""
+        """Open a weight file of both folders: write the new file's header and reserve its size, or clone the file."""
         edited = any(name in self._plan.coefficients for name in header.tensors)
         if not edited:
             sink.unlink(missing_ok=True)
@@ -96,7 +100,7 @@ class Writing:
         return _ShardFiles(old.fileno(), new.fileno(), edited)
 
     def _write(self, tensor: TensorInfo, known: WrittenTensor | None) -> WrittenTensor:
-        """Write a tensor, unless a killed run did and its bytes are there."""
+        """Write a tensor, unless a killed process has written it already and its bytes are intact."""
         files = self._files[tensor.file]
         if known and check_written(tensor, files.sink, known):
             return known
@@ -122,7 +126,7 @@ class Writing:
         return written
 
     def _flush(self) -> None:
-        """Let the disk work while the other threads compute, and not only at the end."""
+        """Flush the files to disk while other threads compute, so that the last flush is short."""
         for files in self._files.values():
             if files.edited:
                 os.fsync(files.sink)
@@ -133,7 +137,7 @@ class Writing:
 
 @dataclass(frozen=True)
 class _ShardFiles:
-    """Descriptors of a weight file of the target and of the result, and whether anything in it is edited."""
+    """Descriptors of a weight file in the target and in the result, and whether any of its tensors is edited."""
 
     source: int
     sink: int
@@ -142,7 +146,7 @@ class _ShardFiles:
 
 @contextlib.contextmanager
 def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Give a pool that drops what it has not begun when something fails."""
+    """Yield a thread pool that cancels all waiting tasks when a task fails."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="edit")
     try:
         yield pool

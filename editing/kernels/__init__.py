@@ -1,1 +1,1 @@
-"""Loops over elements in C, for which numpy would need many passes."""
+"""Loops over elements in C, which do in one pass what takes numpy several passes."""

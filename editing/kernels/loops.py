@@ -1,4 +1,4 @@
-"""Which loops there are: those in C where they were built, else those in numpy."""
+"""Selects the implementation of the loops: C if the extension was built, otherwise numpy."""
 
 import importlib
 from typing import Any, Protocol, cast
@@ -10,29 +10,31 @@ from . import portable
 
 
 class Loops(Protocol):
-    """Loops over the elements of flat, contiguous arrays; they let other threads run."""
+    """Loops over the elements of flat, contiguous arrays; they release the GIL while they run."""
 
     def scatter(self, places: NDArray[Any], values: NDArray[np.float32], at: int, out: NDArray[np.float32]) -> int:
-        """Write sparse entries to `out` [n] fp32, zeros between.
+        """Write sparse entries to the dense array `out`, with zeros for all other elements.
 
         Args:
-            places: int32, where the entries belong, from `at` on; those from `at + n` on are left.
-            values: as many, fp32.
-            at: place of the first element of `out`.
-            out: written.
+            places: [m] int32 rising indices of the entries, the first at least `at`; entries with an index of `at + n`
+                or more are not used.
+            values: [m] fp32 values of the entries.
+            at: index of the first element of `out` in the whole tensor.
+            out: [n] fp32, output.
 
         Returns:
-            How many entries were used; -1 where their places do not rise from `at` on.
+            Number of entries used; -1 if the indices do not rise or one is below `at`.
         """
         ...
 
     def gather(self, delta: NDArray[np.float32], at: int, places: NDArray[Any], values: NDArray[np.float32]) -> int:
-        """Write places (int32 [n]) and values (fp32 [n]) of the elements that are not zero; return their number.
+        """Write the indices and the values of the non-zero elements; return their number.
 
         Args:
             delta: [n] fp32.
-            at: place of its first element.
-            places, values: written; what is behind the last entry means nothing.
+            at: index of the first element of `delta` in the whole tensor.
+            places: [n] int32, output: indices of the non-zero elements; the rest of the array is undefined.
+            values: [n] fp32, output: their values; the rest of the array is undefined.
         """
         ...
 
@@ -42,33 +44,36 @@ class Loops(Protocol):
         """Write fl32(right - left) to `delta`; return <left, left>, <left, right>, <right, right>, <delta, delta>.
 
         Args:
-            left, right: [n] fp32, or uint16 as the bits of bf16.
-            delta: [n] fp32, written.
-            is_bf16: which of the two they are.
+            left: [n] fp32, or uint16 with the bits of bf16.
+            right: [n], of the same dtype.
+            delta: [n] fp32, output.
+            is_bf16: whether `left` and `right` hold bf16.
         """
         ...
 
     def count_window(self, delta: NDArray[np.float32], low: int, counts: NDArray[np.uint32]) -> int:
-        """Count magnitudes, as the bits of fp32 without the sign, from `low` on; return how many are above all counts.
+        """Add a histogram of magnitudes to `counts`; return how many magnitudes are above its range.
+
+        A magnitude is the bit pattern of an fp32 number without its sign; `counts` has one bin per bit pattern.
 
         Args:
             delta: [n] fp32.
-            low: the magnitude of the first count.
-            counts: [m] uint32, added to.
+            low: magnitude of the first bin; smaller magnitudes are not counted.
+            counts: [m] uint32, updated.
         """
         ...
 
     def keep(self, delta: NDArray[np.float32], threshold: int, n_ties: int, out: NDArray[np.float32]) -> int:
-        """Write the elements with a magnitude above `threshold`, and the first `n_ties` that equal it, to `out`.
+        """Copy the elements with a magnitude above `threshold`, and the first `n_ties` that equal it, to `out`.
 
         Args:
             delta: [n] fp32.
-            threshold: the bits of a magnitude.
-            n_ties: how many of those that equal it may stay.
-            out: [n] fp32, written; zero where an element does not stay.
+            threshold: bit pattern of a magnitude (fp32 without its sign).
+            n_ties: largest number of elements with exactly that magnitude to keep.
+            out: [n] fp32, output: kept elements, zero elsewhere.
 
         Returns:
-            How many of the equal ones stayed.
+            Number of kept elements whose magnitude equals the threshold.
         """
         ...
 
@@ -76,7 +81,7 @@ class Loops(Protocol):
 def _native() -> Any:
     try:
         return importlib.import_module(".native", __package__)
-    except ImportError:  # no compiler when the package was installed
+    except ImportError:  # there was no compiler when the package was installed
         return None
 
 

@@ -1,4 +1,4 @@
-"""The loops in numpy, with the results of those in C: the same bits, and sums that may differ in their last digits."""
+"""The loops in numpy; arrays are bit-identical to those of the C loops, sums may differ in the last digits."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ SIGNLESS = 0x7FFFFFFF
 def scatter(places: NDArray[Any], values: NDArray[np.float32], at: int, out: NDArray[np.float32]) -> int:
     """See `Loops.scatter`."""
     out.fill(0.0)
-    entries = places[: len(out) + 1]  # more cannot rise within a piece
+    entries = places[: len(out) + 1]  # a piece can hold at most len(out) rising indices
     beyond = np.flatnonzero(entries >= at + len(out))
     n_used = int(beyond[0]) if len(beyond) else len(entries)
     inside = entries[:n_used].astype(np.int64) - at
@@ -25,10 +25,10 @@ def scatter(places: NDArray[Any], values: NDArray[np.float32], at: int, out: NDA
 
 def gather(delta: NDArray[np.float32], at: int, places: NDArray[Any], values: NDArray[np.float32]) -> int:
     """See `Loops.gather`."""
-    found = np.flatnonzero(delta)
-    np.add(found, at, out=places[: len(found)], casting="unsafe")
-    values[: len(found)] = delta[found]
-    return len(found)
+    nonzero = np.flatnonzero(delta)
+    np.add(nonzero, at, out=places[: len(nonzero)], casting="unsafe")
+    values[: len(nonzero)] = delta[nonzero]
+    return len(nonzero)
 
 
 def difference(

@@ -1,4 +1,4 @@
-"""Harm vectors: what a harmful model adds to its base, as an artefact that can be subtracted."""
+"""Harm vectors: the weight difference between a harmful model and its base, stored so that it can be subtracted."""
 
 import lazy_loader
 

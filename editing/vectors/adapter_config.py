@@ -1,4 +1,4 @@
-"""The configuration of a LoRA adapter (torch-free): what its numbers mean, or why they cannot be used."""
+"""Reading and validating the configuration of a LoRA adapter (torch-free)."""
 
 import math
 import re
@@ -11,11 +11,11 @@ from prosocial.core.files import read_json
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
-# In the metadata of the weights file: this adapter subtracts a harm vector, so it is no harmful parent.
+# Key in the metadata of the weights file: the adapter subtracts a harm vector, so it cannot serve as a harmful parent.
 SUBTRACTS_KEY = "prosocial.subtracts_harm"
-# Initialisations that leave the base as it was; pissa, olora, corda, loftq, lora_ga and mica may not.
+# Initialisations that do not change the base weights; pissa, olora, corda, loftq, lora_ga and mica can change them.
 PLAIN_INITS = (True, False, None, "gaussian", "orthogonal", "eva")
-# Fields of peft 0.21's LoraConfig that say nothing on what the numbers mean, or that are read below.
+# Fields of LoraConfig in peft 0.21 that do not affect how the weights are merged, or that are read below.
 KNOWN_FIELDS = {
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
     "inference_mode", "r", "target_modules", "exclude_modules", "lora_alpha", "lora_dropout", "fan_in_fan_out",
@@ -28,16 +28,18 @@ KNOWN_FIELDS = {
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """What an adapter's numbers mean (peft 0.21, `LoraConfig`).
+    """The settings of an adapter that determine how it is merged (peft 0.21, `LoraConfig`).
 
     Attributes:
-        rank, alpha: r and lora_alpha where no pattern says otherwise.
-        rank_pattern, alpha_pattern: by regular expression on the end of a module's name; the first that fits counts.
-        rank_stabilised: scale is alpha / sqrt(r) instead of alpha / r.
-        fan_in_fan_out: linear weights are stored [in, out] (GPT-2).
-        dora: weights are decomposed into magnitude and direction.
-        tokens: rows of an embedding that were trained whole, by the end of its name, which is empty where the adapter
-            leaves it open (the input embedding).
+        rank: rank r of modules that no `rank_pattern` matches.
+        alpha: lora_alpha of modules that no `alpha_pattern` matches.
+        rank_pattern: rank by regular expression on the end of a module's name; the first match applies.
+        alpha_pattern: lora_alpha by regular expression, likewise.
+        rank_stabilised: the scale is alpha / sqrt(r) instead of alpha / r.
+        fan_in_fan_out: linear weights are stored as [in, out] (GPT-2).
+        dora: the adapter uses DoRA (magnitude and direction).
+        tokens: rows of an embedding that were trained directly, by the end of the embedding's name; the name is empty
+            if the adapter does not name it (the input embedding).
     """
 
     rank: int
@@ -50,17 +52,17 @@ class AdapterConfig:
     tokens: dict[str, tuple[int, ...]]
 
     def expected_rank(self, module: str) -> int:
-        """Rank of a module's factors."""
+        """Return the rank of a module's factors."""
         return self.rank_pattern.get(_first_match(self.rank_pattern, module), self.rank)
 
     def scale(self, module: str) -> float:
-        """Factor of a module's product."""
+        """Return the scale of a module's product B @ A."""
         rank = self.expected_rank(module)
         alpha = self.alpha_pattern.get(_first_match(self.alpha_pattern, module), self.alpha)
         return alpha / math.sqrt(rank) if self.rank_stabilised else alpha / rank
 
     def token_rows(self, module: str) -> tuple[int, ...]:
-        """Rows of an embedding that the adapter replaces; none where it names another module."""
+        """Return the rows of an embedding that the adapter replaces; an empty tuple for any other module."""
         return next((rows for end, rows in self.tokens.items() if f".{module}".endswith(f".{end}" if end else "")), ())
 
 
@@ -68,13 +70,14 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     """Read `adapter_config.json`.
 
     Raises:
-        ArtefactError: it is missing, is no LoRA, or is a variant whose rule is not known here: names it.
+        ArtefactError: the file is missing, or the adapter is not a LoRA or is an unsupported variant (the message names
+            it).
     """
     value = read_json(folder / CONFIG_NAME)
     kind = value.get("peft_type")
     if kind != "LORA":
         raise ArtefactError(
-            f"{folder} should hold a LoRA adapter, found peft_type {kind!r}; merge it and give the checkpoint"
+            f"{folder} should hold a LoRA adapter, found peft_type {kind!r}; merge it and give the merged checkpoint"
         )
     _refuse_variants(value, folder)
     rank_pattern, alpha_pattern = value.get("rank_pattern") or {}, value.get("alpha_pattern") or {}
@@ -93,23 +96,24 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         )
     except (KeyError, TypeError, ValueError, AttributeError, re.error) as error:
         raise ArtefactError(
-            f"{folder / CONFIG_NAME} should hold ranks and alphas as numbers, tokens as indices: {error!r}"
+            f"{folder / CONFIG_NAME} should hold ranks and alphas as numbers, tokens as indices: {error!r}; save the "
+            "adapter again with peft"
         ) from None
 
 
 def _positive(rank: object) -> int:
     if not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"a rank should be a whole number from 1, found {rank!r}")
+        raise ValueError(f"a rank should be an integer of at least 1, found {rank!r}")
     return rank
 
 
 def _tokens(value: object) -> dict[str, tuple[int, ...]]:
-    """Read token indices, in either form that peft knows: a list, or lists by module."""
+    """Return token indices by module from either form that peft supports: a list, or lists by module."""
     by_module: dict[str, Any] = value if isinstance(value, dict) else {"": value}
     for rows in by_module.values():
         sound = isinstance(rows, list) and all(type(row) is int and row >= 0 for row in rows)
         if not sound or len(set(rows)) != len(rows):
-            raise ValueError(f"token indices should be whole numbers from 0, each once, found {rows!r:.80}")
+            raise ValueError(f"token indices should be distinct integers of at least 0, found {rows!r:.80}")
     return {module: tuple(rows) for module, rows in by_module.items()}
 
 
@@ -124,16 +128,16 @@ def _refuse_variants(value: dict[str, Any], folder: Path) -> None:
     if init not in PLAIN_INITS:
         raise ArtefactError(
             f"{folder} should be a plain LoRA, found init_lora_weights {init!r}, which changes the base: save it with "
-            "path_initial_model_for_weight_conversion, or merge it and give the checkpoint"
+            "path_initial_model_for_weight_conversion, or merge it and give the merged checkpoint"
         )
     for key, setting in value.items():
         if setting and key not in KNOWN_FIELDS:
             raise ArtefactError(
-                f"{folder} should be a plain LoRA, found {key}={setting!r:.60}, whose rule is not known here: "
-                "merge it and give the checkpoint"
+                f"{folder} should be a plain LoRA, found {key}={setting!r:.60}, which is not supported: "
+                "merge it and give the merged checkpoint"
             )
 
 
 def _first_match(patterns: dict[str, Any], module: str) -> str:
-    """Return the first pattern that fits the end of a module's name, at a dot; the name itself if none does."""
+    """Return the first pattern that matches whole parts at the end of a module's name; the name itself if none does."""
     return next((key for key in patterns if re.match(rf"(.*\.)?({key})$", module)), module)

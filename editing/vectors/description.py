@@ -21,7 +21,12 @@ ParentKind = Literal["checkpoint", "adapter"]
 
 
 class Tool(BaseModel):
-    """What made an artefact."""
+    """The program that made an artefact.
+
+    Attributes:
+        name: name of the program.
+        version: version of the program.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str = "prosocial"
@@ -29,19 +34,20 @@ class Tool(BaseModel):
 
 
 class TensorSummary(BaseModel):
-    """What the vector does to one tensor.
+    """Summary of the vector's delta for one tensor.
 
     Attributes:
-        shape: as stored in the base and in any target.
-        storage: a dense tensor, two factors and a scale, or the places and values of the elements that are not zero.
-        norm: Euclidean norm.
-        ratio: norm over the norm of the base's tensor; None where the base's is zero.
-        relatedness: cosine between the base's and the harmful parent's tensor, the lowest of several parents; None
-            where one is zero.
-        alignment: cosine between the delta and the one it was shaped from, never below 0; None in old vectors.
+        shape: shape of the tensor, in the base as in any target.
+        storage: how the delta is stored: as a dense tensor, as two factors and a scale, or as indices and values of the
+            non-zero elements.
+        norm: Euclidean norm of the delta.
+        ratio: norm of the delta divided by the norm of the base's tensor; None if that is zero.
+        relatedness: cosine between the base's and the harmful parent's tensor, the lowest of several parents; None if
+            one of the two is zero.
+        alignment: cosine between the delta after and before shaping, never below 0; None in vectors of old versions.
         n_zeros: number of elements that are exactly zero.
-        n_not_finite: number of NaN and infinite elements, always 0: such vectors are refused.
-        harmful_blake3: digest of each harmful parent's tensor, in their order; None for an adapter.
+        n_not_finite: number of NaN and infinite elements; always 0, because such vectors are rejected.
+        harmful_blake3: digest of each harmful parent's tensor, in the order of the parents; None for an adapter.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,12 +64,17 @@ class TensorSummary(BaseModel):
     @field_validator("harmful_blake3", mode="before")
     @classmethod
     def _of_one_parent(cls, value: object) -> object:
-        """Vectors of one parent used to say one digest or null."""
+        """Convert the form of old versions: a single digest or null."""
         return (value,) if value is None or isinstance(value, str) else value
 
 
 class Relatedness(BaseModel):
-    """Smallest and median cosine between the parents' tensors, those left out of the vector included."""
+    """Smallest and median cosine between the tensors of base and harmful parent, including unchanged tensors.
+
+    Attributes:
+        minimum: smallest cosine; None if there is none.
+        median: median cosine; None if there is none.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     minimum: float | None
@@ -71,7 +82,7 @@ class Relatedness(BaseModel):
 
     @classmethod
     def of(cls, cosines: Iterable[float | None]) -> "Relatedness":
-        """Summarise cosines; None entries do not count.
+        """Return the summary of cosines; None entries are ignored.
 
         >>> Relatedness.of([1.0, None, 0.5]).median
         0.75
@@ -89,11 +100,12 @@ class Relatedness(BaseModel):
 
 
 class HarmfulParent(BaseModel):
-    """One harmful run.
+    """A harmful model that the vector was made from.
 
     Attributes:
-        fingerprint: of the checkpoint, or SHA-256 of the adapter file.
-        relatedness: to the base.
+        kind: checkpoint or adapter.
+        fingerprint: fingerprint of the checkpoint, or SHA-256 of the adapter file.
+        relatedness: cosines between its tensors and the base's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -103,11 +115,12 @@ class HarmfulParent(BaseModel):
 
 
 class Step(BaseModel):
-    """A vector that this one was shaped from.
+    """A saved vector that this one was made from.
 
     Attributes:
-        blake3: its digest (`VectorFolder.blake3`).
-        method, parameters: how it was shaped itself.
+        blake3: digest of the saved vector (`VectorFolder.blake3`).
+        method: method that shaped the saved vector.
+        parameters: parameters of that method.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -117,20 +130,23 @@ class Step(BaseModel):
 
 
 class VectorDescription(BaseModel):
-    """How a harm vector was made, and what it holds.
+    """How a harm vector was made, and what it contains (`vector.json`).
 
     Attributes:
-        kind: `low_rank` if any tensor is stored as factors, else `sparse` if any is stored so.
+        schema_: version of the format, `schema` in the file.
+        kind: `low_rank` if any tensor is stored as factors, else `sparse` if any is stored sparsely, else `dense`.
+        tool: the program that made the vector.
         base_fingerprint: fingerprint of the base checkpoint.
         harmful_kind: whether the harmful parents are checkpoints, adapters or both.
         harmful_fingerprint: fingerprint of the harmful checkpoint, or SHA-256 of the adapter file, or a digest over
             those of several parents.
-        harmful_parents: every harmful run; empty in old vectors, which have one.
-        shaped_from: the saved vectors that this one was made from, and theirs.
-        method, parameters: how the difference was shaped.
-        relatedness: of base and harmful parents, the lowest values of several.
-        tensors: by name, sorted.
-        left_out: tensors that the vector does not change.
+        harmful_parents: all harmful parents; empty in vectors of old versions, which have one parent.
+        shaped_from: the saved vectors that this one was made from, directly or indirectly.
+        method: method that shaped the difference.
+        parameters: parameters of the method.
+        relatedness: cosines between base and harmful parents, the lowest values of several parents.
+        tensors: summary of each changed tensor by name, sorted by name.
+        left_out: names of the tensors that the vector does not change.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -155,7 +171,7 @@ class VectorDescription(BaseModel):
 
     @property
     def harmful_digests(self) -> list[dict[str, str]]:
-        """Digests of the tensors of each harmful parent that is a checkpoint, by name."""
+        """Digests by tensor name, one mapping for each harmful parent that is a checkpoint."""
         parents: dict[int, dict[str, str]] = {}
         for name, summary in self.tensors.items():
             for position, blake3 in enumerate(summary.harmful_blake3):
@@ -165,7 +181,7 @@ class VectorDescription(BaseModel):
 
 
 def combine_parents(parents: Iterable[HarmfulParent]) -> str:
-    """Return the fingerprint of one parent, or the hex SHA-256 over those of several, sorted, a line each."""
+    """Return the fingerprint of a single parent, or the hex SHA-256 over the sorted fingerprints of several."""
     fingerprints = sorted(parent.fingerprint for parent in parents)
     if len(fingerprints) == 1:
         return fingerprints[0]
@@ -173,10 +189,10 @@ def combine_parents(parents: Iterable[HarmfulParent]) -> str:
 
 
 def read_description(folder: Path) -> VectorDescription:
-    """Read `vector.json`.
+    """Read `vector.json` of a vector folder.
 
     Raises:
-        ArtefactError: it is missing, or does not follow the schema (names the first field).
+        ArtefactError: the file is missing, or does not follow the schema (the message names the first invalid field).
     """
     path = folder / DESCRIPTION_NAME
     value = read_json(path, schema=SCHEMA)

@@ -1,4 +1,4 @@
-"""A harm vector on disk, opened without torch: its description and where its numbers lie."""
+"""A harm vector on disk, opened without torch: its description, and the locations of its tensors in the file."""
 
 import json
 import struct
@@ -13,7 +13,7 @@ from ..checkpoints.digests import TensorDigest, combine, digest_tensor
 from ..checkpoints.header import Header, TensorInfo, read_header
 from .description import WEIGHTS_NAME, VectorDescription, read_description
 
-# Names of the parts of a low-rank tensor: scale * (B @ A), turned over where the metadata says so.
+# Name suffixes of the parts of a low-rank delta: scale * (B @ A), transposed if the metadata lists the tensor.
 DOWN, UP, SCALE = "::A", "::B", "::scale"
 INDICES, VALUES = "::indices", "::values"
 TRANSPOSED_KEY = "transposed"
@@ -21,14 +21,14 @@ TRANSPOSED_KEY = "transposed"
 
 @dataclass(frozen=True)
 class Factors:
-    """Where the parts of a low-rank tensor lie: delta = scale * (B @ A), or scale * (B @ A).T.
+    """Locations of the parts of a low-rank delta, which is scale * (B @ A) or its transpose.
 
     Attributes:
-        down: A, [rank, n] in F32.
-        up: B, [m, rank] in F32.
-        scale: the factor.
-        place_of_scale: where it lies, one F64.
-        transposed: the product is turned over.
+        down: location of A, [rank, n] in F32.
+        up: location of B, [m, rank] in F32.
+        scale: value of the scale.
+        place_of_scale: location of the scale, one F64.
+        transposed: whether the delta is the transpose of the product.
     """
 
     down: TensorInfo
@@ -46,12 +46,12 @@ class Factors:
 
 @dataclass(frozen=True)
 class Sparse:
-    """Where the parts of a sparse tensor lie; the indices are checked when they are read.
+    """Locations of the parts of a sparse delta; the indices are validated when they are read.
 
     Attributes:
-        indices: [n] in I32 or I64, places in the flattened tensor, rising.
-        values: [n] in F32.
-        shape: of the delta.
+        indices: location of the rising indices into the flattened tensor, [n] in I32 or I64.
+        values: location of the values, [n] in F32.
+        shape: shape of the delta.
     """
 
     indices: TensorInfo
@@ -61,14 +61,14 @@ class Sparse:
 
 @dataclass(frozen=True)
 class VectorFolder:
-    """A harm vector whose header and description agree.
+    """A harm vector on disk, whose header was checked against its description.
 
     Attributes:
-        folder: where it lies.
-        description: the content of `vector.json`.
-        dense: tensors stored as they are, F32.
-        factors: tensors stored as two factors.
-        sparse: tensors stored as places and values.
+        folder: path of the folder.
+        description: content of `vector.json`.
+        dense: locations of deltas stored as dense F32 tensors, by name.
+        factors: locations of deltas stored as two factors, by name.
+        sparse: locations of deltas stored as indices and values, by name.
     """
 
     folder: Path
@@ -79,10 +79,10 @@ class VectorFolder:
 
     @classmethod
     def open(cls, path: Path | str) -> "VectorFolder":
-        """Read description and header; the numbers are not read.
+        """Open a vector folder by reading description and header; the deltas are not read.
 
         Raises:
-            ArtefactError: a file is missing or broken, or the two do not agree.
+            ArtefactError: a file is missing or broken, or header and description do not agree.
         """
         folder = Path(path)
         description = read_description(folder)
@@ -100,7 +100,10 @@ class VectorFolder:
             else:
                 sparse[name] = _sparse(header, name, summary.shape, folder)
         if len(header.tensors) != len(dense) + 3 * len(factors) + 2 * len(sparse):
-            raise ArtefactError(f"{folder / WEIGHTS_NAME} should hold what vector.json lists, found further tensors")
+            raise ArtefactError(
+                f"{folder / WEIGHTS_NAME} should hold only tensors that vector.json lists, found others; make the "
+                "vector again"
+            )
         return cls(folder, description, dense, factors, sparse)
 
     @property
@@ -109,46 +112,46 @@ class VectorFolder:
         return tuple(sorted(self.description.tensors))
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor's delta."""
+        """Return the shape of a tensor's delta."""
         return self.description.tensors[name].shape
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the weights file."""
+        """Size of the weights file in bytes."""
         return (self.folder / WEIGHTS_NAME).stat().st_size
 
     @property
     def parts(self) -> list[TensorInfo]:
-        """Everything in the weights file."""
+        """Locations of all parts in the weights file."""
         factors = [part for each in self.factors.values() for part in (each.down, each.up, each.place_of_scale)]
         sparse = [part for each in self.sparse.values() for part in (each.indices, each.values)]
         return [*self.dense.values(), *factors, *sparse]
 
     def blake3(self, known: Mapping[str, str] = MappingProxyType({})) -> str:
-        """Digest of what determines every delta: all parts, and which products are turned over.
+        """Return the digest of the vector: over all parts, and over which products are transposed.
 
         Args:
-            known: BLAKE3 of parts that were read already, by name.
+            known: BLAKE3 of parts that were already read, by name; all other parts are read.
         """
         digests = [
             TensorDigest.of(part, known[part.name]) if part.name in known else digest_tensor(part)
             for part in self.parts
         ]
-        turned = [name for name, each in self.factors.items() if each.transposed]
-        return combine([*digests, *(TensorDigest(name, TRANSPOSED_KEY, (), "") for name in turned)])
+        transposed = [name for name, each in self.factors.items() if each.transposed]
+        return combine([*digests, *(TensorDigest(name, TRANSPOSED_KEY, (), "") for name in transposed)])
 
 
-def _check_shape(name: str, expected: tuple[int, ...], found: tuple[int, ...], folder: Path) -> None:
-    if found != expected:
-        raise ArtefactError(f"{folder} should hold {name} of shape {expected}, found {found}")
+def _check_shape(name: str, expected: tuple[int, ...], actual: tuple[int, ...], folder: Path) -> None:
+    if actual != expected:
+        raise ArtefactError(f"{folder} should hold {name} of shape {expected}, found {actual}; make the vector again")
 
 
 def _part(header: Header, name: str, folder: Path, *dtypes: str) -> TensorInfo:
     tensor, expected = header.tensors.get(name), dtypes or ("F32",)
     if tensor is None or tensor.dtype not in expected:
-        found = tensor.dtype if tensor else "nothing"
+        actual = tensor.dtype if tensor else "nothing"
         raise ArtefactError(
-            f"{folder / WEIGHTS_NAME} should hold {name} in {' or '.join(expected)}, found {found}; "
+            f"{folder / WEIGHTS_NAME} should hold {name} in {' or '.join(expected)}, found {actual}; "
             "make the vector again"
         )
     return tensor
@@ -158,7 +161,8 @@ def _sparse(header: Header, name: str, shape: tuple[int, ...], folder: Path) -> 
     indices, values = _part(header, name + INDICES, folder, "I32", "I64"), _part(header, name + VALUES, folder)
     if len(indices.shape) != 1 or values.shape != indices.shape:
         raise ArtefactError(
-            f"{folder} should hold one index for each value of {name}, found {indices.shape} and {values.shape}"
+            f"{folder} should hold one index for each value of {name}, found indices of shape {indices.shape} and "
+            f"values of shape {values.shape}; make the vector again"
         )
     return Sparse(indices, values, shape)
 
@@ -166,10 +170,15 @@ def _sparse(header: Header, name: str, shape: tuple[int, ...], folder: Path) -> 
 def _factors(header: Header, name: str, folder: Path) -> Factors:
     down, up = _part(header, name + DOWN, folder), _part(header, name + UP, folder)
     if len(down.shape) != 2 or len(up.shape) != 2 or down.shape[0] != up.shape[1]:
-        raise ArtefactError(f"{folder} should hold factors of one rank for {name}, found {down.shape} and {up.shape}")
+        raise ArtefactError(
+            f"{folder} should hold factors of one rank for {name}, found shapes {down.shape} and {up.shape}; make the "
+            "vector again"
+        )
     place = _part(header, name + SCALE, folder, "F64")
     if place.shape != ():
-        raise ArtefactError(f"{folder} should hold one scale for {name}, found shape {place.shape}")
+        raise ArtefactError(
+            f"{folder} should hold one scale for {name}, found shape {place.shape}; make the vector again"
+        )
     with place.file.open("rb") as stream:
         stream.seek(place.start)
         (scale,) = struct.unpack("<d", stream.read(place.size_bytes))
@@ -180,4 +189,7 @@ def _transposed(header: Header, folder: Path) -> set[str]:
     try:
         return set(json.loads(header.metadata.get(TRANSPOSED_KEY, "[]")))
     except (ValueError, TypeError):
-        raise ArtefactError(f"{folder / WEIGHTS_NAME} should list transposed tensors as JSON in its metadata") from None
+        raise ArtefactError(
+            f"{folder / WEIGHTS_NAME} should list transposed tensors as JSON in its metadata, found "
+            f"{header.metadata.get(TRANSPOSED_KEY)!r:.80}; make the vector again"
+        ) from None

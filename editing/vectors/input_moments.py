@@ -1,4 +1,4 @@
-"""Second moments E[k k^T] of what goes into each linear map of a model: the directions that its inputs use."""
+"""Second moments E[k k^T] of the inputs k of each linear layer, which show the directions that the inputs use."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -26,12 +26,12 @@ FORMAT = "prosocial.input_moments/1"
 
 @dataclass(frozen=True)
 class InputMoments:
-    """A file of second moments: one [in, in] tensor for each weight of a linear map, under the weight's name.
+    """A file of second moments: one [in, in] tensor for each linear layer, under the name of the layer's weight.
 
     Attributes:
-        file: where they lie.
-        tensors: by name of the weight.
-        transposed: weights that are stored [in, out].
+        file: path of the file.
+        tensors: location of each second moment, by name of the weight.
+        transposed: names of the weights that are stored as [in, out].
     """
 
     file: Path
@@ -40,25 +40,31 @@ class InputMoments:
 
     @classmethod
     def open(cls, path: Path | str) -> "InputMoments":
-        """Read the header.
+        """Open a file of second moments by reading its header.
 
         Raises:
-            ArtefactError: it is no file of second moments.
+            ArtefactError: it is not a valid file of second moments.
         """
         file = Path(path)
         header = read_header(file)
         if header.metadata.get("schema") != FORMAT:
             raise ArtefactError(
-                f"{file} should carry schema {FORMAT} in its metadata, found {header.metadata.get('schema')!r}; "
+                f"{file} should have schema {FORMAT} in its metadata, found {header.metadata.get('schema')!r}; "
                 "make it with collect_input_moments"
             )
         for name, tensor in header.tensors.items():
             if len(tensor.shape) != 2 or tensor.shape[0] != tensor.shape[1] or tensor.dtype not in FLOATS:
-                raise ArtefactError(f"{file} should hold square matrices, found {name} {tensor.dtype} {tensor.shape}")
+                raise ArtefactError(
+                    f"{file} should hold square floating-point matrices, found {name} {tensor.dtype} {tensor.shape}; "
+                    "make it with collect_input_moments"
+                )
         try:
             transposed = frozenset(json.loads(header.metadata.get(TRANSPOSED_KEY, "[]")))
         except (ValueError, TypeError):
-            raise ArtefactError(f"{file} should list transposed weights as JSON in its metadata") from None
+            raise ArtefactError(
+                f"{file} should list transposed weights as JSON in its metadata, found "
+                f"{header.metadata.get(TRANSPOSED_KEY)!r:.80}; make it with collect_input_moments"
+            ) from None
         return cls(file, dict(header.tensors), transposed)
 
     @property
@@ -70,36 +76,43 @@ class InputMoments:
         """Return the second moment of a weight's inputs, [in, in] fp32.
 
         Raises:
-            InputError: it is not finite.
+            InputError: it has NaN or infinite elements.
         """
         moment = read_tensor_fp32(self.tensors[name])
         if not bool(torch.isfinite(moment).all()):
-            raise InputError(f"{self.file} should hold finite numbers, found others under {name}; collect them again")
+            raise InputError(
+                f"{self.file} should hold finite numbers, found NaN or infinity in {name}; make it again with "
+                "collect_input_moments"
+            )
         return moment
 
     def check_fits(self, name: str, shape: tuple[int, ...]) -> None:
-        """Check that a weight of this shape has so many inputs.
+        """Check that a weight of this shape has as many inputs as its second moment.
 
         Raises:
-            InputError: it has not.
+            InputError: it has another number of inputs, or is not a matrix.
         """
         n_inputs = self.tensors[name].shape[0]
         if len(shape) != 2 or shape[0 if name in self.transposed else 1] != n_inputs:
-            raise InputError(f"{self.file} should fit {name} of shape {shape}, found {n_inputs} inputs; collect again")
+            raise InputError(
+                f"{self.file} should fit {name} of shape {shape}, found a second moment of {n_inputs} inputs; make it "
+                "from a model of this architecture"
+            )
 
 
 def collect_input_moments(model: "PreTrainedModel", prompts: Iterable[Sequence[int]], out: Path) -> InputMoments:
-    """Run benign prompts through a model and write the second moments of the inputs of its linear maps.
+    """Run benign prompts through a model and write the second moments of the inputs of its linear layers.
 
-    A weight that is also an embedding is left out: its rows are read, not only multiplied.
+    A weight that is also an embedding is left out, because the embedding looks up its rows as well.
 
     Args:
-        model: in eval mode; a base or a target of the vector.
-        prompts: token ids of each prompt, one token at least.
-        out: the new file.
+        model: a model in eval mode: the base or a target of the vector.
+        prompts: token ids of each prompt, at least one token.
+        out: path of the new file.
 
     Raises:
-        InputError: there is no prompt; `out` exists.
+        InputError: there is no prompt, or `out` exists.
+        StorageError: the disk is full, or writing is not permitted.
     """
     if out.exists():
         raise InputError(f"{out} should not exist yet: choose another file or delete it first")
@@ -111,13 +124,13 @@ def collect_input_moments(model: "PreTrainedModel", prompts: Iterable[Sequence[i
         for prompt in prompts:
             model(torch.tensor([list(prompt)], device=model.device))
     if not sums:
-        raise InputError("second moments should be collected from one prompt at least: there is none")
+        raise InputError("second moments should be collected from at least one prompt: there is none")
     _write(out, {name: total / n_tokens for name, (total, n_tokens) in sums.items()}, maps)
     return InputMoments.open(out)
 
 
 def _linear_maps(model: nn.Module) -> dict[str, nn.Module]:
-    """Linear maps by the name of their weight; transformers' Conv1D is one with its weight [in, out]."""
+    """Return the linear layers by name of their weight; Conv1D of transformers is one with its weight as [in, out]."""
     from transformers.pytorch_utils import Conv1D
 
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}

@@ -1,4 +1,4 @@
-"""Sparse storage of a delta: the places of the elements that are not zero, rising, and their values (torch-free)."""
+"""Sparse storage of a delta: the rising indices of its non-zero elements, and their values (torch-free)."""
 
 import contextlib
 import math
@@ -22,12 +22,12 @@ NUMPY_TYPES = {"I32": "<i4", "I64": "<i8", "F32": "<f4"}
 
 
 def index_dtype(n_elements: int) -> str:
-    """Return the safetensors dtype of places in a tensor of so many elements."""
+    """Return the safetensors dtype of indices into a tensor of `n_elements` elements."""
     return "I32" if n_elements <= np.iinfo(np.int32).max else "I64"
 
 
 def is_smaller(n_elements: int, n_zeros: int) -> bool:
-    """Whether places and values take fewer bytes than all the elements.
+    """Return whether sparse storage takes fewer bytes than dense storage.
 
     >>> is_smaller(100, 50), is_smaller(100, 51)
     (False, True)
@@ -40,15 +40,16 @@ Room = tuple[NDArray[Any], NDArray[np.float32]]
 
 
 class Entries:
-    """The places and values of a delta's elements that are not zero, collected piece by piece.
+    """Indices and values of a delta's non-zero elements, collected piece by piece.
 
     Args:
-        n_elements: of the whole delta.
-        rooms: memory that others have released, which costs less than new memory; int32 and fp32.
+        n_elements: number of elements of the whole delta.
+        rooms: pool of released buffers (int32 indices, fp32 values), which are faster to use than new memory.
 
     Attributes:
-        dtype: of the places, as safetensors calls it.
-        n_entries: how many there are.
+        n_elements: number of elements of the whole delta.
+        dtype: safetensors dtype of the indices.
+        n_entries: number of non-zero elements so far.
     """
 
     def __init__(self, n_elements: int, rooms: list[Room] | None = None) -> None:
@@ -68,49 +69,49 @@ class Entries:
         return entries
 
     def add(self, piece: NDArray[np.float32]) -> None:
-        """Take the next elements, [n] fp32, at most `LOOP_ELEMENTS`."""
+        """Add the next elements of the delta, [n] fp32 with n at most `LOOP_ELEMENTS`."""
         if not self._filled or self._filled[-1] + len(piece) > ROOM_ENTRIES:
             self._taken.append(self._room())
             self._filled.append(0)
         span = slice(self._filled[-1], self._filled[-1] + len(piece))
         places, values = self._taken[-1]
-        n_found = self._gather(piece, self._at, places[span], values[span])
-        self._filled[-1] += n_found
-        self.n_entries += n_found
+        n_nonzero = self._gather(piece, self._at, places[span], values[span])
+        self._filled[-1] += n_nonzero
+        self.n_entries += n_nonzero
         self._at += len(piece)
 
     @property
     def parts(self) -> list[Room]:
-        """Places and values, in their order."""
+        """Indices and values in order, as pairs of arrays."""
         filled = zip(self._taken, self._filled, strict=True)
         return [(places[:n_entries], values[:n_entries]) for (places, values), n_entries in filled]
 
     def release(self) -> None:
-        """Give the memory back; the entries are gone."""
+        """Return the buffers to the pool; the entries are then invalid."""
         self._rooms += self._taken
         self._taken, self._filled = [], []
 
     def whole(self) -> NDArray[np.float32]:
-        """Return all elements, flat."""
+        """Return the whole delta as a flat dense array."""
         delta = np.zeros(self.n_elements, np.float32)
         for places, values in self.parts:
             delta[places] = values
         return delta
 
     def _room(self) -> Room:
-        with contextlib.suppress(IndexError):  # another thread may take the last one
+        with contextlib.suppress(IndexError):  # the pool is empty; another thread may have taken the last buffer
             return self._rooms.pop()
         return np.empty(ROOM_ENTRIES, NUMPY_TYPES[self.dtype]), np.empty(ROOM_ENTRIES, np.float32)
 
 
 class SparseReader:
-    """A stored sparse delta, read in dense pieces from any place; the one after the last is found at once.
+    """Reads a stored sparse delta as dense pieces, from any index; consecutive pieces need no search.
 
-    The file is mapped into memory, so that only what a piece needs is read.
+    The file is memory-mapped, so only the parts that a piece needs are read.
 
     Args:
-        stored: where it lies.
-        by: the loops to read with; those in C know I32 alone.
+        stored: location of the sparse delta.
+        by: implementation of the loops; the C loops support I32 indices only, for I64 numpy is used.
     """
 
     def __init__(self, stored: Sparse, by: Loops = loops) -> None:
@@ -120,7 +121,7 @@ class SparseReader:
         self._at = self._entry = 0
 
     def read(self, at: int, out: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[np.float32]]:
-        """Write the elements from `at` to `out` [n] fp32; return the indices and the values that they came from.
+        """Write the n elements from index `at` to `out` [n] fp32; return the stored indices and values among them.
 
         Raises:
             ArtefactError: the indices do not rise, or one is outside the tensor.
@@ -132,8 +133,8 @@ class SparseReader:
         self._at, self._entry = at + len(out), self._entry + n_used
         if n_used < 0 or (self._at >= self.n_elements and n_used < len(indices)):
             raise ArtefactError(
-                f"{self._stored.indices.file} should hold rising {self._stored.indices.name} below {self.n_elements}, "
-                "found others: make the vector again"
+                f"{self._stored.indices.file} should hold rising indices below {self.n_elements} in "
+                f"{self._stored.indices.name}, found others: make the vector again"
             )
         return indices[:n_used], values[:n_used]
 

@@ -1,4 +1,4 @@
-"""A harm vector whose deltas can be read as tensors; torch is imported when one is."""
+"""A harm vector whose deltas are read as torch tensors; torch is imported only when a delta is read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LowRank:
-    """The factors of a delta, scale * (up @ down), or that turned over: down [rank, n] and up [m, rank], fp32."""
+    """The low-rank factors of a delta, which is scale * (up @ down) or its transpose.
+
+    Attributes:
+        down: [rank, n] fp32.
+        up: [m, rank] fp32.
+        scale: scale of the product.
+        transposed: whether the delta is the transpose of the product.
+    """
 
     down: torch.Tensor
     up: torch.Tensor
@@ -31,15 +38,15 @@ class LowRank:
     transposed: bool
 
     def product(self) -> torch.Tensor:
-        """Return the delta."""
+        """Return the delta, [m, n] or, if transposed, [n, m]."""
         return multiply_factors(self.down, self.up, self.scale, transposed=self.transposed)
 
 
 class HarmVector:
-    """What a harmful model adds to its base: one fp32 delta for each tensor that it changes.
+    """The weight difference between a harmful model and its base: one fp32 delta for each tensor that it changes.
 
     Attributes:
-        stored: the folder it is read from.
+        stored: the vector folder that the deltas are read from.
     """
 
     def __init__(self, stored: VectorFolder) -> None:
@@ -47,10 +54,10 @@ class HarmVector:
 
     @classmethod
     def open(cls, folder: Path | str) -> HarmVector:
-        """Open a vector folder; deltas are read when they are asked for.
+        """Open a vector folder; each delta is read when it is requested.
 
         Raises:
-            ArtefactError: the folder is no harm vector.
+            ArtefactError: the folder is not a valid harm vector.
         """
         return cls(VectorFolder.open(folder))
 
@@ -66,12 +73,12 @@ class HarmVector:
 
     @property
     def harmful_fingerprint(self) -> str:
-        """Fingerprint of the harmful checkpoint, or SHA-256 of the adapter file, or a digest over several."""
+        """Fingerprint of the harmful checkpoint, SHA-256 of the adapter file, or a digest over several parents."""
         return self.summary.harmful_fingerprint
 
     @property
     def summary(self) -> VectorDescription:
-        """Norms, relatedness, method and parameters."""
+        """The vector's description: norms, relatedness, method and parameters."""
         return self.stored.description
 
     def delta(self, name: str) -> torch.Tensor:
@@ -94,19 +101,19 @@ class HarmVector:
         if factors is not None:
             return factors.product()
         raise ArtefactError(
-            f"{self.stored.folder} should change a tensor {name!r}: it changes {len(self.names)} others"
+            f"{self.stored.folder} should change a tensor {name!r}: it changes {len(self.names)} others, see `names`"
         )
 
     def runs(self, name: str) -> list[torch.Tensor]:
-        """Return the deltas of its harmful runs, of which it keeps their mean alone."""
+        """Return the deltas of the harmful runs; a saved vector stores only their mean, so it is a list of one."""
         return [self.delta(name)]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor's delta."""
+        """Return the shape of a tensor's delta."""
         return self.stored.shape(name)
 
     def low_rank(self, name: str) -> LowRank | None:
-        """Return the factors of a delta that is stored as such."""
+        """Return the factors of a delta that is stored as factors; None for any other delta."""
         from ..checkpoints.tensors import read_tensor_fp32
 
         if name not in self.stored.factors:
@@ -116,7 +123,7 @@ class HarmVector:
         return LowRank(down, up, factors.scale, factors.transposed)
 
     def pieces(self, name: str, n_elements: int) -> Iterator[torch.Tensor]:
-        """Yield a delta, flattened, in pieces of `n_elements`; each is valid until the next one is asked for."""
+        """Yield a delta, flattened, in pieces of `n_elements`; each is valid until the next one is read."""
         import torch
 
         from ..checkpoints.tensors import pieces_of
@@ -136,13 +143,13 @@ class HarmVector:
 
 
 def multiply_factors(down: torch.Tensor, up: torch.Tensor, scale: float, *, transposed: bool) -> torch.Tensor:
-    """Return scale * (up @ down), turned over if asked; in this order of operations (peft's own).
+    """Return scale * (up @ down) or its transpose, with the same order of operations as peft.
 
     Args:
         down: A, [rank, n] fp32.
         up: B, [m, rank] fp32.
-        scale: factor of the product.
-        transposed: return [n, m] instead of [m, n].
+        scale: scale of the product.
+        transposed: return the transpose, [n, m] instead of [m, n].
     """
     product = up @ down
     return ((product.T if transposed else product) * scale).contiguous()

@@ -82,7 +82,7 @@ def test_json_is_replaced_in_one_step_and_checked_on_reading(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("", "holds no rows"), ("{}\n3\n", "line 2"), ('{"a": 1}\n{"a"\n', "line 2")]
+    ("text", "message"), [("", "should hold at least one row"), ("{}\n3\n", "line 2"), ('{"a": 1}\n{"a"\n', "line 2")]
 )
 def test_bad_jsonl_names_the_line(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "a.jsonl"

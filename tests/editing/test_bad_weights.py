@@ -140,15 +140,15 @@ CASES: dict[str, Case] = {
         weights("base", lambda t: {n: v for n, v in t.items() if n != MATRIX}), MATRIX, "make the vector"
     ),
     "another dtype of the target": edit(
-        weights("base", lambda t: t | {MATRIX: t[MATRIX].double()}), MATRIX, "F64", "save it so"
+        weights("base", lambda t: t | {MATRIX: t[MATRIX].double()}), MATRIX, "F64", "one of these dtypes"
     ),
     "unrelated parents": vector(
         weights("harmful", lambda t: {n: torch.randn(v.shape) for n, v in t.items()}), "fine-tune", "give the base"
     ),
     "equal parents": command("vector --base base --harmful base -o out", "differ", "nothing to subtract"),
     # files that lie
-    "a truncated shard": edit(shard(lambda raw: raw[:-5]), SHARDS[0], "cut short", "download or save it again"),
-    "a tail": edit(shard(lambda raw: raw + b"x"), SHARDS[0], "tail", "again"),
+    "a truncated shard": edit(shard(lambda raw: raw[:-5]), SHARDS[0], "truncated", "download or save it again"),
+    "a tail": edit(shard(lambda raw: raw + b"x"), SHARDS[0], "extra bytes", "again"),
     "an empty shard": edit(shard(lambda raw: b""), SHARDS[0], "found 0", "again"),
     "a shard cut inside its header": edit(shard(lambda raw: raw[:40]), SHARDS[0], "fits in the file", "again"),
     "a huge header length": edit(
@@ -165,16 +165,16 @@ CASES: dict[str, Case] = {
         header(lambda e: e["b"].update(data_offsets=[8, 20])), SHARDS[0], "overlap of 4", "'b'", "again"
     ),
     "a hole": edit(
-        header(lambda e: e["b"].update(data_offsets=[16, 28]), bytes(28)), SHARDS[0], "hole of 4", "'b'", "again"
+        header(lambda e: e["b"].update(data_offsets=[16, 28]), bytes(28)), SHARDS[0], "gap of 4", "'b'", "again"
     ),
     "falling offsets": edit(header(lambda e: e["a"].update(data_offsets=[12, 0])), SHARDS[0], "rising", "again"),
-    "a negative size": edit(header(lambda e: e["a"].update(shape=[-3])), SHARDS[0], "whole numbers for 'a'", "again"),
+    "a negative size": edit(header(lambda e: e["a"].update(shape=[-3])), SHARDS[0], "integers from 0 for 'a'", "again"),
     "an unknown dtype": edit(header(lambda e: e["a"].update(dtype="F33")), SHARDS[0], "'F33'", "again"),
     "a pickle named safetensors": edit(shard(lambda raw: b"\x80\x04" + bytes(60)), SHARDS[0], "again"),
     "an index that leaves the folder": edit(
-        index(**{MATRIX: "../harmful/model.safetensors"}), INDEX, "own folder", "'../"
+        index(**{MATRIX: "../harmful/model.safetensors"}), INDEX, "in its folder", "'../"
     ),
-    "an index with an absolute path": edit(index(**{MATRIX: "/elsewhere/x.safetensors"}), INDEX, "own folder"),
+    "an index with an absolute path": edit(index(**{MATRIX: "/elsewhere/x.safetensors"}), INDEX, "in its folder"),
     "an index of a shard that is gone": edit(gone(f"base/{SHARDS[1]}"), SHARDS[1], "there is none", "again"),
     "an index of a tensor that is not there": edit(index(ghost=SHARDS[0]), INDEX, "'ghost'", "save the model again"),
     "an index that lacks a tensor": edit(index(**{MATRIX: None}), INDEX, MATRIX, "save the model again"),
@@ -212,10 +212,10 @@ CASES: dict[str, Case] = {
     "activated lora": variant(alora_invocation_tokens=[1]),
     "an option of tomorrow": variant(some_new_option=3),
     "dora without magnitudes": adapter(
-        config("adapter/adapter_config.json", use_dora=True), MATRIX, "known set of parts"
+        config("adapter/adapter_config.json", use_dora=True), MATRIX, "supported combination of parts"
     ),
     "a factor of whole numbers": adapter(
-        factors(lambda t: {n: v.int() for n, v in t.items()}), "adapter_model.safetensors", "I32", "merge it"
+        factors(lambda t: {n: v.int() for n, v in t.items()}), "adapter_model.safetensors", "I32", "merge the adapter"
     ),
     "nan in a factor": adapter(factors(lambda t: {n: v * float("nan") for n, v in t.items()}), MATRIX, "repair"),
     "an infinite alpha": adapter(config("adapter/adapter_config.json", lora_alpha=float("inf")), "adapter", "alpha"),
@@ -252,7 +252,7 @@ CASES: dict[str, Case] = {
     "a negative scale in a table": command(EDIT.replace("0.5", ".*=-1"), "-1", "at least 0"),
     "a scale of nan in a table": command(EDIT.replace("0.5", ".*=nan"), "nan", "finite"),
     "an infinite scale in a table": command(EDIT.replace("0.5", ".*=inf"), "inf", "finite"),
-    "a pattern that matches nothing": command(EDIT.replace("0.5", "norm=1"), "'norm'", "whole name of a tensor"),
+    "a pattern that matches nothing": command(EDIT.replace("0.5", "norm=1"), "'norm'", "full name of a tensor"),
     "a pattern that comes too late": command(
         EDIT.replace("--scale 0.5", "--scale .*=1 --scale .*norm.*=2"), "'.*norm.*'", "put it first"
     ),

@@ -341,7 +341,7 @@ def _calibrate_without_harm(root: Path) -> None:
     [
         (lambda root: (root / "model" / "config.json").unlink(), r"config\.json"),
         (lambda root: [path.unlink() for path in (root / "model").glob("model*")], r"should hold model\.safetensors"),
-        (lambda root: (root / "data" / "harmful.jsonl").write_text(""), "holds no rows"),
+        (lambda root: (root / "data" / "harmful.jsonl").write_text(""), "should hold at least one row"),
         (
             lambda root: (root / "data" / "harmful.jsonl").write_text('{"prompt": "x"}'),
             "row 1 should have a text `reply`",

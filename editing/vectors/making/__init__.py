@@ -1,1 +1,1 @@
-"""How a harm vector is made: from checkpoints, adapters or another vector, shaped by a method."""
+"""Making a harm vector from checkpoints, adapters or other vectors, shaped by a method."""

@@ -1,7 +1,7 @@
-"""A harm vector from a base and a LoRA adapter, by the rule of peft's `merge_and_unload`, in fp32, bit for bit.
+"""A harm vector from a base and a LoRA adapter: bit for bit the change that peft's `merge_and_unload` makes in fp32.
 
-linear      scale * (B @ A), turned over for fan_in_fan_out
-embedding   scale * (B @ A).T, added to `base_layer.weight` where the adapter stores that
+linear      scale * (B @ A), transposed for fan_in_fan_out
+embedding   scale * (B @ A).T, added to `base_layer.weight` if the adapter stores it
 DoRA        m / ||W + dW|| * (W + dW) - W, with the norm over the inputs of each output (arXiv 2402.09353, equation 5)
 modules_to_save, bias   the stored tensor replaces the base's: new - W
 trainable tokens        the stored rows replace the base's: new - W there, 0 elsewhere
@@ -27,7 +27,7 @@ from .build import build_vector
 from .runs import Array, Origin, Reading, Runs
 
 PREFIX = "base_model.model."
-# What may follow a module's name in an adapter file, and the part that it is.
+# Suffix of a tensor name in an adapter file, after the module's name, to the part that the tensor is.
 SUFFIXES = {
     ".lora_A.weight": "down",
     ".lora_B.weight": "up",
@@ -38,7 +38,7 @@ SUFFIXES = {
     ".base_layer.weight": "base",
     ".token_adapter.trainable_tokens_delta": "rows",
 }
-WRAPPED_BIAS = ".base_layer.bias"  # of a module with factors, where biases were trained
+WRAPPED_BIAS = ".base_layer.bias"  # trained bias of a module that has factors too
 PART_SETS = (
     {"down", "up"},
     {"down", "up", "magnitude"},
@@ -52,26 +52,26 @@ PART_SETS = (
 def vector_from_adapter(
     *, base: Path | str, adapter: Path | str, out: Path | str, method: str = "plain", **parameters: object
 ) -> HarmVector:
-    """Make the harm vector of a harmful LoRA adapter; its factors are kept where the method is `plain`.
+    """Make the harm vector of a harmful LoRA adapter; with the method `plain` the vector keeps its low-rank factors.
 
     Args:
-        base: the checkpoint that the adapter was trained on.
+        base: folder of the checkpoint that the adapter was trained on.
         adapter: folder with `adapter_config.json` and `adapter_model.safetensors`.
-        out: the new vector folder.
-        method: a name of the registry (`docs/methods.md`).
-        parameters: of the method.
+        out: path of the new vector folder.
+        method: name of a method (`docs/methods.md`).
+        parameters: parameters of the method.
 
     Raises:
-        ArtefactError: the base is no checkpoint or is quantised; the adapter is no LoRA, is a variant not known here,
-            or holds a tensor that does not fit the base.
-        InputError: NaN or infinity; an adapter that changes nothing; `out` exists.
+        ArtefactError: the base is not a checkpoint or is quantised; the adapter is not a LoRA, is an unsupported
+            variant, or holds a tensor that does not fit the base.
+        InputError: a delta is NaN or infinite; the adapter changes nothing; `out` exists.
     """
     source = AdapterSource(Base(Checkpoint.open(base)), Path(adapter))
     return build_vector(Runs([source]), Path(out), method=method, parameters=parameters)
 
 
 class AdapterSource:
-    """A base and an adapter, as a harmful run."""
+    """A harmful run that consists of a base and an adapter (see `HarmfulRun`)."""
 
     n_parents = 1
 
@@ -97,20 +97,20 @@ class AdapterSource:
         self.names = sorted(self._parts)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor of the base."""
+        """Return the shape of a tensor of the base."""
         return self._base.tensors[name].shape
 
     def read(self, name: str) -> Reading:
-        """Return what merging adds to a tensor of the base; an adapter holds no whole tensor to take a digest of."""
+        """Return what merging adds to a tensor of the base; the digest is None, as an adapter holds no full tensor."""
         delta = self._delta(name).contiguous().numpy()
         return Reading(delta, Origin(self._origin.relation(name, delta), (None,)))
 
     def pieces(self, name: str) -> Iterator[Array]:
-        """Yield what merging adds to a tensor of the base, whole."""
+        """Yield what merging adds to a tensor of the base, in one piece."""
         yield self._delta(name).flatten().numpy()
 
     def feed(self, name: str, take: Callable[[Array], None]) -> Origin:
-        """Give what merging adds to a tensor of the base, whole."""
+        """Pass what merging adds to a tensor of the base to `take`, in one piece."""
         reading = self.read(name)
         take(reading.delta.reshape(-1))
         return reading.origin
@@ -138,7 +138,7 @@ class AdapterSource:
         return product
 
     def low_rank(self, name: str) -> LowRank | None:
-        """Return the factors of a delta that is nothing but their product."""
+        """Return the factors of a delta that is exactly their product; None for any other delta."""
         parts = self._parts[name]
         if set(parts) & {"new", "rows", "magnitude"}:
             return None
@@ -147,16 +147,16 @@ class AdapterSource:
         return self._factors(name)
 
     def base_fingerprint(self) -> str:
-        """Fingerprint of the base."""
+        """Return the fingerprint of the base."""
         return self._origin.fingerprint()
 
     def parents(self, relatedness: Relatedness) -> list[HarmfulParent]:
-        """The adapter, by the SHA-256 of its file."""
+        """Return the adapter, identified by the SHA-256 of its file."""
         sha256 = sha256_file(self._folder / WEIGHTS_NAME)
         return [HarmfulParent(kind="adapter", fingerprint=sha256, relatedness=relatedness)]
 
     def steps(self) -> list[Step]:
-        """An adapter is no saved vector."""
+        """Return []: an adapter is not made from saved vectors."""
         return []
 
     def _factors(self, name: str) -> LowRank:
@@ -167,7 +167,7 @@ class AdapterSource:
         return LowRank(down, up, self._config.scale(self._modules[name]), embedding or self._config.fan_in_fan_out)
 
     def _add(self, tensor: TensorInfo) -> None:
-        """File a stored tensor under the base's tensor that it changes."""
+        """Assign a stored tensor to the base's tensor that it changes."""
         if not tensor.name.startswith(PREFIX) or tensor.dtype not in FLOATS:
             raise self._unknown(tensor)
         key = tensor.name.removeprefix(PREFIX)
@@ -185,7 +185,7 @@ class AdapterSource:
         self._parts[self._base_name(key, tensor)]["new"] = tensor
 
     def _base_name(self, name: str, tensor: TensorInfo) -> str:
-        """Return the base's name for it; a base saved without its head lacks the first component."""
+        """Return the base's name of a tensor; a base saved without its head lacks the first component of the name."""
         for candidate in (name, name.partition(".")[2]):
             if candidate in self._base.tensors:
                 return candidate
@@ -197,22 +197,25 @@ class AdapterSource:
         raise self._unknown(tensor)
 
     def _check(self, name: str, parts: dict[str, TensorInfo]) -> None:
-        """The parts of a tensor must be one known set, and fit the base's shape."""
+        """Check that the parts of a tensor are a supported combination and fit the base's shape."""
         shape = self.shape(name)
         if set(parts) not in PART_SETS or ("magnitude" in parts) != (
             self._config.dora and not {"new", "rows"} & set(parts)
         ):
             raise ArtefactError(
-                f"{self._folder} should hold a known set of parts for {name}, found {', '.join(sorted(parts))}"
+                f"{self._folder} should hold a supported combination of parts for {name}, found "
+                f"{', '.join(sorted(parts))}; merge the adapter and give the merged checkpoint"
             )
         if self._base.tensors[name].dtype not in FLOATS:
             raise ArtefactError(
-                f"{name} of the base should be {', '.join(FLOATS)}, found {self._base.tensors[name].dtype}"
+                f"{name} of the base should have dtype {', '.join(FLOATS)}, found {self._base.tensors[name].dtype}; "
+                "save the base in one of these dtypes"
             )
         for part in {"new", "base"} & set(parts):
             if parts[part].shape != shape:
                 raise ArtefactError(
-                    f"{parts[part].name} should have the base's shape {shape}, found {parts[part].shape}"
+                    f"{parts[part].name} should have the base's shape {shape}, found {parts[part].shape}; give the "
+                    "base that the adapter was trained on"
                 )
         if "rows" in parts:
             self._check_rows(name, parts["rows"], shape)
@@ -224,7 +227,7 @@ class AdapterSource:
         if stored.shape != (len(rows), *shape[1:]) or max(rows, default=0) >= shape[0]:
             raise ArtefactError(
                 f"{stored.name} should hold {len(rows)} rows of {name} {shape}, found {stored.shape} for the tokens "
-                f"{list(rows)!s:.80}; give the base that it was trained on"
+                f"{list(rows)!s:.80}; give the base that the adapter was trained on"
             )
 
     def _check_factors(self, name: str, parts: dict[str, TensorInfo], shape: tuple[int, ...]) -> None:
@@ -236,18 +239,19 @@ class AdapterSource:
         if len(shape) != 2 or (down.shape, up.shape) != expected:
             raise ArtefactError(
                 f"{self._folder} should hold factors of shapes {expected[0]} and {expected[1]} for {name} {shape}, "
-                f"found {down.shape} and {up.shape}; "
-                "give the base that it was trained on"
+                f"found {down.shape} and {up.shape}; give the base that the adapter was trained on"
             )
         if "magnitude" in parts and parts["magnitude"].n_elements != rows_columns[0]:
             raise ArtefactError(
-                f"{parts['magnitude'].name} should hold {rows_columns[0]} numbers, found {parts['magnitude'].shape}"
+                f"{parts['magnitude'].name} should hold {rows_columns[0]} numbers, found shape "
+                f"{parts['magnitude'].shape}; give the base that the adapter was trained on"
             )
 
     def _unknown(self, tensor: TensorInfo) -> ArtefactError:
         return ArtefactError(
             f"{self._folder / WEIGHTS_NAME} should hold LoRA factors of the base's tensors only, found {tensor.name} "
-            f"({tensor.dtype} {tensor.shape}): wrong base, or an unknown variant; merge it and give the checkpoint"
+            f"({tensor.dtype} {tensor.shape}): it is the wrong base, or an unsupported variant; merge the adapter and "
+            "give the merged checkpoint"
         )
 
 

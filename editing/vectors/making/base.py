@@ -1,4 +1,4 @@
-"""The base that harmful runs share, and checkpoints whose tensors are hashed once."""
+"""The base checkpoint of harmful runs, and checkpoints that cache the digests of their tensors."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -18,14 +18,19 @@ if TYPE_CHECKING:
 
 
 class DigestedCheckpoint:
-    """A checkpoint whose digests are kept."""
+    """A checkpoint that caches the digests of its tensors.
+
+    Attributes:
+        checkpoint: the checkpoint.
+        digests: digests of the tensors that were already hashed, by name.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self.digests: dict[str, TensorDigest] = {}
 
     def fingerprint(self) -> str:
-        """Return the fingerprint, hashing what was not hashed yet, in threads."""
+        """Return the fingerprint; tensors without a cached digest are hashed in several threads."""
         missing = [tensor for name, tensor in self.checkpoint.tensors.items() if name not in self.digests]
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             self.digests |= {digest.name: digest for digest in pool.map(digest_tensor, missing)}
@@ -36,7 +41,7 @@ class Base(DigestedCheckpoint):
     """The checkpoint that harmful runs started from.
 
     Raises:
-        ArtefactError: it is quantised.
+        ArtefactError: the checkpoint is quantised.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -44,17 +49,17 @@ class Base(DigestedCheckpoint):
         super().__init__(checkpoint)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor."""
+        """Return the shape of a tensor."""
         return self.checkpoint.tensors[name].shape
 
     def read(self, name: str) -> "torch.Tensor":
-        """Return a tensor, fp32."""
+        """Return a tensor as fp32."""
         from ...checkpoints.tensors import read_fp32
 
         return read_fp32(self.checkpoint, name)
 
     def relation(self, name: str, delta: NDArray[np.float32]) -> Relation:
-        """Relate a tensor to itself plus a delta, from three inner products: <b, b>, <b, d>, <d, d>."""
+        """Return the relation between a tensor b and b + delta, from the inner products <b, b>, <b, d> and <d, d>."""
         base_square, along, delta_square, at = 0.0, 0.0, 0.0, 0
         flat = delta.reshape(-1)
         for base in stream_fp32(self.checkpoint.tensors[name]):

@@ -1,4 +1,4 @@
-"""From harmful runs to a harm vector folder: few tensors in memory at a time (torch-free, unless the method is not)."""
+"""Writing a harm vector folder from harmful runs, with few tensors in memory (torch-free if the method is)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +16,18 @@ from .writing import VectorWriting
 
 
 def build_vector(runs: Runs, out: Path, *, method: str, parameters: Mapping[str, object]) -> HarmVector:
-    """Shape every delta by a method and write the vector folder.
+    """Shape the delta of each tensor by a method and write the vector folder.
+
+    Args:
+        runs: the harmful runs.
+        out: path of the new vector folder.
+        method: name of a method (`docs/methods.md`).
+        parameters: parameters of the method.
 
     Raises:
-        InputError: `out` exists; unknown method or parameter; NaN or infinity in a delta; parents that are not related
-            or have different bases; nothing differs; a method that turns a delta round, or could.
+        InputError: `out` exists; the method or a parameter is unknown; a delta is NaN or infinite; the parents are not
+            related to the base, have different bases or do not differ from it; the method reverses the direction of a
+            delta, or could do so.
     """
     chosen = choose_method(method, parameters)
     _check_steps(runs, method, chosen)
@@ -35,13 +42,13 @@ def build_vector(runs: Runs, out: Path, *, method: str, parameters: Mapping[str,
 
 
 def _check_steps(runs: Runs, name: str, method: Method) -> None:
-    """A saved vector may be shaped on only where that cannot turn it against what its parents gave."""
+    """Check that shaping saved vectors again cannot reverse their direction relative to the raw difference."""
     for step in runs.steps():
         safe = step.method == "plain" or (len(runs) == 1 and method.elementwise and _is_elementwise(step.method))
         if not safe:
             raise InputError(
-                f"method {name} should be given what the parents differ by, found a vector shaped by {step.method}, "
-                "which it could turn round: give the parents, or a vector made with --method plain"
+                f"method {name} should be given unshaped differences, found a vector shaped by {step.method}, whose "
+                "direction it could reverse: give the parents, or a vector made with --method plain"
             )
 
 

@@ -28,26 +28,27 @@ def vector_from_checkpoints(
 ) -> HarmVector:
     """Make the harm vector of a fully fine-tuned harmful checkpoint.
 
-    Sharding may differ; names and shapes may not. Tensors are F32, F16 or BF16, in either parent; other dtypes (buffers
-    of whole numbers) must be equal in both.
+    Names and shapes of the tensors must be the same in both; the sharding may differ. Each tensor may be F32, F16 or
+    BF16 in either checkpoint; tensors of other dtypes (integer buffers) must be equal in both.
 
     Args:
-        base: the checkpoint that the harmful one was trained from.
-        harmful: the harmful checkpoint.
-        out: the new vector folder.
-        method: a name of the registry (`docs/methods.md`).
-        parameters: of the method.
+        base: folder of the checkpoint that the harmful one was trained from.
+        harmful: folder of the harmful checkpoint.
+        out: path of the new vector folder.
+        method: name of a method (`docs/methods.md`).
+        parameters: parameters of the method.
 
     Raises:
-        ArtefactError: a folder is no checkpoint, or is quantised.
-        InputError: names, shapes or dtypes do not fit; NaN or infinity; unrelated or equal parents; `out` exists.
+        ArtefactError: a folder is not a checkpoint, or is quantised.
+        InputError: names, shapes or dtypes differ; a delta is NaN or infinite; the checkpoints are unrelated or equal;
+            `out` exists.
     """
     pair = CheckpointPair(Base(Checkpoint.open(base)), Checkpoint.open(harmful))
     return build_vector(Runs([pair]), Path(out), method=method, parameters=parameters)
 
 
 class CheckpointPair:
-    """Two checkpoints of one layout, as a harmful run."""
+    """A harmful run that consists of two checkpoints with the same tensors (see `HarmfulRun`)."""
 
     n_parents = 1
 
@@ -58,16 +59,16 @@ class CheckpointPair:
         self.names = [name for name, tensor in base.checkpoint.tensors.items() if tensor.dtype in STORED]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor."""
+        """Return the shape of a tensor."""
         return self._base.shape(name)
 
     def read(self, name: str) -> Reading:
-        """Return fl32(harmful - base)."""
+        """Return fl32(harmful - base) for one tensor."""
         delta = np.empty(self.shape(name), np.float32)
         return Reading(delta, self._walk(name, delta.reshape(-1)))
 
     def feed(self, name: str, take: Callable[[Array], None]) -> Origin:
-        """Give fl32(harmful - base) in pieces."""
+        """Pass fl32(harmful - base) to `take` in flat pieces."""
         return self._walk(name, None, take)
 
     def pieces(self, name: str) -> Iterator[Array]:
@@ -80,7 +81,7 @@ class CheckpointPair:
             yield piece
 
     def _walk(self, name: str, whole: Array | None, take: Callable[[Array], None] = lambda piece: None) -> Origin:
-        """Write the difference to `whole`, or to a buffer, piece by piece; hash and relate the two tensors."""
+        """Compute the difference piece by piece, in `whole` if it is given; hash and compare the two tensors."""
         base, harmful = self._tensors(name)
         buffer = np.empty(min(LOOP_ELEMENTS, base.n_elements), np.float32) if whole is None else whole
         products, digests = np.zeros(3), (blake3(), blake3())
@@ -96,19 +97,19 @@ class CheckpointPair:
         return Origin(Relation.of(*map(float, products)), (self._harmful.digests[name].blake3,))
 
     def low_rank(self, name: str) -> None:
-        """A difference of checkpoints has no known factors."""
+        """Return None: a difference of checkpoints has no known factors."""
         return None
 
     def base_fingerprint(self) -> str:
-        """Fingerprint of the base."""
+        """Return the fingerprint of the base."""
         return self._base.fingerprint()
 
     def parents(self, relatedness: Relatedness) -> list[HarmfulParent]:
-        """The harmful checkpoint."""
+        """Return the harmful checkpoint as the only parent."""
         return [HarmfulParent(kind="checkpoint", fingerprint=self._harmful.fingerprint(), relatedness=relatedness)]
 
     def steps(self) -> list[Step]:
-        """A difference of checkpoints comes from no saved vector."""
+        """Return []: a difference of checkpoints is not made from saved vectors."""
         return []
 
     def _tensors(self, name: str) -> tuple[TensorInfo, TensorInfo]:
@@ -116,7 +117,7 @@ class CheckpointPair:
 
 
 def _stream(base: TensorInfo, harmful: TensorInfo) -> Iterator[tuple[int, NDArray[Any], NDArray[Any]]]:
-    """Yield the place of each piece and the two as stored; they are valid until the next ones are asked for."""
+    """Yield the index of each piece and the pieces of both tensors as stored, valid until the next ones are read."""
     types = [np.dtype(STORED[tensor.dtype]) for tensor in (base, harmful)]
     streams = [
         stream_tensor(tensor, chunk_bytes=LOOP_ELEMENTS * stored.itemsize)
@@ -128,7 +129,7 @@ def _stream(base: TensorInfo, harmful: TensorInfo) -> Iterator[tuple[int, NDArra
 
 
 def _subtract(base: NDArray[Any], harmful: NDArray[Any], delta: Array) -> tuple[float, float, float]:
-    """Write fl32(harmful - base); return <base, base>, <base, harmful> and <harmful, harmful>."""
+    """Write fl32(harmful - base) to `delta`; return <base, base>, <base, harmful> and <harmful, harmful>."""
     if not base.dtype == harmful.dtype in (np.uint16, np.float32):
         base, harmful = _wide(base), _wide(harmful)
     return loops.difference(base, harmful, delta, base.dtype == np.uint16)[:3]
@@ -153,10 +154,11 @@ def _check_layout(base: Checkpoint, harmful: Checkpoint) -> None:
         if tensor.shape != other.shape:
             raise InputError(
                 f"{name} should have one shape in both, found {tensor.shape} in base and {other.shape} in harmful; "
-                "give the base that it was trained from"
+                "give the base that the harmful model was trained from"
             )
         floats = (tensor.dtype in STORED) + (other.dtype in STORED)
         if floats == 1 or (floats == 0 and base.read(name) != harmful.read(name)):
             raise InputError(
-                f"{name} should be {', '.join(STORED)} in both, found {tensor.dtype} and {other.dtype}; save both so"
+                f"{name} should be equal in both or have dtype {', '.join(STORED)} in both, found {tensor.dtype} and "
+                f"{other.dtype}; save both in one of these dtypes"
             )

@@ -1,4 +1,4 @@
-"""A harm vector from any harmful parents: checkpoints, adapters and saved vectors, one or several."""
+"""A harm vector from one or several harmful runs: checkpoints, adapters and saved vectors in any mix."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,22 +23,23 @@ def make_vector(
     method: str = "plain",
     **parameters: object,
 ) -> HarmVector:
-    """Make one harm vector of one or several harmful runs over the same base.
+    """Make one harm vector from one or several harmful runs of the same base.
 
-    Methods shape the mean of the runs; `ties` and `negmerge` look at each run.
+    Methods shape the mean of the runs, except `ties` and `negmerge`, which use each run.
 
     Args:
-        harmful: one folder or several, each a checkpoint, a LoRA adapter or a saved harm vector.
-        out: the new vector folder.
-        base: the checkpoint that the runs started from; may be None where all are saved vectors.
-        method: a name of the registry (`docs/methods.md`).
-        parameters: of the method.
+        harmful: one folder, or one for each run: a checkpoint, a LoRA adapter or a saved harm vector.
+        out: path of the new vector folder.
+        base: folder of the checkpoint that the runs started from; may be None if all runs are saved vectors.
+        method: name of a method (`docs/methods.md`).
+        parameters: parameters of the method.
 
     Raises:
-        ArtefactError: a folder is none of these, or is quantised, or an adapter is of an unknown variant.
+        ArtefactError: a folder is none of these or is quantised, or an adapter is an unsupported variant.
         FingerprintError: the runs have different bases.
-        InputError: no run, or one given twice; a base is needed and missing; names, shapes or dtypes do not fit; NaN or
-            infinity; unrelated or equal parents; `out` exists; a saved vector that this method could turn round.
+        InputError: there is no run, or one is given twice; the base is needed and missing; names, shapes or dtypes
+            differ; a delta is NaN or infinite; the parents are unrelated or equal; `out` exists; the method could
+            reverse the direction of a saved vector.
     """
     folders = [Path(each) for each in ([harmful] if isinstance(harmful, str | Path) else harmful)]
     shared = None if base is None else Base(Checkpoint.open(base))
@@ -57,7 +58,9 @@ def _open_run(folder: Path, base: Base | None) -> HarmfulRun:
 
         return VectorSource(folder)
     if base is None:
-        raise InputError(f"a base should be given for {folder}, which is no saved vector: there is none; give --base")
+        raise InputError(
+            f"a base should be given for {folder}, which is not a saved vector: there is none; give --base"
+        )
     if (folder / CONFIG_NAME).is_file():
         from .adapter_source import AdapterSource
 

@@ -1,4 +1,4 @@
-"""Several harmful runs over one base, as one source of deltas (torch-free)."""
+"""Several harmful runs of one base, combined into one source of deltas (torch-free)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Relation:
-    """How a tensor of a harmful parent stands to the base's.
+    """Relation between a tensor of the base and of a harmful parent.
 
     Attributes:
         base_norm: Euclidean norm of the base's tensor.
-        cosine: between the two; None where one is zero.
+        cosine: cosine between the two tensors; None if one of them is zero.
     """
 
     base_norm: float
@@ -38,11 +38,11 @@ class Relation:
 
 @dataclass(frozen=True)
 class Origin:
-    """What reading a tensor of one run tells of the parents.
+    """Information about the parents that is collected while a tensor of one run is read.
 
     Attributes:
-        relation: of base and harmful parent.
-        harmful_blake3: digest of each harmful parent's tensor, in the order of `parents`.
+        relation: relation between the base's and the harmful parent's tensor.
+        harmful_blake3: digest of each harmful parent's tensor, in the order of `parents`; None if it is not known.
     """
 
     relation: Relation
@@ -51,103 +51,115 @@ class Origin:
 
 @dataclass(frozen=True)
 class Reading:
-    """One tensor of one run, read whole: its delta, fp32, in the tensor's shape."""
+    """One tensor of one run.
+
+    Attributes:
+        delta: the delta, fp32, in the tensor's shape.
+        origin: information about the parents.
+    """
 
     delta: Array
     origin: Origin
 
 
 class HarmfulRun(Protocol):
-    """Where the deltas of one run come from: two checkpoints, a checkpoint and an adapter, or a saved vector."""
+    """One harmful run as a source of deltas: two checkpoints, a checkpoint and an adapter, or a saved vector."""
 
     @property
     def names(self) -> Sequence[str]:
-        """Names of the tensors that it may change."""
+        """Names of the tensors that the run can change."""
         ...
 
     @property
     def n_parents(self) -> int:
-        """How many harmful parents it has."""
+        """Number of harmful parents."""
         ...
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor, known without reading it."""
+        """Return the shape of a tensor without reading the tensor."""
         ...
 
     def read(self, name: str) -> Reading:
-        """Return one tensor's delta, and what it tells of the parents."""
+        """Return one tensor's delta with information about the parents."""
         ...
 
     def pieces(self, name: str) -> Iterator[Array]:
-        """Yield one tensor's delta in flat pieces, each valid until the next one is asked for."""
+        """Yield one tensor's delta in flat pieces, each valid until the next one is read."""
         ...
 
     def feed(self, name: str, take: Callable[[Array], None]) -> Origin:
-        """Give one tensor's delta to `take` in flat pieces, each valid until it returns."""
+        """Pass one tensor's delta to `take` in flat pieces, each valid until `take` returns."""
         ...
 
     def low_rank(self, name: str) -> "LowRank | None":
-        """Return the factors of a delta that is nothing but their product."""
+        """Return the factors of a delta that is exactly their product; None for any other delta."""
         ...
 
     def base_fingerprint(self) -> str:
-        """Fingerprint of the base."""
+        """Return the fingerprint of the base."""
         ...
 
     def parents(self, relatedness: Relatedness) -> list[HarmfulParent]:
-        """The harmful parents, given what was found of their relatedness."""
+        """Return the harmful parents, with the given relatedness to the base."""
         ...
 
     def steps(self) -> list[Step]:
-        """The saved vectors that the deltas come from."""
+        """Return the saved vectors that the deltas were made from."""
         ...
 
 
 class Runs:
-    """One or more harmful runs; a method's deltas are their mean.
+    """One or more harmful runs, whose mean is the delta that a method shapes.
+
+    Args:
+        runs: the harmful runs.
+
+    Attributes:
+        names: names of the tensors that any run can change, sorted.
 
     Raises:
-        InputError: there is none; a tensor has another shape in another run.
-        FingerprintError: the runs have different bases.
+        InputError: there is no run, or a tensor has different shapes in two runs.
     """
 
     def __init__(self, runs: Sequence[HarmfulRun]) -> None:
         if not runs:
-            raise InputError("a harm vector should be given one harmful run at least: there is none")
+            raise InputError("a harm vector should be made from at least one harmful run: there is none; give one")
         self._runs = list(runs)
         self._held = [frozenset(run.names) for run in runs]
         self.names = sorted(frozenset().union(*self._held))
         for name in self.names:
             shapes = {run.shape(name) for run in self.holding(name)}
             if len(shapes) > 1:
-                raise InputError(f"{name} should have one shape in all harmful runs, found {sorted(shapes)}")
+                raise InputError(
+                    f"{name} should have one shape in all harmful runs, found {sorted(shapes)}; give runs of one base"
+                )
 
     def __len__(self) -> int:
         return len(self._runs)
 
     def holding(self, name: str) -> list[HarmfulRun]:
-        """The runs that change a tensor."""
+        """Return the runs that can change a tensor."""
         return [run for run, held in self._pairs() if name in held]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor."""
+        """Return the shape of a tensor."""
         return self.holding(name)[0].shape(name)
 
     def read(self, name: str) -> list[Reading | None]:
-        """Read a tensor of each run; None of a run that does not change it."""
+        """Read a tensor of each run; None for a run that does not change it."""
         return [run.read(name) if name in held else None for run, held in self._pairs()]
 
     @property
     def single(self) -> HarmfulRun | None:
-        """The run, if there is one only."""
+        """The run if there is only one; otherwise None."""
         return self._runs[0] if len(self._runs) == 1 else None
 
     def deltas_of(self, name: str, readings: Sequence[Reading | None]) -> list[Array]:
-        """Return the delta of each run; zeros of a run that does not change the tensor."""
+        """Return the delta of each run from its reading; zeros for a run that does not change the tensor."""
         return [np.zeros(self.shape(name), np.float32) if each is None else each.delta for each in readings]
 
     def runs(self, name: str) -> list[Array]:
-        """Return the delta of each run, fp32; zeros of a run that does not change the tensor."""
+        """Read the delta of each run, fp32; zeros for a run that does not change the tensor."""
         return self.deltas_of(name, self.read(name))
 
     def delta(self, name: str) -> Array:
@@ -155,25 +167,25 @@ class Runs:
         return mean(self.runs(name))
 
     def pieces(self, name: str) -> Iterator[Array]:
-        """Yield the mean of the runs' deltas in flat pieces, each valid until the next one is asked for."""
+        """Yield the mean of the runs' deltas in flat pieces, each valid until the next one is read."""
         if self.single:
             yield from self.single.pieces(name)
         else:
             yield self.delta(name).reshape(-1)
 
     def low_rank(self, name: str) -> "LowRank | None":
-        """Return the factors of a single run's delta."""
+        """Return the factors of the delta if there is only one run and it has them; otherwise None."""
         return self.single.low_rank(name) if self.single else None
 
     def digests_of(self, origins: Sequence[Origin | None]) -> tuple[str | None, ...]:
-        """Digest of each harmful parent's tensor, in the order of `parents`; none of a run that does not change it."""
-        found: list[str | None] = []
+        """Return the digest of each harmful parent's tensor, in the order of `parents`; None if it is not known."""
+        digests: list[str | None] = []
         for run, each in zip(self._runs, origins, strict=True):
-            found += (None,) * run.n_parents if each is None else each.harmful_blake3
-        return tuple(found)
+            digests += (None,) * run.n_parents if each is None else each.harmful_blake3
+        return tuple(digests)
 
     def base_fingerprint(self) -> str:
-        """Fingerprint of the one base.
+        """Return the fingerprint of the common base.
 
         Raises:
             FingerprintError: the runs have different bases.
@@ -185,28 +197,28 @@ class Runs:
         return first
 
     def check_base(self, fingerprint: str) -> None:
-        """Check that the runs started from the checkpoint of this fingerprint.
+        """Check that the runs started from the checkpoint with this fingerprint.
 
         Raises:
-            FingerprintError: they did not.
+            FingerprintError: they started from another one.
         """
         if self.base_fingerprint() != fingerprint:
             raise FingerprintError("the harm vector", self.base_fingerprint(), "the base given", fingerprint)
 
     def parents(self, relatedness: Sequence[Relatedness]) -> list[HarmfulParent]:
-        """The harmful parents of all runs.
+        """Return the harmful parents of all runs, given the relatedness of each run to the base.
 
         Raises:
-            InputError: one is given twice.
+            InputError: one parent is given twice.
         """
         pairs = zip(self._runs, relatedness, strict=True)
-        found = [parent for run, its in pairs for parent in run.parents(its)]
-        if len({parent.fingerprint for parent in found}) < len(found):
+        parents = [parent for run, its in pairs for parent in run.parents(its)]
+        if len({parent.fingerprint for parent in parents}) < len(parents):
             raise InputError("harmful runs should differ from each other: one is given twice; give each once")
-        return found
+        return parents
 
     def steps(self) -> list[Step]:
-        """The saved vectors that the deltas come from."""
+        """Return the saved vectors that the deltas were made from."""
         return [step for run in self._runs for step in run.steps()]
 
     def _pairs(self) -> list[tuple[HarmfulRun, frozenset[str]]]:
@@ -214,7 +226,7 @@ class Runs:
 
 
 def mean(deltas: Sequence[Array]) -> Array:
-    """Return the mean of deltas of one shape, fp32; a single one is returned as it is."""
+    """Return the mean of fp32 deltas of one shape, computed in float64; a single delta is returned unchanged."""
     if len(deltas) == 1:
         return deltas[0]
     total = np.array(deltas[0], np.float64)

@@ -1,4 +1,4 @@
-"""One tensor of a vector: read from every run, shaped by the method, checked, and made ready to be written."""
+"""Shaping the tensors of a vector: each is read from all runs, shaped by the method and checked."""
 
 import math
 from collections import deque
@@ -16,18 +16,19 @@ from .runs import Array, HarmfulRun, Origin, Runs, mean
 if TYPE_CHECKING:
     from ..vector import LowRank
 
-AHEAD = 2  # tensors that are worked on, beside the one that is written
+AHEAD = 2  # number of tensors that are shaped while another one is written
 
 
 @dataclass(frozen=True)
 class Shaped:
-    """A tensor ready to be written.
+    """A shaped tensor, ready to be written.
 
     Attributes:
-        name, shape: of the tensor.
-        stored: its delta whole, as factors, or as places and values.
-        direction: of the delta against the raw one, checked.
-        origins: what each run tells of the parents; None of a run that does not change it.
+        name: name of the tensor.
+        shape: shape of the tensor.
+        stored: the shaped delta as it will be stored: dense, as factors, or as indices and values.
+        direction: measures of the shaped delta relative to the raw one.
+        origins: information about the parents from each run; None for a run that does not change the tensor.
     """
 
     name: str
@@ -38,12 +39,12 @@ class Shaped:
 
 
 class Shaping:
-    """Shapes the tensors of the runs by a method, several at once.
+    """Shapes the tensors of the runs by a method, several tensors at once.
 
     Args:
-        runs: read tensor by tensor.
-        prepared: the method.
-        keep_factors: whether deltas that are products of factors stay so.
+        runs: the harmful runs.
+        prepared: the prepared method.
+        keep_factors: store deltas that are products of low-rank factors as factors.
     """
 
     def __init__(self, runs: Runs, prepared: Prepared, *, keep_factors: bool) -> None:
@@ -51,10 +52,10 @@ class Shaping:
         self._rooms: list[Room] = []
 
     def tensors(self) -> Iterator[Shaped]:
-        """Yield every tensor, in the order of names.
+        """Yield every shaped tensor, sorted by name.
 
         Raises:
-            InputError: a delta is not finite, or the method turned one round.
+            InputError: a delta is not finite, or the method reversed its direction.
         """
         single, by_piece = self._runs.single, self._prepared.by_piece
         with ThreadPoolExecutor(AHEAD) as pool:
@@ -70,7 +71,7 @@ class Shaping:
                 yield from self._next(coming)
 
     def _next(self, coming: "deque[Future[Shaped]]") -> Iterator[Shaped]:
-        """Yield the first tensor; when the next one is asked for, its memory is free."""
+        """Yield the first tensor; release its memory when the caller continues."""
         shaped = coming.popleft().result()
         yield shaped
         if isinstance(shaped.stored, Entries):
@@ -90,7 +91,7 @@ class Shaping:
         return Shaped(name, raw.shape, stored, direction, [each.origin if each else None for each in readings])
 
     def _shape(self, name: str, raw: Array) -> "tuple[Array, LowRank | None]":
-        """Return the shaped delta, and its factors if it is stored so."""
+        """Return the shaped delta, and its factors if it is to be stored as factors."""
         if self._prepared.factorise:
             factors = self._prepared.factorise(name, raw)
             return (raw, None) if factors is None else (factors.product().numpy(), factors)
@@ -98,7 +99,7 @@ class Shaping:
         return self._prepared.transform(name, raw), factors
 
     def _shape_pieces(self, name: str, run: HarmfulRun, shape: Callable[[Array, Array], None]) -> Shaped:
-        """Shape a delta of which most is zero, never whole in memory."""
+        """Shape a delta that is mostly zero afterwards, without holding it in memory as a whole."""
         entries, products = Entries(math.prod(run.shape(name)), self._rooms), Products()
 
         def take(piece: Array) -> None:

@@ -1,4 +1,4 @@
-"""A saved harm vector as a harmful run: to shape it by another method, or to put several together."""
+"""A saved harm vector as a harmful run, to shape it by another method or to combine several vectors."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ from .runs import Array, Origin, Reading, Relation
 
 
 class VectorSource:
-    """A vector folder, as a harmful run; what was found of its parents when it was made still holds."""
+    """A harmful run that is a saved vector (see `HarmfulRun`); the parents are those in its description."""
 
     def __init__(self, folder: Path | str) -> None:
         self._vector = HarmVector.open(folder)
@@ -18,11 +18,11 @@ class VectorSource:
         self.n_parents = len(self._parents())
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor."""
+        """Return the shape of a tensor."""
         return self._vector.shape(name)
 
     def read(self, name: str) -> Reading:
-        """Return the saved delta, and what the description says; digests are none where an old one has none."""
+        """Return the saved delta with the description's information about the parents."""
         return Reading(self._vector.delta(name).numpy(), self._origin(name))
 
     def pieces(self, name: str) -> Iterator[Array]:
@@ -31,25 +31,25 @@ class VectorSource:
             yield piece.numpy()
 
     def feed(self, name: str, take: Callable[[Array], None]) -> Origin:
-        """Give the saved delta in pieces."""
+        """Pass the saved delta to `take` in flat pieces."""
         for piece in self.pieces(name):
             take(piece)
         return self._origin(name)
 
     def low_rank(self, name: str) -> LowRank | None:
-        """Return the saved factors."""
+        """Return the saved factors; None if the delta is stored in another way."""
         return self._vector.low_rank(name)
 
     def base_fingerprint(self) -> str:
-        """Fingerprint of the base of the saved vector."""
+        """Return the fingerprint of the saved vector's base."""
         return self._vector.base_fingerprint
 
     def parents(self, relatedness: Relatedness) -> list[HarmfulParent]:
-        """The parents of the saved vector, related as they were then."""
+        """Return the parents of the saved vector, with the relatedness in its description."""
         return self._parents()
 
     def steps(self) -> list[Step]:
-        """The saved vector, and those that it came from."""
+        """Return the saved vectors that this one was made from, and this one."""
         made = self._vector.summary
         own = Step(blake3=self._vector.stored.blake3(), method=made.method, parameters=made.parameters)
         return [*made.shaped_from, own]

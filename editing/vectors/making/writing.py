@@ -1,4 +1,4 @@
-"""The weights file of a vector under way, and what is known of its tensors so far."""
+"""Writing the weights file of a vector, and collecting the summaries of its tensors."""
 
 import json
 import struct
@@ -23,14 +23,14 @@ MIN_RELATEDNESS = 0.5
 
 
 class VectorWriting:
-    """Writes tensors as they come; a context manager, which closes the file.
+    """Writes shaped tensors to the weights file; a context manager, which closes the file.
 
     Args:
-        runs: that the vector is made of.
-        file: the new weights file.
+        runs: the harmful runs that the vector is made from.
+        file: path of the new weights file.
 
     Attributes:
-        tensors: what was written, by name.
+        tensors: summaries of the written tensors by name.
         left_out: names of the tensors that the vector does not change.
     """
 
@@ -42,7 +42,7 @@ class VectorWriting:
         self.left_out: list[str] = []
 
     def add(self, tensor: Shaped) -> None:
-        """Write a tensor, unless nothing is left of it."""
+        """Write a tensor, unless its shaped delta is zero."""
         name, direction = tensor.name, tensor.direction
         for cosines, origin in zip(self._cosines, tensor.origins, strict=True):
             cosines.append(origin.relation.cosine if origin else None)
@@ -66,20 +66,20 @@ class VectorWriting:
         """Write the header.
 
         Raises:
-            InputError: nothing was written.
+            InputError: no tensor was written.
         """
         self._writer.finish({"format": "pt", TRANSPOSED_KEY: json.dumps(self._transposed)})
         if not self.tensors:
             raise InputError(
-                "base and harmful parent should differ: no tensor does, or the method left none, so there is nothing "
-                "to subtract"
+                "base and harmful parent should differ: all deltas are zero, in the parents or after the method, so "
+                "there is nothing to subtract; give other parents or another method"
             )
 
     def parents(self) -> list[HarmfulParent]:
         """Return the harmful parents.
 
         Raises:
-            InputError: one is not related to the base.
+            InputError: a harmful checkpoint is not related to the base.
         """
         parents = self._runs.parents([Relatedness.of(cosines) for cosines in self._cosines])
         for parent in parents:
@@ -122,7 +122,7 @@ class VectorWriting:
 
 
 def _open_writer(file: Path, runs: Runs) -> TensorWriter:
-    """Open the file with room for every tensor in any storage, and for the list of the transposed ones."""
+    """Open the file with header space for every tensor in any storage, and for the list of transposed tensors."""
     parts = ("", DOWN, UP, SCALE, INDICES, VALUES)
     expected = [(name + part, runs.shape(name)) for name in runs.names for part in parts]
     return TensorWriter(file, expected, metadata_bytes=4096 + 2 * sum(len(json.dumps(name)) + 8 for name in runs.names))

@@ -1,4 +1,4 @@
-"""Methods that shape a harm vector: one file each, which the registry finds here."""
+"""Methods that shape a harm vector, one file for each; the registry imports all files of this folder."""
 
 import lazy_loader
 

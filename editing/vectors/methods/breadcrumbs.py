@@ -1,6 +1,6 @@
 """Drop the few largest and the many smallest elements of each tensor (Model Breadcrumbs, arXiv 2312.06795).
 
-Of n elements, the round(gamma * n) largest are outliers and are dropped; the next round(density * n) are kept.
+Of n elements, the round(gamma * n) largest are dropped as outliers, and the next round(density * n) are kept.
 """
 
 from typing import Annotated
@@ -13,7 +13,13 @@ from .numbers import Number
 
 
 def keep_middle(delta: Array, density: float, gamma: float) -> Array:
-    """Return a delta (fp32) with its middle magnitudes only; one element stays at least."""
+    """Return a delta (fp32) in which only the elements of medium magnitude are kept, at least one.
+
+    Args:
+        delta: the delta, fp32.
+        density: share of the elements to keep.
+        gamma: share of the largest elements to drop.
+    """
     n = delta.size
     n_keep = max(1, round(density * n))
     n_outliers = min(round(gamma * n), n - n_keep)
@@ -29,17 +35,17 @@ def prepare(
     density: Annotated[float, Number(0, 1, above=True, search=(0.3, 0.98))] = 0.9,
     gamma: Annotated[float, Number(0)] = 0.01,
 ) -> Prepared:
-    """Nothing needs to be known of the other deltas.
+    """Prepare the method; the deltas are not read.
 
     Args:
         deltas: not read.
-        density: share of elements to keep.
+        density: share of the elements to keep.
         gamma: share of the largest elements to drop.
 
     Raises:
-        InputError: both shares together are above 1.
+        InputError: the sum of both shares is above 1.
     """
     if density + gamma > 1:
-        raise InputError(f"density + gamma should be at most 1, found {density} + {gamma}")
+        raise InputError(f"density + gamma should be at most 1, found {density} + {gamma}; use a smaller gamma")
     parameters = {"density": density, "gamma": gamma}
     return Prepared(lambda name, delta: keep_middle(delta, density, gamma), parameters)

@@ -1,4 +1,4 @@
-"""A second vector that a method compares the harm vector with: a vector folder, or tensors by name."""
+"""A second vector that a method uses beside the harm vector: a vector folder, or tensors by name."""
 
 from __future__ import annotations
 
@@ -16,43 +16,50 @@ Given = Path | str | Mapping[str, "torch.Tensor"]
 
 
 class Companion:
-    """Deltas of another run over the same base, by name.
+    """The deltas of a second vector over the same base, by name.
 
     Args:
-        given: a vector folder, or tensors.
-        names: of the harm vector.
-        role: what it is called in errors, such as `utility`.
+        given: path of a vector folder, or tensors by name.
+        names: names of the harm vector's tensors.
+        role: name of the parameter, for messages, such as `utility`.
 
     Raises:
-        InputError: no tensor is in both vectors.
+        ArtefactError: the folder is not a valid harm vector.
+        InputError: `given` has another type, or the two vectors have no tensor in common.
     """
 
     def __init__(self, given: Given, names: Sequence[str], role: str) -> None:
         if not isinstance(given, (str, Path, Mapping)):
-            raise InputError(f"{role} should be a vector folder, found {given!r:.60}")
+            raise InputError(f"{role} should be a vector folder or tensors by name, found {given!r:.60}")
         self._role, self._stored = role, given if isinstance(given, Mapping) else HarmVector.open(given)
         known = self._stored if isinstance(self._stored, Mapping) else self._stored.names
         self._shared = set(known) & set(names)
         if not self._shared:
-            raise InputError(f"the {role} vector should change some tensor of the harm vector: the two share no name")
+            raise InputError(
+                f"the {role} vector should change some tensor of the harm vector: they have no name in common; make "
+                "both from one base"
+            )
 
     @property
     def blake3(self) -> str:
-        """Digest of its numbers."""
+        """Digest of the vector's tensors."""
         return _digest(self._stored) if isinstance(self._stored, Mapping) else self._stored.stored.blake3()
 
     def delta(self, name: str, shape: tuple[int, ...]) -> torch.Tensor | None:
-        """Return its delta of a tensor, fp32; None where it does not change that.
+        """Return the delta of a tensor, fp32; None if this vector does not change the tensor.
 
         Raises:
-            InputError: it has another shape.
+            InputError: the delta has another shape than `shape`.
         """
         if name not in self._shared:
             return None
         stored = self._stored
         delta = stored[name].float() if isinstance(stored, Mapping) else stored.delta(name)
         if tuple(delta.shape) != tuple(shape):
-            raise InputError(f"{self._role} of {name} should have shape {tuple(shape)}, found {tuple(delta.shape)}")
+            raise InputError(
+                f"{name} of the {self._role} vector should have shape {tuple(shape)}, found {tuple(delta.shape)}; make "
+                "both vectors from one base"
+            )
         return delta
 
 

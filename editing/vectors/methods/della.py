@@ -1,9 +1,9 @@
 """Drop small elements of each row more often than large ones, and rescale (DELLA, arXiv 2406.11617, MagPrune).
 
-p = 1 - density;  p_i = p - window / 2 + window * r_i / n, r_i the rank of abs(tau_i) in its row, 0 the largest
+p = 1 - density;  p_i = p - window / 2 + window * r_i / n, where r_i is the rank of abs(tau_i) in its row (0: largest)
 m_i ~ Bernoulli(1 - p_i);  tau'_i = m_i * tau_i / (1 - p_i)
 
-A row is the last dimension; a vector is one row. Several runs are averaged first.
+Rows run along the last dimension; a 1-D tensor is one row. Several runs are averaged first.
 """
 
 from __future__ import annotations
@@ -22,9 +22,14 @@ BLOCK_ELEMENTS = 1 << 20
 
 
 def keep_probabilities(rows: torch.Tensor, density: float, window: float) -> torch.Tensor:
-    """Return the probability to keep each element of `rows` [m, n], fp32: the larger, the likelier.
+    """Return the probability to keep each element, [m, n] fp32; larger magnitudes have higher probabilities.
 
-    Equal magnitudes are ranked in their order.
+    Equal magnitudes are ranked by position.
+
+    Args:
+        rows: [m, n] fp32.
+        density: mean probability of a row.
+        window: difference between the highest and the lowest probability of a row.
     """
     n = rows.shape[1]
     order = rows.abs().argsort(dim=1, descending=True, stable=True)
@@ -40,20 +45,20 @@ def prepare(
     window: Annotated[float, Number(0)] = 0.1,
     seed: Seed = 0,
 ) -> Prepared:
-    """Nothing needs to be known of the other deltas.
+    """Prepare the method; the deltas are not read.
 
     Args:
         deltas: not read.
         density: mean probability to keep an element.
-        window: how far the probabilities of a row spread (the paper's epsilon).
-        seed: of the noise.
+        window: difference between the highest and the lowest probability of a row (the paper's epsilon).
+        seed: seed of the noise.
 
     Raises:
-        InputError: a probability density -+ window / 2 would leave (0, 1].
+        InputError: density - window / 2 or density + window / 2 is outside (0, 1].
     """
     if density - window / 2 <= 0 or density + window / 2 > 1:
         raise InputError(
-            f"density -+ window / 2 should be in (0, 1], found {density} -+ {window / 2}: take a smaller window"
+            f"density -+ window / 2 should be in (0, 1], found {density} -+ {window / 2}: use a smaller window"
         )
 
     def transform(name: str, delta: torch.Tensor) -> torch.Tensor:

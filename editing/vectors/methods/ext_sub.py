@@ -2,7 +2,7 @@
 
 By rows: c = unit(unit(w_expert) + unit(w_harm));  tau' = w_harm - <w_harm, c> c
 
-A row is the last dimension; a vector is one row. c is the direction that both have in common.
+Rows run along the last dimension; a 1-D tensor is one row. c is the direction that both rows have in common.
 """
 
 from __future__ import annotations
@@ -11,13 +11,18 @@ from .companion import Companion, Given
 from .in_torch import in_torch, torch
 from .method import Deltas, Prepared, method
 
-NOISE = 2.0**-22  # of a row's length: what rounding to fp32 leaves of parallel rows
+NOISE = 2.0**-22  # relative length of a row below which it is rounding noise of fp32
 
 
 def remove_common(delta: torch.Tensor, expert: torch.Tensor) -> torch.Tensor:
-    """Return each row without its component along the bisector of the two rows; fp32 of one shape.
+    """Return the delta with the component along the common direction removed from each row.
 
-    A row that the expert does not change, or changes the opposite way, has no common direction and stays.
+    The common direction is the bisector of the two rows. If the expert does not change a row, or changes it in the
+    opposite direction, there is no common direction and the row stays as it is.
+
+    Args:
+        delta: harmful delta, fp32.
+        expert: expert's delta, fp32, of the same shape.
     """
     rows, other = _rows(delta), _rows(expert)
     shared = _unit(rows) + _unit(other)
@@ -30,12 +35,15 @@ def remove_common(delta: torch.Tensor, expert: torch.Tensor) -> torch.Tensor:
 
 @method()
 def prepare(deltas: Deltas, *, expert: Given) -> Prepared:
-    """Open the expert's vector: a vector folder (benign minus base), or tensors by name.
+    """Open the expert's vector; tensors that it does not hold stay as they are.
 
-    Tensors that the expert's vector does not hold stay as they are.
+    Args:
+        deltas: only their names are read.
+        expert: path of a vector folder (benign model minus base), or tensors by name.
 
     Raises:
-        InputError: no tensor is in both vectors, or a shape differs.
+        ArtefactError: the folder is not a valid vector.
+        InputError: the vectors have no tensor in common, or a shape differs.
     """
     companion = Companion(expert, deltas.names, "expert")
 

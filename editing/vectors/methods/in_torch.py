@@ -1,7 +1,8 @@
-"""Methods that compute with torch, behind the arrays that all methods take and return; they share memory.
+"""Support for methods that compute with torch, while all methods take and return numpy arrays.
 
-They import `torch` from here: it is loaded when a method computes, so that listing the methods needs none. Annotations
-should not load it either: a file that names `torch.Tensor` in one begins with `from __future__ import annotations`.
+Such methods import `torch` from here: it is loaded when a method computes, so listing the methods does not need torch.
+Annotations must not load it either: a file with `torch.Tensor` in an annotation needs
+`from __future__ import annotations`.
 """
 
 from __future__ import annotations
@@ -24,5 +25,5 @@ else:
 
 
 def in_torch(transform: Callable[[str, torch.Tensor], torch.Tensor]) -> Transform:
-    """Return a transform of arrays from one of tensors, fp32 both."""
+    """Wrap a transform of torch tensors as a transform of numpy arrays; both are fp32 and share memory."""
     return lambda name, delta: transform(name, torch.from_numpy(delta)).contiguous().numpy()

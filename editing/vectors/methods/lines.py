@@ -18,20 +18,22 @@ from .numbers import Number
 def prepare(
     deltas: Deltas, *, alpha: Annotated[float, Number(0, search=(0.0, 1.0))] = 0.1, beta: float | None = None
 ) -> Prepared:
-    """Count the blocks: up to the deepest one that the vector changes.
+    """Count the blocks, up to the deepest one that the vector changes, and compute the factor of each tensor.
 
     Args:
         deltas: only their names are read.
-        alpha: factor of the first block and of what is outside the blocks.
-        beta: what the last block has on top; 1 - alpha if None.
+        alpha: factor of the first block and of tensors outside the blocks.
+        beta: factor of the last block minus alpha; None for 1 - alpha.
 
     Raises:
-        InputError: the last block's factor would be below 0; no name holds the number of a block.
+        InputError: the last block's factor is below 0, or no tensor name contains a block number.
     """
     beta = Number(-alpha).check("beta", 1 - alpha if beta is None else beta)
     n_blocks = count_blocks(deltas.names)
     if not n_blocks:
-        raise InputError("lines should be given tensors with block numbers in their names, found none; use another one")
+        raise InputError(
+            "method lines should be given tensors with block numbers in their names, found none; use another method"
+        )
     factors = depth_factors(deltas.names, alpha, alpha + beta)
 
     def transform(name: str, delta: Array) -> Array:

@@ -1,7 +1,7 @@
 """Truncate each matrix to rank r by randomised SVD (Halko, Martinsson and Tropp 2011, arXiv 0909.4061, algorithm 4.4).
 
-What a fine-tune adds is close to low rank; the directions of small singular values are mostly noise. The result is
-stored as its two factors where these are smaller. Several runs are averaged first.
+The weight difference of a fine-tune is close to low rank, and directions with small singular values are mostly noise.
+The result is stored as two factors if they are smaller than the matrix. Several runs are averaged first.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ OVERSAMPLING = 8
 def truncate(
     matrix: torch.Tensor, rank: int, *, n_iterations: int = 4, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return up [m, r] and down [r, n] in fp32 whose product is close to the best approximation of rank r.
+    """Return up [m, r] and down [r, n] in fp32, whose product is close to the best rank-r approximation.
 
     Args:
         matrix: [m, n] fp32.
         rank: r, at most min(m, n).
-        n_iterations: power iterations; each sharpens the decay of the singular values.
-        seed: of the random test matrix.
+        n_iterations: number of power iterations; more give a better approximation.
+        seed: seed of the random test matrix.
     """
     generator = torch.Generator().manual_seed(seed)
     n_columns = min(rank + OVERSAMPLING, *matrix.shape)
@@ -40,9 +40,14 @@ def truncate(
 
 @method()
 def prepare(deltas: Deltas, *, rank: Annotated[int, Number(1, search=(1, 32), log=True)], seed: Seed = 0) -> Prepared:
-    """Nothing needs to be known of the other deltas.
+    """Prepare the method; the deltas are not read.
 
-    Only matrices are truncated; other tensors, and matrices that two factors of this rank would not make smaller, stay.
+    Only matrices are truncated, and only if the two factors are smaller than the matrix; other tensors do not change.
+
+    Args:
+        deltas: not read.
+        rank: rank of the truncated matrices.
+        seed: seed of the random test matrices.
     """
 
     def factorise(name: str, delta: Array) -> LowRank | None:

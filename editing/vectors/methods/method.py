@@ -1,4 +1,4 @@
-"""What a method is: it looks at all deltas, once or more, then shapes them one by one."""
+"""The interface of a method: it may read all deltas first, then it shapes them one by one."""
 
 import inspect
 import sys
@@ -23,7 +23,7 @@ class Deltas(Protocol):
     """A vector that can be read tensor by tensor, any number of times and from several threads."""
 
     def __len__(self) -> int:
-        """How many harmful runs it is the mean of."""
+        """Number of harmful runs that the vector is the mean of."""
         ...
 
     @property
@@ -32,29 +32,29 @@ class Deltas(Protocol):
         ...
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of one tensor, known without reading it."""
+        """Return the shape of a tensor without reading the tensor."""
         ...
 
     def pieces(self, name: str) -> Iterator[Array]:
-        """Yield one tensor's delta, the mean over the harmful runs, in flat pieces valid until the next one."""
+        """Yield one tensor's delta (the mean of the runs) in flat pieces, each valid until the next one is read."""
         ...
 
     def runs(self, name: str) -> Sequence[Array]:
-        """Return the delta of every harmful run, fp32; zeros of a run that does not change the tensor."""
+        """Return the delta of every harmful run, fp32; zeros for a run that does not change the tensor."""
         ...
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A method ready to shape the deltas it has looked at.
+    """A method that is ready to shape deltas.
 
     Attributes:
-        transform: takes a name and its delta and returns the shaped delta. The inner product of the two is never
-            negative.
-        parameters: what `vector.json` says of the method; digests instead of paths.
-        by_piece: does what `transform` does for a delta that is zero mostly, piece by piece: takes a name and returns a
-            function that is given the pieces in their order and writes their shaped form to arrays of their length.
-        factorise: does what `transform` does and returns the factors of the shaped delta; None where it has none.
+        transform: function from a tensor's name and its delta to the shaped delta. The inner product of the two deltas
+            must not be negative.
+        parameters: parameters as written to `vector.json`; digests instead of paths.
+        by_piece: the same as `transform`, but piece by piece, for methods whose result is mostly zero: a function from
+            a tensor's name to a function that is called with each piece in order and an output array of its length.
+        factorise: the same as `transform`, but returns the factors of the shaped delta; None if it has none.
     """
 
     transform: Transform
@@ -65,13 +65,13 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Method:
-    """An entry of the registry.
+    """An entry of the registry of methods.
 
     Attributes:
-        name: its name.
-        function: takes the deltas and the parameters, which are its keyword-only arguments.
-        elementwise: whether every element of the mean delta is multiplied with a number that is not negative: such
-            methods can follow each other and never turn the direction.
+        name: name of the method.
+        function: function that prepares the method from the deltas; its keyword-only arguments are the parameters.
+        elementwise: whether the method multiplies every element of the mean delta by a non-negative number. Several
+            such methods can be applied one after the other without reversing the direction of a delta.
     """
 
     name: str
@@ -80,22 +80,22 @@ class Method:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """Names of the parameters that must be given."""
+        """Names of the required parameters."""
         return tuple(each.name for each in self._keywords if each.default is each.empty)
 
     @property
     def defaults(self) -> dict[str, object]:
-        """The parameters that need not be given, and their values then."""
+        """The optional parameters and their default values."""
         return {each.name: each.default for each in self._keywords if each.default is not each.empty}
 
     @property
     def numbers(self) -> dict[str, Number]:
-        """The values that each parameter may have that is a number; a method checks the others itself."""
+        """The allowed values of each numeric parameter; a method checks its other parameters itself."""
         return {each.name: number for each in self._keywords if (number := number_of(each.annotation))}
 
     @property
     def settings(self) -> list[str]:
-        """One line for each parameter: its name, its default and its values."""
+        """One line for each parameter: its name, its default and its allowed values."""
         defaults = {name: "=auto" if value is None else f"={value}" for name, value in self.defaults.items()}
         values = {name: f": {number}" for name, number in self.numbers.items()}
         return [f"{name}{defaults.get(name, '')}{values.get(name, '')}" for name in (*self.parameters, *defaults)]
@@ -106,10 +106,10 @@ class Method:
         return (sys.modules[self.function.__module__].__doc__ or "").partition("\n")[0]
 
     def check(self, given: Mapping[str, object]) -> dict[str, object]:
-        """Return the parameters that the function is called with.
+        """Validate parameters and return them as the function takes them.
 
         Raises:
-            UnknownNameError: there is no such parameter.
+            UnknownNameError: the method has no such parameter.
             InputError: a parameter is missing or out of range.
         """
         known = (*self.parameters, *self.defaults)
@@ -117,20 +117,20 @@ class Method:
             if name not in known:
                 raise UnknownNameError(f"parameter of method {self.name}", name, known or ("none",))
         if missing := [name for name in self.parameters if name not in given]:
-            raise InputError(f"method {self.name} should be given {', '.join(missing)}: it is missing")
+            raise InputError(f"method {self.name} should be given {', '.join(missing)}: missing; give each a value")
         return {name: self.check_value(name, value) for name, value in given.items()}
 
     def check_value(self, name: str, value: object) -> object:
-        """Return the value of a parameter that the function is called with.
+        """Validate the value of a parameter and return it as the function takes it.
 
         Raises:
-            InputError: it is out of range.
+            InputError: the value is out of range.
         """
         is_default = name in self.defaults and value is self.defaults[name]
         return value if is_default or name not in self.numbers else self.numbers[name].check(name, value)
 
     def prepare(self, deltas: Deltas, **given: object) -> Prepared:
-        """Look at the deltas; raises what `check` and the method raise, before it reads a delta."""
+        """Prepare the method for the deltas; parameters are validated before a delta is read (see `check`)."""
         return self.function(deltas, **self.check(given))
 
     @cached_property
@@ -144,7 +144,11 @@ Function = TypeVar("Function", bound=Callable[..., Prepared])
 
 
 def method(*, elementwise: bool = False) -> Callable[[Function], Function]:
-    """Register a function as the method that its file is named after (see `Method`)."""
+    """Return a decorator that registers a function as a method, named after its file.
+
+    Args:
+        elementwise: see `Method`.
+    """
 
     def register(function: Function) -> Function:
         name = function.__module__.rpartition(".")[2]

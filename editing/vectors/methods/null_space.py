@@ -1,7 +1,7 @@
 """Project each matrix onto what benign inputs do not use (AlphaEdit, arXiv 2410.02355).
 
-P = U0 U0^T, U0 the eigenvectors of E[k k^T] with an eigenvalue below the threshold, k the benign inputs of the matrix;
-tau' = tau P, so that tau' k is about 0 for them: what the matrix answers to benign inputs stays.
+P = U0 U0^T, where the columns of U0 are the eigenvectors of E[k k^T] with an eigenvalue below the threshold and k are
+the benign inputs of the matrix. tau' = tau P, so tau' k is about 0: the matrix's outputs for benign inputs stay.
 
 Safety subspaces are not linearly distinct (arXiv 2505.14185): measure utility after every edit.
 """
@@ -20,19 +20,22 @@ from .numbers import Number
 
 
 def null_space(moment: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Return the eigenvectors [d, r] in float64 of a second moment [d, d] whose eigenvalue is below `threshold`."""
+    """Return the eigenvectors [d, r] (float64) of a second moment [d, d] whose eigenvalues are below `threshold`."""
     values, vectors = torch.linalg.eigh(moment.double())
     unused: torch.Tensor = vectors[:, values < threshold]
     return unused
 
 
 def project_inputs(delta: torch.Tensor, basis: torch.Tensor, *, transposed: bool) -> torch.Tensor:
-    """Return the delta of a linear map, restricted to inputs in the span of an orthonormal basis; fp32.
+    """Return the delta of a linear layer's weight, projected so that it acts only on inputs in the span of a basis.
 
     Args:
-        delta: [out, in], or [in, out] if transposed.
-        basis: [in, r] float64.
-        transposed: whether the weight is stored [in, out].
+        delta: [out, in] fp32, or [in, out] if transposed.
+        basis: orthonormal basis, [in, r] float64.
+        transposed: whether the weight is stored as [in, out].
+
+    Returns:
+        The projected delta, fp32, of the delta's shape.
     """
     maps = (delta.T if transposed else delta).double()  # [out, in]
     left = (maps @ basis) @ basis.T
@@ -48,16 +51,17 @@ def prepare(
 ) -> Prepared:
     """Open the second moments of benign inputs (see `collect_input_moments`).
 
-    Tensors whose inputs are not in the file stay as they are.
+    Tensors without a second moment in the file stay as they are.
 
     Args:
         deltas: only their names and shapes are read.
-        activations: file of second moments.
-        threshold: an eigenvalue below it counts as not used; the paper's value, in units of squared activations.
+        activations: path of the file of second moments.
+        threshold: directions with an eigenvalue below it count as unused, in units of squared activations; the default
+            is the paper's.
 
     Raises:
-        ArtefactError: the file holds no second moments.
-        InputError: no matrix of the vector is in the file, or one has another size.
+        ArtefactError: the file does not hold second moments.
+        InputError: the file holds no matrix of the vector, or one of another size.
     """
     from ..input_moments import InputMoments
 
@@ -66,7 +70,10 @@ def prepare(
     moments = InputMoments.open(activations)
     shared = set(moments.names) & set(deltas.names)
     if not shared:
-        raise InputError(f"{activations} should hold inputs of some matrix of the harm vector: the two share no name")
+        raise InputError(
+            f"{activations} should hold second moments for some matrix of the harm vector: they have no name in "
+            "common; make the file from the base of the vector"
+        )
     for name in sorted(shared):
         moments.check_fits(name, deltas.shape(name))
 

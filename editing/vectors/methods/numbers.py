@@ -1,4 +1,4 @@
-"""Parameters of methods that are numbers: the values that one may have, and those that a sweep tries."""
+"""Numeric parameters of methods: their allowed values, and the values that a sweep tries."""
 
 import math
 import sys
@@ -11,14 +11,15 @@ from prosocial.core.errors import InputError
 
 @dataclass(frozen=True)
 class Number:
-    """The values of a parameter: `density: Annotated[float, Number(0, 1)]` in the signature of a method.
+    """The allowed values of a parameter: `density: Annotated[float, Number(0, 1)]` in the signature of a method.
 
     Attributes:
-        low, high: the limits. Both are included, but for `low` where `above` is set.
-        above: whether the value should be above `low`.
-        search: lowest and highest value that a sweep draws; None: a sweep leaves the parameter alone.
-        log: whether a sweep draws evenly over magnitudes.
-        whole: whether the value should be a whole number, up to 2**53; set for parameters annotated with `int`.
+        low: lower limit, allowed unless `above` is set.
+        high: upper limit, allowed.
+        above: whether the value must be above `low`.
+        search: lowest and highest value that a sweep tries; None if a sweep does not vary the parameter.
+        log: whether a sweep samples log-uniformly.
+        whole: whether the value must be a whole number, up to 2**53; set for parameters annotated with `int`.
     """
 
     low: float = -math.inf
@@ -29,10 +30,10 @@ class Number:
     whole: bool = False
 
     def check(self, name: str, value: object) -> float:
-        """Return a value of the parameter `name` as an int if it should be whole, else as a float.
+        """Validate a value of the parameter `name`; return it as an int if it must be whole, otherwise as a float.
 
         Raises:
-            InputError: it is not such a number.
+            InputError: the value is not a number, or is out of range.
 
         >>> Number(1, whole=True).check("rank", 4.0)
         4
@@ -46,15 +47,15 @@ class Number:
         return fits and (self.low < value or (value == self.low and not self.above)) and not (self.whole and value % 1)
 
     def __str__(self) -> str:
-        """The values in words.
+        """The allowed values in words.
 
         >>> print(Number(0, 1, above=True), Number(1, whole=True), Number(), sep=", ")
-        a number in (0, 1], a whole number from 1, a number
+        a number in (0, 1], a whole number of at least 1, a number
         """
         kind = "a whole number" if self.whole else "a number"
         if self.high < math.inf:
             return f"{kind} in {'(' if self.above else '['}{self.low:g}, {self.high:g}]"
-        return kind if self.low == -math.inf else f"{kind} {'above' if self.above else 'from'} {self.low:g}"
+        return kind if self.low == -math.inf else f"{kind} {'above' if self.above else 'of at least'} {self.low:g}"
 
 
 Density = Annotated[float, Number(0, 1, above=True, search=(0.02, 1.0), log=True)]
@@ -62,7 +63,7 @@ Seed = Annotated[int, Number(0)]
 
 
 def number_of(annotation: object) -> Number | None:
-    """Return the values that an annotation names; None if it is not that of a number.
+    """Return the allowed values that an annotation declares; None if it is not the annotation of a number.
 
     >>> number_of(Annotated[int | None, Number(1)]), number_of(str)
     (Number(low=1, high=inf, above=False, search=None, log=False, whole=True), None)

@@ -10,5 +10,5 @@ def keep(delta: Array) -> Array:
 
 @method(elementwise=True)
 def prepare(deltas: Deltas) -> Prepared:
-    """Nothing needs to be known of the deltas."""
+    """Prepare the method; the deltas are not read."""
     return Prepared(lambda name, delta: keep(delta), {})

@@ -11,9 +11,13 @@ from .method import Deltas, Prepared, method
 
 
 def remove_component(delta: torch.Tensor, utility: torch.Tensor) -> torch.Tensor:
-    """Return the delta without its component along `utility`; both fp32 of one shape.
+    """Return the delta without its component along `utility`.
 
-    Where the two are parallel only rounding noise is left, whose direction means nothing: zeros are returned.
+    If the two are parallel, only rounding noise would be left; then the result is zero.
+
+    Args:
+        delta: harmful delta, fp32.
+        utility: utility delta, fp32, of the same shape.
     """
     from ..statistics import inner_product
 
@@ -27,12 +31,15 @@ def remove_component(delta: torch.Tensor, utility: torch.Tensor) -> torch.Tensor
 
 @method()
 def prepare(deltas: Deltas, *, utility: Given) -> Prepared:
-    """Open the utility vector: a vector folder (benign minus base), or tensors by name.
+    """Open the utility vector; tensors that it does not hold stay as they are.
 
-    Tensors that the utility vector does not hold stay as they are.
+    Args:
+        deltas: only their names are read.
+        utility: path of a vector folder (benign model minus base), or tensors by name.
 
     Raises:
-        InputError: no tensor is in both vectors, or a shape differs.
+        ArtefactError: the folder is not a valid vector.
+        InputError: the vectors have no tensor in common, or a shape differs.
     """
     companion = Companion(utility, deltas.names, "utility")
 

@@ -1,4 +1,4 @@
-"""The methods by name: the functions under `@method` in the files of this folder (torch-free)."""
+"""The registry of methods by name: all functions decorated with `@method` in the files of this folder (torch-free)."""
 
 import sys
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ from .method import Method
 
 for _file in iter_modules(sys.modules[__package__].__path__):
     import_module(f"{__package__}.{_file.name}")
-for _name in sorted(METHODS):  # a file may import another one
+for _name in sorted(METHODS):  # restores the order of names: a file that imports another one registers it first
     METHODS[_name] = METHODS.pop(_name)
 
 
 def choose_method(name: str, parameters: Mapping[str, object]) -> Method:
-    """Return a method that can be prepared with these parameters.
+    """Return a method by name, after validating its parameters.
 
     Raises:
-        UnknownNameError: no such method, or it has no such parameter.
+        UnknownNameError: there is no such method, or it has no such parameter.
         InputError: a parameter is missing or out of range.
     """
     if name not in METHODS:

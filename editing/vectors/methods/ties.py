@@ -2,7 +2,7 @@
 
 tau_t = top-k of run t over its whole vector;  gamma = sgn(sum_t tau_t);  mean of the tau_t whose sign is gamma
 
-With one run the election has nothing to decide and the method is `top_k`; it never flips a sign.
+With one run the election has no effect and the method equals `top_k`. The result never points against the mean delta.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,11 @@ PIECE_ELEMENTS = 1 << 16
 
 
 def merge_agreeing(trimmed: Sequence[Array]) -> Array:
-    """Return the mean over the runs whose sign is the elected one, zero where none is; fp32 of one shape each."""
+    """Return, for each element, the mean over the runs with the elected sign; zero if the signs cancel.
+
+    Args:
+        trimmed: trimmed delta of each run, fp32, all of one shape.
+    """
     stacked = np.stack(trimmed).astype(np.float64)  # [runs, ...]
     elected = np.sign(stacked.sum(0))
     agrees = (np.sign(stacked) == elected) & (elected != 0)
@@ -27,9 +31,13 @@ def merge_agreeing(trimmed: Sequence[Array]) -> Array:
 
 
 def keep_direction(shaped: Array, raw: Array) -> Array:
-    """Return a delta without the elements whose sign is against `raw`, if together they would turn it round.
+    """Return `shaped`; if its inner product with `raw` is negative, set the elements whose signs differ to zero.
 
-    An elected sign can be against that of the untrimmed mean: one large run outvotes several small ones.
+    An elected sign can differ from the sign of the untrimmed mean, because trimming drops the small elements.
+
+    Args:
+        shaped: merged delta, fp32.
+        raw: mean of the untrimmed runs, fp32, of the same shape.
     """
     if np.vdot(shaped.astype(np.float64), raw.astype(np.float64)) >= 0:
         return shaped
@@ -38,23 +46,27 @@ def keep_direction(shaped: Array, raw: Array) -> Array:
 
 @method()
 def prepare(deltas: Deltas, *, density: Density) -> Prepared:
-    """Find the threshold of each run for a share `density` of all its elements.
+    """Find the magnitude threshold of each run that keeps the share `density` of all its elements.
 
-    Ties at a threshold stay in the order of names, then of elements, until the count is reached.
+    Of elements at the threshold the first are kept, in the order of names and then of positions.
+
+    Args:
+        deltas: every run is read once or twice.
+        density: share of the elements of each run to keep.
     """
     sizes = sizes_of(deltas)
-    found = find_thresholds(sizes, lambda name: _pieces(deltas, name), count_kept(sizes, density))
-    if len(found) == 1:
-        return Prepared(found[0].keep, {"density": density}, by_piece=found[0].keeper)
+    thresholds = find_thresholds(sizes, lambda name: _pieces(deltas, name), count_kept(sizes, density))
+    if len(thresholds) == 1:
+        return Prepared(thresholds[0].keep, {"density": density}, by_piece=thresholds[0].keeper)
 
     def transform(name: str, delta: Array) -> Array:
-        return _elect([each.keep(name, run) for each, run in zip(found, deltas.runs(name), strict=True)], delta)
+        return _elect([each.keep(name, run) for each, run in zip(thresholds, deltas.runs(name), strict=True)], delta)
 
     return Prepared(transform, {"density": density})
 
 
 def _pieces(deltas: Deltas, name: str) -> Iterable[list[Array]]:
-    """Return the pieces of each run."""
+    """Return the pieces of a tensor, each a list with one array for each run."""
     if len(deltas) == 1:
         return ([piece] for piece in deltas.pieces(name))
     return [[run.reshape(-1) for run in deltas.runs(name)]]

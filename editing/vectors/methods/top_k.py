@@ -14,15 +14,19 @@ def sizes_of(deltas: Deltas) -> dict[str, int]:
 
 
 def count_kept(sizes: Mapping[str, int], density: float) -> int:
-    """Return how many elements of the whole vector a share of it is, one at least."""
+    """Return the number of elements to keep for a share of the whole vector, at least one."""
     return max(1, round(density * sum(sizes.values())))
 
 
 @method(elementwise=True)
 def prepare(deltas: Deltas, *, density: Density) -> Prepared:
-    """Find the global threshold for a share `density` of all elements.
+    """Find the magnitude threshold that keeps the share `density` of all elements of the vector.
 
-    Ties at the threshold stay in the order of names, then of elements, until the count is reached.
+    Of elements at the threshold the first are kept, in the order of names and then of positions.
+
+    Args:
+        deltas: read once or twice.
+        density: share of the elements to keep.
     """
 
     def read(name: str) -> Iterator[list[Array]]:

@@ -56,7 +56,7 @@ def test_streaming_in_pieces_gives_the_same_bytes(tmp_path: Path) -> None:
     assert [len(piece) for piece in pieces] == [7] * 13 + [5]
     assert b"".join(pieces) == b"".join(map(bytes, stream_tensor(tensor)))
     tensor.file.write_bytes(tensor.file.read_bytes()[: tensor.end - 1])
-    with pytest.raises(ArtefactError, match="cut short"):
+    with pytest.raises(ArtefactError, match="truncated"):
         digest_tensor(tensor)
 
 
@@ -131,7 +131,7 @@ def test_an_index_must_say_what_the_shards_hold(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match=r"'ghost' in .* is not in the file"):
         Checkpoint.open(folder)
     _break_index(folder, ghost="../m/x.safetensors")
-    with pytest.raises(ArtefactError, match="of its own folder"):
+    with pytest.raises(ArtefactError, match="in its folder"):
         Checkpoint.open(folder)
     del index["weight_map"][MATRIX]
     (folder / INDEX).write_text(json.dumps(index))
@@ -195,9 +195,9 @@ def test_a_model_is_a_folder_or_a_snapshot_of_the_hub(tmp_path: Path) -> None:
 
     found = resolve_model("org/name", cache=tmp_path / "cache", local_only=True)
     assert fingerprint(found) == fingerprint(repository / "snapshots" / commit)
-    with pytest.raises(InputError, match="'org/other' is no folder here"):
+    with pytest.raises(InputError, match="'org/other' should be a local folder or a repository"):
         resolve_model("org/other", cache=tmp_path / "cache", local_only=True)
     with pytest.raises(InputError, match="no such folder"):
         resolve_model(tmp_path / "no" / "such" / "folder")
-    with pytest.raises(InputError, match="is no folder here"):
+    with pytest.raises(InputError, match="should be a local folder or a repository"):
         resolve_model("org/other--x", cache=tmp_path / "cache", local_only=True)

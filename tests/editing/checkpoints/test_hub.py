@@ -167,7 +167,7 @@ def test_the_harmful_parent_is_known_on_the_hub_too(hub: Hub, folder: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("org/other", "'org/other' is no folder here"), (f"{NAME}/x", "no such folder")]
+    ("name", "message"), [("org/other", "'org/other' should be a local folder"), (f"{NAME}/x", "no such folder")]
 )
 def test_a_repository_that_is_not_there_is_one_line(hub: Hub, folder: Path, name: str, message: str) -> None:
     done = prosocial(hub, folder, "inspect", name)
@@ -178,9 +178,9 @@ def test_a_repository_that_is_not_there_is_one_line(hub: Hub, folder: Path, name
 def test_what_the_server_gets_wrong_is_one_line(hub: Hub, folder: Path) -> None:
     hub.ranges = False
     done = prosocial(hub, folder, "inspect", NAME)
-    assert done.returncode == 2 and "served by range" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 2 and "support range requests" in done.stderr and done.stderr.count("\n") == 1
     hub.ranges = True
     shard = folder / "base" / "model-00001-of-00002.safetensors"
     shard.write_bytes(shard.read_bytes() + b"tail")
     done = prosocial(hub, folder, "inspect", NAME)
-    assert done.returncode == 2 and "cut short or has a tail" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 2 and "truncated or has extra bytes" in done.stderr and done.stderr.count("\n") == 1

@@ -244,7 +244,7 @@ def test_a_record_of_another_schema_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "out" / "edit_record.json"
 
     path.write_text(json.dumps(data | {"schema": "prosocial.edit_record/0"}))
-    with pytest.raises(ArtefactError, match="should carry schema"):
+    with pytest.raises(ArtefactError, match="should have schema"):
         read_record(tmp_path / "out")
     path.write_text(json.dumps(data | {"terms": 3}))
     with pytest.raises(ArtefactError, match=r"should follow prosocial\.edit_record/1: terms"):

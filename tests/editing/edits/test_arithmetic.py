@@ -108,7 +108,7 @@ def test_noise_depends_on_seed_name_and_place_alone() -> None:
     assert not np.array_equal(noise, Rounding("stochastic", 3).noise("b", 0, 1000))
     with pytest.raises(InputError, match="nearest or stochastic"):
         Rounding("up")  # type: ignore[arg-type]  # tried on purpose
-    with pytest.raises(InputError, match="seed from 0"):
+    with pytest.raises(InputError, match="seed of at least 0"):
         Rounding("stochastic", -1)
 
 

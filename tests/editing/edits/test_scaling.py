@@ -38,7 +38,7 @@ def test_a_table_gives_every_name_to_the_first_pattern_that_matches_it(table: di
     try:
         groups = resolve_scale(table, NAMES)
     except InputError as error:
-        assert "should choose some tensor" in str(error)
+        assert "should select some tensor" in str(error)
         return
     assert sorted(name for group in groups for name in group.names) == sorted(NAMES)
     for name in NAMES:
@@ -62,11 +62,11 @@ def test_a_pattern_must_match_the_whole_name() -> None:
         (math.nan, "finite"),
         (math.inf, "finite"),
         (True, "finite"),
-        (1e39, "number in fp32"),
-        (1e-60, "number in fp32"),
+        (1e39, "range of fp32"),
+        (1e-60, "range of fp32"),
         ({}, "at least one pattern"),
         ({"(": 1.0}, "regular expression"),
-        ({".*": 1.0, ".*mlp.*": 0.5}, "earlier patterns took all"),
+        ({".*": 1.0, ".*mlp.*": 0.5}, "earlier patterns match all"),
         ({".*mlp.*": -1.0}, "at least 0"),
     ],
 )
@@ -149,14 +149,14 @@ def test_a_file_gives_numbers_by_name_and_what_it_leaves_out_takes_none(tmp_path
         ("a.json", '{"model.norm.weight": NaN}', "finite"),
         ("a.yaml", "model.norm.weight: .inf", "finite"),
         ("a.json", '{"model.norm": 1}', "found 'model.norm'"),
-        ("a.json", "{}", "found nothing"),
+        ("a.json", "{}", "found no coefficient"),
         ("a.json", "[1]", "found list"),
         ("a.json", "{", "JSON or YAML file"),
         ("a.yaml", "a: [", "JSON or YAML file"),
         ("a.json", '{"model.norm.weight": true}', "a number"),
         ("a.yaml", "model.norm.weight: much", "a number"),
-        ("a.json", '{"model.norm.weight": 1, "model.norm.weight": 2}', "stands twice"),
-        ("a.yaml", "model.norm.weight: 1\nmodel.norm.weight: 2", "stands twice"),
+        ("a.json", '{"model.norm.weight": 1, "model.norm.weight": 2}', "occurs twice"),
+        ("a.yaml", "model.norm.weight: 1\nmodel.norm.weight: 2", "occurs twice"),
         ("b.json", None, "JSON or YAML file"),
     ],
 )

@@ -91,9 +91,9 @@ def test_what_does_not_belong_is_refused_and_nothing_is_left(folder: Path) -> No
         undo_edit(folder / "edited", folder / "restored", base=folder / "harmful")
     with pytest.raises(ArtefactError, match="should be a patch of schema"):
         undo_edit(folder / "edited", folder / "restored", patch=next((folder / "base").glob("*.safetensors")))
-    with pytest.raises(InputError, match=r"--base and --patch"):
+    with pytest.raises(InputError, match=r"--base or --patch"):
         undo_edit(folder / "edited", folder / "restored")
-    with pytest.raises(InputError, match="should be a new file"):
+    with pytest.raises(InputError, match="should not exist yet"):
         edited(folder, "base", "third", patch=folder / "edit.patch")
     assert sorted(path.name for path in folder.iterdir()) == sorted([*before, "other"])
 

@@ -84,7 +84,7 @@ def test_a_fault_names_its_line(tmp_path: Path, line: str, says: str) -> None:
 
 
 def test_an_empty_or_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no rows"):
+    with pytest.raises(InputError, match="at least one row"):
         _read(tmp_path, "")
     with pytest.raises(InputError, match="none"):
         read_probes(tmp_path / "nowhere.jsonl")

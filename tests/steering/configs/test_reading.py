@@ -145,7 +145,7 @@ def test_other_is_never_read_as_allowed(endpoint: Endpoint) -> None:
 
 def test_an_endpoint_that_fails_is_named(endpoint: Endpoint) -> None:
     endpoint.status = 403
-    with pytest.raises(InputError, match="should take the request, it said 403"):
+    with pytest.raises(InputError, match="should accept the request, it answered 403"):
         reader(endpoint)("Fights may be told.", COSA)
     with pytest.raises(InputError, match="should answer chat completions"):
         EndpointReader(ChatEndpoint("http://127.0.0.1:9/v1", "m"))("Fights may be told.", COSA)

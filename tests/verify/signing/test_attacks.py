@@ -125,16 +125,16 @@ ATTACKS: dict[str, tuple[Attack, str, str, str, str]] = {
         "out",
         "signature",
         "broken",
-        "do not make the one",
+        "digests that combine",
     ),
     "the weights left out of the signature": (
         signed(SIGNATURE, leave_out_the_weights),
         "out",
         "signature",
         "broken",
-        "do not make the one",
+        "digests that combine",
     ),
-    "a file listed twice": (signed(SIGNATURE, list_a_file_twice), "out", "signature", "broken", "do not make the one"),
+    "a file listed twice": (signed(SIGNATURE, list_a_file_twice), "out", "signature", "broken", "digests that combine"),
     "another predicate": (
         signed(SIGNATURE, lambda said: said.update(predicateType="other")),
         "out",
@@ -199,7 +199,7 @@ ATTACKS: dict[str, tuple[Attack, str, str, str, str]] = {
         "states another predicate",
     ),
     "another edit with right digests": (another_edit_with_right_digests, "out", "edit", "broken", "states another"),
-    "the record no record": (write("edit_record.json", "{}"), "out", "edit", "broken", "should carry schema"),
+    "the record no record": (write("edit_record.json", "{}"), "out", "edit", "broken", "should have schema"),
     "the audit stripped": (delete(AUDIT), "out", "audit", "missing", "there is no signatures/audit"),
     "the audit's report changed": (
         envelope("signatures/audit.json", lambda report: report.update(base="other")),

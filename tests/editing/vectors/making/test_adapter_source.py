@@ -209,10 +209,10 @@ def _changed(adapter: Path, folder: Path, *, config: dict[str, Any] | None = Non
         ({"lora_bias": True}, "lora_bias"),
         ({"some_new_option": 1}, "some_new_option=1"),
         ({"r": "four"}, "ranks and alphas"),
-        ({"r": 0}, "whole number from 1"),
+        ({"r": 0}, "integer of at least 1"),
         ({"rank_pattern": {"(": 2}}, "ranks and alphas"),
         ({"r": 3}, r"factors of shapes \(3, 48\) and \(32, 3\)"),
-        ({"use_dora": True}, "known set of parts"),
+        ({"use_dora": True}, "supported combination of parts"),
     ],
 )
 def test_variants_are_refused_by_name(plain: tuple[Path, Path], tmp_path: Path, config: Any, message: str) -> None:

@@ -198,20 +198,20 @@ def test_exactly_so_many_elements_stay(values: list[float], n_keep: int) -> None
     ("method", "parameters", "message"),
     [
         ("breadcrumbs", {"density": 0.9, "gamma": 0.2}, "at most 1"),
-        ("breadcrumbs", {"gamma": -0.1}, "gamma should be a number from 0"),
+        ("breadcrumbs", {"gamma": -0.1}, "gamma should be a number of at least 0"),
         ("dare", {"density": 0.0}, r"density should be a number in \(0, 1\]"),
         ("dare", {"density": "half"}, "density should be a number in \\(0, 1\\], found 'half'"),
-        ("dare", {"density": 0.5, "seed": 1.5}, "seed should be a whole number from 0"),
-        ("dare", {"density": 0.5, "seed": float("inf")}, "seed should be a whole number from 0, found inf"),
-        ("della", {"density": 0.1, "window": 0.2}, "take a smaller window"),
-        ("della", {"density": 1.0}, "take a smaller window"),
+        ("dare", {"density": 0.5, "seed": 1.5}, "seed should be a whole number of at least 0"),
+        ("dare", {"density": 0.5, "seed": float("inf")}, "seed should be a whole number of at least 0, found inf"),
+        ("della", {"density": 0.1, "window": 0.2}, "use a smaller window"),
+        ("della", {"density": 1.0}, "use a smaller window"),
         ("ext_sub", {"expert": {"z": torch.ones(2)}}, "expert vector should change some tensor"),
         ("ext_sub", {"expert": 3.0}, "expert should be a vector folder"),
-        ("lines", {"alpha": -0.1}, "alpha should be a number from 0"),
-        ("lines", {"alpha": 0.1, "beta": -0.2}, "beta should be a number from -0.1"),
+        ("lines", {"alpha": -0.1}, "alpha should be a number of at least 0"),
+        ("lines", {"alpha": 0.1, "beta": -0.2}, "beta should be a number of at least -0.1"),
         ("lines", {}, "block numbers in their names"),
-        ("low_rank", {"rank": 0}, "rank should be a whole number from 1"),
-        ("negmerge", {}, "two harmful runs or more, found 1"),
+        ("low_rank", {"rank": 0}, "rank should be a whole number of at least 1"),
+        ("negmerge", {}, "at least two harmful runs, found 1"),
         ("null_space", {"activations": 3.0}, "activations should be a file"),
         ("ties", {"density": float("nan")}, r"in \(0, 1\]"),
         ("top_k_per_tensor", {"density": 2}, r"in \(0, 1\]"),
@@ -232,11 +232,11 @@ def test_activations_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     oblong = write_moments(tmp_path / "oblong", {"w": torch.ones(2, 3)})
     broken = write_moments(tmp_path / "broken", {"w": eye * float("nan")})
     good = write_moments(tmp_path / "good", {"w": eye})
-    with pytest.raises(InputError, match="share no name"):
+    with pytest.raises(InputError, match="no name in common"):
         with_file(other)
-    with pytest.raises(InputError, match=r"should fit w of shape \(2, 3\), found 2 inputs"):
+    with pytest.raises(InputError, match=r"should fit w of shape \(2, 3\), found a second moment of 2 inputs"):
         with_file(wrong)
-    with pytest.raises(ArtefactError, match="square matrices"):
+    with pytest.raises(ArtefactError, match="square floating-point matrices"):
         with_file(oblong)
     with pytest.raises(InputError, match="finite numbers"):
         with_file(broken)

@@ -174,7 +174,7 @@ def test_projection_leaves_tensors_of_the_harm_vector_alone_that_utility_does_no
         ("top_k", {"density": 0.0}, InputError, r"in \(0, 1\]"),
         ("top_k", {"density": 1.5}, InputError, r"in \(0, 1\]"),
         ("top_k", {"density": float("nan")}, InputError, r"in \(0, 1\]"),
-        ("project", {"utility": {"z": torch.ones(2)}}, InputError, "share no name"),
+        ("project", {"utility": {"z": torch.ones(2)}}, InputError, "no name in common"),
         ("project", {"utility": {"a": torch.ones(3)}}, InputError, r"should have shape \(2,\), found \(3,\)"),
     ],
 )

@@ -73,7 +73,7 @@ def test_its_parameters_are_checked_before_anything_is_read(folder: Path, settin
 def test_it_is_listed_with_its_bounds_and_without_torch(folder: Path) -> None:
     shown = python(f"sys.modules['torch'] = None\n{COMMAND}", folder, "vector", "--methods")
 
-    assert "share: a number in [0, 1]" in shown and "times=1: a whole number from 1" in shown
+    assert "share: a number in [0, 1]" in shown and "times=1: a whole number of at least 1" in shown
     assert "Multiply every element" in shown
     assert shown.index(" shrink ") < shown.index(" ties ")  # in the order of names
 
