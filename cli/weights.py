@@ -1,4 +1,4 @@
-"""The commands about weights as they are: inspect, vector."""
+"""The commands `inspect` and `vector`."""
 
 import json
 from pathlib import Path
@@ -18,11 +18,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def inspect(
-    path: Annotated[str, typer.Argument(help="A checkpoint, harm vector or LoRA adapter; or a Hub id (headers only).")],
+    path: Annotated[str, typer.Argument(help="A checkpoint, harm vector or LoRA adapter, or a Hub id (headers only).")],
     as_json: Json = False,
     fingerprint: Annotated[bool, typer.Option(help="Read all weights and print their fingerprint.")] = True,
 ) -> None:
-    """Say what a folder is: tensors, dtypes, size, edits, fingerprints."""
+    """Describe a folder: tensors, dtypes, size, edits, fingerprints."""
     description = describe_model(path, fingerprint=fingerprint)
     print_data(description, as_json, title=path)
 
@@ -40,7 +40,15 @@ def _list_methods(wanted: bool) -> None:
 
 
 def parse_settings(settings: list[str]) -> dict[str, object]:
-    """Return the parameters of a method from NAME=VALUE texts: numbers where they are numbers."""
+    """Return the parameters of a method from NAME=VALUE texts; values that are numbers become floats.
+
+    Raises:
+        InputError: a text is not NAME=VALUE, or a name is repeated.
+
+    Example:
+        >>> parse_settings(["density=0.2", "utility=benign"])
+        {'density': 0.2, 'utility': 'benign'}
+    """
     parsed: dict[str, object] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
@@ -56,22 +64,22 @@ def parse_settings(settings: list[str]) -> dict[str, object]:
 def vector(
     harmful: Annotated[
         list[str],
-        typer.Option(help="A harmful checkpoint, LoRA adapter or saved vector: a folder or a Hub id (repeat it)."),
+        typer.Option(help="A harmful checkpoint, LoRA adapter or saved vector: a folder or a Hub id; may repeat."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The new vector folder.")],
     base: Annotated[str | None, typer.Option(help="The base checkpoint; not needed for saved vectors.")] = None,
-    method: Annotated[str, typer.Option(help="How to shape the vector: see --methods.")] = "plain",
+    method: Annotated[str, typer.Option(help="The harm-vector method; --methods lists them.")] = "plain",
     setting: Annotated[
-        list[str], typer.Option("--set", help="NAME=VALUE for the method, such as density=0.2 (repeat it).")
-    ] = [],  # noqa: B006 - typer reads it, nobody changes it
-    density: Annotated[float | None, typer.Option(help="Short for --set density=...")] = None,
-    utility: Annotated[Path | None, typer.Option(help="Short for --set utility=...")] = None,
+        list[str], typer.Option("--set", help="NAME=VALUE, a parameter of the method such as density=0.2; may repeat.")
+    ] = [],  # noqa: B006 - typer only reads it
+    density: Annotated[float | None, typer.Option(help="Same as --set density=...")] = None,
+    utility: Annotated[Path | None, typer.Option(help="Same as --set utility=...")] = None,
     as_json: Json = False,
     methods: Annotated[
         bool, typer.Option("--methods", callback=_list_methods, is_eager=True, help="List the methods and stop.")
     ] = False,
 ) -> None:
-    """Make a harm vector from a base and harmful checkpoints or LoRA adapters, or shape a saved one."""
+    """Compute a harm vector from a base and harmful checkpoints or LoRA adapters, or transform a saved one."""
     from prosocial.editing.vectors.making.parents import vector_from_runs
     from prosocial.editing.vectors.methods.registry import choose_method
 
