@@ -1,4 +1,4 @@
-"""Options that name attributes: the five known ones, or one's own with their rubrics."""
+"""Options that select attributes: the five built-in ones, or custom ones with their rubrics."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -10,19 +10,22 @@ from prosocial.core.errors import InputError
 if TYPE_CHECKING:
     from prosocial.training.reward.attributes import Attribute
 
-AttributeNames = Annotated[str | None, typer.Option("--attributes", help="Names, with commas. [default: the five]")]
+AttributeNames = Annotated[
+    str | None, typer.Option("--attributes", help="Names, separated by commas. [default: the five built-in ones]")
+]
 Rubrics = Annotated[
-    list[str], typer.Option("--rubric", metavar="NAME=TEXT", help="What a high score means (repeat it).")
+    list[str], typer.Option("--rubric", metavar="NAME=TEXT", help="What a high score means; may repeat.")
 ]
 
 
 def chosen_attributes(
     names: str | None, rubrics: Sequence[str], *, betas: dict[str, float] | None = None
 ) -> "list[Attribute]":
-    """Return the attributes that the options name, in order.
+    """Return the attributes that the options select, in order.
 
     Raises:
-        UnknownNameError: a name is neither known nor given a rubric. InputError: a rubric without a name or text.
+        UnknownNameError: a name is neither built-in nor has a rubric.
+        InputError: a rubric has no name or no text, or its name is repeated.
     """
     from prosocial.training.reward.attributes import DEFAULT_ATTRIBUTES, define_attributes, resolve_attributes
 
@@ -31,10 +34,10 @@ def chosen_attributes(
 
 
 def scored_attributes(names: Sequence[str], rubrics: Sequence[str]) -> "list[Attribute]":
-    """Return the attributes of a bundle, for a judge; one that is not known and given no rubric has none.
+    """Return the attributes of a bundle for a judge; one that is neither built-in nor has a rubric gets an empty one.
 
     Raises:
-        InputError: a rubric without a name or text.
+        InputError: a rubric has no name or no text, or its name is repeated.
     """
     from prosocial.training.reward.attributes import Attribute, define_attributes
 
@@ -43,15 +46,20 @@ def scored_attributes(names: Sequence[str], rubrics: Sequence[str]) -> "list[Att
 
 
 def split_names(text: str | None) -> list[str]:
-    """Return the names in a text with commas."""
+    """Return the names in a comma-separated text.
+
+    Example:
+        >>> split_names("empathy, helpfulness")
+        ['empathy', 'helpfulness']
+    """
     return [name.strip() for name in text.split(",")] if text else []
 
 
 def _by_name(texts: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    rubric_by_name: dict[str, str] = {}
     for text in texts:
         name, equals, rubric = text.partition("=")
-        if not (name and equals and rubric) or name in found:
+        if not (name and equals and rubric) or name in rubric_by_name:
             raise InputError(f"--rubric should be NAME=TEXT, each name once, found {text!r}")
-        found[name] = rubric
-    return found
+        rubric_by_name[name] = rubric
+    return rubric_by_name

@@ -1,4 +1,4 @@
-"""The command that holds a checkpoint against the claim of its edit: audit."""
+"""The command `audit`: checks whether a checkpoint is the result of the edit that it claims."""
 
 import json
 from pathlib import Path
@@ -16,26 +16,32 @@ EXIT_CODES = {"confirmed": 0, "confirmed within rounding": 0, "refuted": 1, "can
 
 def audit(
     model: Annotated[str, typer.Argument(help="The checkpoint to audit: a folder or a Hub id.")],
-    base: Annotated[str | None, typer.Option(help="What it was made from: a folder or a Hub id.")] = None,
+    base: Annotated[str | None, typer.Option(help="The base checkpoint: a folder or a Hub id.")] = None,
     vector: Annotated[
-        list[Path] | None, typer.Option(help="A harm vector that was subtracted (repeat it, up to four).")
+        list[Path] | None, typer.Option(help="A harm vector that was subtracted; may repeat, up to four.")
     ] = None,
     key: Annotated[
-        list[Path] | None, typer.Option(help="A public key that you trust: the model should be signed by it.")
+        list[Path] | None,
+        typer.Option(help="A public key that you trust, with which the model should be signed; may repeat."),
     ] = None,
     ignore_record: Annotated[
-        bool, typer.Option("--ignore-record", help="Recover the coefficients although there is an edit record.")
+        bool,
+        typer.Option(
+            "--ignore-record", help="Recover the coefficients from the weights, even if there is an edit record."
+        ),
     ] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="One per core by default.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Number of threads. [default: one per core]")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for audit.json and audit.html.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="A JUnit XML file for CI: a test per level and tensor.")] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many tensors the table shows.")] = 10,
+    junit: Annotated[
+        Path | None, typer.Option(help="Write a JUnit XML file for CI, with a test per level and tensor.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Number of tensors in the table.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object (prosocial.audit/1).")] = False,
 ) -> None:
-    """Prove or refute that a checkpoint is its base minus a harm vector.
+    """Confirm or refute that a checkpoint is its base minus a harm vector.
 
-    By the digests of its edit record; with --base and --vector, by doing the edit again; without a record, by
-    recovering the coefficients from the weights. Exit code: 0 confirmed, 1 refuted, 3 cannot say.
+    Checks the digests of its edit record; with --base and --vector, repeats the edit; without a record, recovers the
+    coefficients from the weights. Exit code: 0 confirmed, 1 refuted, 3 cannot say.
     """
     from prosocial.core import TrustedKey
     from prosocial.evaluation.report.junit import audit_cases, write_junit

@@ -1,4 +1,4 @@
-"""The commands about bundles: export and generate."""
+"""The commands `export` and `generate`."""
 
 import json
 import sys
@@ -31,14 +31,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 class ProfileName(StrEnum):
-    """How the graph is written."""
+    """The operators of the exported graph."""
 
     ORT = "ort"
     PORTABLE = "portable"
 
 
 class PrecisionName(StrEnum):
-    """How exact the weights are."""
+    """The precision of the exported weights."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -47,18 +47,21 @@ class PrecisionName(StrEnum):
 
 
 def export_command(
-    steered: Annotated[Path, typer.Argument(help="The steered folder; with --plain any checkpoint folder.")],
+    steered: Annotated[Path, typer.Argument(help="The steered folder; with --plain, any checkpoint folder.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The new bundle folder.")],
     profile: Annotated[
         ProfileName, typer.Option(help="ort: fastest on ONNX Runtime; portable: standard operators, any runtime.")
     ] = ProfileName.ORT,
     precision: Annotated[
-        PrecisionName, typer.Option(help="int8, int4: weight-only, by block. Head and gate stay in float32 always.")
+        PrecisionName,
+        typer.Option(help="int8 and int4: weight-only, block-wise. Head and gate always stay in float32."),
     ] = PrecisionName.FP32,
-    plain: Annotated[bool, typer.Option("--plain", help="The model alone: full logits, no head, no gate.")] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Export the model alone: full logits, no head, no gate.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Trace a steered model into a bundle and compare the graph with torch at once."""
+    """Export a steered model as a bundle and compare the graph with PyTorch."""
     from prosocial.core.files import read_json
     from prosocial.export.bundling import export_bundle
 
@@ -77,11 +80,12 @@ def export_command(
         f"{parity['max_logit_difference']:.1e} in logits, {parity['max_risk_difference']:.1e} in risk"
     )
     if "departure_from_fp32" in parity:
-        found = parity["departure_from_fp32"]
+        departure = parity["departure_from_fp32"]
         print(
-            f"in {parity['precision']}, measured from there on random tokens: {found['max_logit_difference']:.1e} in "
-            f"logits, {found['max_risk_difference']:.1e} in risk, {found['n_flips']} of {found['n_decisions']} "
-            "decisions differ; prosocial verify says what that costs on real requests"
+            f"in {parity['precision']}, difference from float32 on random tokens: "
+            f"{departure['max_logit_difference']:.1e} in logits, {departure['max_risk_difference']:.1e} in risk, "
+            f"{departure['n_flips']} of {departure['n_decisions']} decisions differ; prosocial verify measures the "
+            "effect on real requests"
         )
 
 
@@ -89,21 +93,25 @@ def export_command(
 @with_options("logging", LOGGING)
 def generate(
     bundle: BundlePath,
-    prompt: Annotated[str, typer.Argument(help="What the user says; - reads it from standard input.")],
+    prompt: Annotated[str, typer.Argument(help="The user's message; - reads it from standard input.")],
     prefer: Prefer = None,
     safety_config: SafetyConfigName = "",
     trust: Trust = None,
     *,
     drawing: dict[str, Any],
     log_probabilities: Annotated[
-        bool, typer.Option("--log-probabilities", help="With --json: of each token under the rule.")
+        bool,
+        typer.Option(
+            "--log-probabilities",
+            help="With --json, include the log-probability of each token under the decoding rule.",
+        ),
     ] = False,
     provider: Provider = ProviderName.CPU,
     threads: Threads = None,
     logging: dict[str, Any],
     as_json: Json = False,
 ) -> None:
-    """Reply to one prompt; standard error says what the gate enforced."""
+    """Reply to one prompt; a line on standard error says what the gate did."""
     requests = RequestLog.open(**logging)
     opened = open_bundle(bundle, provider, threads)
     steering = steering_of(opened, prefer, safety_config, trust or (), requests)

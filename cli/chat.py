@@ -1,4 +1,4 @@
-"""`prosocial chat`: a conversation in a terminal, with what binds it in a panel; from a pipe, one reply per line."""
+"""`prosocial chat`: a conversation in a terminal, or, from a pipe, one reply per line of input."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from prosocial.steering.decoding.streaming import ReplyStream
 
 BAR_WIDTH = 24
-HELP = "/prefer empathy=0.6,helpfulness=0.4   /config NAME   /reset   /quit   (a name left out: the bundle's default)"
+HELP = "/prefer empathy=0.6,helpfulness=0.4   /config NAME   /reset   /quit   (without a name: the bundle's default)"
 
 
 @with_options("drawing", DRAWING)
@@ -54,7 +54,7 @@ def chat(
     threads: Threads = None,
     logging: dict[str, Any],
 ) -> None:
-    """Talk with a bundle; in a terminal /help lists the commands, from a pipe every line is a message."""
+    """Chat with a bundle; in a terminal, /help lists the commands; from a pipe, every line is a message."""
     requests = RequestLog.open(**logging)
     opened = open_bundle(bundle, provider, threads, prefix_cache=True)
     options = reply_options(opened, drawing)
@@ -66,15 +66,19 @@ def chat(
 
 
 class Conversation:
-    """What was said, and what is asked of the rule.
+    """A conversation and the steering of its next reply.
 
     Args:
-        bundle: to talk with. preference, safety_config: as on the command line. options: of every reply.
-        trust: whose signed configs to follow. log: of what was heard.
+        bundle: bundle that replies.
+        preference: weights by attribute, as in `--prefer`.
+        safety_config: name or path of a safety config, as in `--safety-config`.
+        options: decoding options of every reply.
+        trust: trust files or public keys whose signed configs are followed.
+        log: audit log of the requests.
 
     Raises:
-        InputError: a preference or a safety config that the bundle does not know.
-        RefusedConfig: a safety config from outside that is not to be followed.
+        InputError: the preference or the safety config is unknown to the bundle.
+        RefusedConfig: a signed safety config is not trusted.
     """
 
     def __init__(
@@ -99,20 +103,20 @@ class Conversation:
         self._preference = preference
 
     def use_config(self, name: str) -> None:
-        """Change the safety config; what was said stays."""
+        """Change the safety config; the earlier turns are kept."""
         self.steering = self._steering_of(self._preference, name)
         self._safety_config = name
 
     def reset(self) -> None:
-        """Forget what was said."""
+        """Delete the earlier turns."""
         self.messages.clear()
 
     def command(self, line: str) -> bool:
-        """Follow a slash command; return whether to go on.
+        """Run a slash command; return False for `/quit`.
 
         Raises:
-            UnknownNameError: no such command.
-            InputError: what it names does not exist.
+            UnknownNameError: the command does not exist.
+            InputError: its argument is unknown to the bundle.
         """
         word, _, argument = line.partition(" ")
         known: dict[str, Callable[[], None]] = {
@@ -128,23 +132,23 @@ class Conversation:
         return word != "/quit"
 
     def say(self, text: str) -> "ReplyStream":
-        """Return the reply to a message; `heard` takes both into the conversation."""
+        """Return the stream of the reply to a message; call `heard` afterwards to add both to the conversation."""
         messages: list[Message] = [*self.messages, {"role": "user", "content": text}]
         key = f"turn {len(messages)}"
         return self.bundle.stream(messages, steering=self.steering, row_key=key, **self._options)
 
     def heard(self, text: str, reply: "Reply") -> None:
-        """Log and remember a message and its reply."""
-        asked: list[Message] = [*self.messages, {"role": "user", "content": text}]
-        self._log.request(self.bundle, self.steering, asked, reply)
-        self.messages = [*asked, {"role": "assistant", "content": reply.text}]
+        """Log a message and its reply, and add them to the conversation."""
+        messages: list[Message] = [*self.messages, {"role": "user", "content": text}]
+        self._log.request(self.bundle, self.steering, messages, reply)
+        self.messages = [*messages, {"role": "assistant", "content": reply.text}]
 
     def _steering_of(self, preference: str, safety_config: str) -> "Steering":
         return steering_of(self.bundle, [preference], safety_config, self._trust, self._log)
 
 
 def _talk_through_pipe(talk: Conversation) -> None:
-    """One message per line, until an empty one; text from elsewhere is no command, whatever it starts with."""
+    """Read one message per line until an empty one; piped text is never a command, even if it starts with a slash."""
     while text := sys.stdin.readline().strip():
         stream = talk.say(text)
         for _ in stream:
@@ -177,14 +181,14 @@ def _ask(console: Console) -> str | None:
 
 
 def _show_reply(talk: Conversation, text: str, console: Console) -> None:
-    """Print a reply as it becomes final, then what the gate did; Ctrl-C stops it and forgets the turn."""
+    """Stream a reply, then print what the gate did; Ctrl-C stops the reply and discards the turn."""
     stream = talk.say(text)
     try:
         for piece in stream:
             console.print(printable(piece), end="", markup=False, soft_wrap=True)
     except KeyboardInterrupt:
         stream.close()
-        console.print("\n(stopped, this turn is forgotten)", style="dim")
+        console.print("\n(stopped, this turn is discarded)", style="dim")
         return
     console.print()
     assert stream.reply is not None
@@ -192,12 +196,12 @@ def _show_reply(talk: Conversation, text: str, console: Console) -> None:
     for event in stream.events:
         console.print(event_line(event), style="yellow", markup=False)
     if stream.withdrawn:
-        console.print("what stood before the last line is withdrawn", style="yellow")
+        console.print("the text before the last line is withdrawn", style="yellow")
     console.print(gate_line(talk.bundle, talk.steering, stream.reply), style="dim", markup=False)
 
 
 def event_line(event: "GateEvent") -> str:
-    """Return one line on what the gate did.
+    """Return one line that describes an intervention of the gate.
 
     Example:
         >>> from prosocial.steering import GateEvent
@@ -210,7 +214,7 @@ def event_line(event: "GateEvent") -> str:
 
 
 def printable(text: str) -> str:
-    """Return text without control characters: a model's words should not steer a terminal.
+    """Return text with control characters replaced, so that a model's output cannot control the terminal.
 
     Example:
         >>> printable("a\\x1b[2Jb")
@@ -220,7 +224,7 @@ def printable(text: str) -> str:
 
 
 def _panel(talk: Conversation) -> Panel:
-    """Draw what binds the next reply."""
+    """Return a panel with the preference, safety config and threshold of the next reply."""
     table, enforced = Table.grid(padding=(0, 2)), enforced_by(talk.bundle, talk.steering)
     title = escape(talk.bundle.folder.name)
     if enforced is None or talk.bundle.config is None:

@@ -1,4 +1,4 @@
-"""The command that compares two models on the same probes: compare."""
+"""The command `compare`: compares two models on the same probes."""
 
 import json
 from pathlib import Path
@@ -17,37 +17,42 @@ EXIT_CODES = {"worse": 1, "cannot say": 3}
 
 def compare(
     base: Annotated[str, typer.Argument(help="A checkpoint, steered model or bundle: the reference.")],
-    edited: Annotated[str, typer.Argument(help="What is compared with it.")],
+    edited: Annotated[str, typer.Argument(help="The model to compare with it.")],
     probes: Annotated[
         str,
         typer.Option(help="JSONL, a table of a public set, its name (such as JailbreakBench), or a Hub dataset."),
     ],
     judge: Annotated[str, typer.Option(help=FORMS)] = "refusal",
     judge_errors: Annotated[
-        Path | None, typer.Option(help="JSON: what the judge said of labelled replies of each model.")
+        Path | None, typer.Option(help="JSON with the judge's verdicts on labelled replies of each model.")
     ] = None,
-    margin: Annotated[float, typer.Option(help="Points of utility that may be lost.")] = 5.0,
-    samples: Annotated[int, typer.Option(min=1, help="Replies per probe; more than 1 need a temperature.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely reply.")] = 0.0,
+    margin: Annotated[float, typer.Option(help="Percentage points of utility that may be lost.")] = 5.0,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Replies per probe; more than 1 needs a temperature above 0.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 0.0,
     max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens per reply; else the smaller of the two defaults.")
+        int | None,
+        typer.Option(min=1, help="Maximum number of tokens of a reply. [default: the smaller of the models' defaults]"),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that draw replies, each with models of its own.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Number of processes that generate replies; each loads the models.")
+    ] = 1,
     ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster, or local.")] = None,
-    reveal: Annotated[bool, typer.Option("--reveal", help="Show harmful requests and replies in clear.")] = False,
+    reveal: Annotated[bool, typer.Option("--reveal", help="Show harmful requests and replies unredacted.")] = False,
     eval_logs: Annotated[
-        Path | None, typer.Option(help="Folder for one log per system that `inspect view` opens (prosocial[inspect]).")
+        Path | None, typer.Option(help="Folder for one log per model, for `inspect view` (prosocial[inspect]).")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the comparison; one that was killed goes on.")
+        Path | None, typer.Option("--out", "-o", help="Folder of the comparison; a killed comparison resumes.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object (prosocial.report/1).")] = False,
 ) -> None:
-    """Compare two models on the same probes, reply by reply.
+    """Compare two models reply by reply on the same probes.
 
-    Exit code: 0; 1 if the second is clearly worse in any rate (a loss of utility inside --margin aside); 3 if a reply
-    could not be judged.
+    Exit code: 1 if the second model is significantly worse in any rate (a loss of utility within --margin does not
+    count), 3 if a reply could not be judged, otherwise 0.
     """
     from prosocial.editing import resolve_model
     from prosocial.evaluation import ComparisonSettings, load_probes
@@ -65,13 +70,13 @@ def compare(
         ray=ray,
         reveal=reveal,
     )
-    asked, judging = load_probes(probes), judge_named(judge)
+    loaded, judging = load_probes(probes), judge_named(judge)
     console = Console(stderr=as_json)
     document = _with_progress(
         console,
         base=resolve_model(base),
         edited=resolve_model(edited),
-        probes=asked,
+        probes=loaded,
         judge=judging,
         settings=settings,
         out=out,
@@ -81,11 +86,11 @@ def compare(
         from prosocial.evaluation.inspect_ai.logs import write_eval_logs
 
         write_eval_logs(document, eval_logs)
-    _tell(document, console, as_json, out)
+    _print(document, console, as_json, out)
     raise typer.Exit(exit_code(document))
 
 
-def _tell(document: dict[str, Any], console: Console, as_json: bool, out: Path | None) -> None:
+def _print(document: dict[str, Any], console: Console, as_json: bool, out: Path | None) -> None:
     if as_json:
         print(json.dumps(document, ensure_ascii=False, allow_nan=False))
         return
@@ -114,7 +119,7 @@ def _with_progress(console: Console, *, settings: "ComparisonSettings", **parts:
 
 
 def exit_code(document: dict[str, Any]) -> int:
-    """Return 1 where the second model is clearly worse, 3 where a reply could not be judged, else 0."""
+    """Return 1 if the second model is significantly worse, 3 if a reply could not be judged, else 0."""
     if document["headline"]["tone"] == "bad":
         return EXIT_CODES["worse"]
     return EXIT_CODES["cannot say"] if any(document["comparison"]["n_unjudged"].values()) else 0

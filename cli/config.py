@@ -1,4 +1,4 @@
-"""The commands about safety configs: show, check, compile, sign, delegate, test, score, revoke."""
+"""The commands on safety configs: show, check, compile, sign, delegate, test, score, revoke."""
 
 import json
 import sys
@@ -28,8 +28,8 @@ config_app = typer.Typer(
     no_args_is_help=True,
     help="Safety configs: show, check, compile, sign, delegate, test, score, revoke (docs/safety-configs.md).",
 )
-File = Annotated[Path, typer.Argument(help="The safety config, a JSON file.")]
-BundleFolder = Annotated[Path, typer.Option("--bundle", help="The bundle that it is for.")]
+File = Annotated[Path, typer.Argument(help="The safety config: a JSON file.")]
+BundleFolder = Annotated[Path, typer.Option("--bundle", help="The bundle that the config is for.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The new file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -43,21 +43,21 @@ def show(
     what: Annotated[Path, typer.Argument(help="A bundle folder, or a config file, signed or not.")],
     as_json: Json = False,
 ) -> None:
-    """Show the safety configs of a bundle, or what a file claims (its signature is not checked)."""
+    """Show the safety configs of a bundle, or the content of a file (its signature is not checked)."""
     if what.is_dir():
         decoding, _ = _bundle_facts(what)
-        found: dict[str, Any] = {name: each.model_dump() for name, each in sorted(decoding.safety_configs.items())}
+        shown: dict[str, Any] = {name: each.model_dump() for name, each in sorted(decoding.safety_configs.items())}
     else:
-        found = _claimed(what)
+        shown = _claimed(what)
     if as_json:
-        typer.echo(json.dumps(found, ensure_ascii=False))
+        typer.echo(json.dumps(shown, ensure_ascii=False))
     else:
-        typer.echo(json.dumps(found, ensure_ascii=False, indent=2))
+        typer.echo(json.dumps(shown, ensure_ascii=False, indent=2))
 
 
 @config_app.command(epilog="Example: prosocial config check signed.json --bundle bundle --trust trust.json")
 def check(file: File, bundle: BundleFolder, trust: Trust = None, as_json: Json = False) -> None:
-    """Say whether a bundle would follow a file: a signed one by --trust, an unsigned one by the ceilings alone."""
+    """Check whether a bundle would follow a config: with --trust its signature too, otherwise only the ceilings."""
     decoding, manifest = _bundle_facts(bundle)
     if trust:
         from prosocial.steering.authorisation.authorisation import authorise
@@ -65,20 +65,22 @@ def check(file: File, bundle: BundleFolder, trust: Trust = None, as_json: Json =
         from prosocial.steering.authorisation.trust import TrustStore
 
         store, delegation = TrustStore.read(trust), bundle / DELEGATION_FILE
-        found = authorise(file, trust=store, decoding=decoding, manifest=manifest, delegation=delegation)
-        config = found.config
-        until = f"{found.not_after:%Y-%m-%d %H:%M} UTC"
-        told = {"serial": found.serial, "signed_by": found.key_name, "key": found.key, "until": until}
+        authorised = authorise(file, trust=store, decoding=decoding, manifest=manifest, delegation=delegation)
+        config = authorised.config
+        until = f"{authorised.not_after:%Y-%m-%d %H:%M} UTC"
+        signed = {"serial": authorised.serial, "signed_by": authorised.key_name, "key": authorised.key, "until": until}
     else:
-        config, told = _draft(file), {}
+        config, signed = _draft(file), {}
         decoding.require_config(config)
     warnings = _warn(config, _read_by_words(config, decoding))
     if as_json:
-        typer.echo(json.dumps({"name": config.name, "digest": config.digest, "warnings": warnings, **told}))
-    elif told:
-        typer.echo(f"{config.name}: signed by {told['signed_by']}, until {told['until']}, serial {told['serial']}")
+        typer.echo(json.dumps({"name": config.name, "digest": config.digest, "warnings": warnings, **signed}))
+    elif signed:
+        typer.echo(
+            f"{config.name}: signed by {signed['signed_by']}, until {signed['until']}, serial {signed['serial']}"
+        )
     else:
-        lacks = "lists nothing allowed: compile it" if config.is_text_only else "signed by nobody yet"
+        lacks = "has no list of allowed categories: compile it" if config.is_text_only else "not signed yet"
         typer.echo(f"{config.name}: within the bundle's ceilings, {lacks}")
 
 
@@ -88,18 +90,22 @@ def compile_command(
     bundle: BundleFolder,
     out: Out,
     endpoint: Annotated[
-        str, typer.Option(help="MODEL@URL of an OpenAI-compatible endpoint; default: read by words.")
+        str,
+        typer.Option(
+            help="MODEL@URL of an OpenAI-compatible endpoint that reads the text. [default: keyword matching]"
+        ),
     ] = "",
     classifier: Annotated[
-        str, typer.Option(help="Folder or Hub id of a text classifier whose labels stand for categories.")
+        str, typer.Option(help="Folder or Hub id of a text classifier whose labels are mapped to categories.")
     ] = "",
     label: Annotated[
-        list[str] | None, typer.Option(help="LABEL=CATEGORY, for labels of other names than the category; may repeat.")
+        list[str] | None,
+        typer.Option(help="LABEL=CATEGORY, for a label whose name differs from the category; may repeat."),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Approve without being asked.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Approve without a prompt.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Propose the mask that a config's text calls for, ask for approval, and write it, unsigned."""
+    """Propose the allowed categories for a config's text, ask for approval, and write the unsigned config."""
     from prosocial.steering.configs.reading import with_mask
 
     if out.exists():
@@ -118,7 +124,7 @@ def compile_command(
     if as_json:
         typer.echo(json.dumps({"out": str(out), "allowed": config.allowed, "warnings": warnings}))
     else:
-        typer.echo(f"wrote {out}, which nobody has signed yet")
+        typer.echo(f"wrote {out}, not signed yet")
 
 
 @config_app.command(
@@ -132,7 +138,7 @@ def sign(
     out: Out,
     as_json: Json = False,
 ) -> None:
-    """Sign a config for one bundle."""
+    """Sign a config for use with one bundle."""
     from prosocial.core.signing import SigningKey
     from prosocial.steering.authorisation.authorisation import sign_config
 
@@ -161,7 +167,7 @@ def test(
     logging: dict[str, Any],
     as_json: Json = False,
 ) -> None:
-    """Reply to prompts under a config and say what the gate did; the replies themselves are not shown."""
+    """Generate replies under a config and report what the gate did; the replies are not shown."""
     requests = RequestLog.open(**logging)
     conversations = _conversations(prompts)
     opened = open_bundle(bundle, provider, threads)
@@ -169,13 +175,15 @@ def test(
     replies = opened.generate(conversations, steering=steering, on_error="reply")
     for messages, reply in zip(conversations, replies, strict=True):
         requests.request(opened, steering, messages, reply)
-    rows = [_decided(number, reply) for number, reply in enumerate(replies, start=1)]
+    rows = [_gate_row(number, reply) for number, reply in enumerate(replies, start=1)]
     counts = Counter(str(row["finish"]) for row in rows)
     if as_json:
         typer.echo(json.dumps({"config": steering.config_name, "counts": counts, "replies": rows}))
         return
     for row in rows:
-        typer.echo(f"prompt {row['prompt']}: finish {row['finish']}; {'; '.join(row['gate']) or 'the gate let it be'}")
+        typer.echo(
+            f"prompt {row['prompt']}: finish {row['finish']}; {'; '.join(row['gate']) or 'the gate did nothing'}"
+        )
     typer.echo(f"{steering.config_name}: {', '.join(f'{n} {finish}' for finish, n in sorted(counts.items()))}")
 
 
@@ -183,13 +191,13 @@ def test(
     epilog="Example: prosocial config delegate keys.json --bundle bundle --key operator.pem --valid-days 90"
 )
 def delegate(
-    keys: Annotated[Path, typer.Argument(help="A trust file: the keys to name, and how far each one's word goes.")],
+    keys: Annotated[Path, typer.Argument(help="A trust file: the keys to delegate to, each with its scope.")],
     bundle: BundleFolder,
     key: Annotated[Path, typer.Option(help="Your private key: EC P-256 in PEM (encrypted: PROSOCIAL_KEY_PASSWORD).")],
     valid_days: Annotated[float, typer.Option(help="How long it holds, from now.")],
     as_json: Json = False,
 ) -> None:
-    """Name in a bundle whose configs it may follow: who trusts your key follows theirs, each within its scope."""
+    """Delegate the signing of configs for a bundle: who trusts your key also trusts these keys, within their scope."""
     from prosocial.core.signing import SigningKey
     from prosocial.steering.authorisation.delegation import DELEGATION_FILE, delegate_keys
 
@@ -206,23 +214,23 @@ def delegate(
 @config_app.command(epilog="Example: prosocial config revoke trust.json --serial 0123456789abcdef0123456789abcdef")
 def revoke(
     trust_file: Annotated[Path, typer.Argument(help="The operator's trust file.")],
-    serial: Annotated[list[str] | None, typer.Option(help="Of a signed config; may repeat.")] = None,
+    serial: Annotated[list[str] | None, typer.Option(help="Serial number of a signed config; may repeat.")] = None,
     key: Annotated[list[Path] | None, typer.Option(help="A public key in PEM; may repeat.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Take trust back from signed configs or from keys, for good."""
+    """Revoke signed configs or keys permanently."""
     from prosocial.core.signing import TrustedKey
     from prosocial.steering.authorisation.trust import TrustFile
 
     if not serial and not key:
-        raise InputError("--serial or --key should say what to revoke")
-    said = TrustFile.read(trust_file)
-    said.revoke(serials=serial or (), keys=[TrustedKey.read(path).hint for path in key or ()]).write(trust_file)
-    found = TrustFile.read(trust_file)
+        raise InputError("--serial or --key should say what to revoke, neither is given")
+    before = TrustFile.read(trust_file)
+    before.revoke(serials=serial or (), keys=[TrustedKey.read(path).hint for path in key or ()]).write(trust_file)
+    after = TrustFile.read(trust_file)
     if as_json:
-        typer.echo(json.dumps({"revoked_serials": found.revoked_serials, "revoked_keys": found.revoked_keys}))
+        typer.echo(json.dumps({"revoked_serials": after.revoked_serials, "revoked_keys": after.revoked_keys}))
     else:
-        typer.echo(f"{trust_file}: {len(found.revoked_serials)} serials and {len(found.revoked_keys)} keys are revoked")
+        typer.echo(f"{trust_file}: {len(after.revoked_serials)} serials and {len(after.revoked_keys)} keys are revoked")
 
 
 def _bundle_facts(folder: Path) -> "tuple[DecodingConfig, dict[str, Any]]":
@@ -240,7 +248,7 @@ def _draft(path: Path) -> "NamedConfig":
 
 
 def _claimed(path: Path) -> dict[str, Any]:
-    """Return what a file says, as plain data."""
+    """Return the content of a signed or unsigned config file, without checking a signature."""
     from prosocial.core.signing import BrokenSignature
     from prosocial.core.signing.envelope import unverified
 
@@ -261,13 +269,13 @@ def _read_by_words(config: "NamedConfig", decoding: "DecodingConfig") -> "Readin
 
 
 def _reader(endpoint: str, classifier: str, labels: Sequence[str], decoding: "DecodingConfig") -> "Reader":
-    """Return who reads a text: an endpoint, a classifier (says how it takes its labels), or words."""
+    """Return the reader of config texts: an endpoint, a classifier (its label mapping is printed), or keywords."""
     from prosocial.steering.configs.reading import read_by_words
 
     if endpoint and classifier:
-        raise InputError("one of --endpoint and --classifier should read the text, both are given")
+        raise InputError("only one of --endpoint and --classifier should be given, found both: leave one out")
     if labels and not classifier:
-        raise InputError("--label says what a label of --classifier stands for: give that too")
+        raise InputError("--label should be used with --classifier, which is missing: add it or leave --label out")
     if endpoint:
         from prosocial.core.chat_endpoint import ChatEndpoint
         from prosocial.steering.configs.endpoint import TIMEOUT_SECONDS, EndpointReader
@@ -291,20 +299,20 @@ def _pair(label: str) -> tuple[str, str]:
 
 
 def _warn(config: "NamedConfig", reading: "Reading") -> list[str]:
-    """Print where text and mask contradict, both shown, and return it."""
+    """Print and return the contradictions between a config's text and its mask of allowed categories."""
     from prosocial.steering.configs.reading import contradictions
 
-    found = [] if config.is_text_only else contradictions(config, reading)
-    for each in found:
+    warnings = [] if config.is_text_only else contradictions(config, reading)
+    for each in warnings:
         typer.echo(f"warning: {each}", err=True)
-    if found:
+    if warnings:
         typer.echo(f"text: {config.text}\nmask: {', '.join(config.allowed) or 'nothing'}", err=True)
-    return found
+    return warnings
 
 
 def _approved() -> bool:
     if not sys.stdin.isatty():
-        raise InputError("somebody should approve the mask: answer in a terminal, or give --yes")
+        raise InputError("the allowed categories should be approved: answer in a terminal, or pass --yes")
     return typer.confirm("Write it?", default=False, err=True)
 
 
@@ -315,8 +323,8 @@ def _conversations(prompts: Path) -> list[Sequence[Message]]:
     return [[{"role": "user", "content": str(row["prompt"])}] for row in rows]
 
 
-def _decided(number: int, reply: "Reply") -> dict[str, Any]:
-    """Return what came of one prompt."""
+def _gate_row(number: int, reply: "Reply") -> dict[str, Any]:
+    """Return the finish reason and the gate's interventions for one prompt."""
     events = [f"{each.action} after {each.step} tokens ({each.reason})" for each in reply.events]
     return {
         "prompt": number,

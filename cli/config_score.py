@@ -1,4 +1,4 @@
-"""`prosocial config score`: how helpful replies are within safety configs, of models and of baselines."""
+"""`prosocial config score`: scores models and baselines by CoSA-Score under safety configs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class ProtocolName(StrEnum):
-    """What makes a reply unsafe."""
+    """The criterion by which a reply is unsafe."""
 
     HARM_SET = "harm-set"
     COMPLIANCE = "compliance"
 
 
 class BaselineName(StrEnum):
-    """What is scored beside each model as it is."""
+    """Baselines that are scored in addition to each model."""
 
     IN_CONTEXT = "in-context"
     FIVE_SHOT = "5-shot"
@@ -37,30 +37,44 @@ def score(
     probes: Annotated[str, typer.Option(help="JSONL, a table of a public set, CoSApien, CoSAlign-Test, or a dataset.")],
     judge: Annotated[str, typer.Option(help=f"lab, endpoint:MODEL@URL, {OWN}.")],
     configs: Annotated[
-        Path | None, typer.Option(help="JSONL of safety configs; default: those of the bundle, or of the probes.")
+        Path | None, typer.Option(help="JSONL of safety configs. [default: those of the bundle or of the probes]")
     ] = None,
     protocol: Annotated[
-        ProtocolName, typer.Option(help="Harms held against the mask, or a judge who reads the config's text.")
+        ProtocolName,
+        typer.Option(
+            help="Compare the reply's harms with the allowed categories, or let a judge read the config's text."
+        ),
     ] = ProtocolName.HARM_SET,
-    baseline: Annotated[list[BaselineName] | None, typer.Option(help="Scored beside each model; may repeat.")] = None,
-    shots: Annotated[Path | None, typer.Option(help="JSONL of five examples per config, for 5-shot.")] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Take an even spread of as many probes.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely reply.")] = 0.0,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens per reply; else the smallest of the defaults.")
+    baseline: Annotated[
+        list[BaselineName] | None, typer.Option(help="A baseline to score in addition to each model; may repeat.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that draw replies, each with models of its own.")] = 1,
-    reveal: Annotated[bool, typer.Option("--reveal", help="Write harmful replies in clear.")] = False,
+    shots: Annotated[
+        Path | None, typer.Option(help="JSONL of five examples per config, for the baseline 5-shot.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Use this many probes, spread evenly over the set. [default: all]")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling.")] = 0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 0.0,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Maximum number of tokens of a reply. [default: the smallest of the models' defaults]"
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Number of processes that generate replies; each loads the models.")
+    ] = 1,
+    reveal: Annotated[bool, typer.Option("--reveal", help="Write harmful replies unredacted.")] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the scores; a scoring that was killed goes on.")
+        Path | None, typer.Option("--out", "-o", help="Folder of the scores; a killed scoring resumes.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object (prosocial.cosa_score/1).")] = False,
 ) -> None:
-    """Score models under safety configs: CoSA-Score, and the shares of helpful replies that are safe and unsafe.
+    """Score models under safety configs: CoSA-Score, and the rates of helpful safe and helpful unsafe replies.
 
-    A bundle replies under its gate, a checkpoint with the config's text as system message (in-context). Exit code 3 if
-    a reply could not be judged.
+    A bundle replies under its gate, a checkpoint with the config's text as system message (in-context). Exit code: 3 if
+    a reply could not be judged, otherwise 0.
     """
     from prosocial.evaluation.cosa_score import ScoreSettings, questions_of, read_shots
     from prosocial.evaluation.cosa_score.document import n_unjudged
@@ -70,8 +84,8 @@ def score(
     from prosocial.recipes.labelling.judges import judge_named
 
     folders = _folders(models)
-    asked = _spread(_load_probes(probes), count)
-    questions = questions_of(asked, _configs(configs, folders, asked))
+    chosen = _spread(_load_probes(probes), count)
+    questions = questions_of(chosen, _configs(configs, folders, chosen))
     settings = ScoreSettings(
         protocol=protocol.value,
         baselines=tuple(each.value for each in baseline or ()),
@@ -96,14 +110,14 @@ def score(
 
 
 def _folders(models: Sequence[str]) -> dict[str, Path]:
-    """Return the models' folders by name, the last part of the path."""
+    """Return the models' folders by name; the name is the last part of the path."""
     from prosocial.core.errors import InputError
     from prosocial.editing.checkpoints.source import resolve_model
 
     folders = [resolve_model(model) for model in models]
     names = [folder.name for folder in folders]
     if len(set(names)) != len(names):
-        raise InputError(f"models should lie in folders of different names, found {', '.join(names)}: rename one")
+        raise InputError(f"models should be in folders with distinct names, found {', '.join(names)}: rename one")
     return dict(zip(names, folders, strict=True))
 
 
@@ -114,14 +128,14 @@ def _load_probes(source: str) -> "list[Probe]":
 
 
 def _spread(probes: "Sequence[Probe]", count: int | None) -> "list[Probe]":
-    """Return as many probes, spread evenly over the set, or all."""
+    """Return `count` probes spread evenly over the set, or all."""
     if count is None or count >= len(probes):
         return list(probes)
     return [probes[at * len(probes) // count] for at in range(count)]
 
 
 def _configs(path: Path | None, folders: Mapping[str, Path], probes: "Sequence[Probe]") -> "list[ScoredConfig]":
-    """Return the configs of a file, else of the first model that has its own; none where probes bring theirs."""
+    """Return the configs of a file, or else of the first bundle; none if the probes have configs of their own."""
     from prosocial.evaluation.cosa_score import bundle_configs, read_configs
     from prosocial.evaluation.cosa_score.public_sets import own_config
     from prosocial.steering.configs import COSA

@@ -1,4 +1,4 @@
-"""The command that says what differs between two checkpoints."""
+"""The command `diff`: reports the differences between two checkpoints."""
 
 import json
 from typing import Annotated
@@ -15,34 +15,34 @@ DIFFERENT = 1
 
 
 def diff(
-    first: Annotated[str, typer.Argument(help="The checkpoint to measure from: a folder or a Hub id.")],
-    second: Annotated[str, typer.Argument(help="The checkpoint to measure to: a folder or a Hub id.")],
-    top: Annotated[int, typer.Option(min=1, help="How many tensors and layers the table shows.")] = 10,
+    first: Annotated[str, typer.Argument(help="The first checkpoint, the reference: a folder or a Hub id.")],
+    second: Annotated[str, typer.Argument(help="The second checkpoint: a folder or a Hub id.")],
+    top: Annotated[int, typer.Option(min=1, help="Number of tensors and layers in the tables.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say which weights differ, and by how much: exit code 0 if none does, 1 if any does."""
-    found = compare_weights(*(Checkpoint.open(resolve_model(place)) for place in (first, second)))
+    """Report which weights differ, and by how much. Exit code: 0 if none differ, 1 if any do."""
+    difference = compare_weights(*(Checkpoint.open(resolve_model(place)) for place in (first, second)))
     if as_json:
-        typer.echo(json.dumps(found.to_json(), ensure_ascii=False, allow_nan=False))
+        typer.echo(json.dumps(difference.to_json(), ensure_ascii=False, allow_nan=False))
     else:
-        _show(found, first, second, top)
-    if not found.same:
+        _show(difference, first, second, top)
+    if not difference.same:
         raise typer.Exit(DIFFERENT)
 
 
-def _show(found: CheckpointDifference, first: str, second: str, top: int) -> None:
+def _show(difference: CheckpointDifference, first: str, second: str, top: int) -> None:
     console = Console(soft_wrap=True)
-    for label, names in ((f"only in {first}", found.only_first), (f"only in {second}", found.only_second)):
+    for label, names in ((f"only in {first}", difference.only_first), (f"only in {second}", difference.only_second)):
         for name in names:
             console.print(escape(f"{label}: {name}"))
-    for name, one, other in found.reshaped:
+    for name, one, other in difference.reshaped:
         console.print(escape(f"other shape: {name} {one} -> {other}"))
-    if found.config:
-        console.print(escape(f"config.json differs in: {', '.join(found.config)}"))
-    if found.changed:
-        console.print(_tensors(found.changed[:top], len(found.changed)), _layers(found.layers, top))
-    verdict = "the same weights, bit for bit" if found.same else "the weights differ"
-    console.print(f"{verdict}: {found.n_same:,} tensors equal, {len(found.changed):,} changed")
+    if difference.config:
+        console.print(escape(f"config.json differs in: {', '.join(difference.config)}"))
+    if difference.changed:
+        console.print(_tensors(difference.changed[:top], len(difference.changed)), _layers(difference.layers, top))
+    verdict = "the same weights, bit for bit" if difference.same else "the weights differ"
+    console.print(f"{verdict}: {difference.n_same:,} tensors equal, {len(difference.changed):,} changed")
 
 
 def _tensors(rows: tuple[TensorDifference, ...], n_changed: int) -> Table:

@@ -1,4 +1,4 @@
-"""The commands that change weights and change them back: edit, undo."""
+"""The commands `edit` and `undo`."""
 
 import sys
 from collections import Counter
@@ -20,32 +20,47 @@ from .weights import Json, print_data
 def edit(
     target: Annotated[str, typer.Argument(help="The checkpoint to edit: a folder or a Hub id.")],
     subtract: Annotated[Path, typer.Option(help="The harm vector to subtract.")],
-    scale: Annotated[list[str] | None, typer.Option(help="A number from 0, or PATTERN=NUMBER (repeat it).")] = None,
-    ramp: Annotated[str | None, typer.Option(help="START:END, linear over the layers; START outside them.")] = None,
-    scale_file: Annotated[Path | None, typer.Option(help="JSON or YAML file of tensor name to number.")] = None,
+    scale: Annotated[list[str] | None, typer.Option(help="A number from 0, or PATTERN=NUMBER; may repeat.")] = None,
+    ramp: Annotated[
+        str | None, typer.Option(help="START:END, linear over the layers; tensors outside the layers get START.")
+    ] = None,
+    scale_file: Annotated[
+        Path | None, typer.Option(help="JSON or YAML file that maps tensor names to numbers.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The new checkpoint folder.")] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Check and show what would be done, write nothing.")] = False,
-    rounding: Annotated[str, typer.Option(help="nearest, or stochastic (keeps small edits on average).")] = "nearest",
-    seed: Annotated[int, typer.Option(help="Of stochastic rounding.")] = 0,
-    patch: Annotated[Path | None, typer.Option(help="New file that undo can restore the target from.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="One per core by default; no byte depends on it.")] = None,
-    verify: Annotated[bool, typer.Option(help="Read again what was written.")] = True,
-    sync: Annotated[bool, typer.Option(help="Flush to disk before the folder gets its name.")] = True,
-    link: Annotated[bool, typer.Option("--link", help="Hard-link weight files in which nothing is edited.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Check and show the edit, write nothing.")] = False,
+    rounding: Annotated[
+        str, typer.Option(help="nearest, or stochastic (preserves small edits in expectation).")
+    ] = "nearest",
+    seed: Annotated[int, typer.Option(help="Seed of stochastic rounding.")] = 0,
+    patch: Annotated[
+        Path | None, typer.Option(help="Write a patch file from which undo can restore the target.")
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of threads; the result does not depend on it. [default: one per core]"),
+    ] = None,
+    verify: Annotated[bool, typer.Option(help="Read the written files back and check them.")] = True,
+    sync: Annotated[bool, typer.Option(help="Flush to disk before the folder is renamed to its final name.")] = True,
+    link: Annotated[bool, typer.Option("--link", help="Hard-link weight files that have no edited tensor.")] = False,
     as_adapter: Annotated[
         int | None,
         typer.Option(metavar="RANK", min=1, help="Write a LoRA adapter of this rank instead of a checkpoint."),
     ] = None,
     leave_out: Annotated[
-        bool, typer.Option("--leave-out", help="Leave out of the adapter what none can carry.")
+        bool, typer.Option("--leave-out", help="Omit edits that a LoRA adapter cannot represent.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Subtract a harm vector from a checkpoint: plan, check, apply, prove."""
+    """Subtract a harm vector from a checkpoint and write a record with which the edit can be audited."""
     if leave_out and as_adapter is None:
-        raise InputError("--leave-out should go with --as-adapter RANK: a checkpoint can hold every edit")
+        raise InputError(
+            "--leave-out should be used with --as-adapter RANK, since a checkpoint can represent every edit: add it"
+        )
     if as_adapter is not None and (patch is not None or rounding != "nearest" or link):
-        raise InputError("--as-adapter should go without --patch, --rounding and --link: factors are not rounded")
+        raise InputError(
+            "--as-adapter should be used without --patch, --rounding and --link, which need a checkpoint: omit them"
+        )
     checkpoint = open_headers(target) if plan else Checkpoint.open(resolve_model(target))
     planned = plan_edit(checkpoint, subtract, scale=_scale(scale, ramp, scale_file))
     if out is not None and as_adapter is None:
@@ -54,13 +69,11 @@ def edit(
         print_data(_plan_data(planned, as_json), as_json, title=f"plan: {target} minus {subtract}")
         return
     if out is None:
-        raise InputError(
-            "an edit should be given a new folder with -o OUT, or --plan to write nothing: neither was given"
-        )
+        raise InputError("edit needs a new folder, -o OUT, or --plan to write nothing: neither was given")
     if as_adapter is not None:
         print_data(_write_adapter(planned, out, as_adapter, leave_out, as_json), as_json, title=f"wrote {out}")
         return
-    chosen = Rounding(rounding, seed)  # type: ignore[arg-type]  # it refuses any other word
+    chosen = Rounding(rounding, seed)  # type: ignore[arg-type]  # it rejects any other value
     with byte_progress("edit", visible=not as_json) as progress:
         record = apply_edit(
             planned,
@@ -81,10 +94,10 @@ def undo(
     edited: Annotated[Path, typer.Argument(help="The edited checkpoint, with its edit_record.json.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The new folder.")],
     base: Annotated[str | None, typer.Option(help="The checkpoint that was edited: a folder or a Hub id.")] = None,
-    patch: Annotated[Path | None, typer.Option(help="The patch that was written with the edit.")] = None,
+    patch: Annotated[Path | None, typer.Option(help="The patch file that was written with the edit.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Restore what an edit started from, bit for bit, and check it against the record."""
+    """Restore the checkpoint before an edit, bit for bit, and check it against the edit record."""
     from prosocial.editing import undo_edit
 
     fingerprint = undo_edit(edited, out, base=resolve_model(base) if base else None, patch=patch)
@@ -95,7 +108,7 @@ def _scale(numbers: Sequence[str] | None, ramp: str | None, file: Path | None) -
     given = [item for item in (numbers or None, ramp, file) if item is not None]
     if len(given) != 1:
         raise InputError(
-            f"an edit should be given one of --scale, --ramp and --scale-file: {len(given) or 'none'} of them given"
+            f"edit needs exactly one of --scale, --ramp and --scale-file: {len(given) or 'none'} of them given"
         )
     if ramp is not None:
         return parse_ramp(ramp)
@@ -152,8 +165,8 @@ def _warn_swallowed(record: EditRecord) -> None:
     if swallowed:
         least = min(swallowed, key=lambda name: record.result.tensors[name].gain or 0.0)
         print(
-            f"warning: rounding swallowed more than a tenth of the edit in {len(swallowed)} tensors, most in {least} "
-            f"(gain {record.result.tensors[least].gain:.2f}): take a larger scale, --rounding stochastic, or a target "
+            f"warning: rounding removed more than a tenth of the edit in {len(swallowed)} tensors, most in {least} "
+            f"(gain {record.result.tensors[least].gain:.2f}): use a larger scale, --rounding stochastic, or a target "
             "saved in float32",
             file=sys.stderr,
         )

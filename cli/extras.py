@@ -1,4 +1,4 @@
-"""Which extra brings which module: so that a missing one is one line with what to install."""
+"""Maps modules to the extra that installs them, so that a missing module gives a one-line instruction."""
 
 from prosocial.core.errors import MissingExtraError
 
@@ -22,6 +22,6 @@ EXTRA_OF = {
 
 
 def missing_extra(error: ModuleNotFoundError) -> MissingExtraError | None:
-    """Return the clear form of an import that failed for want of an extra, None where no extra would help."""
+    """Return an error that names the extra to install, or None if no extra provides the module."""
     package = (error.name or "").partition(".")[0]
     return MissingExtraError(package, EXTRA_OF[package]) if package in EXTRA_OF else None

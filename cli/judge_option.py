@@ -1,4 +1,4 @@
-"""What every option that takes a judge says of its forms."""
+"""Help texts shared by the options that take a judge."""
 
 OWN = "module:Class or path/to/file.py:Class"
 FORMS = f"refusal, lab, classifier:MODEL[=LABELS], endpoint:MODEL@URL, {OWN}."

@@ -1,4 +1,4 @@
-"""The command about audit logs: check."""
+"""The command `log check`: checks an audit log."""
 
 import json
 from pathlib import Path
@@ -14,29 +14,34 @@ log_app = typer.Typer(no_args_is_help=True, help="Audit logs of requests (docs/s
 
 @log_app.callback()
 def _group() -> None:
-    """Keep `check` a word of its own while it is the only command."""
+    """Make typer keep `check` as a subcommand although it is the only one."""
 
 
 @log_app.command(epilog="Example: prosocial log check requests.jsonl --key operator.pub")
 def check(
     log: Annotated[Path, typer.Argument(help="The log.")],
-    key: Annotated[list[Path], typer.Option(help="The operator's public key, in PEM (repeat it for several).")],
+    key: Annotated[list[Path], typer.Option(help="The operator's public key, in PEM; may repeat.")],
     head: Annotated[Path | None, typer.Option(help="The signed head, or a copy of an older one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Find lines that were edited, removed or moved, and a tail that was cut.
+    """Detect edited, removed or moved lines, and a truncated end.
 
-    Exit code: 0 all lines are vouched for, 1 something was changed, 3 lines follow the head that nobody signed.
+    Exit code: 0 the signature covers all lines, 1 the log was changed, 3 there are lines after the signed head.
     """
     from prosocial.core.signing import TrustedKey
     from prosocial.steering.audit_log.log import check_log
 
-    found = check_log(log, head or default_head(log), [TrustedKey.read(path) for path in key])
+    result = check_log(log, head or default_head(log), [TrustedKey.read(path) for path in key])
     if as_json:
-        report = {"verdict": found.verdict, "lines": found.lines, "signed": found.signed, "problems": found.problems}
+        report = {
+            "verdict": result.verdict,
+            "lines": result.lines,
+            "signed": result.signed,
+            "problems": result.problems,
+        }
         typer.echo(json.dumps(report))
     else:
-        for problem in found.problems:
+        for problem in result.problems:
             typer.echo(problem)
-        typer.echo(f"{found.verdict}: {found.lines} lines, the head vouches for {found.signed}")
-    raise typer.Exit(EXIT_CODES[found.verdict])
+        typer.echo(f"{result.verdict}: {result.lines} lines, the signed head covers {result.signed}")
+    raise typer.Exit(EXIT_CODES[result.verdict])

@@ -1,4 +1,4 @@
-"""A progress bar over bytes."""
+"""A progress bar that counts bytes."""
 
 import contextlib
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def byte_progress(title: str, *, visible: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Show bytes, speed and time left on a terminal, and nothing elsewhere."""
+    """Yield a callback that takes (bytes done, total bytes); None unless standard error is a terminal."""
     if not visible or not sys.stderr.isatty():
         yield None
         return

@@ -1,4 +1,4 @@
-"""The command that brings an artefact to the Hub: publish."""
+"""The command `publish`: uploads an artefact to the Hub."""
 
 import json
 from pathlib import Path
@@ -21,32 +21,40 @@ def publish_command(
     license: Annotated[
         str | None, typer.Option(help="Licence identifier, such as apache-2.0. [default: the card's]")
     ] = None,
-    base: Annotated[str | None, typer.Option(help="ORG/NAME@COMMIT of what was edited, if it is on the Hub.")] = None,
-    parity: Annotated[Path | None, typer.Option(help="Of a bundle: the JSON of `prosocial verify --json`.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help="ORG/NAME@COMMIT of the base checkpoint, if it is on the Hub.")
+    ] = None,
+    parity: Annotated[Path | None, typer.Option(help="For a bundle: the JSON of `prosocial verify --json`.")] = None,
     audit: Annotated[
-        Path | None, typer.Option(help="Of an edited checkpoint: the JSON of `prosocial audit --json`.")
+        Path | None, typer.Option(help="For an edited checkpoint: the JSON of `prosocial audit --json`.")
     ] = None,
     comparison: Annotated[
-        Path | None, typer.Option(help="report.json of `prosocial compare` or of a run: base against edited.")
+        Path | None,
+        typer.Option(help="report.json of `prosocial compare` or of a run, which compares base and edited model."),
     ] = None,
-    public: Annotated[bool, typer.Option("--public", help="Show it to everybody, once all of it is there.")] = False,
-    tag: Annotated[str | None, typer.Option(help="Name of the commit. [default: from the bytes]")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the card, send nothing.")] = False,
+    public: Annotated[
+        bool, typer.Option("--public", help="Make the repository public after the upload is complete.")
+    ] = False,
+    tag: Annotated[str | None, typer.Option(help="Name of the tag. [default: derived from the content]")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and the model card, upload nothing.")
+    ] = False,
     card_only: Annotated[
-        bool, typer.Option("--write-card", help="Write README.md into FOLDER and stop: before you sign it.")
+        bool,
+        typer.Option("--write-card", help="Only write the model card to README.md in FOLDER, so that you can sign it."),
     ] = False,
     publish_harmful: Annotated[
         bool,
         typer.Option(
             "--publish-harmful-weights-private-and-gated",
-            help="A harm vector or harmful weights: only so, private and gated.",
+            help="Required for a harm vector or harmful weights, which are published privately and gated.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Publish an artefact as one commit: checked first, private by default, compared with the Hub afterwards.
+    """Publish an artefact to the Hub as one commit, private by default; it is checked before and after the upload.
 
-    Where the connection drops, nothing half done is visible, and the same command goes on.
+    If the connection drops, no partial upload is visible; run the same command again to resume.
     """
     from prosocial.export import HubClient, plan_publication
 
@@ -77,24 +85,28 @@ def _write_card(folder: Path, plan: "PublicationPlan", as_json: bool) -> None:
 
 
 def _publish(plan: "PublicationPlan", hub: "HubClient", dry_run: bool, as_json: bool) -> None:
-    """Show the plan against what the Hub holds, then do it."""
+    """Print the plan compared with the state of the Hub, then publish."""
     from prosocial.export import publish
 
     if not dry_run:
         hub.require_token()
-    seen = hub.look() if hub.has_token else None
+    remote = hub.look() if hub.has_token else None
     if not as_json:
-        _print_plan(plan, seen, Console(), with_card=dry_run)
-    published = None if dry_run else publish(plan, hub, seen=seen)
+        _print_plan(plan, remote, Console(), with_card=dry_run)
+    published = None if dry_run else publish(plan, hub, seen=remote)
     if as_json:
         done = {} if published is None else {"published": published.to_json()}
-        print(json.dumps({"plan": plan.to_json(seen)} | done, ensure_ascii=False, allow_nan=False))
+        print(json.dumps({"plan": plan.to_json(remote)} | done, ensure_ascii=False, allow_nan=False))
     elif published is not None:
         typer.echo(f"{'published' if published.is_new else 'already there'}, {published.visibility}: {published.url}")
 
 
 def _report(folder: Path, parity: Path | None, audit: Path | None) -> Path | None:
-    """Return the report of the folder's kind; one of another kind would prove nothing of it."""
+    """Return the report that belongs to the folder's kind of artefact.
+
+    Raises:
+        InputError: a report of another kind is given.
+    """
     from prosocial.core import InputError
     from prosocial.export.hub.kinds import identify
     from prosocial.export.hub.verification import REPORTS
@@ -103,7 +115,7 @@ def _report(folder: Path, parity: Path | None, audit: Path | None) -> Path | Non
     needed = REPORTS[kind][0] if kind in REPORTS else ""
     for option, path in given.items():
         if path is not None and option != needed:
-            raise InputError(f"{folder} counts as {kind}: --{option} says nothing of it, leave it out")
+            raise InputError(f"{folder} is of kind {kind}, to which --{option} does not apply: leave it out")
     return given.get(needed)
 
 

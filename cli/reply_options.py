@@ -1,4 +1,4 @@
-"""What `generate` and `chat` share: their options, the bundle they open, and what binds a reply."""
+"""Shared by `generate` and `chat`: options, opening the bundle, and the steering of a reply."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Enforced:
-    """What binds a reply, by name."""
+    """The constraints on a reply: safety config, threshold, allowed categories and preference, by name."""
 
     safety_config: str | None
     harm_threshold: float
@@ -33,7 +33,7 @@ class Enforced:
 
 
 class ProviderName(StrEnum):
-    """Where a bundle runs."""
+    """The execution provider of ONNX Runtime."""
 
     CPU = "cpu"
     CUDA = "cuda"
@@ -42,13 +42,13 @@ class ProviderName(StrEnum):
 
 BundlePath = Annotated[Path, typer.Argument(help="The bundle folder.")]
 Prefer = Annotated[
-    list[str] | None, typer.Option(help="Weights by attribute, such as empathy=0.6,helpfulness=0.4 (or repeat it).")
+    list[str] | None, typer.Option(help="Weights by attribute, such as empathy=0.6,helpfulness=0.4; may repeat.")
 ]
-MaxNewTokens = Annotated[int | None, typer.Option(help="Most tokens of a reply; default: what the bundle says.")]
-Provider = Annotated[ProviderName, typer.Option(help="Where to run.")]
-Threads = Annotated[int | None, typer.Option(help="Threads of one operator; default: one per core that it may use.")]
+MaxNewTokens = Annotated[int | None, typer.Option(help="Maximum number of tokens of a reply. [default: the bundle's]")]
+Provider = Annotated[ProviderName, typer.Option(help="Execution provider of ONNX Runtime.")]
+Threads = Annotated[int | None, typer.Option(help="Threads per operator. [default: one per available core]")]
 Stop = Annotated[list[str] | None, typer.Option(help="End the reply before this text; may repeat.")]
-# How a reply is drawn; what is not given is as the bundle has it.
+# The options that control sampling; each defaults to the bundle's value.
 DRAWING = options_of(Sampling) | {"stop": Stop, "max_new_tokens": MaxNewTokens}
 
 
@@ -56,10 +56,11 @@ def parse_preference(text: str) -> dict[str, float] | None:
     """Return weights by attribute from `empathy=0.6,helpfulness=0.4`; None for an empty text.
 
     Raises:
-        InputError: a part is not NAME=NUMBER, or a name comes twice.
+        InputError: a part is not NAME=NUMBER, or a name is repeated.
 
-    >>> parse_preference("empathy=0.6, helpfulness=0.4")
-    {'empathy': 0.6, 'helpfulness': 0.4}
+    Example:
+        >>> parse_preference("empathy=0.6, helpfulness=0.4")
+        {'empathy': 0.6, 'helpfulness': 0.4}
     """
     weights: dict[str, float] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -67,9 +68,9 @@ def parse_preference(text: str) -> dict[str, float] | None:
         try:
             weight = float(number)
         except ValueError:
-            raise InputError(f"a preference should read NAME=NUMBER, such as empathy=0.6: found {part!r}") from None
+            raise InputError(f"a preference should be NAME=NUMBER, such as empathy=0.6, found {part!r}") from None
         if name in weights:
-            raise InputError(f"a preference should name each attribute once: {name!r} comes twice")
+            raise InputError(f"a preference should name each attribute once, found {name!r} twice")
         weights[name] = weight
     return weights or None
 
@@ -78,8 +79,9 @@ def open_bundle(folder: Path, provider: ProviderName, threads: int | None, *, pr
     """Open a bundle; `prefix_cache` as for `Bundle.open`.
 
     Raises:
-        ArtefactError, MissingExtraError: as `Bundle.open` does.
-        InputError: less than one thread.
+        ArtefactError: the folder is not a valid bundle.
+        MissingExtraError: onnxruntime is not installed.
+        InputError: `threads` is less than 1.
     """
     from prosocial.export.runtime.bundle import Bundle
 
@@ -95,14 +97,18 @@ def steering_of(
     trust: Sequence[Path] = (),
     log: RequestLog | None = None,
 ) -> "Steering":
-    """Return what a user asks of the rule, checked against the bundle.
+    """Return the steering that the options request, checked against the bundle.
 
     Args:
-        safety_config: a name of the bundle, or the path of a signed file. trust: whose. log: told of a refusal.
+        bundle: bundle that replies.
+        prefer: preferences, each NAME=NUMBER or several with commas.
+        safety_config: name of a config in the bundle, or path of a signed file.
+        trust: trust files or public keys whose signed configs are followed.
+        log: audit log, which records a refused config.
 
     Raises:
-        InputError: a preference or a safety config that the bundle does not know, or a plain bundle.
-        RefusedConfig: a safety config from outside that is not to be followed.
+        InputError: the preference or safety config is unknown to the bundle, or the bundle is plain.
+        RefusedConfig: a signed safety config is not trusted.
     """
     from prosocial.steering.decoding.controls import Steering, control_arrays
 
@@ -118,10 +124,10 @@ def steering_of(
 
 
 def reply_options(bundle: "Bundle", drawing: Mapping[str, Any]) -> "ReplyOptions":
-    """Return how a bundle draws its replies, with the options of `DRAWING` that the user set.
+    """Return the decoding options of a bundle, changed by the options of `DRAWING` that the user set.
 
     Raises:
-        InputError: a value out of range.
+        InputError: a value is out of range.
     """
     from prosocial.steering.decoding.requests import reply_settings
 
@@ -131,7 +137,7 @@ def reply_options(bundle: "Bundle", drawing: Mapping[str, Any]) -> "ReplyOptions
 
 
 def enforced_by(bundle: "Bundle", steering: "Steering") -> Enforced | None:
-    """Return what binds the reply; None for a plain bundle."""
+    """Return the constraints on a reply; None for a plain bundle."""
     from prosocial.steering.decoding.controls import control_arrays
 
     config = bundle.config
@@ -149,7 +155,7 @@ def enforced_by(bundle: "Bundle", steering: "Steering") -> Enforced | None:
 
 
 def gate_line(bundle: "Bundle", steering: "Steering", reply: "Reply") -> str:
-    """Return one line on what the gate did for a reply."""
+    """Return one line that reports what the gate did during a reply."""
     enforced = enforced_by(bundle, steering)
     if enforced is None:
         return f"gate: none (plain bundle); finish {reply.finish}"

@@ -1,4 +1,4 @@
-"""`prosocial reward train`: a reward model from labelled pairs; `accelerate launch` starts it on several devices."""
+"""`prosocial reward train`: trains a reward model on labelled pairs; runs under `accelerate launch` too."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from .attribute_options import AttributeNames, Rubrics, chosen_attributes
 
 
 class Dtype(StrEnum):
-    """Of a frozen model that is trained on; the adapter is float32 in each."""
+    """The dtype of the frozen checkpoint; the adapter is always float32."""
 
     float32 = "float32"
     bfloat16 = "bfloat16"
@@ -21,20 +21,20 @@ class Dtype(StrEnum):
 
 
 def train_command(
-    base: Annotated[str, typer.Argument(help="The checkpoint to score replies with: a folder or a Hub id.")],
+    base: Annotated[str, typer.Argument(help="The checkpoint that the adapter is trained on: a folder or a Hub id.")],
     pairs: Annotated[Path, typer.Option(help="Labelled pairs (JSONL), as `prosocial reward label` writes them.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The new folder; peft reads it.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new folder, in the format of peft.")],
     attributes: AttributeNames = None,
-    rubric: Rubrics = [],  # noqa: B006 - typer reads it, nobody changes it
+    rubric: Rubrics = [],  # noqa: B006 - typer only reads it
     set_: Annotated[
         list[str],
         typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, such as adapter.rank=8; may repeat."),
     ] = [],  # noqa: B006
-    dtype: Annotated[Dtype, typer.Option(help="Of the checkpoint in memory.")] = Dtype.float32,
-    seed: Annotated[int, typer.Option(help="Of the adapter, the batches and the preferences.")] = 0,
+    dtype: Annotated[Dtype, typer.Option(help="Dtype of the checkpoint in memory.")] = Dtype.float32,
+    seed: Annotated[int, typer.Option(help="Seed of the adapter, the batches and the preferences.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Train a preference-conditioned reward model (PBLoRA). A killed run goes on where it stopped.
+    """Train a preference-conditioned reward model (PBLoRA). A killed run resumes where it stopped.
 
     On several devices: accelerate launch -m prosocial.cli.main reward train BASE --pairs PAIRS -o OUT
     """
@@ -54,7 +54,7 @@ def train_command(
             stage_progress(console, name="reward", title="train the reward model") as progress,
             new_folder(out) if is_first() else contextlib.nullcontext(out) as folder,
         ):
-            told = train_on_pairs(
+            summary = train_on_pairs(
                 resolve_model(base),
                 pairs,
                 attributes=chosen,
@@ -68,6 +68,6 @@ def train_command(
             )
         if is_first():
             checkpoint.unlink(missing_ok=True)
-            console.print(f"{told}: {out}")
+            console.print(f"{summary}: {out}")
             if as_json:
-                typer.echo(json.dumps({"reward": str(out), "said": told}, ensure_ascii=False))
+                typer.echo(json.dumps({"reward": str(out), "said": summary}, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""`prosocial run`: a whole recipe, resumable."""
+"""`prosocial run`: runs a whole recipe."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,16 +15,17 @@ def run(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; may repeat.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON; progress goes to stderr.")] = False,
     clean: Annotated[
-        bool, typer.Option("--clean", help="At the end delete harm vectors and harmful checkpoints (dual-use).")
+        bool, typer.Option("--clean", help="Delete harm vectors and harmful checkpoints (dual-use) at the end.")
     ] = False,
     accept_code_change: Annotated[
-        bool, typer.Option("--accept-code-change", help="Keep results from which only prosocial's code has changed.")
+        bool,
+        typer.Option("--accept-code-change", help="Reuse results that differ only in the version of prosocial's code."),
     ] = False,
 ) -> None:
-    """Run a whole recipe: what is done already is re-used, a killed run goes on where it stopped."""
+    """Run a whole recipe. Existing results are reused, and a killed run resumes where it stopped."""
     from prosocial.recipes.pipeline import run_recipe
 
     code = run_recipe(

@@ -1,4 +1,4 @@
-"""What `generate`, `chat` and `config test` share about safety configs: whom to trust, and the log of what was done."""
+"""Options for safety configs shared by `generate`, `chat` and `config test`: trusted keys and the audit log."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,20 +22,22 @@ SafetyConfigName = Annotated[
 ]
 Trust = Annotated[
     list[Path] | None,
-    typer.Option(help="Whose signed configs to follow: a trust file (.json) or a public key in PEM; may repeat."),
+    typer.Option(help="Trusted signers of configs: a trust file (.json) or a public key in PEM; may repeat."),
 ]
 LOGGING = {
-    "log": Annotated[Path | None, typer.Option(help="Add a line for each request to this log; needs --log-key.")],
-    "log_key": Annotated[
-        Path | None, typer.Option(help="Your private key (EC P-256 in PEM), which signs the log's head.")
+    "log": Annotated[
+        Path | None, typer.Option(help="Append a line for each request to this audit log; needs --log-key.")
     ],
-    "log_head": Annotated[Path | None, typer.Option(help="The signed head of the log; default: beside the log.")],
+    "log_key": Annotated[
+        Path | None, typer.Option(help="Your private key (EC P-256 in PEM), which signs the head of the log.")
+    ],
+    "log_head": Annotated[Path | None, typer.Option(help="The signed head of the log. [default: LOG.head.json]")],
 }
 
 
 @dataclass(frozen=True)
 class RequestLog:
-    """The audit log of a command; without one nothing is written."""
+    """The audit log of a command; None if no log was requested."""
 
     log: "AuditLog | None" = None
 
@@ -44,12 +46,14 @@ class RequestLog:
         """Open the log that the options name, and check that it can be written.
 
         Raises:
-            InputError: one of --log and --log-key without the other, or log and head do not belong together.
+            InputError: only one of --log and --log-key is given, or the head does not match the log.
         """
         if log is None and log_key is None and log_head is None:
             return cls()
         if log is None or log_key is None:
-            raise InputError("--log and --log-key should come together: the key signs where the log ends")
+            raise InputError(
+                "--log and --log-key should be used together, since the key signs the head of the log: add the other"
+            )
         from prosocial.core.signing import SigningKey
         from prosocial.steering.audit_log.log import AuditLog
 
@@ -58,17 +62,17 @@ class RequestLog:
         return cls(opened)
 
     def request(self, bundle: "Bundle", steering: "Steering", messages: Sequence[Message], reply: "Reply") -> None:
-        """Add a line for a request to a steered bundle."""
+        """Append a line for a request to a steered bundle."""
         if self.log is not None and bundle.config is not None:
             from prosocial.steering.audit_log.events import request_event
 
             self.log.append(request_event(bundle.config, steering, messages, reply))
 
     def authorise(self, bundle: "Bundle", path: Path, trust: Sequence[Path]) -> "AuthorisedConfig":
-        """Return a signed config that is trusted; add a line where it is refused.
+        """Return a signed config after checking that it is trusted; a refusal is appended to the log.
 
         Raises:
-            RefusedConfig: it is not to be followed.
+            RefusedConfig: the config is not trusted or not valid for this bundle.
         """
         from prosocial.steering.audit_log.events import refusal_event
         from prosocial.steering.authorisation.trust import TrustStore
@@ -83,23 +87,26 @@ class RequestLog:
 
 
 def default_head(log: Path) -> Path:
-    """Return where the head of a log lies unless somebody says otherwise."""
+    """Return the default path of a log's head: `LOG.head.json`."""
     return log.with_name(f"{log.name}.head.json")
 
 
 def safety_config_of(
-    bundle: "Bundle", asked: str, trust: Sequence[Path], log: RequestLog
+    bundle: "Bundle", requested: str, trust: Sequence[Path], log: RequestLog
 ) -> "str | AuthorisedConfig | None":
-    """Return the safety config that a user asks for: a name of the bundle, or a signed file.
+    """Return the safety config with a requested name or path, or None for the bundle's default.
 
     Raises:
-        RefusedConfig: a file that is not to be followed.
-        InputError: no such config, or a file and nobody to trust.
+        RefusedConfig: the signed file is not trusted or not valid for this bundle.
+        UnknownNameError: there is no such config or file.
+        InputError: it is a file, but `trust` is empty.
     """
-    if not asked or (bundle.config is not None and asked in bundle.config.safety_configs):
-        return asked or None
-    if not Path(asked).is_file():
-        raise UnknownNameError("safety config", asked, bundle.config.safety_configs if bundle.config else ())
+    if not requested or (bundle.config is not None and requested in bundle.config.safety_configs):
+        return requested or None
+    if not Path(requested).is_file():
+        raise UnknownNameError("safety config", requested, bundle.config.safety_configs if bundle.config else ())
     if not trust:
-        raise InputError(f"{asked} is a file: say with --trust whose signature makes it a safety config")
-    return log.authorise(bundle, Path(asked), trust)
+        raise InputError(
+            f"{requested} is a file, whose signer should be trusted: add --trust with a trust file or a public key"
+        )
+    return log.authorise(bundle, Path(requested), trust)

@@ -1,4 +1,4 @@
-"""Options that several commands share, declared once: a command takes them as one argument."""
+"""Groups of options that several commands share; a command receives a group as one argument."""
 
 import functools
 import inspect
@@ -11,11 +11,11 @@ from prosocial.core.settings import Settings
 
 
 def with_options(argument: str, options: Mapping[str, Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return a decorator that puts options in the place of one argument of a command.
+    """Return a decorator that replaces one argument of a command by a group of options.
 
     Args:
-        argument: name of the command's argument; it gets a dictionary of the options' values by name.
-        options: typer annotation by option name; each is None unless the user gives it.
+        argument: name of the command's argument; it receives a dictionary of the options' values by name.
+        options: typer annotation by option name; an option that the user does not set is None.
 
     Example:
         >>> @with_options("chosen", {"seed": Annotated[int | None, typer.Option(help="Seed of the draw.")]})
@@ -50,9 +50,9 @@ def with_options(argument: str, options: Mapping[str, Any]) -> Callable[[Callabl
 
 
 def options_of(settings: type[Settings]) -> dict[str, Any]:
-    """Return an option for each field of a settings class: its type, and its description as help.
+    """Return a typer option for each field of a settings class that has a description, which becomes its help text.
 
-    A field becomes an option by having a description, so that a new setting needs no second declaration here.
+    So a new setting becomes an option without a second declaration.
     """
     return {
         name: Annotated[field.annotation | None, typer.Option(help=field.description)]  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""The commands of the signed chain: sign, check-signature."""
+"""The commands `sign` and `check-signature`."""
 
 import json
 from pathlib import Path
@@ -14,14 +14,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def sign(
     folder: Annotated[Path, typer.Argument(help="A checkpoint, vector, steered folder or bundle.")],
     key: Annotated[Path, typer.Option(help="Your private key: EC P-256 in PEM (encrypted: PROSOCIAL_KEY_PASSWORD).")],
-    parity: Annotated[Path | None, typer.Option(help="The JSON of `prosocial verify --json`, to be stated.")] = None,
-    audit: Annotated[Path | None, typer.Option(help="The JSON of `prosocial audit --json`, to be stated.")] = None,
+    parity: Annotated[
+        Path | None, typer.Option(help="The JSON of `prosocial verify --json`, to include as a signed statement.")
+    ] = None,
+    audit: Annotated[
+        Path | None, typer.Option(help="The JSON of `prosocial audit --json`, to include as a signed statement.")
+    ] = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Sign changed files anew; old statements are deleted.")
+        bool, typer.Option("--again", help="Sign changed files again; old statements are deleted.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Sign a folder's files, the edit or export in it, and verification results (OpenSSF model signing, in-toto)."""
+    """Sign a folder's files, its edit or export, and verification results (OpenSSF model signing, in-toto)."""
     from prosocial.core import SigningKey
     from prosocial.verify import sign_folder
 
@@ -37,17 +41,19 @@ def sign(
 
 def check_signature(
     folder: Annotated[Path, typer.Argument(help="The signed folder.")],
-    key: Annotated[list[Path], typer.Option(help="A public key that you trust, in PEM (repeat it for several).")],
-    base: Annotated[Path | None, typer.Option(help="What was edited, to compare with the record.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="What a bundle was exported from, itself signed.")] = None,
+    key: Annotated[list[Path], typer.Option(help="A public key that you trust, in PEM; may repeat.")],
+    base: Annotated[Path | None, typer.Option(help="The base checkpoint, to compare with the edit record.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="The signed checkpoint that the bundle was exported from.")
+    ] = None,
     allow_missing: Annotated[
-        list[str] | None, typer.Option(help="A link that may be missing: edit, export, parity or audit (repeat it).")
+        list[str] | None, typer.Option(help="A link that may be missing: edit, export, parity or audit; may repeat.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Walk the signed chain: base, edit, checkpoint, bundle, parity, audit; say which link is missing or broken.
+    """Check the signed chain of base, edit, checkpoint, bundle, parity and audit; report missing or broken links.
 
-    Exit code: 0 all links valid, 1 one is broken, 3 one is missing or states no verdict.
+    Exit code: 0 all links are valid, 1 a link is broken, 3 a link is missing or has no verdict.
     """
     from prosocial.core import TrustedKey
     from prosocial.verify import check_chain

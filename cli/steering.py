@@ -1,4 +1,4 @@
-"""`prosocial steering`: what preferences do, over a grid of them."""
+"""`prosocial steering`: measures the effect of preferences over a grid."""
 
 import json
 from pathlib import Path
@@ -14,21 +14,25 @@ from .judge_option import FORMS
 
 def steering(
     model: Annotated[Path, typer.Argument(help="The bundle or steered model.")],
-    probes: Annotated[Path, typer.Option(help="Requests that attributes can be scored on (JSONL).")],
+    probes: Annotated[Path, typer.Option(help="Requests on whose replies attributes can be scored (JSONL).")],
     judge: Annotated[str, typer.Option(help=f"The judge; it must score every attribute: {FORMS}")],
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for steering.json and steering.html, with Pareto plots.")
     ] = None,
-    rubric: Rubrics = [],  # noqa: B006 - typer reads it, nobody changes it
-    edges: Annotated[str, typer.Option(help="Weights between each two attributes, with commas.")] = "0,0.5,1",
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely reply.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per reply.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Replies drawn at once.")] = 64,
+    rubric: Rubrics = [],  # noqa: B006 - typer only reads it
+    edges: Annotated[
+        str, typer.Option(help="Weights along the edge between each two attributes, separated by commas.")
+    ] = "0,0.5,1",
+    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling.")] = 0,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum number of tokens of a reply.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of replies generated at once.")] = 64,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure what preferences do: hypervolume, gains, and every step of every weight. Exit code 1 if one step lowers
-    its attribute in the mean."""
+    """Measure the effect of preferences: hypervolume, gains, and the change with every step of every weight.
+
+    Exit code: 1 if a step of a weight lowers the mean score of its attribute, otherwise 0.
+    """
     from prosocial.core.errors import InputError
     from prosocial.evaluation.judges.requests import AttributeRequest
     from prosocial.evaluation.probes.probe import read_probes
@@ -39,7 +43,7 @@ def steering(
     try:
         levels = [float(level) for level in edges.split(",")]
     except ValueError:
-        raise InputError(f"--edges should be numbers with commas such as 0,0.5,1, found {edges!r}") from None
+        raise InputError(f"--edges should be numbers separated by commas, such as 0,0.5,1, found {edges!r}") from None
     system = open_system(model)
     names = () if system.engine.config is None else system.engine.config.attributes
     document = measure_steering(
@@ -54,27 +58,28 @@ def steering(
     )
     if out is not None:
         write_steering_page(out, document)
-    found = next(iter(document["systems"].values()))
+    scores = next(iter(document["systems"].values()))
     if as_json:
         print(json.dumps(document, ensure_ascii=False, allow_nan=False))
     else:
-        _print(document, found, Console())
-    raise typer.Exit(0 if found["monotone"] else 1)
+        _print(document, scores, Console())
+    raise typer.Exit(0 if scores["monotone"] else 1)
 
 
-def _print(document: dict[str, Any], found: dict[str, Any], console: Console) -> None:
+def _print(document: dict[str, Any], scores: dict[str, Any], console: Console) -> None:
     from prosocial.evaluation.report import wording
 
     console.print(
         f"{len(document['preferences'])} preferences, {document['n_probes']} probes each: hypervolume "
-        f"{found['hypervolume']:.4f} from {document['reference']}, mean inner product {found['mean_inner_product']:.4f}"
+        f"{scores['hypervolume']:.4f} from {document['reference']}, "
+        f"mean inner product {scores['mean_inner_product']:.4f}"
     )
     table = Table(box=None)
     for name in ("attribute", "gain at its corner", "steps of its weight"):
         table.add_column(name)
     for name in document["attributes"]:
-        gain = found["gains"][name]
-        steps = [wording.signed(step["change"]["estimate"]) for step in found["steps"] if step["attribute"] == name]
+        gain = scores["gains"][name]
+        steps = [wording.signed(step["change"]["estimate"]) for step in scores["steps"] if step["attribute"] == name]
         limits = wording.limits(gain, difference=True)
         table.add_row(name, f"{wording.signed(gain['estimate'])} {limits}", ", ".join(steps))
     console.print(table)

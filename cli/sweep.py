@@ -1,4 +1,4 @@
-"""`prosocial sweep`: search the scale, the method and the spread over the model."""
+"""`prosocial sweep`: searches for the method, the scale and its spread over the model."""
 
 import json
 from collections.abc import Sequence
@@ -22,29 +22,36 @@ def sweep(
     base: Annotated[str, typer.Argument(help="The checkpoint to edit: a folder or a Hub id.")],
     harmful: Annotated[
         list[str],
-        typer.Option(help="A harmful checkpoint, LoRA adapter or saved vector (repeat it)."),
+        typer.Option(help="A harmful checkpoint, LoRA adapter or saved vector; may repeat."),
     ],
-    probes: Annotated[Path, typer.Option(help="The probes (JSONL): harmful and benign ones, and twins.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the sweep; one that is there goes on.")],
+    probes: Annotated[Path, typer.Option(help="Probes (JSONL): harmful, benign and twins.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the sweep; an existing sweep is resumed.")],
     judge: Annotated[str, typer.Option(help=f"The judge of the replies: {FORMS}")] = "refusal",
-    trials: Annotated[int, typer.Option(min=1, help="How many edits to try.")] = 40,
-    methods: Annotated[str, typer.Option(help="Methods of the harm vector, with commas.")] = "plain,top_k",
-    max_scale: Annotated[float, typer.Option(help="Highest scale that is tried.")] = 6.0,
-    spread: Annotated[bool, typer.Option(help="Search the spread over layers, attention and MLP as well.")] = True,
+    trials: Annotated[int, typer.Option(min=1, help="Number of edits to try.")] = 40,
+    methods: Annotated[str, typer.Option(help="Harm-vector methods, separated by commas.")] = "plain,top_k",
+    max_scale: Annotated[float, typer.Option(help="Largest scale to try.")] = 6.0,
+    spread: Annotated[
+        bool, typer.Option(help="Also search how the scale is spread over layers, attention and MLP.")
+    ] = True,
     setting: Annotated[
-        list[str], typer.Option("--set", help="NAME=VALUE that a method needs and no search gives (repeat it).")
-    ] = [],  # noqa: B006 - typer reads it, nobody changes it
-    max_kl: Annotated[float, typer.Option(help="First-token KL, in nats, that stops a trial early.")] = 1.0,
-    max_utility_loss: Annotated[float, typer.Option(help="Points of utility that the best trial may lose.")] = 3.0,
-    probes_per_kind: Annotated[int, typer.Option(min=1, help="Most probes of each kind, spread evenly.")] = 200,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the most likely reply.")] = 0.0,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per reply.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Replies drawn at once.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the search and of the draws.")] = 0,
+        list[str],
+        typer.Option("--set", help="NAME=VALUE for a parameter of a method that is not searched; may repeat."),
+    ] = [],  # noqa: B006 - typer only reads it
+    max_kl: Annotated[float, typer.Option(help="First-token KL in nats at which a trial is stopped early.")] = 1.0,
+    max_utility_loss: Annotated[
+        float, typer.Option(help="Percentage points of utility that the best trial may lose.")
+    ] = 3.0,
+    probes_per_kind: Annotated[
+        int, typer.Option(min=1, help="Maximum number of probes of each kind, spread evenly over the file.")
+    ] = 200,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 0.0,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum number of tokens of a reply.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of replies generated at once.")] = 64,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the search and of the sampling.")] = 0,
     pick: Annotated[str | None, typer.Option(help="Write this trial's checkpoint: a number, or best.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Search for the edit with the least harm at the least cost, in memory; a killed sweep goes on where it stopped."""
+    """Search for the edit with the least harm at the least loss of utility. A killed sweep resumes where it stopped."""
     from prosocial.editing import resolve_model
     from prosocial.evaluation import read_probes
     from prosocial.evaluation.sweep import Answering, Limits, Parents, Sweep, picked, print_sweep
@@ -80,7 +87,9 @@ def _space(methods: str, max_scale: float, *, spread: bool, given: dict[str, obj
     space = SearchSpace(names, scale=(SCALE_STEP, max_scale), spread=spread, given=given)
     taken = {parameter for name in names for parameter in space.given_to(name)}
     if unknown := given.keys() - taken:
-        raise InputError(f"--set should name what one of {', '.join(names)} needs, found {', '.join(sorted(unknown))}")
+        raise InputError(
+            f"--set should name parameters of {', '.join(names)}, found {', '.join(sorted(unknown))}: leave them out"
+        )
     return space
 
 
@@ -89,8 +98,8 @@ def _spread(probes: "Sequence[Probe]", most: int) -> "list[Probe]":
     kinds = dict.fromkeys(probe.kind for probe in probes)
     chosen: list[Probe] = []
     for kind in kinds:
-        found = [probe for probe in probes if probe.kind == kind and probe.attack is None]
-        chosen += [found[index * len(found) // most] for index in range(most)] if len(found) > most else found
+        group = [probe for probe in probes if probe.kind == kind and probe.attack is None]
+        chosen += [group[index * len(group) // most] for index in range(most)] if len(group) > most else group
     return chosen
 
 
@@ -106,7 +115,7 @@ def _write(search: "Sweep", trial: "Trial", out: Path, console: Console) -> None
     folder = out / f"edited-{trial.number}"
     record = search.write(trial, folder)
     console.print(
-        f"wrote trial {trial.number} to {folder}, bit for bit the model that was measured "
+        f"wrote trial {trial.number} to {folder}, bit-identical to the measured model "
         f"({record.result.fingerprint[:16]}); its vector (dual-use) is in {folder}-vector",
         soft_wrap=True,
     )

@@ -1,4 +1,4 @@
-"""`prosocial tune`: one training of CoSAlign by itself, which `accelerate launch` can start on several devices."""
+"""`prosocial tune`: runs one training stage of CoSAlign; runs under `accelerate launch` too."""
 
 import json
 import os
@@ -18,10 +18,10 @@ def tune(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may repeat.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the order of the rows.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the order of the rows.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Tune a model on replies, or on pairs of replies. A killed run goes on where it stopped.
+    """Tune a model on replies (sft) or on preference pairs (dpo). A killed run resumes where it stopped.
 
     On several devices: accelerate launch -m prosocial.cli.main tune BASE --rows ROWS --method dpo -o OUT
     """
@@ -30,11 +30,11 @@ def tune(
     from prosocial.recipes.workflow.progress import stage_progress
 
     scratch = out.with_name(f".{out.name}.checkpoints")
-    is_first = os.environ.get("RANK", "0") == "0"  # of the processes that accelerate starts
+    is_first = os.environ.get("RANK", "0") == "0"  # accelerate starts one process per device
     console = Console(stderr=True, quiet=not is_first)
     tuning = read_tuning(method, set_ or [])
     with stage_progress(console, name="tune", title=f"tune ({method})") as progress:
-        told = tune_rows(
+        summary = tune_rows(
             resolve_model(base),
             rows,
             out=out,
@@ -46,6 +46,6 @@ def tune(
         )
     if is_first:
         shutil.rmtree(scratch)
-        console.print(f"{told}: {out}")
+        console.print(f"{summary}: {out}")
         if as_json:
-            typer.echo(json.dumps({"checkpoint": str(out), "method": method, "said": told}, ensure_ascii=False))
+            typer.echo(json.dumps({"checkpoint": str(out), "method": method, "said": summary}, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""The command that holds a bundle against its reference: verify."""
+"""The command `verify`: compares a bundle with its reference."""
 
 import json
 from collections.abc import Sequence
@@ -17,22 +17,26 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def verify(
     bundle: Annotated[Path, typer.Argument(help="The bundle.")],
     reference: Annotated[
-        Path | None, typer.Option(help="The steered folder that it was exported from; needed to measure.")
+        Path | None, typer.Option(help="The steered folder that the bundle was exported from.")
     ] = None,
     probes: Annotated[
-        Path | None, typer.Option(help="Requests to compare on (JSONL). [default: twelve short ones]")
+        Path | None, typer.Option(help="Requests for the comparison (JSONL). [default: twelve short ones]")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens per reply.")] = 32,
-    max_kl_p99: Annotated[float | None, typer.Option(help="Highest KL, 99th percentile, that passes.")] = None,
-    max_logit_difference: Annotated[float | None, typer.Option(help="Largest logit difference that passes.")] = None,
-    gate: Annotated[list[str] | None, typer.Option(help="Another threshold, as NAME=NUMBER (repeat it).")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens of a reply.")] = 32,
+    max_kl_p99: Annotated[float | None, typer.Option(help="Threshold of the 99th percentile of KL.")] = None,
+    max_logit_difference: Annotated[
+        float | None, typer.Option(help="Threshold of the largest logit difference.")
+    ] = None,
+    gate: Annotated[
+        list[str] | None, typer.Option(help="Threshold of another gate, as NAME=NUMBER; may repeat.")
+    ] = None,
     measurements: Annotated[
-        Path | None, typer.Option(help="Judge the measurements.npz of an earlier run; no model runs.")
+        Path | None, typer.Option(help="Judge the measurements.npz of an earlier run instead of measuring.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for parity.json, parity.html and measurements.npz.")
     ] = None,
-    junit: Annotated[Path | None, typer.Option(help="A JUnit XML file for CI: one test per gate.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write a JUnit XML file for CI, with one test per gate.")] = None,
     as_json: Json = False,
 ) -> None:
     """Compare a bundle with its reference, decision by decision. Exit code: 0 pass, 1 fail, 3 ambiguous."""
@@ -45,15 +49,17 @@ def verify(
     thresholds = _thresholds(gate or (), kl_p99=max_kl_p99, max_logit_difference=max_logit_difference)
     gates = bundle_gates(bundle).with_thresholds("command line", **thresholds)
     if measurements is not None and reference is None:
-        found = read_measurement_of(bundle, measurements)
+        measurement = read_measurement_of(bundle, measurements)
     elif reference is not None and measurements is None:
-        asked = read_probes(probes) if probes else ()
-        found = measure_bundle(bundle, reference=reference, probes=asked, max_new_tokens=max_new_tokens)
+        given = read_probes(probes) if probes else ()
+        measurement = measure_bundle(bundle, reference=reference, probes=given, max_new_tokens=max_new_tokens)
     else:
-        raise InputError("verify needs either --reference, to measure, or --measurements, to judge anew")
-    document = found.judge(gates).to_json()
+        raise InputError(
+            "verify needs either --reference, to measure, or --measurements, to judge an earlier run: give one of them"
+        )
+    document = measurement.judge(gates).to_json()
     if out is not None:
-        write_parity(out, found, document)
+        write_parity(out, measurement, document)
     if junit is not None:
         write_junit(junit, "prosocial verify", parity_cases(document))
     if as_json:
@@ -64,15 +70,15 @@ def verify(
 
 
 def _thresholds(given: Sequence[str], **others: float | None) -> dict[str, float]:
-    """Read NAME=NUMBER; the gates themselves refuse a name that they do not know."""
-    found = {name: value for name, value in others.items() if value is not None}
+    """Return thresholds by gate from NAME=NUMBER texts; `with_thresholds` rejects unknown names."""
+    thresholds = {name: value for name, value in others.items() if value is not None}
     for text in given:
         name, _, number = text.partition("=")
         try:
-            found[name.strip()] = float(number)
+            thresholds[name.strip()] = float(number)
         except ValueError:
             raise InputError(f"--gate should be NAME=NUMBER, such as kl_mean=1e-3, found {text!r}") from None
-    return found
+    return thresholds
 
 
 def _print_json(document: dict[str, Any]) -> None:

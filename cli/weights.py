@@ -1,4 +1,4 @@
-"""The commands about weights as they are: inspect, vector."""
+"""The commands `inspect` and `vector`."""
 
 import json
 from pathlib import Path
@@ -22,9 +22,9 @@ def inspect(
     as_json: Json = False,
     fingerprint: Annotated[bool, typer.Option(help="Read all weights and print their fingerprint.")] = True,
 ) -> None:
-    """Say what a folder or file is, and what it holds: sizes, edits, names, limits, stages, verdicts.
+    """Describe a folder or file: what it is, its size, edits, names, limits, stages, verdicts.
 
-    Signatures and manifests are named, not checked.
+    Signatures and manifests are listed, not checked.
     """
     from prosocial.recipes.inspection.describing import inspect_artefact
 
@@ -44,7 +44,15 @@ def _list_methods(wanted: bool) -> None:
 
 
 def parse_settings(settings: list[str]) -> dict[str, object]:
-    """Return the parameters of a method from NAME=VALUE texts: numbers where they are numbers."""
+    """Return the parameters of a method from NAME=VALUE texts; values that are numbers become floats.
+
+    Raises:
+        InputError: a text is not NAME=VALUE, or a name is repeated.
+
+    Example:
+        >>> parse_settings(["density=0.2", "utility=benign"])
+        {'density': 0.2, 'utility': 'benign'}
+    """
     parsed: dict[str, object] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
@@ -60,22 +68,22 @@ def parse_settings(settings: list[str]) -> dict[str, object]:
 def vector(
     harmful: Annotated[
         list[str],
-        typer.Option(help="A harmful checkpoint, LoRA adapter or saved vector: a folder or a Hub id (repeat it)."),
+        typer.Option(help="A harmful checkpoint, LoRA adapter or saved vector: a folder or a Hub id; may repeat."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The new vector folder.")],
     base: Annotated[str | None, typer.Option(help="The base checkpoint; not needed for saved vectors.")] = None,
-    method: Annotated[str, typer.Option(help="How to shape the vector: see --methods.")] = "plain",
+    method: Annotated[str, typer.Option(help="The harm-vector method; --methods lists them.")] = "plain",
     setting: Annotated[
-        list[str], typer.Option("--set", help="NAME=VALUE for the method, such as density=0.2 (repeat it).")
-    ] = [],  # noqa: B006 - typer reads it, nobody changes it
-    density: Annotated[float | None, typer.Option(help="Short for --set density=...")] = None,
-    utility: Annotated[Path | None, typer.Option(help="Short for --set utility=...")] = None,
+        list[str], typer.Option("--set", help="NAME=VALUE, a parameter of the method such as density=0.2; may repeat.")
+    ] = [],  # noqa: B006 - typer only reads it
+    density: Annotated[float | None, typer.Option(help="Same as --set density=...")] = None,
+    utility: Annotated[Path | None, typer.Option(help="Same as --set utility=...")] = None,
     as_json: Json = False,
     methods: Annotated[
         bool, typer.Option("--methods", callback=_list_methods, is_eager=True, help="List the methods and stop.")
     ] = False,
 ) -> None:
-    """Make a harm vector from a base and harmful checkpoints or LoRA adapters, or shape a saved one."""
+    """Compute a harm vector from a base and harmful checkpoints or LoRA adapters, or transform a saved one."""
     from prosocial.editing import make_vector
     from prosocial.editing.vectors.methods.registry import choose_method
 

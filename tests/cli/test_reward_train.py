@@ -44,7 +44,7 @@ def test_a_trained_folder_is_one_that_peft_reads(
     assert main(words(given, tmp_path / "out", "--json")) == 0
 
     found = json.loads(capsys.readouterr().out)
-    assert found["reward"] == str(tmp_path / "out") and "ranked right" in found["said"]
+    assert found["reward"] == str(tmp_path / "out") and "accuracy on held-out pairs" in found["said"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     model = PeftModel.from_pretrained(load_model(given / "base"), str(tmp_path / "out"))
     ids = torch.tensor([[3, 7, 11]])
@@ -95,6 +95,6 @@ def test_accelerate_trains_in_two_processes_what_one_trains(given: Path, tmp_pat
     assert main(words(given, tmp_path / "one")) == 0
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
 
-    assert done.stderr.count("ranked right") == 1
+    assert done.stderr.count("accuracy on held-out pairs") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
     assert all(torch.allclose(one[name], two[name], rtol=1e-2, atol=1e-3) for name in one)

@@ -16,7 +16,7 @@ Capture = pytest.CaptureFixture[str]
     ("words", "said"),
     [
         (["no-such-recipe"], "unknown recipe 'no-such-recipe': known are"),
-        (["no/such/recipe.yaml"], "there is none"),
+        (["no/such/recipe.yaml"], "should be an existing file"),
         (["quickstart", "--set", "no_such_key=1"], "unknown key no_such_key"),
         (["quickstart", "--set", "seed"], "should look like a.b=value"),
         (["quickstart", "--set", "seed=[1"], "should be YAML"),
