@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -211,11 +212,40 @@ def test_the_end_is_admitted_when_nothing_is_safe_even_if_it_is_not_plausible() 
     assert is_closed(world.run(harm_threshold=torch.zeros(1)))
 
 
-def test_softmax_of_what_comes_out_is_a_distribution() -> None:
-    world = World(6)
-    for tau in (0.0, 0.4):
-        shares = torch.softmax(world.run(harm_threshold=torch.tensor([tau])).logits, -1)
-        torch.testing.assert_close(shares.sum(-1), torch.ones(B, S))
+def slow_logits(world: World, h: Tensor, z0: Tensor, *, p: list[float], tau: float, scale: float) -> list[float]:
+    """The rule at one position as its docstring says it: token by token, in float64."""
+    head = {name: value.double() for name, value in world.head.named_parameters()}
+    gate = {name: value.double() for name, value in world.gate.named_parameters()}
+    mixed = sum((weight * core for weight, core in zip(p, head["G"], strict=True)), torch.zeros(3, 3).double())
+    delta = head["B"] @ (mixed @ (head["A"] @ h))
+    result = [-math.inf] * V
+    for token in sorted(range(V), key=lambda token: -float(z0[token]))[:K]:
+        directions = zip(gate["M"], gate["b"], gate["a"], strict=True)
+        risks = [torch.sigmoid(gate["U"][token] @ m @ h + b @ h + a) for m, b, a in directions]
+        if token in ENDS or float(sum(risks)) <= tau:
+            shift = world.weight[token].double() @ delta
+            result[token] = float(z0[token] + scale * world.ceilings.inverse_beta * shift)
+    if all(math.isinf(value) for token, value in enumerate(result) if token not in ENDS):
+        return [float(z0[token]) if token in ENDS else -math.inf for token in range(V)]
+    return result
+
+
+@few
+@given(seed=seeds, share=st.floats(0, 1), tau=st.sampled_from([0.0, 0.4, 0.8]), scale=st.sampled_from([0.0, 1.0, 8.0]))
+def test_the_probabilities_are_those_of_the_rule_token_by_token(
+    seed: int, share: float, tau: float, scale: float
+) -> None:
+    world = World(seed)
+    p = [share, 1 - share]
+    steered = world.run(
+        preference=torch.tensor([p]), harm_threshold=torch.tensor([tau]), reward_scale=torch.tensor([scale])
+    )
+    shares = steered.logits.double().softmax(-1)
+    for row, step in product(range(B), range(S)):
+        h, z0 = world.hidden[row, step].double(), world.z0[row, step].double()
+        expected = torch.tensor(slow_logits(world, h, z0, p=p, tau=tau, scale=scale), dtype=torch.float64).softmax(-1)
+        torch.testing.assert_close(shares[row, step], expected, rtol=1e-4, atol=1e-6)
+        assert torch.equal(shares[row, step] > 0, expected > 0)
 
 
 def test_the_end_is_exempt_from_the_gate() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prosocial.core.errors import ArtefactError, InputError
 from prosocial.evaluation.judges import HarmRequest, judge_named
@@ -35,10 +36,10 @@ def test_a_classifier_is_fetched_from_the_hub_by_its_id(hub: LoopbackHub, tmp_pa
 def test_scores_are_the_models_own_probabilities(tmp_path: Path, independent: bool) -> None:
     labels = ["toxic", "threat", "neutral"]
     folder = save_classifier(tmp_path / "own", labels, independent=independent)
-    classifier = SequenceClassifier(folder)
-    scores = classifier.score("hear sad")
+    scores = SequenceClassifier(folder).score("hear sad")
     with torch.no_grad():
-        logits = classifier._model(**classifier._tokenizer("hear sad", return_tensors="pt")).logits[0]
+        model = AutoModelForSequenceClassification.from_pretrained(folder)
+        logits = model(**AutoTokenizer.from_pretrained(folder)("hear sad", return_tensors="pt")).logits[0]
     expected = logits.sigmoid() if independent else logits.softmax(-1)
 
     assert scores is not None

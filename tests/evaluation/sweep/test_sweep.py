@@ -203,9 +203,7 @@ def test_a_hopeless_trial_is_stopped_before_any_reply(parents: Parents, probes_f
     assert all(trial.kl > 1e-9 and trial.harm is None for trial in trials)
 
 
-def test_what_is_written_is_what_was_measured(
-    finished: tuple[Sweep, list[Trial], Path], parents: Parents, tmp_path: Path
-) -> None:
+def test_what_is_written_is_what_was_measured(finished: tuple[Sweep, list[Trial], Path], tmp_path: Path) -> None:
     search, trials, _ = finished
     trial = next(trial for trial in trials if trial.choice.method == "top_k" and trial.choice.ramp != (1.0, 1.0))
     record = search.write(trial, tmp_path / "edited")
@@ -213,8 +211,6 @@ def test_what_is_written_is_what_was_measured(
     assert Checkpoint.open(tmp_path / "edited").fingerprint() == trial.fingerprint == record.result.fingerprint
     assert read_record(tmp_path / "edited").result.inner_product < 0
     assert (tmp_path / "edited-vector" / "vector.json").is_file()
-    base = load_model(parents.base).state_dict()
-    assert all(torch.equal(search._edit._parameters[name], base[name]) for name in search._edit._parameters)
 
 
 def test_a_checkpoint_that_is_another_is_not_left_behind(

@@ -3,10 +3,12 @@
 import json
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 from prosocial.core.chat import ChatTokenizer
 from prosocial.recipes.lab.tokenizer import SPECIAL_TOKENS, train_tokenizer
@@ -56,9 +58,14 @@ STEERINGS = [Steering(), Steering(safety_config="fiction"), Steering(preference=
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> ChatTokenizer:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(["how do i improve my garden plan?", "you are a kind helper."], folder, vocabulary_size=300)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("tokenizer")
+    train_tokenizer(["how do i improve my garden plan?", "you are a kind helper."], found, vocabulary_size=300)
+    return found
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder: Path) -> ChatTokenizer:
     return ChatTokenizer(folder)
 
 
@@ -103,7 +110,8 @@ def test_no_attempt_changes_roles_mask_threshold_or_preference(
             np.testing.assert_array_equal(value, honest.as_inputs()[name])
 
 
-def test_the_attempts_would_work_where_text_is_not_kept_apart(tokenizer: ChatTokenizer) -> None:
+def test_the_attempts_would_work_where_text_is_not_kept_apart(folder: Path) -> None:
     """The control: without the runtime's encoding many of them would become roles."""
-    raw = [tokenizer._tokenizer.encode(text, add_special_tokens=False).ids for text in ATTEMPTS]
+    plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    raw = [plain.encode(text, add_special_tokens=False).ids for text in ATTEMPTS]
     assert sum(bool(roles(ids)) for ids in raw) >= 50

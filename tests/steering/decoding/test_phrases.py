@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 from prosocial.core.chat import ChatTokenizer
 from prosocial.core.errors import ArtefactError
@@ -77,12 +78,12 @@ def test_a_phrase_is_taken_back_to_its_first_token(pico: Any, llama_folder: Path
     assert given_up.events == (GateEvent(3, "fallback", 3, None, "phrase"),)
 
 
-def test_a_phrase_across_bytes_and_tokens_is_found(pico: Any, tokenizer: ChatTokenizer) -> None:
+def test_a_phrase_across_bytes_and_tokens_is_found(pico: Any, folder: Path, tokenizer: ChatTokenizer) -> None:
     """The circled letter is three tokens, of which none is text alone."""
     ids = tokenizer.encode_text("Ⓑ")  # unknown to the word level: its own token
     assert len(ids) == 1
     level = {tokenizer.decode([token]): token for token in range(2, tokenizer.vocabulary_size)}
-    spelled = [level["a"], *_bytes_of(tokenizer, "Ⓑ"), level["omb"]]
+    spelled = [level["a"], *_bytes_of(folder, "Ⓑ"), level["omb"]]
     start = start_of(tokenizer, user("a"))
     table: dict[int, dict[int, float]] = {start: {level["."]: 1.0}, level["."]: {spelled[1]: 1.0, END: 0.0}}
     table |= {before: {after: 1.0} for before, after in pairwise(spelled[1:])}
@@ -91,11 +92,10 @@ def test_a_phrase_across_bytes_and_tokens_is_found(pico: Any, tokenizer: ChatTok
     assert reply.text == "." and reply.events[0].back_to == 1 and reply.events[0].banned == spelled[1]
 
 
-def _bytes_of(tokenizer: ChatTokenizer, character: str) -> list[int]:
+def _bytes_of(folder: Path, character: str) -> list[int]:
     """Return the tokens of the single bytes of a character."""
-    import json
-
-    vocabulary = json.loads(tokenizer._tokenizer.to_str())["model"]["vocab"]
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    vocabulary = tokenizer.get_vocab()
     (whole,) = (word for word, token in vocabulary.items() if tokenizer.decode([token]) == character)
     return [vocabulary[letter] for letter in whole]
 

@@ -86,11 +86,12 @@ def test_the_checkpoint_is_gone_on_from_and_not_begun_again(world: World, tmp_pa
     checkpoint = tmp_path / "training.safetensors"
     with pytest.raises(KilledError):
         world.train(checkpoint, stop_after=5)
-    run = TrainingRun(world.reward(), world.pairs, **world.arguments())
+    reward = world.reward()
+    run = TrainingRun(reward, world.pairs, **world.arguments())
     run.resume(checkpoint)
     assert len(run.history) == 4
     with torch.no_grad():
-        run._parameters[0].add_(0.1)
+        reward.parameters[0].add_(0.1)
     run.save(checkpoint)
 
     assert not torch.equal(world.train(checkpoint)[0][0], world.train()[0][0])
@@ -100,9 +101,10 @@ def test_the_checkpoint_is_gone_on_from_and_not_begun_again(world: World, tmp_pa
 def test_micro_batches_give_the_gradient_of_the_whole_batch(world: World, method: str) -> None:
     found = []
     for size in (None, 1, 3):
-        run = TrainingRun(world.reward(), world.pairs, **world.arguments(conflict=method, micro_batch_size=size))
+        reward = world.reward()
+        run = TrainingRun(reward, world.pairs, **world.arguments(conflict=method, micro_batch_size=size))
         losses, _ = run.fill_gradients()
-        gradients = [parameter.grad for parameter in run._parameters if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in reward.parameters if parameter.grad is not None]
         found.append((losses, torch.cat([gradient.flatten() for gradient in gradients])))
 
     assert found[0][1].norm() > 1e-3
@@ -182,7 +184,7 @@ def test_activations_computed_again_give_the_same_gradients(world: World, method
         reward.model.model.layers[0].self_attn.register_forward_hook(lambda *given, to=counted: to.append(1))
         run.fill_gradients()
         calls.append(len(counted))
-        gradients = [parameter.grad for parameter in run._parameters if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in reward.parameters if parameter.grad is not None]
         found.append(torch.cat([gradient.flatten() for gradient in gradients]))
 
     assert calls[0] == 1 and calls[1] > 1

@@ -88,6 +88,7 @@ def test_greedy_replies_that_part_at_a_near_tie_are_ambiguous_elsewhere_they_fai
 def test_a_risk_that_moves_across_the_threshold_is_a_flip() -> None:
     base = TableEngine()
     plausible = base.score([7], [])
+    margins = plausible.margins()
     token = int(np.flatnonzero(np.isfinite(plausible.logits[0]))[3])
     nudge = np.zeros((V, V))
     nudge[7, token] = 1.0
@@ -101,8 +102,8 @@ def test_a_risk_that_moves_across_the_threshold_is_a_flip() -> None:
         "token": token,
         "safe_in": "reference",
         "near_tie": False,
-        "plausibility_margin": pytest.approx(0.0, abs=5),
-        "safety_margin": pytest.approx(0.25, abs=0.25),
+        "plausibility_margin": pytest.approx(margins.plausibility[0, token], rel=1e-5),
+        "safety_margin": pytest.approx(margins.safety[0, token], rel=1e-5),
     }
     assert document["safe_set"]["sizes_differ"] == 1
 
