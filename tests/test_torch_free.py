@@ -61,6 +61,7 @@ LIGHT = (
     "editing/kernels",
     "core/locking.py",
     "core/noise.py",
+    "core/progress.py",
     "core/protocols.py",
     "core/shared_files.py",
     "editing/vectors/making/build.py",

@@ -2,8 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from typing import Protocol, TypeVar
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.progress import (
@@ -18,9 +17,10 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from prosocial.core.progress import Progress
+
 from .resources import say_bytes, say_seconds
 
-Item = TypeVar("Item")
 LINE_EVERY_SECONDS = 15.0
 _THERE = ("•", "=", "cyan")
 _MARKS = {"done": ("✓", "+", "green"), "reused": _THERE, "kept": _THERE, "cleaned": _THERE}
@@ -29,23 +29,7 @@ _FAILED = ("✗", "x", "red")
 _NAME_WIDTH, _TIME_WIDTH = 14, 12
 
 
-class Progress(Protocol):
-    """How a stage tells people how far it is."""
-
-    def start(self, total: int | None, description: str) -> None:
-        """Begin a part of the stage that has `total` steps (None: not known)."""
-        ...
-
-    def advance(self, n: int = 1) -> None:
-        """Say that `n` more steps are done."""
-        ...
-
-    def track(self, items: Iterable[Item], description: str, *, total: int | None = None) -> Iterator[Item]:
-        """Yield the items and count them; `total` is needed only where they have no length."""
-        ...
-
-
-class BarProgress:
+class BarProgress(Progress):
     """Progress as one bar with the time that has passed and the time that remains; it leaves nothing behind."""
 
     def __init__(self, bars: Bars, *, name: str, title: str) -> None:
@@ -61,12 +45,8 @@ class BarProgress:
         """Say that `n` more steps are done."""
         self._bars.advance(self._task, n)
 
-    def track(self, items: Iterable[Item], description: str, *, total: int | None = None) -> Iterator[Item]:
-        """Yield the items and count them."""
-        return _track(self, items, description, total)
 
-
-class LineProgress:
+class LineProgress(Progress):
     """Progress as plain lines for logs: one when a part starts, then at most one every `every_seconds`."""
 
     def __init__(self, console: Console, *, name: str, every_seconds: float = LINE_EVERY_SECONDS) -> None:
@@ -86,10 +66,6 @@ class LineProgress:
         self._done += n
         if time.monotonic() - self._last >= self._every_seconds:
             self._say(f"{self._description} {self._done}" + (f" of {self._total}" if self._total is not None else ""))
-
-    def track(self, items: Iterable[Item], description: str, *, total: int | None = None) -> Iterator[Item]:
-        """Yield the items and count them."""
-        return _track(self, items, description, total)
 
     def _say(self, text: str) -> None:
         self._last = time.monotonic()
@@ -140,10 +116,3 @@ def print_plan(console: Console, rows: Sequence[tuple[str, str, str, float | Non
         disk = "" if n_bytes is None else say_bytes(n_bytes)
         table.add_row(*(Text(cell) for cell in (name, title, state, about, disk)))
     console.print(table)
-
-
-def _track(progress: Progress, items: Iterable[Item], description: str, total: int | None) -> Iterator[Item]:
-    progress.start(len(items) if total is None and isinstance(items, Sized) else total, description)
-    for item in items:
-        yield item
-        progress.advance()
