@@ -1,9 +1,16 @@
+from .gate.from_replies import OnPolicyPrompts as OnPolicyPrompts
+from .gate.from_replies import train_gate_on_replies as train_gate_on_replies
+from .gate.harmful_model import load_harmful as load_harmful
 from .gate.replies import LabelledReply as LabelledReply
 from .gate.replies import read_replies as read_replies
+from .gate.settings import GateSettings as GateSettings
+from .gate.trained_gate import TrainedGate as TrainedGate
 from .gate.training import GateTraining as GateTraining
 from .gate.training import train_gate as train_gate
 from .head.distil import DistilTraining as DistilTraining
-from .head.distil import distil as distil
+from .head.from_reward import DistilledHead as DistilledHead
+from .head.from_reward import distil as distil
+from .reply_sampling import ReplySampling as ReplySampling
 from .reward.model import RewardModel as RewardModel
 from .reward.pairs import Pair as Pair
 from .reward.pairs import read_pairs as read_pairs
