@@ -24,13 +24,14 @@ from prosocial.evaluation.probes.probe import Probe, read_probes
 from prosocial.recipes.lab.judge import LabJudge
 from prosocial.recipes.pipeline import recipe_stages
 from prosocial.recipes.reading.loading import load_recipe
-from prosocial.recipes.steering.engines import gated_engine
 from prosocial.recipes.steering.schema import Recipe
 from prosocial.recipes.workflow.progress import LineProgress
 from prosocial.recipes.workflow.stage import StageContext
+from prosocial.steering.decoding.config import DecodingConfig
 from prosocial.steering.decoding.loop import generate
 from prosocial.steering.gate import HarmGate
-from prosocial.steering.torch_engine import PlainEngine
+from prosocial.steering.steered_model import SteeredModel
+from prosocial.steering.torch_engine import PlainEngine, SteeredEngine
 
 CHANGES: dict[str, Sequence[str]] = {
     "as in the recipe": (),
@@ -79,7 +80,7 @@ def _measure(
 ) -> list[float]:
     leaks, refused, done = {}, 0.0, 0.0
     for threshold in (LOOSE, STRICT):
-        found = _answers(gated_engine(edited, gate, tokenizer, 128, threshold), tokenizer, probes, seed)
+        found = _answers(_gated(edited, gate, tokenizer, threshold), tokenizer, probes, seed)
         pairs = list(zip(probes, found, strict=True))
         leaks[threshold] = _mean([one.leak is not False for probe, one in pairs if probe.kind == "harmful"])
         refused = _mean([bool(one.refused) for probe, one in pairs if probe.kind != "harmful"])
@@ -88,6 +89,15 @@ def _measure(
     everywhere, risky = measure_calibration(edited, gate, tokenizer, probes, own, discount=discount)["total"]
     errors = [everywhere["error"]["estimate"], risky["error"]["estimate"], risky["bias"]]
     return [leaks[LOOSE], leaks[STRICT], refused, done, *errors]
+
+
+def _gated(edited: Any, gate: HarmGate, tokenizer: ChatTokenizer, threshold: float) -> SteeredEngine:
+    """Return an engine of the edited model under a gate and no head."""
+    categories, ceiling = list(gate.categories), threshold
+    config = DecodingConfig(
+        attributes=["none"], categories=categories, harm_threshold=threshold, threshold_ceiling=ceiling
+    )
+    return SteeredEngine(SteeredModel(edited, None, gate, config, end_ids=tokenizer.end_ids))
 
 
 def _answers(engine: Any, tokenizer: ChatTokenizer, probes: Sequence[Probe], seed: int) -> list[Outcome]:

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from prosocial.core.chat import ChatTokenizer
 from prosocial.editing.checkpoints import load_model
 from prosocial.editing.checkpoints.fingerprint import fingerprint
-from prosocial.recipes.steering.reward_training import HELD_OUT_SHARE
 from prosocial.steering.head import CompactHead
 from prosocial.training.head.distance import HeadDistance, distance_by_rank, head_distance
 from prosocial.training.head.distil import DistilTraining, collect_passes, fit
 from prosocial.training.reward import EncodedPairs, RewardModel, read_pairs
+from prosocial.training.reward.held_out import HELD_OUT_SHARE
 
 RANK = 32
 

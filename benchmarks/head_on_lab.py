@@ -50,7 +50,6 @@ from prosocial.evaluation.steering_scores.monotonicity import is_monotone
 from prosocial.recipes.lab.judge import LabJudge
 from prosocial.recipes.reading.loading import load_recipe
 from prosocial.recipes.steering.edit import edit_stages
-from prosocial.recipes.steering.engines import ungated_engine
 from prosocial.recipes.steering.head import head_stage
 from prosocial.recipes.steering.reward import reward_stages
 from prosocial.recipes.steering.schema import Recipe
@@ -62,7 +61,8 @@ from prosocial.steering.decoding.config import DecodingConfig
 from prosocial.steering.decoding.controls import Steering
 from prosocial.steering.decoding.loop import generate
 from prosocial.steering.head import CompactHead
-from prosocial.steering.torch_engine import PlainEngine
+from prosocial.steering.steered_model import SteeredModel
+from prosocial.steering.torch_engine import PlainEngine, SteeredEngine
 from prosocial.training.reward import RewardModel
 from prosocial.training.reward.pairs import read_pairs, write_pairs
 
@@ -181,15 +181,16 @@ def open_engine(name: str, recipe: Recipe, result: RunResult) -> Any:
     edited, decoding = result.folder("edit"), recipe.decoding
     if name == UNSTEERED:
         return PlainEngine(load_model(edited))
-    if name in (HEAD, GAIN):
-        head = CompactHead.load(result.folder("head" if name == HEAD else "head-gain"))
-        return ungated_engine(load_model(edited), head, ChatTokenizer(edited), decoding.plausible_k, decoding.beta)
     config = DecodingConfig(
         attributes=list(recipe.attributes),
         categories=["other"],
         plausible_k=decoding.plausible_k,
         beta=decoding.beta,
     )
+    if name in (HEAD, GAIN):
+        head = CompactHead.load(result.folder("head" if name == HEAD else "head-gain"))
+        end_ids = ChatTokenizer(edited).end_ids
+        return SteeredEngine(SteeredModel(load_model(edited), head, None, config, end_ids=end_ids))
     if name == TEACHER:
         return GuidedEngine.teacher(_reward(result, "reward"), config)
     slugs = [attribute.replace("_", "-") for attribute in recipe.attributes]

@@ -20,7 +20,7 @@ Second = Annotated[str | None, typer.Option(help="Another judge, to report how f
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 reward_app = typer.Typer(no_args_is_help=True, help="The reward model: label pairs, train on them.")
-gate_app = typer.Typer(no_args_is_help=True, help="The gate: label replies for it.")
+gate_app = typer.Typer(no_args_is_help=True, help="The gate: label replies, train on them, choose its threshold.")
 
 
 @reward_app.command("label", epilog="Example: prosocial reward label pairs.jsonl --judge lab -o labelled.jsonl")

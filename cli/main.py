@@ -15,14 +15,17 @@ import typer
 
 from prosocial.core.errors import ProsocialError
 
+from .assemble import assemble_command
 from .audit import audit
 from .bundle import export_command, generate
 from .chat import chat
 from .compare import compare
 from .config import config_app
 from .diff import diff
+from .distil import distil_command
 from .edit import edit, undo
 from .extras import missing_extra
+from .gate import calibrate_command, train_gate_command
 from .labels import gate_app, reward_app
 from .log import log_app
 from .publish import publish_command
@@ -49,6 +52,8 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("undo", undo, "Weights", "prosocial undo edited --base base -o restored"),
     ("diff", diff, "Weights", "prosocial diff base edited"),
     ("tune", tune, "Weights", "prosocial tune base --rows preferences.jsonl --method dpo -o tuned"),
+    ("distil", distil_command, "Head and gate", "prosocial distil edited --reward reward --pairs pairs.jsonl -o head"),
+    ("assemble", assemble_command, "Head and gate", "prosocial assemble edited --head head --gate gate -o steered"),
     ("export", export_command, "Bundles", "prosocial export runs/quickstart/steered -o bundle"),
     ("generate", generate, "Bundles", 'prosocial generate bundle "How do I say no to a friend?" --prefer empathy=1'),
     ("chat", chat, "Bundles", "prosocial chat bundle"),
@@ -60,7 +65,16 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
     ("check-signature", check_signature, "Trust", "prosocial check-signature bundle --key key.pub --base base"),
     ("publish", publish_command, "Trust", "prosocial publish bundle ORG/NAME --license apache-2.0 --dry-run"),
 )
-TRAIN_EXAMPLE = "prosocial reward train edited --pairs labelled.jsonl -o reward"
+GROUPED: tuple[tuple[typer.Typer, str, Callable[..., Any], str], ...] = (
+    (reward_app, "train", train_command, "prosocial reward train edited --pairs labelled.jsonl -o reward"),
+    (gate_app, "train", train_gate_command, "prosocial gate train edited --replies labelled.jsonl -o gate"),
+    (
+        gate_app,
+        "calibrate",
+        calibrate_command,
+        "prosocial gate calibrate steered --probes calibration.jsonl --judge lab -o calibrated",
+    ),
+)
 
 app = typer.Typer(
     add_completion=False,
@@ -70,9 +84,10 @@ app = typer.Typer(
 )
 for _name, _function, _panel, _example in COMMANDS:
     app.command(_name, rich_help_panel=_panel, epilog=f"Example: {_example}")(_function)
-reward_app.command("train", epilog=f"Example: {TRAIN_EXAMPLE}")(train_command)
-app.add_typer(reward_app, name="reward", rich_help_panel="Data")
-app.add_typer(gate_app, name="gate", rich_help_panel="Data")
+for _group, _name, _function, _example in GROUPED:
+    _group.command(_name, epilog=f"Example: {_example}")(_function)
+app.add_typer(reward_app, name="reward", rich_help_panel="Head and gate")
+app.add_typer(gate_app, name="gate", rich_help_panel="Head and gate")
 app.add_typer(config_app, name="config", rich_help_panel="Trust")
 app.add_typer(log_app, name="log", rich_help_panel="Trust")
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,14 +9,7 @@ import typer
 from rich.console import Console
 
 from .attribute_options import AttributeNames, Rubrics, chosen_attributes
-
-
-class Dtype(StrEnum):
-    """The dtype of the frozen checkpoint; the adapter is always float32."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
+from .training_options import Dtype, DtypeName, Json, Overrides
 
 
 def train_command(
@@ -26,13 +18,10 @@ def train_command(
     out: Annotated[Path, typer.Option("--out", "-o", help="The new folder, in the format of peft.")],
     attributes: AttributeNames = None,
     rubric: Rubrics = [],  # noqa: B006 - typer only reads it
-    set_: Annotated[
-        list[str],
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, such as adapter.rank=8; may repeat."),
-    ] = [],  # noqa: B006
-    dtype: Annotated[Dtype, typer.Option(help="Dtype of the checkpoint in memory.")] = Dtype.float32,
+    set_: Overrides = [],  # noqa: B006
+    dtype: DtypeName = Dtype.float32,
     seed: Annotated[int, typer.Option(help="Seed of the adapter, the batches and the preferences.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Train a preference-conditioned reward model (PBLoRA). A killed run resumes where it stopped.
 
@@ -40,12 +29,14 @@ def train_command(
     """
     from prosocial.core.files import new_folder, require_new
     from prosocial.editing.checkpoints import resolve_model
-    from prosocial.recipes.steering.reward_training import read_settings, train_on_pairs
+    from prosocial.recipes.reading.settings import read_settings
+    from prosocial.recipes.steering.reward_training import train_on_pairs
+    from prosocial.recipes.steering.schema import RewardSettings
     from prosocial.recipes.workflow.progress import stage_progress
     from prosocial.training.reward.processes import is_first, joined
 
     require_new(out)
-    settings = read_settings(set_)
+    settings = read_settings(RewardSettings, set_)
     chosen = chosen_attributes(attributes, rubric, betas=settings.beta)
     checkpoint = out.with_name(f".{out.name}.checkpoint.safetensors")
     with joined():

@@ -2,6 +2,8 @@ from .comparison.preferences import PreferenceEffect as PreferenceEffect
 from .comparison.preferences import preference_effects as preference_effects
 from .comparison.report import ComparisonReport as ComparisonReport
 from .comparison.report import compare as compare
+from .gate.calibrating import calibrate_gate as calibrate_gate
+from .gate.threshold_choice import ThresholdChoice as ThresholdChoice
 from .judges.refusal import RefusalJudge as RefusalJudge
 from .judges.registry import judge_named as judge_named
 from .judges.registry import register_judge as register_judge

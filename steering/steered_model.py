@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from prosocial.core.chat import TOKENIZER_FILES, ChatTokenizer
 from prosocial.core.errors import ArtefactError, FingerprintError, InputError
-from prosocial.core.files import link_or_copy, new_folder
+from prosocial.core.files import link_or_copy, new_folder, require_new
 from prosocial.core.protocols import Message
 
 from .backbone import Backbone
@@ -26,6 +26,7 @@ from .torch_engine import SteeredEngine
 
 HEAD_FILES = ("head.safetensors", "head_config.json")
 GATE_FILES = ("gate.safetensors", "gate_config.json")
+CALIBRATION_FILE = "calibration.json"
 
 
 class SteeredOutput(NamedTuple):
@@ -163,19 +164,56 @@ class SteeredModel(nn.Module):
         return stream(SteeredEngine(self), tokenizer, conversation, **options)
 
 
+class ThresholdRecord(Protocol):
+    """A chosen threshold with its record, such as `prosocial.evaluation.gate.ThresholdChoice`."""
+
+    @property
+    def harm_threshold(self) -> float:
+        """The threshold."""
+        ...
+
+    @property
+    def threshold_ceiling(self) -> float:
+        """The highest threshold that a request may set."""
+        ...
+
+    def write(self, folder: Path) -> None:
+        """Write `calibration.json` into a folder."""
+        ...
+
+
 def assemble_steered(
-    *, checkpoint: Path | str, head: Path | str, gate: Path | str, config: DecodingConfig, out: Path | str
+    *,
+    checkpoint: Path | str,
+    head: Path | str,
+    gate: Path | str,
+    config: DecodingConfig,
+    out: Path | str,
+    threshold: ThresholdRecord | None = None,
 ) -> None:
     """Write a steered folder: the checkpoint's files as hard links, head and gate beside them, and `decoding.json`.
 
+    Args:
+        checkpoint: the edited model; of a steered folder its own head, gate and config are left out.
+        head, gate: folders of the head and the gate.
+        config: names and numbers of `decoding.json`.
+        out: the new folder.
+        threshold: replaces the threshold and ceiling of `config`, and is written beside it; None: those of `config`.
+
     Raises:
         FingerprintError: the head or the gate belongs to another checkpoint.
-        InputError: names of head, gate and config differ, or `out` is in use.
+        InputError: names of head, gate and config differ, a threshold of `config` is above the ceiling, or `out` is in
+            use.
     """
-    checkpoint, head, gate, out = map(Path, (checkpoint, head, gate, out))
+    checkpoint, head, gate, out = Path(checkpoint), Path(head), Path(gate), Path(out)
+    require_new(out)
+    if threshold is not None:
+        numbers = {name: getattr(threshold, name) for name in ("harm_threshold", "threshold_ceiling")}
+        given = config.model_dump(by_alias=True) | numbers
+        config = DecodingConfig.parse(given, source="the decoding config with the chosen threshold")
     parts = _fitting_parts(checkpoint, head, gate)
     _require_names(*parts, config)
-    ours = {*HEAD_FILES, *GATE_FILES, DECODING_FILE}
+    ours = {*HEAD_FILES, *GATE_FILES, DECODING_FILE, CALIBRATION_FILE}
     with new_folder(out) as folder:
         for path in sorted(checkpoint.iterdir()):
             if path.is_file() and path.name not in ours and not path.name.startswith("."):
@@ -190,6 +228,8 @@ def assemble_steered(
         digest = ChatTokenizer(folder).template_digest
         config.check_template(digest, source=str(checkpoint))
         config.model_copy(update={"chat_template_sha256": digest}).write(folder)
+        if threshold is not None:
+            threshold.write(folder)
 
 
 def _fitting_parts(checkpoint: Path, head: Path, gate: Path) -> tuple[CompactHead, HarmGate]:

@@ -1,4 +1,4 @@
-"""What a gate is worth: is its risk a probability, and which threshold shows the leak rate that was asked for?"""
+"""The evaluation of a gate: whether its risks are probabilities, and which threshold shows a requested leak rate."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The calibration of a gate: its risks at the tokens of judged replies against what those replies went on to do."""
+"""The calibration of a gate: its risks at the tokens of judged replies, compared with the harm that followed."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from ..probes.probe import Probe
 from .reliability import Reliability, measure_reliability
 
 if TYPE_CHECKING:
-    from torch import nn
+    from transformers import PreTrainedModel
 
     from prosocial.core.chat import ChatTokenizer
     from prosocial.steering.gate import HarmGate
@@ -22,7 +22,7 @@ RISKY = "any harm, at risks of 1 % and more"
 
 
 def measure_calibration(
-    model: "nn.Module",
+    model: "PreTrainedModel",
     gate: "HarmGate",
     tokenizer: "ChatTokenizer",
     probes: Sequence[Probe],
@@ -31,18 +31,18 @@ def measure_calibration(
     discount: float,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return how well a gate's risks predict what an ungated model's replies go on to do, as JSON.
+    """Return how well a gate's risks predict the harm in an ungated model's replies, as JSON.
 
-    The event of category c at a token is that of `GateStates.labels`, for replies of the model itself: gated replies
-    would hide what the risk warns of. "any harm" is the sum over categories, at most 1, which the rule compares with
-    the threshold; it bounds the chance of any of them. Most tokens carry no risk at all, which every gate gets right:
-    so it is told again for the positions where the sum is at least 1 %.
+    At each token the risk of a category is compared with `GateStates.labels`. The replies are those of the ungated
+    model, because gated replies lack the harm that the risk predicts. "any harm" is the sum over categories, at most
+    1: the number that the rule compares with the threshold, and an upper bound on the probability of any of them.
+    At most tokens the risk is close to 0 and right, so it is measured again where the sum is at least 1 %.
 
     Args:
-        model: the edited model that gave the replies. gate, tokenizer: its own.
-        probes, outcomes: one judged reply per probe; probes with a prefill are left out, their replies begin elsewhere,
-            and so are replies that could not be judged (`n_unjudged`).
-        discount: that the gate was trained with.
+        model: the edited model that gave the replies. gate, tokenizer: those of this model.
+        probes, outcomes: one judged reply per probe. Left out are probes with a prefill, whose replies start in the
+            middle, and replies that could not be judged (`n_unjudged`).
+        discount: the one that the gate was trained with.
         seed: of the bootstrap.
 
     Raises:
@@ -83,7 +83,7 @@ def _totals(risk: Any, labels: Any, reply: Any, seed: int) -> list[Reliability]:
 
 
 def _risks(
-    model: "nn.Module",
+    model: "PreTrainedModel",
     gate: "HarmGate",
     tokenizer: "ChatTokenizer",
     used: Sequence[tuple[Probe, Outcome]],

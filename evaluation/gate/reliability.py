@@ -1,4 +1,4 @@
-"""Reliability of predicted probabilities: how often what was predicted came true, in bins of equal mass."""
+"""Reliability of predicted probabilities: how often the predicted event happened, in bins of equal size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """One bin: the mean prediction, how often it came true, the interval of that, and the number of positions."""
+    """One bin: the mean prediction, the share of events with its interval, and the number of positions."""
 
     predicted: float
     observed: float
@@ -27,13 +27,13 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """How far predictions of one event can be believed.
+    """How well predictions of one event agree with what happened.
 
     Attributes:
-        name: of the event.
-        error: expected calibration error: the mean over bins of |predicted - observed|, each bin weighted by its mass.
+        name: name of the event.
+        error: expected calibration error: the mean over bins of |predicted - observed|, weighted by the bins' sizes.
             Noise within bins adds to it, so that it is above 0 for a perfect predictor too.
-        bias: mean of predicted - observed; above 0 it warns too much.
+        bias: mean of predicted - observed; above 0 the predictions are too high.
         bins: from low to high predictions.
     """
 
@@ -62,11 +62,12 @@ def measure_reliability(
     """Return the reliability of predictions, with percentile intervals of a bootstrap over groups.
 
     Args:
-        predicted: [N] in [0, 1].
-        observed: [N] what happened: 0 or 1, or its chance given all that is known afterwards.
-        groups: [N] the reply of each position; whole replies are drawn, as the positions of one hang together.
-        name: of the event. n_bins: bins of equal mass (Nixon et al. 2019, arXiv 1904.01685), fixed over the draws.
-        draws: of the bootstrap. seed: of the draws. confidence: nominal coverage.
+        predicted: [N] probabilities.
+        observed: [N] 0 or 1, or the probability of the event given all that is known afterwards.
+        groups: [N] the reply of each position; whole replies are drawn, because positions of one reply are correlated.
+        name: name of the event.
+        n_bins: bins of equal size (Nixon et al. 2019, arXiv 1904.01685), the same in all draws.
+        draws: bootstrap draws. seed: of the draws. confidence: nominal coverage.
 
     Raises:
         InputError: nothing is given, lengths differ, or a value lies outside [0, 1].
@@ -81,7 +82,7 @@ def measure_reliability(
     if not (len(p) == len(y) == len(members) > 0):
         raise InputError(f"each prediction needs an outcome and a group, found {len(p)}, {len(y)} and {len(members)}")
     if not (np.isfinite(p) & np.isfinite(y) & (p >= 0) & (p <= 1) & (y >= 0) & (y <= 1)).all():
-        raise InputError("predictions and outcomes should lie in [0, 1], found others")
+        raise InputError("predictions and outcomes should lie in [0, 1], some do not")
     at = _equal_mass(p, n_bins)
     sums = _sums(p, y, members, at)  # [G, 3, B]
     n_groups, tail = len(sums), (1 - confidence) / 2

@@ -1,11 +1,11 @@
 """A threshold for a stated leak rate, by fixed-sequence testing.
 
 For each candidate the hypothesis "it leaks more than `max_leak`" is tested at level 1 - confidence: rejected where the
-one-sided Clopper-Pearson bound on the leaks is at most `max_leak`. Candidates are tested from the strictest and testing
-stops at the first that is not rejected, so that no correction for their number is needed: to choose wrongly, the first
-one in the order that leaks too much has to pass its single test. Source: Learn then Test, arXiv 2110.01052 (fixed
-sequence testing), which needs no leak rate that grows with the threshold. The bound speaks of prompts drawn like
-the calibration prompts, each drawn independently of the others, and of no others.
+one-sided Clopper-Pearson bound on the leak rate is at most `max_leak`. Candidates are tested from the strictest, and
+testing stops at the first that is not rejected. This needs no correction for the number of candidates: a choice is
+wrong only if the first candidate that leaks too much passes its single test. Source: Learn then Test, arXiv 2110.01052
+(fixed sequence testing); the leak rate need not grow with the threshold. The bound holds for prompts drawn
+independently from the distribution of the calibration prompts, and for no others.
 """
 
 import math
@@ -22,13 +22,13 @@ from ..statistics.proportions import clopper_pearson
 
 @dataclass(frozen=True)
 class LeakTest:
-    """What one threshold showed.
+    """The test of one threshold.
 
     Attributes:
         threshold: the candidate.
-        n_leaks, n: harmful replies among the replies judged; fewer than all prompts where it had failed before the end.
-        upper: one-sided upper bound on its leak rate.
-        holds: whether the bound is at most the rate asked for.
+        n_leaks: harmful replies. n: replies judged; fewer than all prompts if the test failed before the end.
+        upper: one-sided upper bound on the leak rate.
+        holds: whether the bound is at most the requested rate.
         n_unjudged: how many of the leaks are replies that could not be judged.
     """
 
@@ -55,7 +55,7 @@ def least_prompts(*, max_leak: float, confidence: float) -> int:
 
 
 def most_leaks(n: int, *, max_leak: float, confidence: float) -> int:
-    """Return the most leaks among n replies that still show a leak rate of at most `max_leak`; -1: not even none.
+    """Return the most leaks among n replies that still show a leak rate of at most `max_leak`; -1: none do.
 
     Example:
         >>> [most_leaks(n, max_leak=0.005, confidence=0.95) for n in (597, 598, 1000)]
@@ -79,11 +79,11 @@ def choose_threshold(
     """Return the largest threshold that passes its test, and every test that was made.
 
     Args:
-        candidates: thresholds, any order; chosen before anything is known of the prompts.
-        count_leaks: takes a threshold and the most leaks that it may show, and returns (leaks, replies, leaks that are
+        candidates: thresholds in any order, chosen without looking at the prompts.
+        count_leaks: takes a threshold and the most leaks that it may have, and returns (leaks, replies, leaks that are
             replies which could not be judged); it may stop once there are more leaks.
-        n_prompts: how many it judges unless it stops.
-        max_leak: the leak rate that has to hold. confidence: with which.
+        n_prompts: how many prompts it answers unless it stops.
+        max_leak: the highest leak rate. confidence: of the bound.
 
     Raises:
         InputError: the prompts are too few to show it, or the strictest candidate does not hold it.
@@ -96,9 +96,8 @@ def choose_threshold(
         >>> found, [(test.threshold, test.holds) for test in tests]
         (0.5, [(0.3, True), (0.5, True), (0.9, False)])
     """
+    require_prompts(n_prompts, max_leak=max_leak, confidence=confidence)
     most = most_leaks(n_prompts, max_leak=max_leak, confidence=confidence)
-    if most < 0:
-        raise InputError(too_few_prompts(n_prompts, max_leak=max_leak, confidence=confidence))
     tests: list[LeakTest] = []
     for threshold in sorted(set(candidates)):
         n_leaks, n, n_unjudged = count_leaks(threshold, most)
@@ -120,6 +119,12 @@ def choose_threshold(
 def unjudged_leaks(n: int) -> str:
     """Return the part of a line that says how many replies counted as leaks because they could not be judged."""
     return f", {n} of them replies that could not be judged" if n else ""
+
+
+def require_prompts(n_prompts: int, *, max_leak: float, confidence: float) -> None:
+    """Raise InputError where there are too few harmful prompts to show the leak rate, even without any leak."""
+    if most_leaks(n_prompts, max_leak=max_leak, confidence=confidence) < 0:
+        raise InputError(too_few_prompts(n_prompts, max_leak=max_leak, confidence=confidence))
 
 
 def too_few_prompts(n_prompts: int, *, max_leak: float, confidence: float) -> str:

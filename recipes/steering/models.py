@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from prosocial.core.files import read_jsonl
 from prosocial.core.protocols import Message
@@ -10,23 +10,19 @@ from prosocial.training.reward.pairs import messages_of
 
 from ..workflow.stage import StageContext
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 BATCH_SIZE = 256
 
 
-def open_model(folder: Path, dtype: str = "float32") -> Any:
+def open_model(folder: Path, dtype: str = "float32") -> "PreTrainedModel":
     """Load a checkpoint in a dtype by name."""
     import torch
 
     from prosocial.editing.checkpoints import load_model
 
     return load_model(folder, dtype=getattr(torch, dtype))
-
-
-def open_adapted(base: Path, adapter: Path, dtype: str = "float32") -> Any:
-    """Load a checkpoint with a LoRA adapter merged into it, in memory only."""
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(open_model(base, dtype), str(adapter)).merge_and_unload().eval()
 
 
 def training_prompts(path: Path, count: int) -> list[tuple[Message, ...]]:

@@ -153,19 +153,18 @@ def _outcomes(
 def _calibration(context: StageContext, probes: "Sequence[Probe]", outcomes: "Sequence[Outcome]") -> dict[str, Any]:
     """Return the gate's calibration on the edited model's replies, and the tests of its threshold."""
     from prosocial.core.chat import ChatTokenizer
-    from prosocial.evaluation.gate import measure_calibration
+    from prosocial.evaluation.gate import ThresholdChoice, measure_calibration
     from prosocial.steering.gate import HarmGate
 
     from .models import open_model
-    from .threshold import read_threshold
 
     edited, gate = context.inputs["edited"], HarmGate.load(context.inputs["gate"])
-    discount = gate.extra["training"]["discount"]
+    choice, discount = ThresholdChoice.read(context.inputs["threshold"]), gate.extra["training"]["discount"]
     context.progress.start(None, "calibration of the gate")
     calibration = measure_calibration(
         open_model(edited), gate, ChatTokenizer(edited), probes, outcomes, discount=discount, seed=context.seed
     )
-    return calibration | {"scaling": gate.extra["scaling"], "threshold": read_threshold(context.inputs["threshold"])}
+    return calibration | {"scaling": gate.extra["scaling"], "threshold": choice.to_json()}
 
 
 def _engine(context: StageContext, system: str) -> tuple[Any, Any]:

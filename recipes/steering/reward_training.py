@@ -5,13 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from prosocial.core.errors import InputError
 from prosocial.core.files import write_json
 
-from ..reading.loading import describe
-from ..reading.overrides import apply_overrides
 from .schema import RewardSettings
 
 if TYPE_CHECKING:
@@ -20,8 +15,6 @@ if TYPE_CHECKING:
     from prosocial.training.reward.model import RewardModel
     from prosocial.training.reward.settings import RewardTraining
     from prosocial.training.reward.training_state import StepRecord
-
-HELD_OUT_SHARE = 0.1
 
 
 def train_on_pairs(
@@ -65,7 +58,7 @@ def train_on_pairs(
 
     names, pad_id = [attribute.name for attribute in attributes], ChatTokenizer(base).pad_id
     training = RewardTraining(**{key: getattr(settings, key) for key in RewardTraining.model_fields})
-    train, held_out = encoded_pairs(base, pairs, names, max_tokens=training.max_tokens)
+    train, held_out = _encoded_pairs(base, pairs, names, max_tokens=training.max_tokens)
     reward = _new_reward_model(base, names, settings, dtype=dtype, seed=seed)
     on_start(training.steps)
     history = train_reward(
@@ -122,7 +115,7 @@ def _write(
     write_json(out / "training.json", {"steps": steps, "pair_accuracy": accuracy, "label_agreement": agreement})
 
 
-def encoded_pairs(
+def _encoded_pairs(
     base: Path, pairs: Path, names: Sequence[str], *, max_tokens: int
 ) -> "tuple[EncodedPairs, EncodedPairs]":
     """Return the training pairs of a file and its held-out pairs, the last tenth.
@@ -130,31 +123,11 @@ def encoded_pairs(
     Raises:
         InputError: the file has fewer than two pairs.
     """
-    from prosocial.core.batches import held_out_split
     from prosocial.core.chat import ChatTokenizer
     from prosocial.training.reward.encoded_pairs import EncodedPairs
+    from prosocial.training.reward.held_out import split_pairs
     from prosocial.training.reward.pairs import read_pairs
 
-    given, tokenizer = read_pairs(pairs, attributes=names), ChatTokenizer(base)
-    if len(given) < 2:
-        raise InputError(f"{pairs} should have at least 2 pairs, one for training and one held out, found {len(given)}")
-    first, last = held_out_split(given, HELD_OUT_SHARE, at_least=1)
+    tokenizer, (first, last) = ChatTokenizer(base), split_pairs(read_pairs(pairs, attributes=names))
     options: dict[str, Any] = {"tokenizer": tokenizer, "attributes": names, "max_tokens": max_tokens}
     return EncodedPairs.from_pairs(first, **options), EncodedPairs.from_pairs(last, **options, require_labels=False)
-
-
-def read_settings(overrides: Sequence[str]) -> RewardSettings:
-    """Return the settings of a reward model, changed by overrides such as `adapter.rank=8`.
-
-    Raises:
-        InputError: a setting does not exist, or its value is invalid.
-
-    Example:
-        >>> read_settings(["adapter.rank=8"]).adapter.rank
-        8
-    """
-    given = apply_overrides({}, overrides)
-    try:
-        return RewardSettings.model_validate(given)
-    except ValidationError as error:
-        raise InputError(describe(error, recipe=given, model=RewardSettings)) from None

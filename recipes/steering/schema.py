@@ -1,6 +1,7 @@
 """The validated model of a steering recipe: base model, data, and the parameters of every stage."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -12,8 +13,9 @@ from prosocial.evaluation.judges.requests import CategoryRequest, HarmRequest
 from prosocial.steering.configs.safety_config import SafetyConfig
 from prosocial.steering.decoding.config import DecodingConfig, ReplySettings
 from prosocial.training.gate.calibration import GateCalibration
-from prosocial.training.gate.training import GateTraining
+from prosocial.training.gate.settings import GateSettings
 from prosocial.training.head.distil import HeadTraining
+from prosocial.training.reply_sampling import ReplySampling
 from prosocial.training.reward.attributes import DEFAULT_ATTRIBUTES, Attribute, resolve_attributes
 from prosocial.training.reward.settings import RewardTraining
 from prosocial.training.tuning.harmful import AdapterTraining
@@ -72,12 +74,10 @@ class EditSettings(Settings):
     scale: NonNegative | dict[str, NonNegative] = 1.0
 
 
-class SamplingSettings(Settings):
+class SamplingSettings(ReplySampling):
     """How many replies are sampled for training, and the sampling settings."""
 
     count: int = Field(default=1500, ge=1)
-    temperature: float = Field(default=1.0, gt=0.0)
-    max_new_tokens: int = Field(default=64, ge=1)
 
 
 class AttributeSettings(Settings):
@@ -121,36 +121,6 @@ class HeadSettings(HeadTraining):
         return {key: value for key, value in given.items() if key not in cls.WITHOUT_EFFECT}
 
 
-class OnPolicySettings(Settings):
-    """A second round of gate training, on labelled replies of the edited model under a first version of the gate.
-
-    Attributes:
-        count: number of replies to sample; 0 for no second round.
-        threshold: threshold of the first gate; high, so that the replies include its errors.
-        near: a harmless reply is added only if the risk of one of its tokens reached this fraction of the threshold.
-    """
-
-    count: int = Field(default=0, ge=0)
-    threshold: float = Field(default=0.8, gt=0.0, le=1.0)
-    near: float = Field(default=0.5, ge=0.0, le=1.0)
-
-
-class GateSettings(GateTraining):
-    """The settings of the gate: its training, its calibration scaling and its on-policy replies.
-
-    Attributes:
-        held_out_share: fraction of the replies, taken from the end, that the scaling is fitted to; 0 for no scaling.
-        on_policy: the second round of training.
-    """
-
-    held_out_share: float = Field(default=0.1, ge=0.0, lt=1.0)
-    on_policy: OnPolicySettings = OnPolicySettings()
-
-    def draft(self) -> Self:
-        """Return the same settings with half the steps, for the first version of the gate."""
-        return self.model_copy(update={"steps": max(1, self.steps // 2)})
-
-
 class DecodingSettings(ReplySettings):
     """The fields of `decoding.json` that the recipe sets; the stages compute the others."""
 
@@ -160,6 +130,18 @@ class DecodingSettings(ReplySettings):
     max_new_tokens: int = Field(default=64, ge=1)
     allowed_ceiling: dict[str, bool] = Field(default_factory=dict)
     safety_configs: dict[str, SafetyConfig] = Field(default_factory=dict)
+
+    def config(
+        self, *, attributes: Sequence[str], categories: Sequence[str], threshold: float, ceiling: float
+    ) -> DecodingConfig:
+        """Return the decoding config for the names of a head and a gate, with a threshold and its ceiling.
+
+        Raises:
+            ArtefactError: a value does not hold, such as an allowed category that the gate does not have.
+        """
+        names = {"attributes": list(attributes), "categories": list(categories)}
+        thresholds = {"harm_threshold": threshold, "threshold_ceiling": ceiling}
+        return DecodingConfig.parse(self.model_dump() | names | thresholds, source="decoding")
 
 
 class ExportSettings(Settings):
@@ -284,8 +266,7 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _decoding_holds(self) -> Self:
-        names = {"attributes": list(self.attributes), "categories": list(self.categories)}
-        thresholds = {"harm_threshold": 1.0, "threshold_ceiling": 1.0}  # placeholders: a stage chooses the real ones
-        DecodingConfig.parse(self.decoding.model_dump() | names | thresholds, source="decoding")
+        names = {"attributes": self.attributes, "categories": self.categories}
+        self.decoding.config(**names, threshold=1.0, ceiling=1.0)  # placeholders: a stage chooses the real ones
         choose_method(self.vector.method, self.vector.parameters)
         return self

@@ -1,9 +1,7 @@
 """The last stages: the steered model put together, its bundle, and the report on both."""
 
 from ..workflow.stage import Stage, StageContext, Upstream
-from .engines import decoding_config
-from .schema import Recipe
-from .threshold import read_threshold
+from .schema import DecodingSettings, Recipe
 
 
 def export_stages(recipe: Recipe) -> list[Stage]:
@@ -28,12 +26,17 @@ def export_stages(recipe: Recipe) -> list[Stage]:
 
 
 def _assemble(context: StageContext) -> str:
+    from prosocial.evaluation.gate.threshold_choice import ThresholdChoice
     from prosocial.steering.steered_model import assemble_steered
 
-    chosen = read_threshold(context.inputs["threshold"])
-    config = decoding_config(context.parameters, chosen["harm_threshold"], chosen["threshold_ceiling"])
+    choice, names = ThresholdChoice.read(context.inputs["threshold"]), ("attributes", "categories")
+    config = DecodingSettings(**{name: context.parameters[name] for name in DecodingSettings.model_fields}).config(
+        **{name: context.parameters[name] for name in names},
+        threshold=choice.harm_threshold,
+        ceiling=choice.threshold_ceiling,
+    )
     parts = {"checkpoint": context.inputs["edit"], "head": context.inputs["head"], "gate": context.inputs["gate"]}
-    assemble_steered(**parts, config=config, out=context.out)
+    assemble_steered(**parts, config=config, threshold=choice, out=context.out)
     return (
         f"{len(config.attributes)} attributes, {len(config.categories)} categories, threshold {config.harm_threshold:g}"
     )

@@ -2,8 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from typing import Protocol, TypeVar
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.progress import (
@@ -18,9 +17,10 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from prosocial.core.progress import Progress
+
 from .resources import say_bytes, say_seconds
 
-Item = TypeVar("Item")
 LINE_EVERY_SECONDS = 15.0
 _NOT_RUN = ("•", "=", "cyan")
 _MARKS = {"done": ("✓", "+", "green"), "reused": _NOT_RUN, "kept": _NOT_RUN, "cleaned": _NOT_RUN}
@@ -29,23 +29,7 @@ _FAILED = ("✗", "x", "red")
 _NAME_WIDTH, _TIME_WIDTH = 14, 12
 
 
-class Progress(Protocol):
-    """The interface through which a stage reports its progress."""
-
-    def start(self, total: int | None, description: str) -> None:
-        """Begin a part of the stage with `total` steps (None if unknown)."""
-        ...
-
-    def advance(self, n: int = 1) -> None:
-        """Report `n` more finished steps."""
-        ...
-
-    def track(self, items: Iterable[Item], description: str, *, total: int | None = None) -> Iterator[Item]:
-        """Yield the items and count them; `total` is needed only where they have no length."""
-        ...
-
-
-class BarProgress:
+class BarProgress(Progress):
     """Progress as one bar with elapsed and remaining time; it is erased at the end."""
 
     def __init__(self, bars: Bars, *, name: str, title: str) -> None:
@@ -61,12 +45,8 @@ class BarProgress:
         """Report `n` more finished steps."""
         self._bars.advance(self._task, n)
 
-    def track(self, items: Iterable[Item], description: str, *, total: int | None = None) -> Iterator[Item]:
-        """Yield the items and count them."""
-        return _track(self, items, description, total)
 
-
-class LineProgress:
+class LineProgress(Progress):
     """Progress as plain lines for logs: one at the start of each part, then at most one per `every_seconds`."""
 
     def __init__(self, console: Console, *, name: str, every_seconds: float = LINE_EVERY_SECONDS) -> None:
@@ -86,10 +66,6 @@ class LineProgress:
         self._done += n
         if time.monotonic() - self._last >= self._every_seconds:
             self._say(f"{self._description} {self._done}" + (f" of {self._total}" if self._total is not None else ""))
-
-    def track(self, items: Iterable[Item], description: str, *, total: int | None = None) -> Iterator[Item]:
-        """Yield the items and count them."""
-        return _track(self, items, description, total)
 
     def _say(self, text: str) -> None:
         self._last = time.monotonic()
@@ -140,10 +116,3 @@ def print_plan(console: Console, rows: Sequence[tuple[str, str, str, float | Non
         disk = "" if n_bytes is None else say_bytes(n_bytes)
         table.add_row(*(Text(cell) for cell in (name, title, state, about, disk)))
     console.print(table)
-
-
-def _track(progress: Progress, items: Iterable[Item], description: str, total: int | None) -> Iterator[Item]:
-    progress.start(len(items) if total is None and isinstance(items, Sized) else total, description)
-    for item in items:
-        yield item
-        progress.advance()

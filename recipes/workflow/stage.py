@@ -10,8 +10,7 @@ from typing import Any
 
 from prosocial.core.errors import InputError
 from prosocial.core.files import canonical_json, sha256_file
-
-from .progress import Progress
+from prosocial.core.progress import Progress
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 

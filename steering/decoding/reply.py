@@ -59,5 +59,6 @@ def finished_reply(row: ReplyDraft, config: DecodingConfig | None, tokenizer: Ch
             raise InputError("the model gave no finite logit for a next token: its weights are broken")
         return Reply(text, tokens, finish, events, log_probabilities=kept)
     text = fallback if finish == "fallback" else text
-    risk = {} if row.risk is None else dict(zip(config.categories, map(float, row.risk), strict=True))
+    highest = [] if row.risk is None else row.risk.tolist()  # no numbers without a gate
+    risk = dict(zip(config.categories, highest, strict=True)) if highest else {}
     return Reply(text, tokens, finish, events, row.min_safe_set_size, risk, kept)

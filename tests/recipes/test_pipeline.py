@@ -13,12 +13,14 @@ from typer.testing import CliRunner
 
 from prosocial.core.errors import InputError
 from prosocial.core.files import read_json
+from prosocial.evaluation.gate.calibrating import under_configs
+from prosocial.evaluation.probes.probe import read_probes
 from prosocial.recipes.pipeline import open_recipe, recipe_stages, run_recipe
 from prosocial.recipes.reading.loading import builtin_recipes, load_recipe
 from prosocial.recipes.steering.schema import Recipe
-from prosocial.recipes.steering.threshold import _asked
 from prosocial.recipes.workflow.progress import LineProgress
 from prosocial.recipes.workflow.stage import Outside, Source, Stage, StageContext
+from prosocial.steering.configs.safety_config import SafetyConfig
 from prosocial.training.reward.pairs import read_pairs
 
 from .chat_endpoint import Endpoint
@@ -383,6 +385,9 @@ def test_calibration_under_configs_asks_every_config_alike(finished: Path, tmp_p
     found = read_json(chosen)
     assert found["safety_configs"] == ["open", "strict"] and found["tests"][0]["n"] == 4
 
-    asked = _asked(range(7), {"open": {"allowed": ["violence"]}, "strict": {"allowed": []}})
-    assert [one.config for one in asked] == [None, "open", "strict", None, "open", "strict", None]
-    assert {one.config: set(one.allowed) for one in asked} == {None: set(), "open": {"violence"}, "strict": set()}
+    given = under_configs(
+        read_probes(finished / "data" / "probes.jsonl")[:7],
+        {"open": SafetyConfig(text="word1", allowed=["violence"]), "strict": SafetyConfig(text="word2", allowed=[])},
+    )
+    assert [one.config for one in given] == [None, "open", "strict", None, "open", "strict", None]
+    assert {one.config: set(one.allowed) for one in given} == {None: set(), "open": {"violence"}, "strict": set()}

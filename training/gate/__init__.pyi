@@ -1,7 +1,12 @@
+from .from_replies import OnPolicyPrompts as OnPolicyPrompts
+from .from_replies import train_gate_on_replies as train_gate_on_replies
+from .harmful_model import load_harmful as load_harmful
 from .replies import LabelledReply as LabelledReply
 from .replies import label_reply as label_reply
 from .replies import read_replies as read_replies
 from .replies import write_replies as write_replies
+from .settings import GateSettings as GateSettings
 from .states import collect_gate_states as collect_gate_states
+from .trained_gate import TrainedGate as TrainedGate
 from .training import GateTraining as GateTraining
 from .training import train_gate as train_gate

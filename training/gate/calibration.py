@@ -1,4 +1,4 @@
-"""What a recipe says of the gate's threshold: the leak rate that it has to show on prompts kept for it."""
+"""How the gate's threshold is chosen: the leak rate that it has to show on calibration prompts."""
 
 from typing import Annotated
 
@@ -10,16 +10,16 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class GateCalibration(Settings):
-    """How the threshold is chosen: the largest that shows a leak rate of at most `max_leak` on the calibration prompts.
+    """How to choose the largest threshold with a leak rate of at most `max_leak` on the calibration prompts.
 
     Attributes:
-        threshold: use this one, do not search.
-        candidates: thresholds to test, any order; they are tested from the strictest.
-        max_leak: share of harmful prompts that may draw a harmful reply.
-        confidence: with which the chosen threshold has to hold it.
-        under_configs: ask the prompts under the recipe's safety configs in turn, and one part of them without: then a
-            leak is a harm that the prompt's config does not allow, and the rate is that of the mixture.
-        ceiling_factor: no graph input lifts the threshold above this multiple of the chosen one.
+        threshold: use this one and test nothing.
+        candidates: thresholds to test, in any order; they are tested from the strictest.
+        max_leak: highest share of harmful prompts that may get a harmful reply.
+        confidence: confidence of the one-sided bound on the leak rate.
+        under_configs: give the prompts no safety config and each of the model's safety configs in turn. A leak is then
+            a harm that the prompt's config does not allow, and the rate is that of the mixture.
+        ceiling_factor: the threshold's ceiling is this multiple of the chosen one, at most 1.
     """
 
     threshold: float | None = Field(default=None, ge=0.0, le=1.0)

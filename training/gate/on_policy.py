@@ -1,4 +1,4 @@
-"""On-policy replies: which of the replies that a gated model gave are worth training on."""
+"""Which on-policy replies are worth training on."""
 
 import torch
 from torch import Tensor
@@ -10,12 +10,12 @@ from .states import GateStates
 
 
 def hard_positions(gate: HarmGate, states: GateStates, *, near: float) -> Tensor:
-    """Return [N] bool: the positions of replies that leaked, and of harmless ones that came near to being stopped.
+    """Return [N] bool: the positions of the replies that leaked, and of harmless ones that were nearly stopped.
 
     Args:
-        gate: the one that the replies were drawn under.
-        states: of those replies.
-        near: a harmless reply counts where the summed risk of a token in it is at least this.
+        gate: the gate that the replies were drawn under.
+        states: the states of these replies, at least one.
+        near: a harmless reply was nearly stopped if the summed risk of one of its tokens is at least this.
     """
     total = torch.sigmoid(chosen_logits(gate, states)).sum(-1)
     marked = (states.labels.amax(-1) == 1.0) | (total >= near)

@@ -1,6 +1,6 @@
 """Replies labelled by harm category: what the gate learns from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,9 @@ class LabelledReply:
     """One reply and the harm categories that it realises (none: harmless).
 
     Attributes:
-        spans: the character ranges that realise them, half open; none given: the whole reply.
+        messages: the conversation that it replies to. reply: its text.
+        categories: names of the harm categories.
+        spans: the character ranges [start, end) that realise them; none given: the whole reply.
     """
 
     messages: tuple[Message, ...]
@@ -25,8 +27,11 @@ class LabelledReply:
     spans: tuple[tuple[int, int], ...] = ()
 
 
-def read_replies(path: Path | str, *, categories: Sequence[str]) -> list[LabelledReply]:
+def read_replies(path: Path | str, *, categories: Sequence[str] | None = None) -> list[LabelledReply]:
     """Read rows with `prompt` or `messages`, `reply`, `categories` and, if known, `spans`.
+
+    Args:
+        path: JSONL. categories: names that may occur; None: any.
 
     Raises:
         InputError: a key is missing, or no reply is harmful, or none is harmless.
@@ -39,15 +44,32 @@ def read_replies(path: Path | str, *, categories: Sequence[str]) -> list[Labelle
         if not isinstance(row["categories"], list):
             raise InputError(f"{where}: categories should be a list of names, found {row['categories']!r:.80}")
         for name in row["categories"]:
-            if name not in categories:
+            if categories is not None and name not in categories:
                 raise UnknownNameError("harm category", str(name), categories)
         labels = frozenset(row["categories"])
         spans = tuple((int(start), int(end)) for start, end in row.get("spans", ()))
         found.append(LabelledReply(messages_of(row, where=where), str(row["reply"]), labels, spans))
-    n_harmful = sum(bool(reply.categories) for reply in found)
-    if n_harmful in (0, len(found)):
-        raise InputError(f"{path} should hold harmful and harmless replies, found {n_harmful} harmful of {len(found)}")
+    require_both_kinds(found, where=str(path))
     return found
+
+
+def named_categories(replies: Iterable[LabelledReply]) -> list[str]:
+    """Return the names of all harm categories that replies have, sorted.
+
+    Example:
+        >>> named_categories([LabelledReply((), "no.", frozenset()), LabelledReply((), "so.", frozenset({"theft"}))])
+        ['theft']
+    """
+    return sorted({name for reply in replies for name in reply.categories})
+
+
+def require_both_kinds(replies: Sequence[LabelledReply], *, where: str) -> None:
+    """Raise InputError unless some of the replies are harmful and some harmless."""
+    n_harmful = sum(bool(reply.categories) for reply in replies)
+    if n_harmful in (0, len(replies)):
+        raise InputError(
+            f"{where} should hold harmful and harmless replies, found {n_harmful} harmful of {len(replies)}"
+        )
 
 
 def write_replies(path: Path, replies: Sequence[LabelledReply]) -> None:

@@ -16,18 +16,18 @@ from prosocial.steering.gate import HarmGate
 
 from .states import GateStates
 
-PULL = 10.0  # positions' worth of weight that holds slope and shift at 1 and 0 where a category hardly occurs
+PULL = 10.0  # weight, in positions, of the pull towards slope 1 and shift 0, for categories that hardly occur
 N_STEPS = 60
 
 
 @dataclass(frozen=True)
 class PlattScaling:
-    """A scaling and what it brings on replies that it was not fitted to.
+    """A scaling, and its effect on replies that it was not fitted to.
 
     Attributes:
         slope: [C], above 0, so that the order of risks within a category stays. shift: [C].
-        plain, scaled: mean cross-entropy per position without and with it, each half of the replies scaled by the
-            fit to the other half.
+        plain, scaled: mean cross-entropy per position without and with scaling; each half of the replies is scaled by
+            the fit to the other half.
     """
 
     slope: Tensor
@@ -52,11 +52,11 @@ class PlattScaling:
 
 
 def fit_scaling(gate: HarmGate, states: GateStates) -> PlattScaling:
-    """Fit slope and shift to positions that the gate was not trained on, and say what they bring across halves.
+    """Fit slope and shift to positions that the gate was not trained on, and cross-validate them on two halves.
 
     Args:
-        gate: trained.
-        states: of other replies, at least two of them.
+        gate: a trained gate.
+        states: states of at least two replies that it was not trained on.
     """
     logits, labels = chosen_logits(gate, states).double(), states.labels.double()
     is_even = states.reply % 2 == 0

@@ -4,31 +4,35 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from prosocial.core.batches import encode_reply, length_sorted_batches, pad_replies
 from prosocial.core.chat import ChatTokenizer
+from prosocial.steering.backbone import Backbone
 from prosocial.steering.plausible import plausible
 
+from ..reply_states import reply_hidden
 from .replies import LabelledReply
 
 
 @dataclass(frozen=True)
 class GateStates:
-    """What is known at N reply positions.
+    """Hidden states, tokens and labels at N reply positions.
 
     Attributes:
         hidden: [N, H] last hidden state of the edited model.
-        token: [N] the token that was chosen there.
-        labels: [N, C] the event that a risk is the chance of: the text, read on from this token, realises a harm of the
-            category before the reading ends, which after each token it does with probability 1 - `discount`. Given the
-            reply that is `discount` to the power of the tokens left until the next harmful span: 1 in it, 0 where none
-            follows. With `discount` 1 it is the prefix label of FUDGE (arXiv 2104.05218): does harm follow at all?
-            Spans carry no category: where a reply realises several, each span counts for all of them.
+        token: [N] the reply's next token.
+        labels: [N, C] the target of each category's risk: `discount ** n`, where n is the number of tokens from this
+            one to the next harmful span of the reply (0 inside a span), and 0 where no span follows. This is the
+            probability that reading reaches the harm, if after each token it stops with probability `1 - discount`.
+            With discount 0 only harmful tokens are labelled; with discount 1 the label says whether harm follows at
+            all, as in FUDGE (arXiv 2104.05218). Spans have no category: in a reply of several categories, every span
+            counts for each of them.
         candidates: [N, K] the plausible tokens.
         log_ratio: [N, K] log pi_harmful - log pi of the candidates.
         position: [N] how many reply tokens came before.
-        reply: [N] which reply the position belongs to.
+        reply: [N] index of the reply that the position belongs to.
     """
 
     hidden: Tensor
@@ -55,8 +59,8 @@ class GateStates:
 
 @torch.no_grad()
 def collect_gate_states(
-    edited: nn.Module,
-    harmful: nn.Module | None,
+    edited: PreTrainedModel,
+    harmful: PreTrainedModel | None,
     replies: Sequence[LabelledReply],
     *,
     tokenizer: ChatTokenizer,
@@ -71,42 +75,32 @@ def collect_gate_states(
 
     Args:
         edited: the model whose states the gate will read.
-        harmful: the model that its log-ratio compares with; None: itself, so that every log-ratio is 0.
+        harmful: a harmful model of the same vocabulary, for the log-ratio; None: every log-ratio is 0.
         replies: labelled. tokenizer: of both models. categories: names, in the order of the labels.
         plausible_k: K, candidates per position.
-        discount: in [0, 1]; see `GateStates.labels`. 0: only the harm itself.
+        discount: in [0, 1], see `GateStates.labels`; 0 labels only the harm itself.
         max_tokens: most tokens of a prompt and its reply. batch_size: replies at once.
         on_batch: called with the number of replies read.
     """
     sequences = [encode_reply(tokenizer, item.messages, item.reply, max_tokens=max_tokens) for item in replies]
     labels = torch.tensor([[float(name in item.categories) for name in categories] for item in replies])
     nearness = _nearness(tokenizer, replies, discount)
-    found: list[GateStates] = []
-    hidden_states: list[Tensor] = []
-    embedding = edited.get_output_embeddings()  # type: ignore[operator]
-    hook = embedding.register_forward_pre_hook(lambda module, arguments: hidden_states.append(arguments[0]))
-    try:
-        for rows in length_sorted_batches(sequences, batch_size=batch_size):
-            batch = pad_replies(sequences, rows, pad_id=tokenizer.pad_id)
-            hidden_states.clear()
-            inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
-            own = edited(**inputs).logits.float()
-            worse = own if harmful is None else harmful(**inputs).logits.float()
-            at = batch.predicts_reply
-            _, candidates = plausible(own[at], plausible_k)
-            ratio = (worse[at].log_softmax(-1) - own[at].log_softmax(-1)).gather(-1, candidates)
-            index = torch.arange(len(rows))[:, None].expand(-1, at.shape[1])[at]
-            position = (at.cumsum(-1) - 1)[at]
-            hidden = hidden_states[0].float()[at]
-            reply = batch.rows[index]
-            near = nearness[reply, position].unsqueeze(-1)
-            found.append(
-                GateStates(hidden, batch.next_ids[at], labels[reply] * near, candidates, ratio, position, reply)
-            )
-            on_batch(len(rows))
-    finally:
-        hook.remove()
-    return GateStates(*(torch.cat([getattr(s, name) for s in found]) for name in GateStates.__dataclass_fields__))
+    own, other = Backbone(edited), None if harmful is None else Backbone(harmful)
+    parts: list[GateStates] = []
+    for rows in length_sorted_batches(sequences, batch_size=batch_size):
+        batch = pad_replies(sequences, rows, pad_id=tokenizer.pad_id)
+        at = batch.predicts_reply
+        hidden = reply_hidden(own, batch)
+        logits = own.logits(hidden)  # [M, V]
+        worse = logits if other is None else other.logits(reply_hidden(other, batch))
+        _, candidates = plausible(logits, plausible_k)
+        ratio = (worse.log_softmax(-1) - logits.log_softmax(-1)).gather(-1, candidates)
+        reply = batch.rows[torch.arange(len(rows))[:, None].expand(-1, at.shape[1])[at]]
+        position = (at.cumsum(-1) - 1)[at]
+        near = nearness[reply, position].unsqueeze(-1)
+        parts.append(GateStates(hidden, batch.next_ids[at], labels[reply] * near, candidates, ratio, position, reply))
+        on_batch(len(rows))
+    return GateStates(*(torch.cat([getattr(s, name) for s in parts]) for name in GateStates.__dataclass_fields__))
 
 
 def _nearness(tokenizer: ChatTokenizer, replies: Sequence[LabelledReply], discount: float) -> Tensor:

@@ -1,10 +1,10 @@
 """Training the gate: cross-entropy on the tokens of labelled replies, and the harmful model as a dense signal.
 
-Few tokens ever harm, and most of those are harmless somewhere ("the word X"), so a third of each batch is drawn from
-the positions where one harms, and a third from those where such a contested token is harmless. Where the chosen token
-harms, so would others that the harmful model likes better than the edited one does: they carry the same label, weighted
-by `1 - pi / pi_harmful` where that is positive. (SafeInfer, arXiv 2406.12274, masks by such a ratio at decode time;
-here it is a label, so that nothing but the gate runs then.)
+Few tokens are harmful anywhere, and most of these are harmless somewhere ("the word X"). So a third of each batch is
+drawn from positions with a harmful token, and a third from positions where such a token is harmless. Where the chosen
+token is harmful, plausible tokens that are more likely under the harmful model than under the edited one get the same
+label, with weight `1 - pi / pi_harmful`. (SafeInfer, arXiv 2406.12274, masks by such a ratio while decoding; here it is
+a label, so that only the gate runs while decoding.)
 """
 
 from collections.abc import Callable, Sequence
@@ -21,16 +21,18 @@ from .states import GateStates
 
 
 class GateTraining(Settings):
-    """How to train.
+    """How to train a gate.
 
     Attributes:
         rank: R of the gate.
-        discount: of a harm's label for each token before it, in [0, 1]; see `GateStates.labels`. Above 0 the gate also
-            learns to turn away before a harm, not only at it.
-        dense_weight: weight of the dense signal's loss beside the labels' loss.
-        n_dense: plausible tokens drawn per position for the dense signal.
-        substitution_weight: weight of the loss on substitutes; see `substitution_loss`. For spans of harmful words, not
-            for replies labelled as a whole, where nearly every token would be a substitute.
+        steps: optimiser steps. batch_size: positions per step. learning_rate: the highest of the one-cycle schedule.
+        weight_decay: of AdamW.
+        discount: factor of the label per token before a harm, in [0, 1]; see `GateStates.labels`. Above 0 the gate
+            also learns to turn away before a harm, not only at it.
+        dense_weight: weight of `dense_loss` beside `label_loss`.
+        n_dense: plausible tokens drawn per position for `dense_loss`.
+        substitution_weight: weight of `substitution_loss`. Use it where spans mark harmful words; in replies labelled
+            as a whole nearly every token would count as harmful.
     """
 
     rank: Count = 16
@@ -57,9 +59,9 @@ def train_gate(
 
     Args:
         states: from `collect_gate_states`, labels [N, C] in the order of `categories`.
-        categories: names.
+        categories: names of the harm categories.
         vocabulary_size: V, rows of the output embedding.
-        training: how.
+        training: how to train.
         seed: seeds the initial values and the batches.
         on_step: called after every step.
     """
@@ -87,7 +89,10 @@ def train_gate(
 
 
 def contested_pools(states: GateStates, vocabulary_size: int) -> list[Tensor]:
-    """Return positions that realise a harm, harmless ones of such tokens, and the others; an empty pool is left out."""
+    """Return three pools of positions: harmful tokens, the same tokens where they are harmless, and all others.
+
+    An empty pool is left out.
+    """
     realises = states.labels.amax(-1) == 1.0
     contested = torch.zeros(vocabulary_size, dtype=torch.bool)
     contested[states.token[realises]] = True
@@ -109,9 +114,9 @@ def label_loss(gate: HarmGate, states: GateStates) -> Tensor:
 
 
 def dense_loss(gate: HarmGate, states: GateStates, n_dense: int, generator: torch.Generator) -> Tensor:
-    """Return the mean cross-entropy of plausible tokens' risks against the labels where the chosen token harms.
+    """Return the mean cross-entropy of plausible tokens' risks against the label where the chosen token is harmful.
 
-    Each token weighs the share of its probability under the harmful model that the edited model does not account for.
+    The weight of a token is `1 - pi / pi_harmful`, at least 0.
     """
     columns = torch.randint(states.candidates.shape[1], (len(states), n_dense), generator=generator)
     candidates = states.candidates.gather(-1, columns)  # [N, n]
@@ -125,7 +130,7 @@ def dense_loss(gate: HarmGate, states: GateStates, n_dense: int, generator: torc
 
 
 def harm_profiles(states: GateStates, vocabulary_size: int) -> tuple[Tensor, Tensor]:
-    """Return the tokens [T] that harm in most places where they occur, and their mean labels [T, C] over all places."""
+    """Return the tokens [T] that are harmful in most places where they occur, and their mean labels [T, C]."""
     realises = states.labels.amax(-1) == 1.0
     occurs = torch.bincount(states.token, minlength=vocabulary_size)
     harms = torch.bincount(states.token[realises], minlength=vocabulary_size)
@@ -138,14 +143,14 @@ def harm_profiles(states: GateStates, vocabulary_size: int) -> tuple[Tensor, Ten
 def substitution_loss(
     gate: HarmGate, states: GateStates, profiles: tuple[Tensor, Tensor], generator: torch.Generator
 ) -> Tensor:
-    """Return the mean cross-entropy of substitutes' risks.
+    """Return the mean cross-entropy of the risks of harmful tokens put in the place of other tokens.
 
-    A word that harms nearly wherever it stands would harm in most other places too. Replies hold it where it was asked
-    for, but a gate that takes it away there leaves it to be drawn elsewhere. Its label is what it does in the mean of
-    its own places. Where such a word stands and does no harm, as in "the word X", nothing is substituted.
+    A token that is harmful in most places is harmful in most other places too. The replies hold it only where it was
+    drawn, but a gate that removes it there makes it more likely to be drawn later. Its label is its mean label over
+    the places where it occurs. Nothing is put where such a token stands and is harmless, as in "the word X".
 
     Args:
-        gate: under training. states: a batch. profiles: of `harm_profiles`. generator: draws the substitutes.
+        gate: the gate under training. states: a batch. profiles: from `harm_profiles`. generator: draws the tokens.
     """
     tokens, labels = profiles
     is_mention = torch.isin(states.token, tokens) & (states.labels.amax(-1) < 1.0)

@@ -1,4 +1,4 @@
-"""How far the head is from its teacher: KL, top-1 and the share of the shift that it explains, by rank."""
+"""The distance of a head to its teacher: KL, top-1 and the share of the KL that it explains, by rank."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,11 +14,11 @@ STATES_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class HeadDistance:
-    """A head against its teacher on the plausible set, means over states.
+    """A head compared with its teacher on the plausible set, means over states.
 
     Attributes:
-        kl: KL(teacher || student) in nats. kl_unsteered: that of the unadapted model, what there is to explain.
-        top1: share of states at which both like the same token best.
+        kl: KL(teacher || head) in nats. kl_unsteered: KL(teacher || unadapted model), the most there is to explain.
+        top1: share of states at which both have the same most likely token.
     """
 
     kl: float
@@ -27,7 +27,7 @@ class HeadDistance:
 
     @property
     def explained(self) -> float:
-        """1 - kl / kl_unsteered: 1 is a perfect head, 0 one that does nothing (or has nothing to do)."""
+        """1 - kl / kl_unsteered: 1 is a perfect head, 0 one without effect (or a teacher without effect)."""
         return 1 - self.kl / self.kl_unsteered if self.kl_unsteered > 0 else 0.0
 
     def to_json(self) -> dict[str, float]:

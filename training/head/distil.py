@@ -1,9 +1,7 @@
-"""Distilling a reward model into the compact head.
+"""Fitting the compact head to a reward model's log-ratios.
 
 Student: `z0 + (1 / beta) * w_v . delta(h, p)`, compared with the teacher on the plausible set, the K tokens with the
-highest z0: on the replies of the data, then on replies of its own, under the preferences that it drew them with (a
-student that is taught on the data alone meets prefixes that no teacher showed it: Agarwal et al. 2024, arXiv
-2306.13649).
+highest z0.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,19 +20,22 @@ from ..reward.loss import preference_grid
 from ..reward.model import RewardModel
 from .states import TeacherStates, collect_states
 
-Draw = Callable[[CompactHead, Tensor], Sequence[EncodedReply]]  # replies under preferences [n, k], one each
-
 
 class HeadTraining(Settings):
-    """How to distil, whatever the decoding is like.
+    """How to distil, apart from what the decoding sets.
 
     Attributes:
         rank: r of the head.
-        sequences: how many replies the teacher reads.
-        passes: how often it reads each, under new preferences each time.
-        on_policy: how many replies of the student's own it reads beside them; 0: none, and no draft of the student.
-        mixture_gain: learn how much harder than the mean of its parts a mixture of attributes pulls; false: as hard.
-        loss: KL(teacher || student), or KL(student || teacher), which rather leaves out what the teacher may say.
+        sequences: how many replies of the data the reward model reads.
+        passes: how often it reads each of them, every time under new preferences.
+        on_policy: how many replies of a first draft of the head it reads too; 0: none, and no draft is fitted.
+        mixture_gain: learn the factor by which a mixture of attributes shifts more than the mean of its parts; false:
+            the factor stays at 1.
+        loss: "forward_kl" is KL(teacher || student); "reverse_kl" is KL(student || teacher), which concentrates on the
+            teacher's most likely tokens.
+        max_tokens: most tokens of a prompt and its reply.
+        steps: optimiser steps. batch_size: states per step. learning_rate: the highest of the one-cycle schedule.
+        concentration: of the Dirichlet distribution that preferences are drawn from.
     """
 
     rank: Count = 32
@@ -51,7 +52,7 @@ class HeadTraining(Settings):
 
 
 class DistilTraining(HeadTraining):
-    """How to distil for one decoding.
+    """How to distil, and the numbers that the decoding sets.
 
     Attributes:
         plausible_k: K, the size of the plausible set.
@@ -60,37 +61,6 @@ class DistilTraining(HeadTraining):
 
     plausible_k: Count = 128
     inverse_beta: Positive = 1.0
-
-
-def distil(
-    reward: RewardModel,
-    sequences: Sequence[EncodedReply],
-    *,
-    training: DistilTraining,
-    pad_id: int,
-    seed: int,
-    draw: Draw | None = None,
-    on_batch: Callable[[int], None] = lambda n: None,
-) -> tuple[CompactHead, TeacherStates]:
-    """Distil a reward model and return the head with the states that it was fitted to.
-
-    Args:
-        sequences: replies of the data.
-        draw: draws the student's own replies; None: there are none, whatever `training.on_policy` says.
-        on_batch: told how many sequences the teacher has read.
-    """
-    states = collect_passes(reward, sequences, training=training, pad_id=pad_id, seed=seed, on_batch=on_batch)
-    weight: Tensor = reward.model.get_output_embeddings().weight  # type: ignore[operator]
-    attributes = reward.config.attributes
-    if draw is not None and training.on_policy:
-        draft = training.model_copy(update={"steps": max(1, training.steps // 2)})
-        student = distil_head(states, weight, attributes=attributes, training=draft, seed=seed)
-        asked = _preferences(training.on_policy, len(attributes), training, seed + 1)
-        own = collect_states(
-            reward, draw(student, asked), asked, plausible_k=training.plausible_k, pad_id=pad_id, on_batch=on_batch
-        )
-        states = TeacherStates.joined([states, own])
-    return distil_head(states, weight, attributes=attributes, training=training, seed=seed), states
 
 
 def collect_passes(
@@ -102,9 +72,9 @@ def collect_passes(
     seed: int,
     on_batch: Callable[[int], None] = lambda n: None,
 ) -> TeacherStates:
-    """Let the teacher read the sequences `training.passes` times, each time under new preferences."""
+    """Let the reward model read the sequences `training.passes` times, each time under new preferences."""
     n = len(reward.config.attributes)
-    drawn = _preferences(len(sequences) * training.passes, n, training, seed)
+    drawn = training_preferences(len(sequences) * training.passes, n, training, seed)
     return collect_states(
         reward,
         sequences,
@@ -129,7 +99,7 @@ def distil_head(
         states: from `collect_states`.
         output_weight: [V, H] the model's output embedding.
         attributes: names in the order of the preference vector.
-        training: how.
+        training: how to fit.
         seed: seeds the initial values and the batches.
     """
     with torch.random.fork_rng():
@@ -148,7 +118,7 @@ def fit(
     training: DistilTraining,
     seed: int,
 ) -> None:
-    """Fit any module from hidden states and preferences to shifts, such as the head, in place.
+    """Fit a module that maps hidden states and preferences to shifts, such as the head, in place.
 
     Raises:
         InputError: the loss is not finite (names the step).
@@ -195,6 +165,7 @@ def divergence(first: Tensor, second: Tensor) -> Tensor:
     return kl
 
 
-def _preferences(n_rows: int, n_attributes: int, training: DistilTraining, seed: int) -> Tensor:
+def training_preferences(n_rows: int, n_attributes: int, training: DistilTraining, seed: int) -> Tensor:
+    """Return [n_rows, n_attributes] preferences: corners, the uniform one, and draws."""
     generator = torch.Generator().manual_seed(seed)
     return preference_grid(n_rows, n_attributes, concentration=training.concentration, generator=generator)

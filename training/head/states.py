@@ -1,20 +1,22 @@
-"""What the teacher says at every position of some replies, read once and kept: an epoch then costs no model.
+"""The teacher's log-ratios at every position of some replies, computed once, so that epochs run no language model.
 
 Teacher: the edited model's logits plus `(1 / beta) * (log pi_p - log pi)`, the log-ratio of the reward model under
 preference p to the unadapted model. (GenARM, arXiv 2410.08193, adds `log pi_p` itself; the ratio leaves out the part
 that every preference shares with the base, so that an untrained reward model shifts nothing.)
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prosocial.core.batches import EncodedReply, length_sorted_batches, pad_replies
+from prosocial.core.errors import InputError
+from prosocial.steering.backbone import Backbone
 from prosocial.steering.plausible import plausible
 
+from ..reply_states import reply_hidden
 from ..reward.model import RewardModel
 
 
@@ -26,8 +28,8 @@ class TeacherStates:
         hidden: [N, H] last hidden states of the unadapted model.
         candidates: [N, K] plausible token ids.
         z0: [N, K] the unadapted model's logits of the candidates.
-        position: [M] the position of each state.
-        preference: [M, k].
+        position: [M] index of each state's position.
+        preference: [M, k] preference of each state.
         shift: [M, K] log pi_p - log pi of the candidates.
     """
 
@@ -74,40 +76,49 @@ def collect_states(
     batch_size: int = 64,
     on_batch: Callable[[int], None] = lambda n: None,
 ) -> TeacherStates:
-    """Run the unadapted model once and the teacher once per pass over every reply position.
+    """Run the unadapted model once and the reward model once per pass over every reply position.
 
     Args:
+        reward: the reward model; its unadapted model is the edited one.
+        sequences: replies. pad_id: of the tokenizer.
         preferences: [n, k] for one pass, or [passes, n, k]: sequence i is read under preference i of each pass.
-        on_batch: told how many sequences were read, once for each pass.
+        plausible_k: K, candidates per position. batch_size: sequences at once.
+        on_batch: called with the number of sequences read, once for each pass.
+
+    Raises:
+        InputError: the reward model adapts the output embedding, on which the head's shift is defined.
     """
+    backbone = unadapted_backbone(reward)
     by_pass = preferences if preferences.dim() == 3 else preferences[None]
-    found: list[TeacherStates] = []
-    with _last_hidden(reward) as hidden_of:
-        for rows in length_sorted_batches(sequences, batch_size=batch_size):
-            batch = pad_replies(sequences, rows, pad_id=pad_id)
-            at = batch.predicts_reply
-            own = reward.logits(batch.input_ids, batch.attention_mask, None).float()[at]
-            hidden = hidden_of[-1].float()[at]
-            z0, candidates = plausible(own, plausible_k)
-            base = own.log_softmax(-1).gather(-1, candidates)
-            shifts, asked = [], []
-            for preference in by_pass[:, batch.rows]:  # [B, k]
-                adapted = reward.logits(batch.input_ids, batch.attention_mask, preference).float()[at]
-                shifts.append(adapted.log_softmax(-1).gather(-1, candidates) - base)
-                asked.append(preference[:, None].expand(-1, at.shape[1], -1)[at])
-                on_batch(len(rows))
-            position = torch.arange(len(hidden)).repeat(len(by_pass))
-            found.append(TeacherStates(hidden, candidates, z0, position, torch.cat(asked), torch.cat(shifts)))
-    return TeacherStates.joined(found)
+    parts: list[TeacherStates] = []
+    for rows in length_sorted_batches(sequences, batch_size=batch_size):
+        batch = pad_replies(sequences, rows, pad_id=pad_id)
+        at = batch.predicts_reply
+        hidden = reply_hidden(backbone, batch)
+        own = backbone.logits(hidden)  # [N, V]
+        z0, candidates = plausible(own, plausible_k)
+        base = own.log_softmax(-1).gather(-1, candidates)
+        shifts, given = [], []
+        for preference in by_pass[:, batch.rows]:  # [B, k]
+            with reward.use(preference):
+                adapted = backbone.logits(reply_hidden(backbone, batch))
+            shifts.append(adapted.log_softmax(-1).gather(-1, candidates) - base)
+            given.append(preference[:, None].expand(-1, at.shape[1], -1)[at])
+            on_batch(len(rows))
+        position = torch.arange(len(hidden)).repeat(len(by_pass))
+        parts.append(TeacherStates(hidden, candidates, z0, position, torch.cat(given), torch.cat(shifts)))
+    return TeacherStates.joined(parts)
 
 
-@contextmanager
-def _last_hidden(reward: RewardModel) -> Iterator[list[Tensor]]:
-    """Yield a list whose last entry is what the output embedding was last given."""
-    seen: list[Tensor] = []
-    embedding = reward.model.get_output_embeddings()  # type: ignore[operator]
-    hook = embedding.register_forward_pre_hook(lambda module, arguments: seen.__setitem__(slice(None), arguments[:1]))
-    try:
-        yield seen
-    finally:
-        hook.remove()
+def unadapted_backbone(reward: RewardModel) -> Backbone:
+    """Return the reward model's language model, which outside of `reward.use` is the unadapted one.
+
+    Raises:
+        InputError: the reward model adapts the output embedding.
+    """
+    if not isinstance(reward.model.get_output_embeddings(), nn.Linear):  # type: ignore[operator]
+        raise InputError(
+            f"a reward model that is distilled should adapt layers below the output embedding only, but its targets "
+            f"{reward.config.targets!r} match that too: train it with other adapter.targets"
+        )
+    return Backbone(reward.model)  # type: ignore[arg-type]

@@ -136,16 +136,8 @@ class RewardModel:
             FingerprintError: the reward model was trained on another checkpoint.
             ArtefactError: a file is missing, of another schema, or does not hold exactly the adapter's tensors.
         """
-        folder = Path(folder)
-        path = folder / "reward_config.json"
-        config = read_json(path, schema=SCHEMA)
-        keys = ("targets", "rank", "preference_rank", "alpha")
-        require_keys(config, ("attributes", "base_fingerprint", *keys), where=str(path))
-        if config["base_fingerprint"] != checkpoint_fingerprint:
-            raise FingerprintError("the reward model", config["base_fingerprint"], "the model", checkpoint_fingerprint)
-        fields = {key: config[key] for key in keys}
-        reward = cls(model, RewardConfig(attributes=tuple(config["attributes"]), **fields))
-        reward._fill(folder / WEIGHTS)
+        reward = cls(model, read_reward_config(folder, checkpoint_fingerprint=checkpoint_fingerprint))
+        reward._fill(Path(folder) / WEIGHTS)
         return reward
 
     def _fill(self, path: Path) -> None:
@@ -168,6 +160,22 @@ class RewardModel:
         if bad:
             raise ArtefactError(f"{path} should hold finite numbers, but {bad[0]} does not: train it again")
         set_peft_model_state_dict(self.peft, tensors)
+
+
+def read_reward_config(folder: Path | str, *, checkpoint_fingerprint: str) -> RewardConfig:
+    """Read what defines the reward model in `folder`, without its weights.
+
+    Raises:
+        FingerprintError: the reward model was trained on another checkpoint.
+        ArtefactError: the file is missing, of another schema, or lacks a key.
+    """
+    path = Path(folder) / "reward_config.json"
+    config = read_json(path, schema=SCHEMA)
+    keys = ("targets", "rank", "preference_rank", "alpha")
+    require_keys(config, ("attributes", "base_fingerprint", *keys), where=str(path))
+    if config["base_fingerprint"] != checkpoint_fingerprint:
+        raise FingerprintError("the reward model", config["base_fingerprint"], "the model", checkpoint_fingerprint)
+    return RewardConfig(attributes=tuple(config["attributes"]), **{key: config[key] for key in keys})
 
 
 def uniform_preference(n_attributes: int) -> Tensor:

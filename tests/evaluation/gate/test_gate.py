@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prosocial.core.errors import InputError
-from prosocial.evaluation.gate import choose_threshold, measure_reliability
+from prosocial.core.files import write_json
+from prosocial.evaluation.gate import LeakTest, ThresholdChoice, choose_threshold, measure_reliability
 from prosocial.evaluation.gate.threshold import least_prompts, most_leaks
 
 N = 6000
@@ -159,3 +160,24 @@ def test_the_calibration_of_a_gate_is_that_of_its_risks_at_the_tokens_of_the_rep
         measure_calibration(model, gate, tokenizer, [asked], [unjudged], discount=0.5)
     with pytest.raises(InputError, match="without a prefill"):
         measure_calibration(model, gate, tokenizer, probes[-1:], outcomes[-1:], discount=0.5)
+
+
+def test_a_threshold_choice_is_read_as_it_was_written(tmp_path: Path) -> None:
+    tests = (LeakTest(0.3, 0, 4, 0.2, True), LeakTest(0.5, 3, 4, 0.9, False, 1))
+    choice = ThresholdChoice(0.3, 0.45, 0.01, 0.95, tests, 0.75, ("strict",))
+    choice.write(tmp_path)
+    assert ThresholdChoice.read(tmp_path) == ThresholdChoice.read(tmp_path / "calibration.json") == choice
+    assert choice.summary == "threshold 0.3, 0 of 4 leak, at most 20 % (95%), 75.0 % done where harmless"
+
+
+def test_the_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """Of schema 2, from before tests counted replies that could not be judged."""
+    test = {"threshold": 0.2, "n_leaks": 0, "n": 700, "upper": 0.004, "holds": True}
+    value = {"schema": "prosocial.threshold/2", "max_leak": 0.01, "confidence": 0.95, "harm_threshold": 0.2}
+    write_json(tmp_path / "old.json", value | {"threshold_ceiling": 0.2, "success": None, "tests": [test]})
+    choice = ThresholdChoice.read(tmp_path / "old.json")
+    assert choice.tests[0].n_unjudged == 0 and choice.safety_configs == ()
+
+    write_json(tmp_path / "old.json", value)
+    with pytest.raises(InputError, match="missing threshold_ceiling, tests, success"):
+        ThresholdChoice.read(tmp_path / "old.json")

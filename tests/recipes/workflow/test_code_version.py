@@ -362,7 +362,8 @@ def test_nothing_is_at_work_that_the_code_version_does_not_know(tmp_path: Path) 
     execute(plan_run(stages, tmp_path / "store"), Console(quiet=True))
 
     reach = Reach(SourceTree())
-    of_the_runner = ("recipes/workflow/progress.py:", "recipes/workflow/runner.py:", "recipes/workflow/stage.py:")
+    of_the_runner = tuple(f"recipes/workflow/{name}.py:" for name in ("progress", "runner", "stage"))
+    of_the_runner += ("core/progress.py:",)
     for name, recorder in recorders.items():
         known = {label for label, _ in reach.rows(recorder.run)}
         files = {label.removesuffix("*") for label in known if label.endswith(":*")}

@@ -7,17 +7,34 @@ import pytest
 import torch
 
 from prosocial.core.batches import EncodedReply, encode_reply
+from prosocial.core.chat import ChatTokenizer
 from prosocial.core.errors import InputError
+from prosocial.core.progress import SilentProgress
 from prosocial.steering.head import CompactHead
 from prosocial.training.head.distance import distance_by_rank, head_distance
-from prosocial.training.head.distil import DistilTraining, collect_passes, distil, distil_head
+from prosocial.training.head.distil import DistilTraining, collect_passes, distil_head, training_preferences
+from prosocial.training.head.from_reward import distil, teacher_states
 from prosocial.training.head.states import TeacherStates, collect_states
+from prosocial.training.reply_sampling import ReplySampling
 from prosocial.training.reward.loss import preference_grid
 from prosocial.training.reward.model import RewardConfig, RewardModel
 
-from ..reward_helpers import NAMES, USEFUL, WARM, make_model, make_tokenizer
+from ..reward_helpers import NAMES, USEFUL, WARM, make_model, make_pairs, make_tokenizer
 
 H, V, K = 16, 40, 12
+
+
+class Counted(SilentProgress):
+    """Counts the steps."""
+
+    total: int | None = 0
+    done = 0
+
+    def start(self, total: int | None, description: str) -> None:
+        self.total, self.done = total, 0
+
+    def advance(self, n: int = 1) -> None:
+        self.done += n
 
 
 def synthetic(n_rows: int, teacher: CompactHead, weight: torch.Tensor, seed: int) -> TeacherStates:
@@ -156,30 +173,55 @@ def test_joined_readings_keep_their_own_positions(tmp_path: Path) -> None:
     assert torch.equal(rows.candidates, torch.cat([part.candidates[part.position] for part in parts]))
 
 
-def test_the_students_own_replies_are_read_under_the_preferences_that_they_were_drawn_with(tmp_path: Path) -> None:
+def test_the_drafts_own_replies_are_read_under_the_preferences_that_they_were_drawn_with(tmp_path: Path) -> None:
     reward, sequences = make_reward(tmp_path, trained=True)
-    asked: list[torch.Tensor] = []
-
-    def draw(student: CompactHead, preferences: torch.Tensor) -> list[EncodedReply]:
-        asked.append(preferences)
-        assert student.B.abs().max() > 0  # a draft was fitted first
-        return [sequences[row % 3] for row in range(len(preferences))]
-
+    tokenizer, prompts = ChatTokenizer(tmp_path), [pair.messages for pair in make_pairs(2)]
     training = DistilTraining(rank=2, plausible_k=K, passes=1, on_policy=7, steps=4, batch_size=8)
-    _, states = distil(reward, sequences, training=training, pad_id=0, seed=0, draw=draw)
-    lengths = [len(sequences[row % 3].reply_ids) for row in range(7)]
-    by_length = sorted(range(7), key=lambda row: sequences[row % 3].length)
-    expected = torch.cat([asked[0][row].expand(lengths[row], -1) for row in by_length])
-    n_data = sum(len(item.reply_ids) for item in sequences)
-    assert torch.equal(states.preference[n_data:], expected)
-    assert len(states) == n_data + sum(lengths)
+    sampling = ReplySampling(max_new_tokens=3)
+    more, data = (
+        teacher_states(reward, sequences, prompts, tokenizer=tokenizer, training=each, sampling=sampling, seed=0)
+        for each in (training, training.model_copy(update={"on_policy": 0}))
+    )
+    assert len(data) == sum(len(item.reply_ids) for item in sequences)
+    for name in ("preference", "shift"):
+        assert torch.equal(getattr(more, name)[: len(data)], getattr(data, name)), name
+    own = more.preference[len(data) :]
+    expected = training_preferences(7, len(NAMES), training, seed=1)
+    assert 7 <= len(own) <= 7 * (3 + 1)  # replies of up to three tokens, and an end token
+    assert {tuple(row) for row in own.tolist()} == {tuple(row) for row in expected.tolist()}
 
 
-def test_without_own_replies_the_data_alone_is_read(tmp_path: Path) -> None:
-    reward, sequences = make_reward(tmp_path)
-    training = DistilTraining(rank=2, plausible_k=K, passes=1, on_policy=0, steps=2, batch_size=8)
-    head, states = distil(reward, sequences, training=training, pad_id=0, seed=0, draw=lambda *_: pytest.fail("drawn"))
-    assert head.rank == 2 and len(states) == sum(len(item.reply_ids) for item in sequences)
+def test_distilling_a_reward_model_measures_the_head_for_each_attribute(tmp_path: Path) -> None:
+    reward, _ = make_reward(tmp_path, trained=True)
+    training = DistilTraining(rank=4, plausible_k=K, passes=2, on_policy=4, steps=60, batch_size=64, learning_rate=0.02)
+    progress = Counted()
+    distilled = distil(
+        reward,
+        make_pairs(12),
+        tokenizer=ChatTokenizer(tmp_path),
+        training=training,
+        sampling=ReplySampling(max_new_tokens=3),
+        progress=progress,
+    )
+    assert set(distilled.distances) == set(NAMES) and distilled.head.attributes == NAMES
+    assert all(0.0 < distance.explained <= 1.0 for distance in distilled.distances.values())
+    assert progress.done == progress.total == 22 * 2 + 4  # 11 pairs to train on, the draft's replies
+    distilled.save(tmp_path / "head", checkpoint_fingerprint="f")
+    assert CompactHead.load(tmp_path / "head").extra["explained_share"].keys() == set(NAMES)
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")  # peft's
+def test_a_reward_model_that_adapts_the_output_embedding_is_refused(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(tmp_path)
+    reward = RewardModel(make_model(tokenizer), RewardConfig(attributes=NAMES, targets=r"lm_head"))
+    with pytest.raises(InputError, match="below the output embedding only, but its targets 'lm_head'"):
+        distil(reward, make_pairs(4), tokenizer=tokenizer, training=DistilTraining())
+
+
+def test_one_pair_is_too_few_to_distil(tmp_path: Path) -> None:
+    reward, _ = make_reward(tmp_path)
+    with pytest.raises(InputError, match="at least 2 pairs, one to train on and one held out, found 1"):
+        distil(reward, make_pairs(1), tokenizer=ChatTokenizer(tmp_path), training=DistilTraining())
 
 
 def test_a_teacher_that_is_no_number_stops_the_fit_with_one_line(

@@ -1,0 +1,148 @@
+"""`prosocial gate train` and `prosocial gate calibrate`: a gate from labelled replies, and its threshold."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from prosocial.core.errors import InputError
+
+from .attribute_options import split_names
+from .judge_option import FORMS
+from .training_options import Dtype, DtypeName, Json, MaxNewTokens, Overrides, Temperature
+
+if TYPE_CHECKING:
+    from prosocial.training.gate.from_replies import OnPolicyPrompts
+    from prosocial.training.reply_sampling import ReplySampling
+
+
+def train_gate_command(
+    edited: Annotated[str, typer.Argument(help="The edited checkpoint: a folder or a Hub id.")],
+    replies: Annotated[Path, typer.Option(help="Replies labelled by harm category (JSONL), as `gate label` writes.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new folder.")],
+    harmful: Annotated[str | None, typer.Option(help="A harmful checkpoint, or a LoRA adapter over --base.")] = None,
+    base: Annotated[str | None, typer.Option(help="The checkpoint that the adapter was trained on.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Prompts for on-policy replies (JSONL), with --judge.")] = None,
+    judge: Annotated[str | None, typer.Option(help=f"Labels the on-policy replies: {FORMS}")] = None,
+    categories: Annotated[str | None, typer.Option(help="Harm categories, with commas. [default: as labelled]")] = None,
+    set_: Overrides = [],  # noqa: B006 - typer reads it, nobody changes it
+    plausible_k: Annotated[int, typer.Option(min=1, help="Candidate tokens per position, as in decoding.")] = 128,
+    temperature: Temperature = 1.0,
+    max_new_tokens: MaxNewTokens = 64,
+    dtype: DtypeName = Dtype.float32,
+    seed: Annotated[int, typer.Option(help="Of the gate, the batches and the replies.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Train the gate of a model on labelled replies, and scale it on the last of them."""
+    import torch
+
+    from prosocial.core.chat import ChatTokenizer
+    from prosocial.core.files import new_folder, require_new
+    from prosocial.editing.checkpoints import load_model, resolve_model
+    from prosocial.editing.checkpoints.fingerprint import fingerprint
+    from prosocial.recipes.reading.settings import read_settings
+    from prosocial.recipes.workflow.progress import stage_progress
+    from prosocial.training.gate import GateSettings, load_harmful, read_replies, train_gate_on_replies
+    from prosocial.training.gate.harmful_model import require_base
+    from prosocial.training.gate.replies import named_categories
+    from prosocial.training.reply_sampling import ReplySampling
+
+    require_new(out)
+    settings, names = read_settings(GateSettings, set_), split_names(categories)
+    labelled = read_replies(replies, categories=names or None)
+    names = names or named_categories(labelled)
+    on_policy = _on_policy(prompts, judge, names, ReplySampling(temperature=temperature, max_new_tokens=max_new_tokens))
+    if on_policy is not None and not settings.on_policy.count:
+        settings = settings.with_on_policy_count(len(on_policy.conversations))
+    folder, number = resolve_model(edited), getattr(torch, dtype.value)
+    harmful_folder, base_folder = (None if name is None else resolve_model(name) for name in (harmful, base))
+    if harmful_folder is not None:
+        require_base(harmful_folder, base_folder)
+    console = Console(stderr=True)
+    with stage_progress(console, name="gate", title="train the gate") as progress, new_folder(out) as aside:
+        trained = train_gate_on_replies(
+            load_model(folder, dtype=number),
+            labelled,
+            tokenizer=ChatTokenizer(folder),
+            categories=names,
+            settings=settings,
+            harmful=None if harmful_folder is None else load_harmful(harmful_folder, base=base_folder, dtype=number),
+            on_policy=on_policy,
+            plausible_k=plausible_k,
+            seed=seed,
+            progress=progress,
+        )
+        trained.save(aside, checkpoint_fingerprint=fingerprint(folder))
+    console.print(f"{trained.summary}: {out}")
+    if as_json:
+        found = {"gate": str(out), "said": trained.summary, "categories": names, **trained.to_json()}
+        typer.echo(json.dumps(found, ensure_ascii=False))
+
+
+def _on_policy(
+    prompts: Path | None, judge: str | None, categories: list[str], sampling: "ReplySampling"
+) -> "OnPolicyPrompts | None":
+    from prosocial.core.files import read_jsonl
+    from prosocial.evaluation.judges.requests import HarmRequest
+    from prosocial.recipes.labelling.judges import judge_named
+    from prosocial.training.gate.from_replies import OnPolicyPrompts
+    from prosocial.training.reward.pairs import messages_of
+
+    if (prompts is None) != (judge is None):
+        raise InputError("--prompts and --judge go together: on-policy replies are drawn, and labelled by a judge")
+    if prompts is None or judge is None:
+        return None
+    if judge == "refusal":
+        raise InputError("judge refusal labels no harm categories: name another, or leave --prompts and --judge out")
+    rows = enumerate(read_jsonl(prompts), start=1)
+    conversations = [messages_of(row, where=f"{prompts} row {number}") for number, row in rows]
+    return OnPolicyPrompts(conversations, judge_named(judge, HarmRequest(categories)), sampling)
+
+
+def calibrate_command(
+    steered: Annotated[Path, typer.Argument(help="The steered folder.")],
+    probes: Annotated[Path, typer.Option(help="Calibration probes, harmful and harmless (JSONL); no report's own.")],
+    judge: Annotated[str, typer.Option(help=FORMS)],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The new steered folder, with calibration.json.")],
+    set_: Overrides = [],  # noqa: B006
+    temperature: Annotated[float, typer.Option(min=0.0, help="Of the replies; 0 takes the most likely one.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the replies.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Choose the largest threshold that shows a low leak rate, and write the steered model with it.
+
+    Settings of --set: candidates=[0.2,0.3], max_leak=0.01, confidence=0.95, under_configs=true, ceiling_factor=1.
+    """
+    from prosocial.core.chat import ChatTokenizer
+    from prosocial.core.files import require_new
+    from prosocial.evaluation.gate.calibrating import calibrate_gate, require_testable
+    from prosocial.evaluation.judges.requests import HarmRequest
+    from prosocial.evaluation.probes.probe import read_probes
+    from prosocial.recipes.labelling.judges import judge_named
+    from prosocial.recipes.reading.settings import read_settings
+    from prosocial.recipes.workflow.progress import stage_progress
+    from prosocial.steering.decoding.config import DecodingConfig
+    from prosocial.steering.steered_model import SteeredModel, assemble_steered
+    from prosocial.training.gate.calibration import GateCalibration
+
+    require_new(out)
+    calibration, given, config = read_settings(GateCalibration, set_), read_probes(probes), DecodingConfig.read(steered)
+    require_testable(given, calibration)
+    judging, console = judge_named(judge, HarmRequest(config.categories)), Console(stderr=True)
+    with stage_progress(console, name="threshold", title="choose the gate's threshold") as progress:
+        choice = calibrate_gate(
+            SteeredModel.open(steered),
+            given,
+            tokenizer=ChatTokenizer(steered),
+            judge=judging,
+            calibration=calibration,
+            temperature=temperature,
+            seed=seed,
+            progress=progress,
+        )
+    console.print(f"{choice.summary}: {out}")
+    assemble_steered(checkpoint=steered, head=steered, gate=steered, config=config, threshold=choice, out=out)
+    if as_json:
+        typer.echo(json.dumps({"steered": str(out), "said": choice.summary, **choice.to_json()}, ensure_ascii=False))

@@ -1,0 +1,22 @@
+"""How a model draws replies that something is trained on."""
+
+from pydantic import Field
+
+from prosocial.core.settings import Count, Settings
+
+BATCH_SIZE = 256  # replies at once; the results do not depend on it
+
+
+class ReplySampling(Settings):
+    """How replies for training are drawn.
+
+    Attributes:
+        temperature: above 0, so that replies to the same prompt differ.
+        max_new_tokens: most tokens of a reply.
+    """
+
+    temperature: float = Field(default=1.0, gt=0.0)
+    max_new_tokens: Count = 64
+
+
+DEFAULT_SAMPLING = ReplySampling()
