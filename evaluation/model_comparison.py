@@ -18,8 +18,8 @@ from .comparison.report import compare
 from .judges.cache import CachedJudge
 from .outcomes.outcome import Outcome, judge_reply
 from .probes.probe import Probe
-from .report.document import assemble, write_report
 from .report.drilldown import every_probe
+from .report.report_document import assemble, write_report
 from .sampling.shards import Drawing, plan_shards, reply_of
 from .sampling.store import ReplyStore
 from .sampling.systems import open_system

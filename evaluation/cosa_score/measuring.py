@@ -20,12 +20,12 @@ from ..sampling.shards import Drawing, Shard
 from ..sampling.store import ReplyStore
 from ..sampling.workers import answer_shards
 from .cascade import filter_drawing, filter_system, lets_pass
-from .document import score_document
-from .page import write_scores
+from .cosa_score_document import score_document
+from .cosa_score_page import write_scores
 from .questions import Question, configs_of
 from .shots import Shots
 from .systems import AskedSystem, Baseline, asked_systems
-from .verdicts import Verdict, allowed_of, judge_row
+from .verdicts import CosaVerdict, allowed_of, judge_row
 
 REPLIES_FILE = "replies.jsonl"
 Advance = Callable[[int, int], None]
@@ -99,7 +99,7 @@ def score_models(
 
 def _verdicts(
     drawn: "_Drawn", systems: Sequence[AskedSystem], questions: Sequence[Question], judge: Judge, how: ScoreSettings
-) -> tuple[dict[str, list[Verdict]], dict[str, int]]:
+) -> tuple[dict[str, list[CosaVerdict]], dict[str, int]]:
     """Return the verdicts of every system and baseline, and how many answers of a filter were neither yes nor no."""
     replies = drawn.rows(systems, drawn.drawing)
     filtered = [
@@ -108,7 +108,7 @@ def _verdicts(
         if "cascade" in how.baselines and system.method != "5-shot"
     ]
     answers = drawn.rows(filtered, filter_drawing(drawn.drawing)) if filtered else {}
-    verdicts: dict[str, list[Verdict]] = {}
+    verdicts: dict[str, list[CosaVerdict]] = {}
     unread: dict[str, int] = {}
     for system in systems:
         rows = replies[system.name]

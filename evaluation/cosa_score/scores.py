@@ -17,11 +17,11 @@ from ..statistics.clustered import clustered_rate
 from ..statistics.interval import Interval
 from ..steering_scores.bootstrap import Draw, hierarchical_bootstrap
 from .configs import ScoredConfig
-from .verdicts import Verdict
+from .verdicts import CosaVerdict
 
 Floats = NDArray[np.float64]
 N_REASONS = 5
-Run = Sequence[Verdict]
+Run = Sequence[CosaVerdict]
 
 
 def score_runs(

@@ -12,9 +12,9 @@ from prosocial.steering.decoding.reply import Reply
 
 from ..probes.probe import Probe
 from ..sampling.systems import System
-from .document import steering_document
 from .grid import LEVELS, PreferenceGrid
 from .scores import score_grid
+from .steering_scores_document import steering_document
 
 UNSTEERED = 0.0  # the reward scale at which the rule leaves the model's own logits as they are
 

@@ -20,11 +20,11 @@ from prosocial.editing.vectors.folder import VectorFolder
 from ..probes.probe import Probe
 from ..sampling.systems import System
 from ..statistics.interval import Interval
-from .document import sweep_document, write_sweep
 from .examiner import Answering, Examiner
 from .journal import N_RANDOM, Journal
 from .settings import Limits, sweep_settings
 from .space import Choice, SearchSpace
+from .sweep_document import sweep_document, write_sweep
 from .trials import Trial, best_of
 from .vectors import VectorShelf
 

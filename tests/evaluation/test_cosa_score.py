@@ -13,10 +13,10 @@ from prosocial.core.chat_endpoint import ChatEndpoint
 from prosocial.core.errors import ArtefactError, InputError, UnknownNameError
 from prosocial.core.protocols import Judgement, Message
 from prosocial.evaluation.cosa_score import (
+    CosaVerdict,
     Question,
     ScoredConfig,
     ScoreSettings,
-    Verdict,
     questions_of,
     read_configs,
     read_shots,
@@ -78,8 +78,8 @@ def steered(steered_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
-def verdict(config: str, helpfulness: float | None, is_safe: bool | None, cluster: str = "tea") -> Verdict:
-    return Verdict(config, cluster, helpfulness, is_safe, OUTCOME)
+def verdict(config: str, helpfulness: float | None, is_safe: bool | None, cluster: str = "tea") -> CosaVerdict:
+    return CosaVerdict(config, cluster, helpfulness, is_safe, OUTCOME)
 
 
 def test_score_and_shares_are_those_of_a_hand() -> None:
@@ -102,7 +102,7 @@ def test_runs_count_alike_whatever_their_size() -> None:
 
 
 def test_what_cannot_be_judged_is_counted_and_a_config_without_any_says_so() -> None:
-    failed = Verdict("strict", "tea", None, None, Outcome("p", "", Judgement(error="no grades"), "j 1"))
+    failed = CosaVerdict("strict", "tea", None, None, Outcome("p", "", Judgement(error="no grades"), "j 1"))
     document = score_document({"base": [verdict("fiction", 1.0, True), failed, failed]}, CONFIGS, draws=9)
     system = document["systems"]["base"]
     assert (system["n_unjudged"], system["reasons"]) == (2, {"no grades": 2})

@@ -26,7 +26,7 @@ from prosocial.evaluation.report.headline import headline
 from prosocial.evaluation.report.terminal import print_parity
 from prosocial.evaluation.report.wording import MINUS
 from prosocial.verify.parity.divergence import Divergence
-from prosocial.verify.parity.gates import GateResult, Verdict
+from prosocial.verify.parity.gates import GateResult, ParityVerdict
 from prosocial.verify.parity.judging import GreedyComparison
 from prosocial.verify.parity.report import ParityReport
 
@@ -95,8 +95,8 @@ def parity() -> ParityReport:
     zero, true = np.zeros(3), np.ones(3, dtype=bool)
     found = Divergence(zero, np.array([0.0, 1e-7, np.inf]), true, zero, zero, (), 30, None, 0)
     gates = (
-        GateResult("kl_p99", "KL divergence", float("inf"), 1e-5, Verdict.FAIL, "default"),
-        GateResult("flips", "Tokens", 0, 0, Verdict.PASS, "default", "2 more at near ties"),
+        GateResult("kl_p99", "KL divergence", float("inf"), 1e-5, ParityVerdict.FAIL, "default"),
+        GateResult("flips", "Tokens", 0, 0, ParityVerdict.PASS, "default", "2 more at near ties"),
     )
     return ParityReport("PyTorch", "ONNX Runtime", gates, {"h0": found}, (GreedyComparison("h0", 1, 0.5, False),), 0)
 

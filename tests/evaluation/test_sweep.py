@@ -23,7 +23,7 @@ from prosocial.editing.edits import read_record
 from prosocial.evaluation.probes.probe import read_probes
 from prosocial.evaluation.sweep import Answering, Limits, Parents, SearchSpace, Sweep, Trial
 from prosocial.evaluation.sweep.journal import N_RANDOM
-from prosocial.evaluation.sweep.page import render_sweep
+from prosocial.evaluation.sweep.sweep_page import render_sweep
 from prosocial.evaluation.sweep.terminal import summary
 
 N_TRIALS = 13  # beyond the random ones, so that the sampler's learning is part of it

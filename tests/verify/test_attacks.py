@@ -12,7 +12,7 @@ import pytest
 from prosocial.core.errors import ArtefactError, InputError
 from prosocial.core.signing import SigningKey
 from prosocial.evaluation.probes.probe import Probe
-from prosocial.verify import Verdict, verify_bundle
+from prosocial.verify import ParityVerdict, verify_bundle
 from prosocial.verify.signing import sign_folder
 
 from ..signing_helpers import chain, change_json, make_edited, make_key
@@ -394,5 +394,5 @@ def test_a_hostile_bundle_never_passes(name: str, bundle_folder: Path, steered_f
             verify_bundle(folder, reference=steered_folder, probes=PROBES, max_new_tokens=2)
     else:
         report = verify_bundle(folder, reference=steered_folder, probes=PROBES, max_new_tokens=2)
-        failed = {each.name for each in report.gates if each.verdict is Verdict.FAIL}
-        assert gate in failed and report.verdict is Verdict.FAIL
+        failed = {each.name for each in report.gates if each.verdict is ParityVerdict.FAIL}
+        assert gate in failed and report.verdict is ParityVerdict.FAIL

@@ -15,11 +15,11 @@ import pytest
 from prosocial.evaluation.report.junit import audit_cases, junit, parity_cases
 from prosocial.evaluation.report.script import page_policy, page_script
 from prosocial.verify.audit import audit_model
-from prosocial.verify.audit.page import render_audit, write_audit
+from prosocial.verify.audit.audit_page import render_audit, write_audit
 from prosocial.verify.parity.files import write_parity
 from prosocial.verify.parity.gates import ParityGates
 from prosocial.verify.parity.measure import Setting, join, measure_setting
-from prosocial.verify.parity.page import render_parity
+from prosocial.verify.parity.parity_page import render_parity
 
 from ..audit_helpers import MATRIX, base_tensors, edit, make_vector, move_one_ulp
 from .test_parity import PROMPTS, TableEngine, V

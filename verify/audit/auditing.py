@@ -20,11 +20,11 @@ from prosocial.editing.checkpoints.header import TensorInfo
 from prosocial.editing.edits.record import RECORD_NAME, EditRecord, read_record
 
 from . import forensics, integrity, recomputation
+from .audit_document import AuditReport, LevelAudit, SideDifference, TensorAudit
 from .claim import Claim, NoClaim, read_claim
-from .document import AuditReport, LevelAudit, SideDifference, TensorAudit
 from .side_files import compare_side_files
 from .vectors import GivenVector, open_vectors
-from .verdicts import Verdict, worst
+from .verdicts import AuditVerdict, worst
 from .weights import common_weights
 
 Progress = Callable[[int, int], None]  # bytes of tensors done, bytes in all
@@ -129,12 +129,12 @@ def _recompute(
     found = work.over(pairs, lambda name: recomputation.recompute_tensor(claim, *pairs[name]))
     tensors = [audit for audit, _ in found.values()]
     if wrong:
-        reasons = [*wrong, *(f"{each.name}: {each.reason}" for each in tensors if each.verdict is Verdict.REFUTED)]
-        return _level_2(Verdict.REFUTED, reasons), tensors
+        reasons = [*wrong, *(f"{each.name}: {each.reason}" for each in tensors if each.verdict is AuditVerdict.REFUTED)]
+        return _level_2(AuditVerdict.REFUTED, reasons), tensors
     return recomputation.conclude(record, tensors, [digest for _, digest in found.values()]), tensors
 
 
-def _level_2(verdict: Verdict, reasons: list[str]) -> LevelAudit:
+def _level_2(verdict: AuditVerdict, reasons: list[str]) -> LevelAudit:
     return LevelAudit(level=2, title=recomputation.TITLE, verdict=verdict, reasons=tuple(reasons))
 
 
@@ -168,6 +168,6 @@ def _pair(
     return pairs, wrong
 
 
-def _side_verdict(sides: Sequence[SideDifference] | None) -> list[Verdict]:
+def _side_verdict(sides: Sequence[SideDifference] | None) -> list[AuditVerdict]:
     """Other side files leave the claim about the weights as it is; what the model then says is another matter."""
-    return [Verdict.CANNOT_SAY] if sides else []
+    return [AuditVerdict.CANNOT_SAY] if sides else []

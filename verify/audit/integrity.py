@@ -13,8 +13,8 @@ from prosocial.editing.checkpoints.digests import TensorDigest, combine
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.edits.record import EditRecord
 
-from .document import LevelAudit
-from .verdicts import Verdict
+from .audit_document import LevelAudit
+from .verdicts import AuditVerdict
 
 LEVEL: Final = 1
 TITLE = "digests of the edit record"
@@ -24,14 +24,14 @@ SIGNATURE_TITLE = "signature over all files"
 def check_signer(folder: Path, keys: Sequence[TrustedKey]) -> LevelAudit:
     """Hold a folder against its signature; one without a signature is nobody's, and of that nothing can be said."""
     if not (folder / SIGNATURE_FILE).is_file():
-        verdict, reason = Verdict.CANNOT_SAY, f"there is no {SIGNATURE_FILE}: nobody vouches for these files"
+        verdict, reason = AuditVerdict.CANNOT_SAY, f"there is no {SIGNATURE_FILE}: nobody vouches for these files"
     else:
         try:
             found = FolderDigest.of(folder)
             signer = check_signature(folder, found, keys)
-            verdict, reason = Verdict.CONFIRMED, f"{len(found.files)} files as signed with {signer.name}"
+            verdict, reason = AuditVerdict.CONFIRMED, f"{len(found.files)} files as signed with {signer.name}"
         except (BrokenSignature, ArtefactError) as broken:
-            verdict, reason = Verdict.REFUTED, str(broken)
+            verdict, reason = AuditVerdict.REFUTED, str(broken)
     return LevelAudit(level=LEVEL, title=SIGNATURE_TITLE, verdict=verdict, reasons=(reason,))
 
 
@@ -48,12 +48,12 @@ def check_digests(checkpoint: Checkpoint, record: EditRecord, digests: Mapping[s
     """
     wrong = [*_tensors(record, digests), *_fingerprint(record), *_side_files(checkpoint.folder, record)]
     if wrong:
-        return LevelAudit(level=LEVEL, title=TITLE, verdict=Verdict.REFUTED, reasons=tuple(wrong))
+        return LevelAudit(level=LEVEL, title=TITLE, verdict=AuditVerdict.REFUTED, reasons=tuple(wrong))
     n_files = len(record.result.side_files)
     reason = (
         f"{len(digests)} tensors and {n_files} side files as recorded, fingerprint {record.result.fingerprint[:16]}"
     )
-    return LevelAudit(level=LEVEL, title=TITLE, verdict=Verdict.CONFIRMED, reasons=(reason,))
+    return LevelAudit(level=LEVEL, title=TITLE, verdict=AuditVerdict.CONFIRMED, reasons=(reason,))
 
 
 def _tensors(record: EditRecord, digests: Mapping[str, TensorDigest]) -> Iterable[str]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from prosocial.editing.checkpoints.header import TensorInfo
 
-from .document import Element
+from .audit_document import Element
 
 SHOWN = 5
 

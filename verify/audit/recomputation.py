@@ -13,13 +13,13 @@ from prosocial.editing.checkpoints.numbers import STORED, widen
 from prosocial.editing.edits.piece import PieceEdit
 from prosocial.editing.edits.record import EditRecord
 
+from .audit_document import LevelAudit, TensorAudit
 from .claim import Claim
-from .document import LevelAudit, TensorAudit
 from .intervals import TOLERANCES
 from .misfits import Misfits, tell_first
 from .pieces import PieceReader, open_pieces
 from .polytope import Polytope
-from .verdicts import Verdict, worst
+from .verdicts import AuditVerdict, worst
 
 LEVEL: Final = 2
 TITLE = "the record's edit, computed again"
@@ -53,13 +53,13 @@ def recompute_tensor(claim: Claim, base: TensorInfo, found: TensorInfo) -> tuple
         explained = bool(error) and _within(reader, coefficient, error)
     before_digest = TensorDigest.of(base, digest.hexdigest())
     if not misfits.n:
-        return _found(found, Verdict.CONFIRMED, f"{formula}, bit for bit"), before_digest
+        return _found(found, AuditVerdict.CONFIRMED, f"{formula}, bit for bit"), before_digest
     if explained:
         reason = f"{formula}, but for the order of sums in the product of its factors"
-        return _found(found, Verdict.WITHIN_ROUNDING, reason), before_digest
+        return _found(found, AuditVerdict.WITHIN_ROUNDING, reason), before_digest
     elements = misfits.elements(found.shape)
     reason = f"not {formula}: {tell_first(elements, misfits.n, found)}"
-    return _found(found, Verdict.REFUTED, reason, n_misfits=misfits.n, elements=elements), before_digest
+    return _found(found, AuditVerdict.REFUTED, reason, n_misfits=misfits.n, elements=elements), before_digest
 
 
 def conclude(record: EditRecord, tensors: Sequence[TensorAudit], bases: Iterable[TensorDigest]) -> LevelAudit:
@@ -67,30 +67,30 @@ def conclude(record: EditRecord, tensors: Sequence[TensorAudit], bases: Iterable
 
     A base or a model that is not the record's own is told, because the record speaks of another one.
     """
-    refuted = [f"{tensor.name}: {tensor.reason}" for tensor in tensors if tensor.verdict is Verdict.REFUTED]
+    refuted = [f"{tensor.name}: {tensor.reason}" for tensor in tensors if tensor.verdict is AuditVerdict.REFUTED]
     own = combine(bases)
     if record.base.fingerprint not in (None, own):
         reason = f"the base given has fingerprint {own[:16]}, the record's {str(record.base.fingerprint)[:16]}"
         if record.base.previous is not None:
             reason += ": the record is of an edit of an edit; give the checkpoint between the two"
-        return LevelAudit(level=LEVEL, title=TITLE, verdict=Verdict.CANNOT_SAY, reasons=(reason, *refuted))
+        return LevelAudit(level=LEVEL, title=TITLE, verdict=AuditVerdict.CANNOT_SAY, reasons=(reason, *refuted))
     verdict = worst(tensor.verdict for tensor in tensors)
     n_edited = sum(tensor.reason != "equal to the base" for tensor in tensors)
     reasons = refuted or [f"{n_edited} tensors come out again, {len(tensors) - n_edited} equal to the base"]
     return LevelAudit(level=LEVEL, title=TITLE, verdict=verdict, reasons=tuple(reasons))
 
 
-def _found(tensor: TensorInfo, verdict: Verdict, reason: str, **facts: Any) -> TensorAudit:
+def _found(tensor: TensorInfo, verdict: AuditVerdict, reason: str, **facts: Any) -> TensorAudit:
     return TensorAudit.of(tensor, LEVEL, verdict, reason, **facts)
 
 
 def _untouched(base: TensorInfo, found: TensorInfo, *, claimed: bool) -> tuple[TensorAudit, TensorDigest]:
     before, after = digest_tensor(base), digest_tensor(found)
     if claimed and found.n_elements:
-        return _found(found, Verdict.REFUTED, f"the record edits a tensor of {found.dtype}"), before
+        return _found(found, AuditVerdict.REFUTED, f"the record edits a tensor of {found.dtype}"), before
     if before.blake3 == after.blake3:
-        return _found(found, Verdict.CONFIRMED, "equal to the base"), before
-    return _found(found, Verdict.REFUTED, "the record calls it untouched, and it is not the base's"), before
+        return _found(found, AuditVerdict.CONFIRMED, "equal to the base"), before
+    return _found(found, AuditVerdict.REFUTED, "the record calls it untouched, and it is not the base's"), before
 
 
 def _different(expected: NDArray[Any], after: NDArray[Any]) -> NDArray[np.intp]:

@@ -8,7 +8,7 @@ from typing import Any
 from prosocial.core.errors import ArtefactError
 from prosocial.editing.checkpoints.folder import Checkpoint
 
-from .document import SideDifference
+from .audit_document import SideDifference
 
 ANONYMOUS = frozenset(("_name_or_path", "_from_model_config", "transformers_version"))
 RENAMED = {"torch_dtype": "dtype"}  # transformers 5 writes the second

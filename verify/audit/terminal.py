@@ -4,15 +4,15 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from .document import AuditReport, TensorAudit
+from .audit_document import AuditReport, TensorAudit
 from .forensics import formula
-from .verdicts import Verdict
+from .verdicts import AuditVerdict
 
 STYLES = {
-    Verdict.CONFIRMED: "bold green",
-    Verdict.WITHIN_ROUNDING: "green",
-    Verdict.CANNOT_SAY: "bold yellow",
-    Verdict.REFUTED: "bold red",
+    AuditVerdict.CONFIRMED: "bold green",
+    AuditVerdict.WITHIN_ROUNDING: "green",
+    AuditVerdict.CANNOT_SAY: "bold yellow",
+    AuditVerdict.REFUTED: "bold red",
 }
 MAX_REASONS = 5
 
@@ -41,7 +41,7 @@ def print_audit(report: AuditReport, console: Console, *, top: int = 10) -> None
         console.print(_tensors(report.tensors, top))
     for side in report.side_files or ():
         text = f"\n{side.part} differs from the base's: {side.file}: {side.difference}"
-        console.print(Text(text, style=STYLES[Verdict.CANNOT_SAY]))
+        console.print(Text(text, style=STYLES[AuditVerdict.CANNOT_SAY]))
 
 
 def _tensors(tensors: tuple[TensorAudit, ...], top: int) -> Table:
@@ -50,11 +50,11 @@ def _tensors(tensors: tuple[TensorAudit, ...], top: int) -> Table:
     table.title, table.title_justify = f"{min(top, len(shown))} of {len(shown)} edited tensors", "left"
     for tensor in shown[:top]:
         weights = formula(tensor.weights) if tensor.weights else "none"
-        style = STYLES[Verdict.REFUTED] if tensor.verdict is Verdict.REFUTED else ""
+        style = STYLES[AuditVerdict.REFUTED] if tensor.verdict is AuditVerdict.REFUTED else ""
         cells = (tensor.name, tensor.dtype, weights, tensor.arithmetic or "as recorded", f"{tensor.n_misfits:,}")
         table.add_row(*(Text(cell, style=style) for cell in cells))
     return table
 
 
-def _styled(verdict: Verdict) -> tuple[str, str]:
+def _styled(verdict: AuditVerdict) -> tuple[str, str]:
     return verdict.upper(), STYLES[verdict]

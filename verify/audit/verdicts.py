@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 
-class Verdict(StrEnum):
+class AuditVerdict(StrEnum):
     """What is known of the claim `model = base - coefficient * vector`.
 
     Attributes:
@@ -20,13 +20,13 @@ class Verdict(StrEnum):
     REFUTED = "refuted"
 
 
-SEVERITY = tuple(Verdict)
+SEVERITY = tuple(AuditVerdict)
 
 
-def worst(verdicts: Iterable[Verdict]) -> Verdict:
+def worst(verdicts: Iterable[AuditVerdict]) -> AuditVerdict:
     """Return the most severe verdict; of none at all nothing can be said.
 
-    >>> worst([Verdict.CONFIRMED, Verdict.WITHIN_ROUNDING]).value
+    >>> worst([AuditVerdict.CONFIRMED, AuditVerdict.WITHIN_ROUNDING]).value
     'confirmed within rounding'
     """
-    return max(verdicts, key=SEVERITY.index, default=Verdict.CANNOT_SAY)
+    return max(verdicts, key=SEVERITY.index, default=AuditVerdict.CANNOT_SAY)

@@ -4,7 +4,7 @@ import math
 import struct
 from collections.abc import Iterable, Sequence
 
-from .document import Weight
+from .audit_document import Weight
 from .exact import Bounds
 
 DECIMALS = 9

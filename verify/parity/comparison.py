@@ -13,7 +13,7 @@ from prosocial.steering.decoding.config import DECODING_FILE, DecodingConfig
 from prosocial.steering.decoding.controls import Steering, control_arrays, with_safety_text
 
 from .engines import StepOutputs
-from .gates import ParityGates, Verdict
+from .gates import ParityGates, ParityVerdict
 from .localisation import FirstDifference, first_difference
 from .measure import Setting, join, largest_difference, measure_setting
 from .measurement import Measurement
@@ -57,7 +57,7 @@ class Comparison:
             found.append(measure_setting(self._setting(name, steering, ids, min(self.max_new_tokens, MOST_TOKENS))))
         chosen = {probe.id: prompts[probe.id] for probe in few}
         measured = replace(join(found), config_differences=self._config_differences(config), paths=self._paths(chosen))
-        if measured.judge(ParityGates.for_precision(self.precision)).verdict is Verdict.FAIL:
+        if measured.judge(ParityGates.for_precision(self.precision)).verdict is ParityVerdict.FAIL:
             return replace(measured, first_difference=self._place(measured, _most_flips(measured, prompts)))
         return measured
 

@@ -7,7 +7,7 @@ from typing import Any
 from prosocial.core.files import storage_errors, write_json
 
 from .measurement import Measurement, write_measurement
-from .page import render_parity
+from .parity_page import render_parity
 
 JSON_FILE = "parity.json"
 PAGE_FILE = "parity.html"

@@ -12,13 +12,15 @@ from prosocial.export.bundle_files.precision import Precision
 from .divergence import Ties
 
 
-class Verdict(StrEnum):
+class ParityVerdict(StrEnum):
     """What a gate says; the whole report says the worst of them."""
 
     PASS = "pass"
     AMBIGUOUS = "ambiguous"
     FAIL = "fail"
 
+
+Verdict = ParityVerdict  # its name in 0.1.0, until 0.3.0
 
 MEASURED: dict[str, float | None] = {
     "max_logit_difference": None,
@@ -35,12 +37,12 @@ BY_PRECISION: dict[str, dict[str, float | None]] = {
     "int4": {"kl_mean": 1e-2, "top1_disagreement": 0.05, "token_risk_p99": 0.25},
 }
 MOST_TIED_REPLIES = 0.005  # share of replies that rounding alone may part at near ties; beyond it nothing is sure
-SEVERITY = (Verdict.PASS, Verdict.AMBIGUOUS, Verdict.FAIL)
+SEVERITY = (ParityVerdict.PASS, ParityVerdict.AMBIGUOUS, ParityVerdict.FAIL)
 
 
-def worst(verdicts: list[Verdict]) -> Verdict:
+def worst(verdicts: list[ParityVerdict]) -> ParityVerdict:
     """Return the most severe verdict; none at all is ambiguous."""
-    return max(verdicts, key=SEVERITY.index, default=Verdict.AMBIGUOUS)
+    return max(verdicts, key=SEVERITY.index, default=ParityVerdict.AMBIGUOUS)
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class GateResult:
     title: str
     observed: float
     threshold: float
-    verdict: Verdict
+    verdict: ParityVerdict
     set_by: str
     note: str = ""
 
@@ -168,6 +170,6 @@ def gate(
 ) -> GateResult:
     """Judge one number against its threshold; where the question `is_open`, what would pass is ambiguous."""
     threshold = float(getattr(gates, name))
-    passing = Verdict.AMBIGUOUS if is_open else Verdict.PASS
-    verdict = passing if observed <= threshold else Verdict.FAIL  # a NaN does not pass
+    passing = ParityVerdict.AMBIGUOUS if is_open else ParityVerdict.PASS
+    verdict = passing if observed <= threshold else ParityVerdict.FAIL  # a NaN does not pass
     return GateResult(name, title, observed, threshold, verdict, gates.who_set(name), note)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .divergence import Divergence, Ties
-from .gates import MOST_TIED_REPLIES, GateResult, ParityGates, Verdict, gate
+from .gates import MOST_TIED_REPLIES, GateResult, ParityGates, ParityVerdict, gate
 
 NOISE = 2.0  # times the 99th percentile over positions
 
@@ -120,7 +120,7 @@ def judge_beside(
     """Return what is judged beside the decisions: that the bundle runs, its config, its own ways of decoding."""
     results: list[GateResult] = []
     if failure is not None:
-        results.append(GateResult("runs", "Runs that did not end", 1, 0, Verdict.FAIL, "always", failure))
+        results.append(GateResult("runs", "Runs that did not end", 1, 0, ParityVerdict.FAIL, "always", failure))
     n_other, keys = len(config_differences), ", ".join(config_differences)
     results.append(GateResult("config", "Decoding settings that differ", n_other, 0, _none_of(n_other), "always", keys))
     if paths and gates.max_path_difference is not None:
@@ -135,8 +135,8 @@ def _more(near: int) -> str:
     return f"{near} more at near ties" if near else ""
 
 
-def _none_of(count: int) -> Verdict:
-    return Verdict.FAIL if count else Verdict.PASS
+def _none_of(count: int) -> ParityVerdict:
+    return ParityVerdict.FAIL if count else ParityVerdict.PASS
 
 
 def percentile(values: "np.ndarray[Any, np.dtype[np.float64]]", percent: float) -> float:

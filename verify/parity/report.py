@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prosocial.evaluation.report.document import PARITY_SCHEMA as SCHEMA
+from prosocial.evaluation.report.report_document import PARITY_SCHEMA as SCHEMA
 from prosocial.evaluation.statistics.interval import scientific
 from prosocial.evaluation.statistics.proportions import clopper_pearson
 
 from .divergence import Divergence, Ties
-from .gates import GateResult, ParityGates, Verdict, worst
+from .gates import GateResult, ParityGates, ParityVerdict, worst
 from .judging import GreedyComparison, percentile
 from .localisation import FirstDifference
 
@@ -65,7 +65,7 @@ class ParityReport:
     first_difference: FirstDifference | None = None
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ParityVerdict:
         """The worst verdict of all gates."""
         return worst([result.verdict for result in self.gates])
 

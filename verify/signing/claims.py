@@ -11,10 +11,10 @@ from prosocial.core.signing.envelope import Statement
 from prosocial.core.signing.model_signature import STATEMENTS_FOLDER, FolderDigest
 from prosocial.editing.checkpoints.fingerprint import fingerprint
 from prosocial.editing.edits.record import RECORD_NAME, read_record
-from prosocial.evaluation.report.document import PARITY_SCHEMA
+from prosocial.evaluation.report.report_document import PARITY_SCHEMA
 from prosocial.export.bundle_files.manifest import MANIFEST_FILE, covered_files, read_manifest
 
-from ..audit.document import SCHEMA as AUDIT_SCHEMA
+from ..audit.audit_document import SCHEMA as AUDIT_SCHEMA
 from .statements import RESULTS, edit_statement, export_statement, result_statement
 
 Claim = Callable[[], Statement]

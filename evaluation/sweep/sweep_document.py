@@ -40,7 +40,7 @@ def write_sweep(out: Path, document: Mapping[str, Any]) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    from .page import render_sweep
+    from .sweep_page import render_sweep
 
     page = render_sweep(document)
     with storage_errors(out):

@@ -9,7 +9,7 @@ from prosocial.evaluation.report import wording
 from prosocial.evaluation.report.script import page_policy, page_script
 from prosocial.evaluation.report.template import load_template
 
-from .document import Weight
+from .audit_document import Weight
 from .forensics import formula
 
 TEMPLATE = Path(__file__).parent / "audit.html.j2"

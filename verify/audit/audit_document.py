@@ -8,7 +8,7 @@ from prosocial.editing.checkpoints.header import TensorInfo
 from prosocial.editing.vectors.description import Tool
 from prosocial.evaluation.report.part import ReportPart
 
-from .verdicts import Verdict
+from .verdicts import AuditVerdict
 
 SCHEMA = "prosocial.audit/1"
 SCHEMA_FILE = "audit.schema.json"
@@ -62,7 +62,7 @@ class TensorAudit(ReportPart):
     dtype: str
     shape: tuple[int, ...]
     level: Level
-    verdict: Verdict
+    verdict: AuditVerdict
     reason: str
     arithmetic: str | None = None
     weights: tuple[Weight, ...] = ()
@@ -71,7 +71,7 @@ class TensorAudit(ReportPart):
     elements: tuple[Element, ...] = ()
 
     @classmethod
-    def of(cls, tensor: TensorInfo, level: Level, verdict: Verdict, reason: str, **facts: Any) -> Self:
+    def of(cls, tensor: TensorInfo, level: Level, verdict: AuditVerdict, reason: str, **facts: Any) -> Self:
         """Return what was found of a tensor of the model."""
         said: dict[str, Any] = {
             "name": tensor.name,
@@ -87,7 +87,7 @@ class LevelAudit(ReportPart):
 
     level: Level
     title: str
-    verdict: Verdict
+    verdict: AuditVerdict
     reasons: tuple[str, ...]
 
 
@@ -123,7 +123,7 @@ class AuditReport(ReportPart):
     fingerprint: str
     base: str | None
     vectors: tuple[str, ...]
-    verdict: Verdict
+    verdict: AuditVerdict
     levels: tuple[LevelAudit, ...]
     weights: tuple[Weight, ...]
     tensors: tuple[TensorAudit, ...]

@@ -59,7 +59,7 @@ def write_report(
         ArtefactError: the JSON given for `parity` is of another schema.
         StorageError: the folder cannot be written.
     """
-    from .page import render_page
+    from .report_page import render_page
 
     document = assemble(
         title=title,

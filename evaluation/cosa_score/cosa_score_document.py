@@ -5,13 +5,13 @@ from typing import Any
 
 from .configs import ScoredConfig
 from .scores import score_runs
-from .verdicts import Verdict
+from .verdicts import CosaVerdict
 
 SCHEMA = "prosocial.cosa_score/1"
 
 
 def score_document(
-    verdicts: Mapping[str, Sequence[Verdict]],
+    verdicts: Mapping[str, Sequence[CosaVerdict]],
     configs: Sequence[ScoredConfig],
     *,
     facts: Mapping[str, Any] | None = None,
