@@ -1,4 +1,4 @@
-"""Does a bundle decide as its reference does? Logits, safe sets, distributions and greedy replies side by side."""
+"""Parity: whether a bundle agrees with its reference in logits, risks, safe sets and greedy replies."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""An engine of the decoding loop, as parity needs it: one token at a time, through its cache (torch-free)."""
+"""A parity engine on top of the decoding loop: one token at a time, through the cache (torch-free)."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,15 +17,15 @@ MarginSource = Callable[[Sequence[int], int, ControlArrays | None], Margins]
 
 
 class SteppingEngine:
-    """Decides through the same steps as generation does; what `measure_parity` compares.
+    """Makes its decisions in the same steps as generation; the kind of engine that `measure_parity` compares.
 
     Args:
-        engine: of a bundle, a steered model or an ordinary one.
-        name: for the report; no path.
-        end_ids: tokens that end a reply.
-        steering: what each request asks for; None leaves it to the engine's own defaults.
-        margins: computes the margins of the last n decisions on given tokens; for the reference.
-        batch_size: most rows at once; results do not depend on it.
+        engine: decoding engine of a bundle, a steered model or a plain model.
+        name: name for the report, without paths.
+        end_ids: ids of the tokens that end a reply.
+        steering: steering of every request; None for the engine's own defaults.
+        margins: computes the margins of the last n decisions on given tokens; None if they are not needed.
+        batch_size: most rows in one batch; results do not depend on it.
     """
 
     def __init__(
@@ -45,11 +45,11 @@ class SteppingEngine:
             self._controls = control_arrays(engine.config, [steering])
 
     def replies(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int) -> list[ScoredReply]:
-        """Return the most likely reply to each prompt, up to and with the end token, and the decisions on the way."""
-        found: dict[int, ScoredReply] = {}
+        """Return the greedy reply to each prompt, up to and including the end token, and its decisions."""
+        scored: dict[int, ScoredReply] = {}
         for batch in equal_length_batches(map(len, prompts), lambda length: self.batch_size):
-            found |= zip(batch, self._run([prompts[index] for index in batch], max_new_tokens), strict=True)
-        return [found[index] for index in range(len(prompts))]
+            scored |= zip(batch, self._run([prompts[index] for index in batch], max_new_tokens), strict=True)
+        return [scored[index] for index in range(len(prompts))]
 
     def score(self, prompt: Sequence[int], reply: Sequence[int]) -> StepOutputs:
         """Return the decisions after the prompt and after each token of the reply."""
@@ -62,11 +62,11 @@ class SteppingEngine:
         return record.outputs(0, len(reply) + 1, self._lazy_margins([*prompt, *reply], len(reply) + 1))
 
     def _run(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[ScoredReply]:
-        """Reply to prompts of equal length; a finished row rides along unread until half of them have finished."""
+        """Reply to prompts of equal length; finished rows are removed once more than half of the rows have finished."""
         stream = self._start(prompts, max_new_tokens)
         record = _Record(stream.decision, max_new_tokens)
         replies: list[list[int]] = [[] for _ in prompts]
-        slots = live = np.arange(len(prompts))  # the row in each slot of the stream; the slots that are not finished
+        slots = live = np.arange(len(prompts))  # the row in each slot of the stream; the slots not yet finished
         for step in range(max_new_tokens):
             record.write(step, slots[live], stream.decision, live)
             tokens = np.asarray(stream.decision.logits.argmax(-1), dtype=np.int64)
@@ -95,7 +95,7 @@ class SteppingEngine:
 
 
 class _Record:
-    """Decisions of B rows at up to S steps; memory that is never written to is never touched."""
+    """Buffers for the decisions of B rows at up to S steps."""
 
     def __init__(self, like: Decision, n_steps: int) -> None:
         n_rows = len(like.logits)
@@ -104,13 +104,13 @@ class _Record:
         self._size = np.empty((n_rows, n_steps), np.int64)
 
     def write(self, step: int, rows: NDArray[np.intp], decision: Decision, slots: NDArray[np.intp]) -> None:
-        """Record what was decided in some slots of a stream as a step of these rows."""
+        """Record the decisions in some slots of a stream as one step of the given rows."""
         self._logits[rows, step] = decision.logits[slots]
         self._risk[rows, step] = decision.risk[slots]
         self._size[rows, step] = decision.safe_set_size[slots]
 
     def outputs(self, row: int, n_steps: int, margins: Callable[[], Margins] | None) -> StepOutputs:
-        """Return the first steps of a row, as views."""
+        """Return the first `n_steps` decisions of a row, as views."""
         return StepOutputs(
             self._logits[row, :n_steps], self._risk[row, :n_steps], self._size[row, :n_steps], margins=margins
         )
