@@ -128,26 +128,30 @@ COEFFICIENT = ("terms", 0, "coefficients", 0)
     ("change", "verdict", "told"),
     [
         (_say_half, AuditVerdict.REFUTED, "not base - 0.5"),
-        (_hide_a_change, AuditVerdict.REFUTED, f"{NORM}: the record calls it untouched"),
-        (_set(*COEFFICIENT, "decimal", to="0.5"), AuditVerdict.REFUTED, "says 0.5, and uses 0.6"),
+        (_hide_a_change, AuditVerdict.REFUTED, f"{NORM}: the record lists it as untouched"),
+        (
+            _set(*COEFFICIENT, "decimal", to="0.5"),
+            AuditVerdict.REFUTED,
+            "states the coefficient 0.5, but its hexadecimal form is 0.6",
+        ),
         (_set(*COEFFICIENT, "hex", to=(-0.6).hex()), AuditVerdict.REFUTED, "finite and at least 0"),
         (_set(*COEFFICIENT, "hex", to="nan"), AuditVerdict.REFUTED, "finite and at least 0"),
         (_set(*COEFFICIENT, "hex", to="inf"), AuditVerdict.REFUTED, "finite and at least 0"),
-        (_set(*COEFFICIENT, "hex", to="much"), AuditVerdict.REFUTED, "no number"),
-        (_set(*COEFFICIENT, "tensors", to=[MATRIX]), AuditVerdict.REFUTED, "untouched what has no coefficient"),
+        (_set(*COEFFICIENT, "hex", to="much"), AuditVerdict.REFUTED, "should be a number"),
+        (_set(*COEFFICIENT, "tensors", to=[MATRIX]), AuditVerdict.REFUTED, "should be those listed as untouched"),
         (_set(*COEFFICIENT, "tensors", to=[MATRIX, NORM, "other"]), AuditVerdict.REFUTED, "changes other"),
-        (_set("untouched", to=[]), AuditVerdict.REFUTED, "should call untouched"),
+        (_set("untouched", to=[]), AuditVerdict.REFUTED, "should be those listed as untouched"),
         (_set("result", "inner_product", to=1.0), AuditVerdict.REFUTED, "should be at most 0"),
         (
             _set("arithmetic", "fused_multiply_add", to=True),
             AuditVerdict.CANNOT_SAY,
-            "not known here: fused_multiply_add",
+            "unknown to this version: fused_multiply_add",
         ),
-        (_set("arithmetic", "rounding_seed", to=-1), AuditVerdict.CANNOT_SAY, "not known here: rounding_seed"),
+        (_set("arithmetic", "rounding_seed", to=-1), AuditVerdict.CANNOT_SAY, "unknown to this version: rounding_seed"),
         (_set("terms", to=[]), AuditVerdict.CANNOT_SAY, "names 0 vectors"),
         (_set("terms", 0, "blake3", to="0" * 64), AuditVerdict.CANNOT_SAY, "none of the given vectors"),
-        (_set("base", "fingerprint", to="0" * 64), AuditVerdict.CANNOT_SAY, "the base given has fingerprint"),
-        (_set("result", "side_files", to={"../x": "0"}), AuditVerdict.REFUTED, "outside of the model"),
+        (_set("base", "fingerprint", to="0" * 64), AuditVerdict.CANNOT_SAY, "the given base has fingerprint"),
+        (_set("result", "side_files", to={"../x": "0"}), AuditVerdict.REFUTED, "outside the model's folder"),
         (_set("result", "side_files", to={"absent": "0"}), AuditVerdict.REFUTED, "absent: in the record"),
     ],
 )
@@ -174,7 +178,7 @@ def test_a_fingerprint_that_its_digests_do_not_make_is_refuted(folder: Path) -> 
     record["result"]["fingerprint"] = "0" * 64
     path.write_text(json.dumps(record))
 
-    assert "make the fingerprint" in reasons(audit_model(folder / "out"))
+    assert "give the fingerprint" in reasons(audit_model(folder / "out"))
 
 
 def test_an_edit_of_an_edit_asks_for_the_checkpoint_between(folder: Path) -> None:
@@ -193,7 +197,7 @@ def test_tensors_that_only_one_side_holds_are_refuted(folder: Path, missing: str
     write(place, {name: tensor for name, tensor in read(place).items() if name != HEAD})
     report = audited(folder, ignore_record=True)
 
-    assert report.verdict is AuditVerdict.REFUTED and f"{HEAD}: in the" in reasons(report)
+    assert report.verdict is AuditVerdict.REFUTED and f"{HEAD}: only in the" in reasons(report)
 
 
 @pytest.mark.parametrize("place", ["out", "base"])
@@ -254,8 +258,8 @@ def test_vectors_that_are_not_stored_dense(tmp_path: Path, storage: str) -> None
 @pytest.mark.parametrize(
     ("file", "text", "part", "told"),
     [
-        ("tokenizer_config.json", '{"chat_template": "{{ harm }}"}', "chat template", "other text"),
-        ("chat_template.jinja", "{{ harm }}", "chat template", "other text"),
+        ("tokenizer_config.json", '{"chat_template": "{{ harm }}"}', "chat template", "text differs"),
+        ("chat_template.jinja", "{{ harm }}", "chat template", "text differs"),
         ("generation_config.json", '{"temperature": 2.0}', "generation config", "temperature: null -> 2.0"),
         ("config.json", '{"model_type": "llama", "rope_theta": 1}', "config", "rope_theta"),
         ("tokenizer.json", "{}", "tokenizer", "not in the base"),

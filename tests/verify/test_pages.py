@@ -93,7 +93,7 @@ def test_a_page_without_anything_measured_still_says_why(folder: Path) -> None:
 
     dead = Measurement("a", "b", {}, (), 0, failure="the process died with signal 11")
     assert "signal 11" in render_parity(dead.judge(ParityGates()).to_json())
-    assert "nothing could be checked" in render_audit(document(folder, "audit") | {"levels": [], "tensors": []})
+    assert "Nothing could be checked" in render_audit(document(folder, "audit") | {"levels": [], "tensors": []})
 
 
 def test_junit_counts_every_gate_and_fails_what_is_no_pass(folder: Path) -> None:

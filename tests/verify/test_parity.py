@@ -149,7 +149,7 @@ def test_gates_move_over_kept_measurements_and_give_what_a_new_run_would(tmp_pat
     assert verdicts == [ParityVerdict.FAIL, ParityVerdict.PASS]
     for raw in (b"", b"PK", (tmp_path / "m.npz").read_bytes()[:-50]):
         (tmp_path / "broken.npz").write_bytes(raw)
-        with pytest.raises(ArtefactError, match=r"measurements of prosocial verify --out"):
+        with pytest.raises(ArtefactError, match=r"measurements.*prosocial verify --out"):
             read_measurement(tmp_path / "broken.npz")
 
 

@@ -117,7 +117,7 @@ def test_changed_files_are_signed_again_only_on_request_and_old_statements_go(wo
 def test_what_contradicts_itself_is_not_signed(world: Path, edited: Path) -> None:
     key = SigningKey.read(world / "own.pem")
     flip_last_byte(edited / "model.safetensors")
-    with pytest.raises(ArtefactError, match="should speak of these weights"):
+    with pytest.raises(ArtefactError, match="should be the record of these weights"):
         sign_folder(edited, key, again=True)
     with pytest.raises(InputError, match="report on parity"):
         sign_folder(world / "out", key, reports={"parity": world / "audit.json"})

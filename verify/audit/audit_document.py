@@ -1,4 +1,4 @@
-"""The JSON of an audit, `prosocial.audit/1`; its schema lies beside this file as `audit.schema.json`."""
+"""The JSON document of an audit, `prosocial.audit/1`; its JSON schema is `audit.schema.json`."""
 
 from typing import Any, Literal, Self
 
@@ -16,13 +16,14 @@ Level = Literal[1, 2, 3]
 
 
 class Weight(ReportPart):
-    """How much of a vector is in the model: `model = base + weight * vector`, below 0 where it was subtracted.
+    """The weight of a vector in the model: `model = base + weight * vector`, below 0 if the vector was subtracted.
 
     Attributes:
-        vector: name of its folder.
-        low, high: ends of what explains every element; null where nothing bounds it.
-        estimate: the shortest decimal between them; null where an end is missing.
-        bf16_of: the short decimal whose bf16 number the estimate is, where the interval holds such a number.
+        vector: name of the vector's folder.
+        low: lower end of the interval of weights that explain every element; null if unbounded.
+        high: upper end of that interval; null if unbounded.
+        estimate: shortest decimal in the interval; null if an end is unbounded.
+        bf16_of: short decimal that the estimate is the bf16 rounding of, if the interval holds such a number.
     """
 
     vector: str
@@ -33,11 +34,13 @@ class Weight(ReportPart):
 
 
 class Element(ReportPart):
-    """An element that contradicts the claim; a value that is no finite number is null.
+    """An element that contradicts the claim; NaN and infinity are written as null.
 
     Attributes:
-        index: its place.
-        base, found, expected: the base's number, the model's, and what the claim gives.
+        index: index of the element in the tensor.
+        base: value in the base.
+        found: value in the model.
+        expected: value that follows from the claim.
     """
 
     index: tuple[int, ...]
@@ -47,15 +50,16 @@ class Element(ReportPart):
 
 
 class TensorAudit(ReportPart):
-    """One tensor.
+    """The audit of one tensor.
 
     Attributes:
-        level: 1 by digest, 2 by recomputation, 3 by its elements alone.
-        reason: in words.
-        arithmetic: that explains it, or comes nearest; null where none was needed.
-        weights: of each vector that changes it; empty where none does, or nothing was recovered.
-        n_elements, n_misfits: how many there are, and how many the claim does not explain.
-        elements: the first of those.
+        level: 1 for digests, 2 for recomputation, 3 for recovery from the weights alone.
+        reason: the reason for the verdict, in words.
+        arithmetic: the arithmetic that explains the tensor, or comes nearest; null if none was needed.
+        weights: weight of each vector that changes the tensor; empty if none does, or none was recovered.
+        n_elements: number of elements.
+        n_misfits: number of elements that the claim does not explain.
+        elements: the first of the unexplained elements.
     """
 
     name: str
@@ -72,18 +76,18 @@ class TensorAudit(ReportPart):
 
     @classmethod
     def of(cls, tensor: TensorInfo, level: Level, verdict: AuditVerdict, reason: str, **facts: Any) -> Self:
-        """Return what was found of a tensor of the model."""
-        said: dict[str, Any] = {
+        """Return the audit of a tensor of the model."""
+        facts_of_tensor: dict[str, Any] = {
             "name": tensor.name,
             "dtype": tensor.dtype,
             "shape": tensor.shape,
             "n_elements": tensor.n_elements,
         }
-        return cls(level=level, verdict=verdict, reason=reason, **said, **facts)
+        return cls(level=level, verdict=verdict, reason=reason, **facts_of_tensor, **facts)
 
 
 class LevelAudit(ReportPart):
-    """One way of looking, and what it found."""
+    """The result of one level of the audit."""
 
     level: Level
     title: str
@@ -92,12 +96,12 @@ class LevelAudit(ReportPart):
 
 
 class SideDifference(ReportPart):
-    """Something beside the weights that differs from the base, and changes what the model says.
+    """A difference from the base outside the weights that can change the model's output.
 
     Attributes:
         part: chat template, generation config, config, tokenizer or code.
-        file: its relative path.
-        difference: in words.
+        file: relative path of the file.
+        difference: the difference in words.
     """
 
     part: str
@@ -106,15 +110,17 @@ class SideDifference(ReportPart):
 
 
 class AuditReport(ReportPart):
-    """What an audit found.
+    """The result of an audit.
 
     Attributes:
-        model, base, vectors: names of the folders.
-        fingerprint: of the model's weights, so that a report cannot be taken for another model's.
-        verdict: the worst of all.
-        levels: in their order; a level that could not run is not there.
-        weights: of each vector over all tensors that one number explains; empty where tensors differ, or at level 2.
-        side_files: against the base; null without one.
+        model: name of the model's folder.
+        fingerprint: fingerprint of the model's weights, which ties the report to this model.
+        base: name of the base's folder; null if none was given.
+        vectors: names of the vectors' folders.
+        verdict: the worst verdict of all levels.
+        levels: result of each level that could run, in order.
+        weights: weight of each vector that explains all its tensors; empty where tensors differ, or at level 2.
+        side_files: files other than the weights that differ from the base; null if no base was given.
     """
 
     schema_: Literal["prosocial.audit/1"] = Field(default="prosocial.audit/1", alias="schema")

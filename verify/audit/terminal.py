@@ -1,4 +1,4 @@
-"""An audit in the terminal."""
+"""Printing an audit in the terminal."""
 
 from rich.console import Console
 from rich.table import Column, Table
@@ -18,12 +18,12 @@ MAX_REASONS = 5
 
 
 def print_audit(report: AuditReport, console: Console, *, top: int = 10) -> None:
-    """Print the verdict, each level with its reasons, what was recovered, and the side files that differ.
+    """Print the verdict, each level with its reasons, the recovered coefficients and the side files that differ.
 
     Args:
-        report: of an audit.
-        console: where to.
-        top: how many tensors are listed, those that refute first.
+        report: result of an audit.
+        console: console to print to.
+        top: most tensors to list, those with the most misfits first.
     """
     against = f" against {report.base}" if report.base else ""
     console.print(Text.assemble("verdict: ", _styled(report.verdict), f"  {report.model}{against}"))
@@ -34,9 +34,11 @@ def print_audit(report: AuditReport, console: Console, *, top: int = 10) -> None
         if len(level.reasons) > MAX_REASONS:
             console.print(Text(f"  and {len(level.reasons) - MAX_REASONS} more", style="dim"))
     if not report.levels:
-        console.print("  no edit record, and no base to compare with: give --base and --vector")
+        console.print("  nothing to check: the model has no edit record; give --base and --vector")
     if report.weights:
-        console.print(Text.assemble("\none coefficient for what is explained: ", (formula(report.weights), "bold")))
+        console.print(
+            Text.assemble("\ncoefficient common to all explained tensors: ", (formula(report.weights), "bold"))
+        )
     if any(tensor.weights or tensor.n_misfits for tensor in report.tensors):
         console.print(_tensors(report.tensors, top))
     for side in report.side_files or ():
