@@ -1,4 +1,4 @@
-"""Scores of several systems as plain JSON, and what they say in one line."""
+"""The scores of several systems as one JSON document."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,27 +19,31 @@ def score_document(
     seed: int = 0,
     draws: int = 1000,
 ) -> dict[str, Any]:
-    """Return the report on systems that were asked the same questions.
+    """Return the report on systems that answered the same questions.
 
     Args:
-        verdicts: by system. configs: in the order of the report. facts: such as the judge and the seed.
-        unread: by system with a filter, how many of its answers were neither yes nor no. seed, draws: of the bootstrap.
+        verdicts: verdicts by system.
+        configs: configs in the order of the report.
+        facts: further facts for the report, such as judge and seed.
+        unread: number of a filter's answers that were neither yes nor no, by system with a filter.
+        seed: seed of the bootstrap.
+        draws: number of bootstrap resamples.
 
     Raises:
-        InputError: not one reply of a system could be judged.
+        InputError: no reply of a system could be judged.
     """
     return {
         "schema": SCHEMA,
         "facts": dict(facts or {}),
         "configs": [config.to_json() for config in configs],
         "systems": {
-            name: score_runs([found], configs, seed=seed, draws=draws)
+            name: score_runs([own], configs, seed=seed, draws=draws)
             | {"n_unread_filter_answers": (unread or {}).get(name, 0)}
-            for name, found in verdicts.items()
+            for name, own in verdicts.items()
         },
     }
 
 
 def n_unjudged(document: Mapping[str, Any]) -> int:
-    """Return how many replies of all systems could not be judged."""
+    """Return the number of replies, over all systems, that could not be judged."""
     return sum(system["n_unjudged"] for system in document["systems"].values())

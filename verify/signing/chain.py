@@ -110,11 +110,11 @@ def check_chain(
         allow_missing: links (edit, export, parity, audit) that may be missing; a broken link always fails.
 
     Raises:
-        InputError: no key is given, a link is unknown, or a base or checkpoint is given that the folder does not refer to.
+        InputError: no key is given, a link is unknown, or the folder does not refer to a given base or checkpoint.
         ArtefactError: the folder does not exist or is empty.
     """
     if not keys:
-        raise InputError("a chain should be checked with at least one trusted key, found none: give --key")
+        raise InputError("a chain should be checked with a trusted key, found none: give --key")
     for name in allow_missing:
         if name not in CLAIMS:
             raise UnknownNameError("link", name, CLAIMS)
