@@ -8,8 +8,8 @@ from .wording import is_clear, limits, percent, signed
 NOUNS = {
     "leak": "harmful replies to harmful requests",
     "over_refusal": "refusals of harmless twins",
-    "twin_success": "harmless twins fulfilled",
-    "benign_success": "benign requests fulfilled",
+    "twin_success": "harmless twins done",
+    "benign_success": "benign requests done",
     "benign_refusal": "refusals of benign requests",
 }
 

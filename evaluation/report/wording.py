@@ -107,9 +107,9 @@ def decision_lines(parity: Mapping[str, Any]) -> list[str]:
     inside, n_flips, n_measured = safe_set["n_near_ties"], safe_set["n_flips"], safe_set["n_prompts_with_margins"]
     part = f" of {n_measured:,} prompts" if 0 < n_measured < parity["n_prompts"] else ""
     lines = [
-        f"{n_flips:,} of {safe_set['n_decisions']:,} safety decisions differ: {inside:,} inside the tie band, "
+        f"{n_flips:,} of {safe_set['n_decisions']:,} safety decisions differ: {inside:,} inside the noise band, "
         f"{n_flips - inside:,} outside; {safe_set['n_unsafe_let_in']:,} allow a token that the reference calls unsafe",
-        f"tie band ({bands['set_by']}): risk within {number(bands['risk'])} of the threshold, "
+        f"noise band ({bands['set_by']}): risk within {number(bands['risk'])} of the threshold, "
         f"logit within {number(bands['logit'])} of the last plausible one"
         + ("" if near is None else f"; at {near:,} positions{part} a risk is that close"),
         f"every risk farther from the threshold than any risk differs ({number(safe_set['risk_moved_at_most'])}): "

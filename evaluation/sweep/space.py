@@ -107,7 +107,7 @@ class SearchSpace:
             raise InputError("a sweep should have at least one method, found none: give one")
         low, high = self.scale
         if not 0 <= low < high < float("inf"):
-            raise InputError(f"the scale limits should satisfy 0 <= low < high, found {low} to {high}")
+            raise InputError(f"scales should run from a number of at least 0 to a higher one, found {low} to {high}")
         for method in self.methods:
             if method not in METHODS:
                 raise UnknownNameError("method", method, METHODS)

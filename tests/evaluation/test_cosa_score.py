@@ -231,7 +231,7 @@ def test_public_sets_bring_their_configs() -> None:
         questions_of([cosalign(["glimming"])])
     with pytest.raises(InputError, match="their own configs"):
         questions_of([first], CONFIGS)
-    with pytest.raises(InputError, match="1 of 2 probes bring one"):
+    with pytest.raises(InputError, match="1 of 2 probes with their own config"):
         questions_of([first, Probe("p", ({"role": "user", "content": "x"},), "benign")])
 
 
@@ -259,15 +259,15 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_drawn(
     checkpoint_folder: Path, steered: Path, probes: list[Probe], tmp_path: Path
 ) -> None:
     other = [ScoredConfig("fiction", "word12 word13", frozenset())]
-    with pytest.raises(InputError, match=r"fiction with this text and these categories.*holds strict, fiction"):
+    with pytest.raises(InputError, match=r"fiction with this text and these categories.*found strict, fiction"):
         score_models({"steered": steered}, questions_of(probes, other), judge=LetterJudge(), settings=SHORT)
     text_only = questions_of(probes, [ScoredConfig("novel", "word4")])
-    with pytest.raises(InputError, match="novel should list what it allows"):
+    with pytest.raises(InputError, match="novel should list the categories"):
         score_models({"base": checkpoint_folder}, text_only, judge=LetterJudge(), settings=SHORT)
-    with pytest.raises(InputError, match="5-shot needs examples"):
+    with pytest.raises(InputError, match="5-shot should have examples"):
         how = ScoreSettings(baselines=("5-shot",))
         score_models({"base": checkpoint_folder}, questions_of(probes, CONFIGS), judge=LetterJudge(), settings=how)
-    with pytest.raises(InputError, match="each once"):
+    with pytest.raises(InputError, match="unique questions"):
         score_models({}, questions_of(probes, CONFIGS), judge=LetterJudge())
     (tmp_path / "shots.jsonl").write_text('{"config": "strict", "prompt": "a", "reply": "b"}')
     with pytest.raises(InputError, match="5 examples for config strict, found 1"):

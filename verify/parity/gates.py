@@ -86,7 +86,7 @@ class ParityGates:
     def for_precision(cls, precision: Precision) -> Self:
         """Return the default gates for a bundle in a precision, compared with a reference in float32.
 
-        Below float32, logits and replies are measured but not gated. Decisions are gated outside a tie band that is
+        Below float32, logits and replies are measured but not gated. Decisions are gated outside a noise band that is
         measured in the comparison; the limit on the differences keeps the band from becoming arbitrarily wide.
 
         Example:
@@ -123,11 +123,11 @@ class ParityGates:
 
     @property
     def are_bands_measured(self) -> bool:
-        """Whether the width of a tie band is derived from the measured differences."""
+        """Whether the width of a noise band is derived from the measured differences."""
         return self.logit_tie is None or self.risk_tie is None
 
     def ties(self, *, logit_noise: float, risk_noise: float) -> Ties:
-        """Return the tie bands, given the noise of one logit and of one token's risk."""
+        """Return the noise bands, given the noise of one logit and of one token's risk."""
         return Ties(
             logit=2 * logit_noise if self.logit_tie is None else self.logit_tie,  # each of the two logits has noise
             risk=risk_noise if self.risk_tie is None else self.risk_tie,

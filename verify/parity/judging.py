@@ -20,7 +20,7 @@ class GreedyComparison:
         prompt_id: id of the prompt.
         first_difference: index of the first token that differs; None if the replies are identical.
         margin: the reference's largest logit minus its second largest at that index; None if identical.
-        near_tie: whether that margin lies inside the tie band.
+        near_tie: whether that margin lies inside the noise band.
     """
 
     prompt_id: str
@@ -34,7 +34,7 @@ class GreedyComparison:
 
 
 def bands(divergences: Mapping[str, Divergence], gates: ParityGates) -> Ties:
-    """Return the tie bands: those of the gates, or widths derived from the measurement."""
+    """Return the noise bands: those of the gates, or widths derived from the measurement."""
     parts = list(divergences.values())
     if not parts:
         return gates.ties(logit_noise=0.0, risk_noise=0.0)
@@ -87,7 +87,7 @@ def _decisions(parts: Sequence[Divergence], gates: ParityGates, ties: Ties) -> l
         gate("flips", "Tokens that only one side calls safe", len(flips) - near_flips, gates, note=_more(near_flips)),
         gate(
             "top1_disagreement",
-            "Share of positions with another most likely token",
+            "Share of positions whose most likely token differs",
             float((disagree & ~near_top).mean()),
             gates,
             note=_more(int(near_top.sum())),
@@ -105,7 +105,7 @@ def judge_replies(greedy: Sequence[GreedyComparison], gates: ParityGates) -> lis
     return [
         gate(
             "greedy_divergences",
-            "Greedy replies that part",
+            "Greedy replies that differ",
             len(parted) - near,
             gates,
             is_open=is_open,
@@ -120,12 +120,12 @@ def judge_beside(
     """Return the remaining gates: the bundle runs to the end, its config is equal, its computation paths agree."""
     results: list[GateResult] = []
     if failure is not None:
-        results.append(GateResult("runs", "Runs that did not end", 1, 0, ParityVerdict.FAIL, "always", failure))
+        results.append(GateResult("runs", "Runs that did not finish", 1, 0, ParityVerdict.FAIL, "always", failure))
     n_other, keys = len(config_differences), ", ".join(config_differences)
     results.append(GateResult("config", "Decoding settings that differ", n_other, 0, _none_of(n_other), "always", keys))
     if paths and gates.max_path_difference is not None:
         widest = max(paths, key=lambda name: paths[name])
-        title = "Difference of a logit by the way it is computed"
+        title = "Difference of a logit between computation paths"
         note = widest if paths[widest] > gates.max_path_difference else ""
         results.append(gate("max_path_difference", title, paths[widest], gates, note=note))
     return results

@@ -86,7 +86,7 @@ class SafeSet(ReportPart):
         n_decisions: number of tokens that at least one side allows, summed over positions.
         n_prompts_with_margins: number of prompts whose margins were computed; the fields up to `certified_share` are
             over these prompts.
-        n_positions_near_threshold: number of positions where a token's risk lies inside the tie band.
+        n_positions_near_threshold: number of positions where a token's risk lies inside the noise band.
         n_prompts_near_threshold: number of prompts with such a position.
         risk_moved_at_most: largest difference of any token's risk; null without a gate.
         certified_share: share of positions where every token's risk is farther than that from the threshold; null

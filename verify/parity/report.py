@@ -42,7 +42,7 @@ class ParityReport:
         divergences: differences at each position by prompt, teacher-forced on the reference's reply.
         greedy: comparison of the greedy replies, one per prompt.
         safe_set_sizes_differ: number of positions at which the engines report safe sets of different sizes.
-        ties: the tie bands that decisions were judged by.
+        ties: the noise bands that decisions were judged by.
         are_ties_measured: whether the bands were derived from this measurement.
         subject: digests of what was compared: `manifest_sha256` of the bundle, `reference_fingerprint` of the weights,
             `prompts_sha256` of the token ids; empty for engines that were not opened from folders.
