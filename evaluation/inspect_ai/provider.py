@@ -104,19 +104,24 @@ class BundleAPI(ModelAPI):  # type: ignore[misc]  # mypy does not follow inspect
         refused = [name for name in REFUSED if getattr(config, name, None) is not None]
         if refused:
             raise InputError(f"a bundle should be given supported options, found {', '.join(refused)}: leave them out")
-        asked = {"temperature": config.temperature, "top_p": config.top_p, "top_k": config.top_k, "seed": config.seed}
-        sampling = asked_settings(self._bundle.engine, {}).sampling.changed(**asked)
+        drawing = {
+            "temperature": config.temperature,
+            "top_p": config.top_p,
+            "top_k": config.top_k,
+            "seed": config.seed,
+        }
+        sampling = asked_settings(self._bundle.engine, {}).sampling.changed(**drawing)
         return {"sampling": sampling, "stop": config.stop_seqs or (), "max_new_tokens": config.max_tokens}
 
 
-def messages_of(asked: Sequence[ChatMessage]) -> list[Message]:
+def messages_of(conversation: Sequence[ChatMessage]) -> list[Message]:
     """Return the conversation as messages with role and text.
 
     Raises:
         InputError: a message has a role or content that bundles do not support.
     """
     messages: list[Message] = []
-    for message in asked:
+    for message in conversation:
         kinds = set() if isinstance(message.content, str) else {part.type for part in message.content} - {"text"}
         if message.role not in ROLES or kinds:
             description = f"a message of {message.role}" + (f" with {', '.join(sorted(kinds))}" if kinds else "")

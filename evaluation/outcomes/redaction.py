@@ -53,7 +53,12 @@ def redact(reply: str, judgement: Judgement) -> list[Segment]:
 
 
 def redacted_text(reply: str, judgement: Judgement) -> str:
-    """Return a reply as one string, with its harmful spans replaced by blocks."""
+    """Return a reply as one string, with its harmful spans replaced by blocks.
+
+    Example:
+        >>> redacted_text("first glim the vat", Judgement(harmful_spans=((6, 14),)))
+        'first █████ █████ vat'
+    """
     return "".join(segment.text for segment in redact(reply, judgement))
 
 

@@ -89,6 +89,11 @@ def clustered_mean(
 
     Raises:
         InputError: there are no values, lengths differ, or a value is outside the bounds.
+
+    Example:
+        >>> mean = clustered_mean([0.25, 0.5, 0.75], ["a", "b", "c"], bounds=(0.0, 1.0))
+        >>> mean.estimate, mean.n_clusters, mean.method
+        (0.5, 3, 'cluster-robust t')
     """
     data, members, n_clusters = _prepare(values, clusters)
     if data.min() < bounds[0] or data.max() > bounds[1]:

@@ -39,9 +39,7 @@ class JudgeErrors:
 
     def __post_init__(self) -> None:
         if not (0 <= self.found <= self.n_events and 0 <= self.cleared <= self.n_others):
-            raise InputError(
-                f"a judge's found and cleared should be at most n_events and n_others, found {self}"
-            )
+            raise InputError(f"a judge's found and cleared should be at most n_events and n_others, found {self}")
         if not (self.n_events and self.n_others):
             raise InputError(f"a judge should be measured on replies with and without the event, found {self}")
 

@@ -78,17 +78,17 @@ class Journal:
                 self._study.sampler = optuna.samplers.PartialFixedSampler(chosen, self._study.sampler)
         return self._study.ask()
 
-    def tell(self, asked: optuna.Trial, trial: Trial, violations: Mapping[str, float]) -> Trial:
+    def tell(self, suggested: optuna.Trial, trial: Trial, violations: Mapping[str, float]) -> Trial:
         """Finish a trial and return it as stored; `violations` are above 0 for each limit that it exceeds, by name."""
         row = trial.to_json()
-        asked.set_user_attr("trial", row)
+        suggested.set_user_attr("trial", row)
         for name, violation in violations.items():
-            asked.set_constraint(name, min(violation, 1e9))
+            suggested.set_constraint(name, min(violation, 1e9))
         objectives: Sequence[float] | None = trial.objectives
         if objectives is None:
-            self._study.tell(asked, state=TrialState.PRUNED)
+            self._study.tell(suggested, state=TrialState.PRUNED)
         else:
-            self._study.tell(asked, list(objectives))
+            self._study.tell(suggested, list(objectives))
         return Trial.from_json(row)
 
     def _new_neighbour(self, near: int, generator: random.Random) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Parity finds what differs, excuses only what rounding could turn, and fails closed."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from prosocial.core.equal_lengths import equal_length_batches
 from prosocial.core.errors import ArtefactError, InputError, UnknownNameError
+from prosocial.moved import new_path
 from prosocial.verify.parity import batches
 from prosocial.verify.parity.divergence import top_margin
 from prosocial.verify.parity.engines import ScoredReply, StepOutputs
@@ -281,3 +284,28 @@ def test_margins_and_severity_at_their_edges() -> None:
     assert np.isinf(top_margin(np.array([[1.0]]))).all()
     assert worst([]) == ParityVerdict.AMBIGUOUS
     assert worst([ParityVerdict.PASS, ParityVerdict.FAIL, ParityVerdict.AMBIGUOUS]) == ParityVerdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("package", "new"),
+    [
+        ("verify", "verify.ParityVerdict"),
+        ("verify.parity", "verify.parity.ParityVerdict"),
+        ("evaluation.cosa_score", "evaluation.cosa_score.CosaVerdict"),
+    ],
+)
+def test_a_verdict_is_still_there_under_its_old_name(package: str, new: str) -> None:
+    listed = import_module(f"prosocial.{package}")
+    with pytest.warns(DeprecationWarning, match=f"prosocial.{package}.Verdict is now prosocial.{new};"):
+        old = listed.Verdict
+
+    assert old is getattr(listed, new.rpartition(".")[2])
+
+
+@pytest.mark.parametrize("name", ["verify.audit.page", "verify.parity.document"])
+def test_a_renamed_module_is_still_there_under_its_old_path(name: str) -> None:
+    sys.modules.pop(f"prosocial.{name}", None)
+    with pytest.warns(DeprecationWarning, match=f"prosocial.{name} is now {new_path(f'prosocial.{name}')};"):
+        old = import_module(f"prosocial.{name}")
+
+    assert old is import_module(str(new_path(f"prosocial.{name}")))

@@ -137,7 +137,12 @@ def divergence(reference: StepOutputs, bundle: StepOutputs, *, ties: Ties, alway
 
 
 def top_margin(logits: Logits) -> Floats:
-    """Return [S], the largest minus the second largest logit of each row [S, V]; infinite where only one is finite."""
+    """Return [S], the largest minus the second largest logit of each row [S, V]; infinite where only one is finite.
+
+    Example:
+        >>> top_margin(np.array([[1.0, 3.0, 2.5], [0.0, -np.inf, -np.inf]])).tolist()
+        [0.5, inf]
+    """
     if logits.shape[1] < 2:
         return np.full(len(logits), np.inf)
     clean = np.where(np.isnan(logits), -np.inf, logits)

@@ -41,7 +41,12 @@ SEVERITY = (ParityVerdict.PASS, ParityVerdict.AMBIGUOUS, ParityVerdict.FAIL)
 
 
 def worst(verdicts: list[ParityVerdict]) -> ParityVerdict:
-    """Return the most severe verdict; ambiguous if there are none."""
+    """Return the most severe verdict; ambiguous if there are none.
+
+    Example:
+        >>> worst([ParityVerdict.PASS, ParityVerdict.FAIL]).value
+        'fail'
+    """
     return max(verdicts, key=SEVERITY.index, default=ParityVerdict.AMBIGUOUS)
 
 

@@ -140,5 +140,10 @@ def _none_of(count: int) -> ParityVerdict:
 
 
 def percentile(values: "np.ndarray[Any, np.dtype[np.float64]]", percent: float) -> float:
-    """Return the smallest value that at least `percent` % of the values do not exceed; not interpolated."""
+    """Return the smallest value that at least `percent` % of the values do not exceed; not interpolated.
+
+    Example:
+        >>> percentile(np.array([1.0, 2.0, 3.0, np.inf]), 50.0)
+        2.0
+    """
     return float(np.quantile(values, percent / 100, method="inverted_cdf"))

@@ -60,6 +60,10 @@ def relative_error(expected: NDArray[Any], actual: NDArray[Any]) -> float:
     """Return the largest difference divided by the largest expected number.
 
     Where the shapes differ, only the last positions that both have are compared; infinity if they cannot be.
+
+    Example:
+        >>> relative_error(np.array([1.0, 2.0]), np.array([1.0, 2.5]))
+        0.25
     """
     if expected.shape != actual.shape:
         n = min(expected.shape[-2], actual.shape[-2])
