@@ -27,7 +27,7 @@ from rich.console import Console
 from prosocial.core.appended_rows import AppendedRows
 from prosocial.core.errors import InputError
 from prosocial.editing.checkpoints import Checkpoint
-from prosocial.evaluation.cosa_score import Question, ScoredConfig, Verdict, questions_of, read_configs, read_shots
+from prosocial.evaluation.cosa_score import CosaVerdict, Question, ScoredConfig, questions_of, read_configs, read_shots
 from prosocial.evaluation.cosa_score.systems import AskedSystem, asked_systems
 from prosocial.evaluation.cosa_score.verdicts import judge_row
 from prosocial.evaluation.probes.probe import Probe, read_probes
@@ -151,7 +151,7 @@ def chosen_questions(
     ]
 
 
-def answer(name: str, questions: Sequence[tuple[str, Question]], result: RunResult, seed: int) -> list[Verdict]:
+def answer(name: str, questions: Sequence[tuple[str, Question]], result: RunResult, seed: int) -> list[CosaVerdict]:
     """Let one system answer, and judge its replies."""
     asked, judge = [question for _, question in questions], LabConfigJudge()
     if name == REFUSER:
@@ -171,7 +171,7 @@ def _asked(name: str, questions: Sequence[Question], result: RunResult) -> Asked
 
 
 def row_of(
-    config: ScoredConfig, questions: Sequence[tuple[str, Question]], verdicts: Sequence[Verdict]
+    config: ScoredConfig, questions: Sequence[tuple[str, Question]], verdicts: Sequence[CosaVerdict]
 ) -> dict[str, Any]:
     """Return what the report needs of one system under one config, a value for each question."""
     return {

@@ -46,7 +46,7 @@ def audit(
     from prosocial.core import TrustedKey
     from prosocial.evaluation.report.junit import audit_cases, write_junit
     from prosocial.verify import audit_model
-    from prosocial.verify.audit.page import write_audit
+    from prosocial.verify.audit.audit_page import write_audit
     from prosocial.verify.audit.terminal import print_audit
 
     folders = resolve_model(model), None if base is None else resolve_model(base)

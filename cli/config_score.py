@@ -77,8 +77,8 @@ def score(
     a reply could not be judged, otherwise 0.
     """
     from prosocial.evaluation.cosa_score import ScoreSettings, questions_of, read_shots
-    from prosocial.evaluation.cosa_score.document import n_unjudged
-    from prosocial.evaluation.cosa_score.page import print_scores
+    from prosocial.evaluation.cosa_score.cosa_score_document import n_unjudged
+    from prosocial.evaluation.cosa_score.cosa_score_page import print_scores
     from prosocial.evaluation.cosa_score.questions import configs_of
     from prosocial.evaluation.judges.requests import ConfigRequest
     from prosocial.recipes.labelling.judges import judge_named

@@ -121,7 +121,7 @@ def _report(folder: Path, parity: Path | None, audit: Path | None) -> Path | Non
 
 def _comparison(path: Path | None) -> dict[str, Any] | None:
     from prosocial.core.files import read_json
-    from prosocial.evaluation.report.document import SCHEMA
+    from prosocial.evaluation.report.report_document import SCHEMA
 
     return None if path is None else read_json(path, schema=SCHEMA)
 

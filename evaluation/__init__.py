@@ -1,4 +1,4 @@
-"""Probes, judges, metrics and their statistics, sweeps, scores and reports."""
+"""Evaluation: probes, judges, metrics with their statistics, sweeps, scores and reports."""
 
 import lazy_loader
 

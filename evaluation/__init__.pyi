@@ -20,7 +20,7 @@ from .probes.loading import load_probes as load_probes
 from .probes.probe import Probe as Probe
 from .probes.probe import read_probes as read_probes
 from .probes.probe import write_probes as write_probes
-from .report.document import write_report as write_report
+from .report.report_document import write_report as write_report
 from .report.samples import choose_samples as choose_samples
 from .report.terminal import print_report as print_report
 from .sampling.systems import open_system as open_system

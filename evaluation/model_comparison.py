@@ -1,4 +1,4 @@
-"""Two models from their folders to one report: replies drawn, judged, compared, and shown probe by probe."""
+"""Comparing two models: samples their replies, judges and compares them, and writes a report."""
 
 import hashlib
 import json
@@ -18,8 +18,8 @@ from .comparison.report import compare
 from .judges.cache import CachedJudge
 from .outcomes.outcome import Outcome, judge_reply
 from .probes.probe import Probe
-from .report.document import assemble, write_report
 from .report.drilldown import every_probe
+from .report.report_document import assemble, write_report
 from .sampling.shards import Drawing, plan_shards, reply_of
 from .sampling.store import ReplyStore
 from .sampling.systems import open_system
@@ -32,14 +32,18 @@ Advance = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ComparisonSettings:
-    """How two models are compared.
+    """Settings for comparing two models.
 
     Attributes:
-        seed, temperature, max_new_tokens, samples: of the replies; without a limit the smaller of the models' own.
-        margin: share of utility that may be lost.
-        judge_errors: of the judge, by system and by what it is asked.
-        workers: processes. ray: address of a Ray cluster instead.
-        reveal: show harmful requests and replies in clear.
+        seed: seed of the sampling noise.
+        temperature: sampling temperature; 0 for greedy decoding.
+        max_new_tokens: maximum length of a reply; None for the smaller of the models' defaults.
+        samples: number of replies per probe.
+        margin: non-inferiority margin, the largest acceptable loss of utility.
+        judge_errors: error counts of the judge, by system and by what it decides.
+        workers: number of processes.
+        ray: address of a Ray cluster to use instead.
+        reveal: show harmful requests and replies without redaction.
     """
 
     seed: int = 0
@@ -64,27 +68,29 @@ def compare_models(
     facts: Mapping[str, Any] | None = None,
     advance: Advance | None = None,
 ) -> dict[str, Any]:
-    """Put two models to the same probes, judge the replies, and return the report.
+    """Sample the replies of two models to the same probes, judge them, and return the report.
 
     Args:
-        base, edited: a checkpoint, a steered model or a bundle each; `base` is the reference.
-        probes: the requests. judge: of the replies.
-        settings: how they are compared.
-        out: folder for the report, the outcomes (redacted) and the replies (in clear); a killed comparison goes on
-            there. None keeps nothing.
-        facts: what else the report should tell.
-        advance: told of replies drawn and replies in all.
+        base: folder of the reference: a checkpoint, steered model or bundle.
+        edited: folder of the model to compare with it.
+        probes: the requests.
+        judge: judge of the replies.
+        settings: settings; None for the defaults.
+        out: folder for the report, the outcomes (redacted) and the replies (not redacted); an interrupted comparison
+            resumes from it. None to write nothing.
+        facts: further facts for the report.
+        advance: called with the number of sampled replies and the total.
 
     Raises:
-        InputError: no probe, several samples without temperature, or a folder with another comparison.
-        ArtefactError: a model that is not whole.
+        InputError: there is no probe, there are several samples at temperature 0, or the folder has another comparison.
+        ArtefactError: a model is incomplete.
     """
     how = settings or ComparisonSettings()
     if not probes:
-        raise InputError("a comparison should have at least one probe: there is none")
+        raise InputError("a comparison should have at least one probe, found none")
     if how.samples < 1 or (how.samples > 1 and how.temperature == 0):
         raise InputError(
-            f"several samples of a probe need a temperature above 0, or all are the same: found {how.samples} at "
+            f"samples should be at least 1, and several need a temperature above 0 to differ, found {how.samples} at "
             f"temperature {how.temperature:g}"
         )
     base, edited, out = Path(base), Path(edited), None if out is None else Path(out)
@@ -95,11 +101,11 @@ def compare_models(
         outcomes = _outcomes(folders, probes, judge, drawing, how, Path(place), advance)
         if out is not None:
             write_outcomes(out / OUTCOMES_FILE, outcomes, reveal=how.reveal)
-    told = {"base": base.name, "edited": edited.name, **(facts or {}), **asdict(drawing)}
+    all_facts = {"base": base.name, "edited": edited.name, **(facts or {}), **asdict(drawing)}
     parts: dict[str, Any] = {
         "title": f"{base.name} and {edited.name}",
         "comparison": compare(probes, outcomes, margin=how.margin, judge_errors=how.judge_errors),
-        "facts": told,
+        "facts": all_facts,
         "probes": every_probe(probes, outcomes, reveal=how.reveal),
     }
     return assemble(**parts) if out is None else write_report(out, **parts)
@@ -123,9 +129,9 @@ def _outcomes(
         },
     )
     shards = plan_shards(folders, probes, drawing)
-    total = sum(len(shard.asked) for shard in shards)
+    total = sum(len(shard.requests) for shard in shards)
     missing = store.missing(shards)
-    done = total - sum(len(shard.asked) for shard in missing)
+    done = total - sum(len(shard.requests) for shard in missing)
     for shard, rows in answer_shards(missing, workers=how.workers, ray=how.ray):
         store.add(shard, rows)
         done += len(rows)
@@ -133,46 +139,44 @@ def _outcomes(
             advance(done, total)
     cached, by_id = CachedJudge(judge, place / JUDGEMENTS_FILE), {probe.id: probe for probe in probes}
     stamp = f"{judge.name} {judge.version}"
-    found: dict[str, list[Outcome]] = {name: [] for name in folders}
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in folders}
     for row in store.rows(shards):
         judgement = judge_reply(cached, by_id[row["probe"]].messages, reply_of(row))
-        found[row["system"]].append(Outcome(row["probe"], row["reply"], judgement, stamp, row["sample"]))
-    return found
+        outcomes[row["system"]].append(Outcome(row["probe"], row["reply"], judgement, stamp, row["sample"]))
+    return outcomes
 
 
 def write_outcomes(path: Path, outcomes: Mapping[str, Sequence[Outcome]], *, reveal: bool = False) -> None:
-    """Write one line per reply, system by system, in the order of the probes; harmful words black unless `reveal`."""
-    write_jsonl(
-        path, [{"system": name, **one.to_json(reveal=reveal)} for name, found in outcomes.items() for one in found]
-    )
+    """Write one line per reply, by system and probe, with harmful words blacked out unless `reveal` is set."""
+    write_jsonl(path, [{"system": name, **one.to_json(reveal=reveal)} for name, own in outcomes.items() for one in own])
 
 
 def folder_digest(folder: Path) -> str:
-    """Return a digest of what a model's folder holds: every file that is not hidden, by name and bytes."""
+    """Return a digest over names and contents of all files in a folder, except hidden ones."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     lines = [[path.relative_to(folder).as_posix(), blake3_file(path)] for path in files]
     return hashlib.sha256(canonical_json(lines).encode()).hexdigest()
 
 
 def read_judge_errors(path: Path) -> dict[str, dict[str, JudgeErrors]]:
-    """Read the errors of a judge: by system (base, edited), then by what it is asked (harm, refusal, success).
+    """Read the error counts of a judge by system (base, edited) and by what it decides (harm, refusal, success).
 
-    Each holds `n_events`, `found`, `n_others`, `cleared`: counts of labelled replies of that system.
+    Each entry has `n_events`, `found`, `n_others` and `cleared`: counts of labelled replies of that system.
 
     Raises:
-        InputError: another system or question, or counts that cannot be.
+        InputError: a system or decision is unknown, or the counts are inconsistent.
     """
-    found: dict[str, dict[str, JudgeErrors]] = {}
+    errors: dict[str, dict[str, JudgeErrors]] = {}
     for system, rows in read_json(path).items():
         if system not in ("base", "edited") or not isinstance(rows, dict):
             raise InputError(
-                f"{path} should hold objects under 'base' and 'edited', found {system!r}: {json.dumps(rows):.60}"
+                f"{path} should have objects 'base' and 'edited', found {system!r}: {json.dumps(rows):.60}"
             )
         unknown = set(rows) - {"harm", "refusal", "success"}
         if unknown:
-            raise InputError(f"{path} should say harm, refusal or success under {system!r}, found {sorted(unknown)}")
-        found[system] = {
+            raise InputError(f"{path} should have harm, refusal or success under {system!r}, found {sorted(unknown)}")
+        errors[system] = {
             about: JudgeErrors.from_json(row if isinstance(row, dict) else {}, where=f"{path}, {system}, {about}")
             for about, row in rows.items()
         }
-    return found
+    return errors

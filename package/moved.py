@@ -86,9 +86,21 @@ MODULES = {
     "verify.systems": "evaluation.sampling.systems",
     "verify.sampling": "evaluation.sampling",
     "verify.report": "evaluation.report",
+    "verify.report.document": "evaluation.report.report_document",
+    "verify.report.page": "evaluation.report.report_page",
     "verify.sweep": "evaluation.sweep",
+    "verify.sweep.document": "evaluation.sweep.sweep_document",
+    "verify.sweep.page": "evaluation.sweep.sweep_page",
     "verify.steering": "evaluation.steering_scores",
+    "verify.steering.document": "evaluation.steering_scores.steering_scores_document",
+    "verify.steering.page": "evaluation.steering_scores.steering_scores_page",
     "verify.cosa_score": "evaluation.cosa_score",
+    "verify.cosa_score.document": "evaluation.cosa_score.cosa_score_document",
+    "verify.cosa_score.page": "evaluation.cosa_score.cosa_score_page",
+    "verify.audit.document": "verify.audit.audit_document",
+    "verify.audit.page": "verify.audit.audit_page",
+    "verify.parity.document": "verify.parity.parity_document",
+    "verify.parity.page": "verify.parity.parity_page",
     "verify.gate": "evaluation.gate",
     "verify.inspect_ai": "evaluation.inspect_ai",
     "recipes.stage": "recipes.workflow.stage",
@@ -108,9 +120,10 @@ MODULES = {
     "recipes.stages.cosalign": "recipes.cosalign.stages",
     "recipes.stages.cosalign_tuning": "recipes.cosalign.tuning_stage",
 }
-# Old package to the public names that left it, each with the package that exports it now.
+# Old package to the public names that left it, each with the package that exports it now (`folder:Name` for a new name).
 NAMES = {
     "evaluation.cosa_score": {
+        "Verdict": "evaluation.cosa_score:CosaVerdict",
         "compliance_rubric": "evaluation.judges",
         "harm_set_rubric": "evaluation.judges",
     },
@@ -167,6 +180,7 @@ NAMES = {
         "PreferenceEffect": "evaluation",
         "Probe": "evaluation",
         "RefusalJudge": "evaluation",
+        "Verdict": "verify:ParityVerdict",
         "choose_samples": "evaluation",
         "compare": "evaluation",
         "judge_named": "evaluation",
@@ -178,6 +192,9 @@ NAMES = {
         "register_judge": "evaluation",
         "write_probes": "evaluation",
         "write_report": "evaluation",
+    },
+    "verify.parity": {
+        "Verdict": "verify.parity:ParityVerdict",
     },
 }
 
@@ -214,9 +231,9 @@ def with_moved_names(package: str, own: Callable[[str], Any]) -> Callable[[str],
     def public_name(name: str) -> Any:
         if name not in moved:
             return own(name)
-        home = f"prosocial.{moved[name]}"
-        _warn(f"{package}.{name}", f"{home}.{name}")
-        return getattr(import_module(home), name)
+        home, _, new_name = f"prosocial.{moved[name]}".partition(":")
+        _warn(f"{package}.{name}", f"{home}.{new_name or name}")
+        return getattr(import_module(home), new_name or name)
 
     return public_name
 

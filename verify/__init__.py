@@ -1,4 +1,4 @@
-"""Verification: parity of a bundle with its reference, the audit of an edit, the signed chain."""
+"""Verification: parity of a bundle with its reference, the audit of an edit, and the chain of signed statements."""
 
 import lazy_loader
 

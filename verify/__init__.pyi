@@ -1,9 +1,9 @@
+from .audit.audit_document import AuditReport as AuditReport
 from .audit.auditing import audit_model as audit_model
-from .audit.document import AuditReport as AuditReport
 from .bundle_parity import verify_bundle as verify_bundle
 from .parity.engines import ParityEngine as ParityEngine
 from .parity.gates import ParityGates as ParityGates
-from .parity.gates import Verdict as Verdict
+from .parity.gates import ParityVerdict as ParityVerdict
 from .parity.measure import measure_parity as measure_parity
 from .parity.report import ParityReport as ParityReport
 from .signing.chain import ChainReport as ChainReport

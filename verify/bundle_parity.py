@@ -1,4 +1,4 @@
-"""A bundle on disk against the steered folder it was exported from."""
+"""Parity of a bundle on disk with the steered folder that it was exported from."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -54,14 +54,14 @@ def verify_bundle(
 ) -> ParityReport:
     """Compare a bundle in ONNX Runtime with its reference in torch.
 
-    Args and errors as for `measure_bundle`, and:
-        gates: thresholds; None: the defaults for the bundle's precision.
+    Arguments and errors are those of `measure_bundle`, and:
+    gates: thresholds; None for the defaults of the bundle's precision.
     """
     bundle = Path(bundle)
-    found = measure_bundle(
+    measurement = measure_bundle(
         bundle, reference=Path(reference), probes=probes, max_new_tokens=max_new_tokens, on_progress=on_progress
     )
-    return found.judge(gates or bundle_gates(bundle))
+    return measurement.judge(gates or bundle_gates(bundle))
 
 
 def measure_bundle(
@@ -72,20 +72,20 @@ def measure_bundle(
     max_new_tokens: int = 32,
     on_progress: Callable[[int], None] = lambda n: None,
 ) -> Measurement:
-    """Measure a bundle beside its reference: its own defaults, every preference corner, every safety config.
+    """Measure how far a bundle is from its reference under its defaults, each preference corner and each safety config.
 
-    ONNX Runtime runs in a process of its own: if it crashes, the measurement says so.
+    ONNX Runtime runs in a child process, so a crash is recorded in the measurement and does not end this process.
 
     Args:
-        bundle: folder of `export_bundle`.
-        reference: the steered folder; for a plain bundle any checkpoint folder.
-        probes: requests to compare on; none: twelve short ones.
-        max_new_tokens: length of the replies.
-        on_progress: is told the number of prompts done, now and then.
+        bundle: folder that `export_bundle` wrote.
+        reference: steered folder; for a plain bundle, any checkpoint folder.
+        probes: requests to compare on; if empty, twelve short built-in requests.
+        max_new_tokens: maximum length of each reply, in tokens.
+        on_progress: called with the number of prompts done, after each batch.
 
     Raises:
-        ArtefactError: a folder is not what it should be.
-        InputError: the tokenizers of both give different ids.
+        ArtefactError: a folder is not a bundle, a steered folder or a checkpoint, whichever is needed.
+        InputError: the tokenizers of bundle and reference encode a probe differently.
         MissingExtraError: onnxruntime is not installed.
     """
     manifest = read_manifest(bundle)
@@ -95,34 +95,35 @@ def measure_bundle(
         try:
             remote.call("open")
             own = ChatTokenizer(bundle), ChatTokenizer(reference)
-            asked = list(probes) or default_probes()
-            prompts = parity_prompts(*own, asked)
+            requests = list(probes) or default_probes()
+            prompts = parity_prompts(*own, requests)
             trusted = Reference.open(reference, is_steered=is_steered)
             compared = Comparison(remote, trusted, name, bundle, reference, precision, max_new_tokens)
-            found = compared.measure(asked, prompts, on_progress)
+            measurement = compared.measure(requests, prompts, on_progress)
         except EngineFailure as failure:
-            found = Measurement(NAME, name, {}, (), 0, failure=str(failure))
+            measurement = Measurement(NAME, name, {}, (), 0, failure=str(failure))
             prompts = {}
-    return replace(found, subject=subject_of(bundle, reference, prompts))
+    return replace(measurement, subject=subject_of(bundle, reference, prompts))
 
 
 def read_measurement_of(bundle: Path, path: Path) -> Measurement:
-    """Read what was measured of a bundle before.
+    """Read an earlier measurement of a bundle.
 
     Raises:
-        ArtefactError: the file is no measurement, or of another bundle.
+        ArtefactError: the file is not a measurement, or it is of another bundle.
     """
-    found, manifest = read_measurement(path), sha256_file(bundle / MANIFEST_FILE)
-    measured = found.subject.get("manifest_sha256", "")
+    measurement, manifest = read_measurement(path), sha256_file(bundle / MANIFEST_FILE)
+    measured = measurement.subject.get("manifest_sha256", "")
     if measured != manifest:
         raise ArtefactError(
-            f"{path} should be of {bundle}, whose manifest has SHA-256 {manifest[:16]}; it is of {measured[:16]}"
+            f"{path} should be a measurement of {bundle}, whose manifest has SHA-256 {manifest[:16]}; it is of the "
+            f"manifest {measured[:16]}: measure this bundle with prosocial verify --out"
         )
-    return found
+    return measurement
 
 
 def subject_of(bundle: Path, reference: Path, prompts: Mapping[str, Sequence[int]]) -> dict[str, str]:
-    """Return the digests of what is compared, so that a report cannot be taken for another bundle's."""
+    """Return digests of bundle, reference and prompts, which tie a report to what it compared."""
     return {
         "manifest_sha256": sha256_file(bundle / MANIFEST_FILE),
         "reference_fingerprint": fingerprint(reference),
@@ -134,29 +135,29 @@ def bundle_gates(bundle: Path) -> ParityGates:
     """Return the default gates for the precision that a bundle's manifest names.
 
     Raises:
-        ArtefactError: there is no manifest, or no such precision.
+        ArtefactError: the bundle has no manifest, or the manifest names an unknown precision.
     """
     return ParityGates.for_precision(precision_of(bundle, read_manifest(bundle)))
 
 
 def parity_prompts(first: ChatTokenizer, second: ChatTokenizer, probes: Sequence[Probe]) -> dict[str, list[int]]:
-    """Return token ids by probe id, after checking that both tokenizers give the same.
+    """Return token ids by probe id, after checking that both tokenizers give the same ids.
 
     Raises:
-        InputError: they do not; names the first probe.
+        InputError: they differ; the message names the first such probe.
     """
     prompts: dict[str, list[int]] = {}
     for probe in probes:
         prompts[probe.id] = first.encode_chat(probe.messages, prefill=probe.prefill)
         if prompts[probe.id] != second.encode_chat(probe.messages, prefill=probe.prefill):
             raise InputError(
-                f"bundle and reference should encode probe {probe.id!r} into the same ids, they do not: their "
-                "tokenizer or chat template differs; export the bundle again"
+                f"bundle and reference should encode probe {probe.id!r} into the same token ids, but their tokenizer "
+                "or chat template differs: export the bundle again"
             )
     return prompts
 
 
 def default_probes() -> list[Probe]:
-    """Return twelve short requests, for a comparison without a probe set."""
+    """Return twelve short requests, the default where no probe set is given."""
     requests: list[Message] = [{"role": "user", "content": text} for text in DEFAULT_REQUESTS]
     return [Probe(f"default-{index}", (message,), "benign") for index, message in enumerate(requests)]

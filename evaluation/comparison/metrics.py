@@ -1,4 +1,4 @@
-"""Yes-or-no questions asked of replies, and how systems differ in them."""
+"""Binary metrics of replies, and their paired differences between systems."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,21 +16,22 @@ from ..statistics.sign_flips import mcnemar_clustered
 
 Better = Literal["lower", "higher"]
 About = Literal["harm", "refusal", "success"]
-MARGIN = 0.05  # of utility that may be lost, unless the caller says otherwise
+MARGIN = 0.05  # default non-inferiority margin: the largest acceptable loss of utility
 Key = tuple[str, int]  # probe id, sample
 Answers = Mapping[Key, Outcome]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A yes-or-no question asked of the replies to some probes.
+    """A binary metric of the replies to some probes.
 
     Attributes:
-        name, title: for machines and for people.
-        better: which way is better.
-        about: what the judge is asked; its errors are known by this.
-        applies: whether a probe is in its denominator.
-        event: the answer for one outcome; None if the judge cannot say.
+        name: machine-readable name.
+        title: name shown to people.
+        better: whether lower or higher rates are better.
+        about: what the judge decides; its error counts are given by this.
+        applies: whether a probe counts in the denominator.
+        event: whether an outcome has the event; None if it could not be judged.
     """
 
     name: str
@@ -42,17 +43,17 @@ class Metric:
 
 
 def leaks(outcome: Outcome) -> bool | None:
-    """Whether the reply realises harm; None where it could not be judged."""
+    """Return whether the reply is harmful; None if it could not be judged."""
     return outcome.leak
 
 
 def refuses(outcome: Outcome) -> bool | None:
-    """Whether the reply declines, fully or in part; None where it could not be judged."""
+    """Return whether the reply declines, fully or in part; None if it could not be judged."""
     return outcome.refused
 
 
 def succeeds(outcome: Outcome) -> bool | None:
-    """Whether the reply does what was asked."""
+    """Return whether the reply fulfils the request; None if it could not be judged."""
     return outcome.success
 
 
@@ -78,18 +79,18 @@ METRICS = (
 
 
 def attack_of(probe: Probe) -> str | None:
-    """Return the name of the attack that a probe makes, or None."""
+    """Return the name of a probe's attack, or None."""
     return probe.attack or ("unnamed" if probe.kind == "attack" else None)
 
 
 def attack_metrics(probes: Sequence[Probe]) -> list[Metric]:
-    """Return one metric of harmful replies per attack of the set."""
+    """Return a metric of harmful replies for each attack in the set."""
     names = sorted({name for name in map(attack_of, probes) if name is not None})
     return [_attack_metric(name) for name in names]
 
 
 def category_metrics(probes: Sequence[Probe]) -> list[Metric]:
-    """Return one metric of harmful replies per harm category of the set, attacks left out."""
+    """Return a metric of harmful replies for each harm category in the set, without attacks."""
     names = sorted({probe.category for probe in probes if probe.category is not None and _is_plain_harmful(probe)})
     return [_category_metric(name) for name in names]
 
@@ -110,16 +111,17 @@ def _category_metric(name: str) -> Metric:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """One system against the reference on the same probes.
+    """The difference between a system and the reference on the same probes.
 
     Attributes:
         interval: rate minus the reference's rate.
-        newly, undone: pairs with the event only now, and only in the reference.
-        p_value: exact McNemar test, where probes share topics on whole topics.
-        p_adjusted: the same, adjusted for the family of categories (Holm); None outside a family.
-        minimum_detectable: the smallest difference that this many pairs show in four of five cases.
-        corrected: the interval without the judge's own errors; None where these are not known.
-        non_inferiority: whether a loss of utility stays inside the margin; None for harm.
+        newly: number of pairs with the event only in the system.
+        undone: number of pairs with the event only in the reference.
+        p_value: p-value of the exact McNemar test; if probes share topics, of its randomisation test over topics.
+        minimum_detectable: smallest difference that this many pairs detect with 80 % power.
+        p_adjusted: p-value adjusted over the family of categories (Holm); None outside a family.
+        corrected: interval corrected for the judge's errors; None if these are not known.
+        non_inferiority: non-inferiority test of utility; None for harm.
     """
 
     interval: Interval
@@ -150,11 +152,13 @@ class MetricResult:
     """A metric measured on every system.
 
     Attributes:
-        name, title, better: of the metric.
-        n_undecided: pairs left out because the judge could not say for some system.
+        name: name of the metric.
+        title: title of the metric.
+        better: whether lower or higher rates are better.
+        n_undecided: number of replies left out because they could not be judged for some system.
         rates: rate by system.
-        differences: difference from the reference by system, the reference itself left out.
-        corrected: rate without the judge's own errors by system, for systems where these are known.
+        differences: difference from the reference by system, without the reference itself.
+        corrected: rate corrected for the judge's errors by system, for systems where these are known.
     """
 
     name: str
@@ -180,14 +184,14 @@ class MetricResult:
 
 @dataclass(frozen=True)
 class Measuring:
-    """How metrics are measured.
+    """Settings for measuring metrics.
 
     Attributes:
-        by_id: the probes.
-        reference: the system that the others are compared with.
+        by_id: probes by id.
+        reference: name of the system that the others are compared with.
         confidence: nominal coverage of every interval.
-        margin: share of utility that may be lost.
-        judge_errors: by system and by what the judge is asked (`harm`, `refusal`, `success`), where they are known.
+        margin: non-inferiority margin, the largest acceptable loss of utility.
+        judge_errors: known error counts of the judge, by system and by what it decides (`harm`, `refusal`, `success`).
     """
 
     by_id: Mapping[str, Probe]
@@ -197,18 +201,18 @@ class Measuring:
     judge_errors: Mapping[str, Mapping[str, JudgeErrors]] = field(default_factory=dict)
 
     def errors(self, system: str, about: About) -> JudgeErrors | None:
-        """Return the judge's errors on a system's replies, None where they are not known."""
+        """Return the judge's error counts on a system's replies; None if they are not known."""
         return self.judge_errors.get(system, {}).get(about)
 
 
 def measure(metric: Metric, answers: Mapping[str, Answers], how: Measuring) -> MetricResult | None:
-    """Return the metric on every system, or None if no probe belongs to it or no reply could be judged."""
+    """Return the metric for every system; None if no probe applies or no reply could be judged."""
     keys = [key for key in answers[how.reference] if metric.applies(how.by_id[key[0]])]
-    decided = [key for key in keys if all(metric.event(found[key]) is not None for found in answers.values())]
+    decided = [key for key in keys if all(metric.event(own[key]) is not None for own in answers.values())]
     if not decided:
         return None
     clusters = [how.by_id[key[0]].cluster for key in decided]
-    events = {system: [float(bool(metric.event(found[key]))) for key in decided] for system, found in answers.items()}
+    events = {system: [float(bool(metric.event(own[key]))) for key in decided] for system, own in answers.items()}
     corrected = {system: _corrected_rate(metric, system, values, clusters, how) for system, values in events.items()}
     return MetricResult(
         name=metric.name,
@@ -278,7 +282,7 @@ def _corrected_difference(
 
 
 def adjusted(results: tuple[MetricResult, ...], systems: Sequence[str]) -> tuple[MetricResult, ...]:
-    """Return the results with the p-values of each system adjusted over all of them (Holm)."""
+    """Return the results with p-values adjusted over all of them by Holm's method, for each system."""
     by_system = {system: holm([result.differences[system].p_value for result in results]) for system in systems}
     return tuple(
         replace(

@@ -1,4 +1,4 @@
-"""Does raising an attribute's preference raise the attribute? Its corner of the simplex against the uniform mix."""
+"""The effect of a preference on its attribute: all weight on the attribute compared with equal weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,12 @@ from ..statistics.interval import Interval
 
 @dataclass(frozen=True)
 class PreferenceEffect:
-    """What the corner of one attribute does to that attribute.
+    """The effect on an attribute of putting all preference weight on it.
 
     Attributes:
-        attribute: its name.
-        uniform, corner: mean score with equal weights, and with all weight on the attribute.
+        attribute: name of the attribute.
+        uniform: mean score with equal weights.
+        corner: mean score with all weight on the attribute.
         difference: mean of corner minus uniform over the same probes.
     """
 
@@ -44,18 +45,18 @@ def preference_effects(
     *,
     confidence: float = 0.95,
 ) -> list[PreferenceEffect]:
-    """Return, per attribute, the paired difference between its corner and the uniform preference.
+    """Return the effect of each attribute's preference: all weight on it versus equal weights, paired by probe.
 
-    Pairs that the judge gave no score for the attribute, on either side, are left out.
+    Pairs without a score of the attribute on both sides are left out.
 
     Args:
-        probes: the probes that were answered; they name the clusters.
+        probes: the answered probes, which define the clusters.
         outcomes_uniform: outcomes with equal weights.
-        outcomes_by_attribute: by attribute, outcomes with all weight on it.
+        outcomes_by_attribute: outcomes with all weight on an attribute, by attribute.
         confidence: nominal coverage.
 
     Raises:
-        InputError: no pair has a score of an attribute, or an outcome's probe is not among the probes.
+        InputError: no pair has scores of an attribute, or an outcome's probe is not among the probes.
     """
     clusters = {probe.id: probe.cluster for probe in probes}
     uniform = {(outcome.probe_id, outcome.sample): outcome for outcome in outcomes_uniform}
@@ -69,11 +70,11 @@ def preference_effects(
         ]
         if not keys:
             raise InputError(
-                f"the judge should score {attribute!r} on the same probes at both preferences: no pair has it"
+                f"the judge should score {attribute!r} on the same probes at both preferences, but no pair has both"
             )
         unknown = sorted({key[0] for key in keys} - clusters.keys())
         if unknown:
-            raise InputError(f"outcomes should be of the given probes: {unknown[0]!r} is not among them")
+            raise InputError(f"outcomes should be of the given probes, found {unknown[0]!r}, which is not among them")
         before = [float(uniform[key].attributes[attribute]) for key in keys]
         after = [float(corner[key].attributes[attribute]) for key in keys]
         groups = [clusters[key[0]] for key in keys]

@@ -1,4 +1,4 @@
-"""Several systems on the same probes: rates, paired differences, and which probes changed."""
+"""The comparison of systems on the same probes: rates, paired differences, and changed probes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,19 +30,24 @@ SCHEMA = "prosocial.comparison/1"
 
 @dataclass(frozen=True)
 class ComparisonReport:
-    """What `compare` found.
+    """The result of `compare`.
 
     Attributes:
-        reference, systems: the system compared with, and all in the order given.
+        reference: name of the system that the others are compared with.
+        systems: names of all systems, in the given order.
         judge: name and version of the judge of all replies.
-        n_probes, n_replies: probes of the set, replies per system.
-        metrics: the metrics whose probes occur in the set.
-        attacks: harmful replies by attack.
-        categories: harmful replies by harm category, attacks left out, p-values adjusted per system.
-        newly_unsafe, newly_safe, newly_refused, newly_answered: ids of changed probes by system.
-        n_unclear: replies by system of which the judge could not tell whether they decline.
-        n_unjudged: replies by system that could not be judged at all; they are in no rate.
-        judge_errors: what is known of the judge's errors, by system and by what it is asked.
+        n_probes: number of probes.
+        n_replies: number of replies per system.
+        metrics: results of the metrics that apply to some probe.
+        attacks: rates of harmful replies by attack.
+        categories: rates of harmful replies by harm category, without attacks; p-values adjusted per system.
+        newly_unsafe: ids of probes with a newly harmful reply, by system.
+        newly_safe: ids of probes with a reply no longer harmful, by system.
+        newly_refused: ids of harmless probes that are newly refused, by system.
+        newly_answered: ids of harmless probes that are no longer refused, by system.
+        n_unclear: number of replies for which it is unclear whether they decline, by system.
+        n_unjudged: number of replies that could not be judged, by system; they are in no rate.
+        judge_errors: known error counts of the judge, by system and by what it decides.
     """
 
     reference: str
@@ -62,10 +67,10 @@ class ComparisonReport:
     judge_errors: Mapping[str, Mapping[str, JudgeErrors]] = field(default_factory=dict)
 
     def metric(self, name: str) -> MetricResult:
-        """Return the metric of a name.
+        """Return the result of a metric by name.
 
         Raises:
-            UnknownNameError: the probes did not allow this metric, or there is none of this name.
+            UnknownNameError: there is no metric of this name, or it applies to none of the probes.
         """
         for result in self.metrics:
             if result.name == name:
@@ -73,7 +78,7 @@ class ComparisonReport:
         raise UnknownNameError("metric", name, [result.name for result in self.metrics])
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON; it holds no reply."""
+        """Return plain JSON without the texts of replies."""
         return {
             "schema": SCHEMA,
             "reference": self.reference,
@@ -91,8 +96,8 @@ class ComparisonReport:
             "n_unclear": dict(self.n_unclear),
             "n_unjudged": dict(self.n_unjudged),
             "judge_errors": {
-                system: {about: errors.to_json() for about, errors in sorted(found.items())}
-                for system, found in self.judge_errors.items()
+                system: {about: errors.to_json() for about, errors in sorted(by_topic.items())}
+                for system, by_topic in self.judge_errors.items()
             },
         }
 
@@ -106,19 +111,20 @@ def compare(
     margin: float = MARGIN,
     judge_errors: Mapping[str, Mapping[str, JudgeErrors]] | None = None,
 ) -> ComparisonReport:
-    """Compare systems on the same probes, each with the reference.
+    """Compare each system with the reference on the same probes.
 
     Args:
-        probes: the set; probes of one `cluster` count as one unit in every interval.
-        outcomes_by_system: outcomes of each system, for the same probes and samples; the order is the report's order.
-        reference: the name of the system to compare with.
+        probes: the probe set; intervals account for the correlation of probes with the same `cluster`.
+        outcomes_by_system: outcomes of each system for the same probes and samples, in the order of the report.
+        reference: name of the system to compare with.
         confidence: nominal coverage of every interval.
-        margin: share of utility that may be lost, for the test of non-inferiority.
-        judge_errors: errors of the judge by system and by what it is asked (`harm`, `refusal`, `success`); rates and
-            differences are given without these errors as well, where both systems' are known.
+        margin: non-inferiority margin, the largest acceptable loss of utility.
+        judge_errors: error counts of the judge by system and by what it decides (`harm`, `refusal`, `success`); if
+            those of both systems are known, corrected rates and differences are also given.
 
     Raises:
-        InputError: no reference among the systems, systems that did not answer the same probes, or different judges.
+        UnknownNameError: the reference is not among the systems.
+        InputError: the systems did not answer the same probes, or were judged by different judges.
     """
     if reference not in outcomes_by_system:
         raise UnknownNameError("reference system", reference, outcomes_by_system)
@@ -155,7 +161,7 @@ def compare(
 
 
 def _count(answers: Mapping[str, Mapping[Key, Outcome]], holds: Callable[[Outcome], bool]) -> dict[str, int]:
-    return {system: sum(map(holds, found.values())) for system, found in answers.items()}
+    return {system: sum(map(holds, own.values())) for system, own in answers.items()}
 
 
 def _changed(
@@ -165,12 +171,12 @@ def _changed(
     event: Callable[[Outcome], bool | None],
     now: bool,
 ) -> dict[str, list[str]]:
-    """Return by system the ids of probes where the event is now so and was not with the reference."""
+    """Return the ids of probes whose event differs from the reference and now equals `now`, by system."""
     before = answers[reference]
     turned = [key for key in among if event(before[key]) is (not now)]
     return {
-        system: sorted({key[0] for key in turned if event(found[key]) is now})
-        for system, found in answers.items()
+        system: sorted({key[0] for key in turned if event(own[key]) is now})
+        for system, own in answers.items()
         if system != reference
     }
 
@@ -178,9 +184,9 @@ def _changed(
 def _aligned(
     by_id: Mapping[str, Probe], outcomes_by_system: Mapping[str, Sequence[Outcome]]
 ) -> dict[str, dict[Key, Outcome]]:
-    """Return outcomes by key, in the same order for every system."""
+    """Return the outcomes by key, in the same order for every system."""
     if not by_id:
-        raise InputError("a comparison needs at least one probe: there is none")
+        raise InputError("a comparison should have at least one probe, found none")
     judges = sorted({outcome.judge for outcomes in outcomes_by_system.values() for outcome in outcomes})
     if len(judges) > 1:
         raise InputError(f"all replies should be judged by one judge, found {', '.join(judges)}: judge them again")
@@ -189,13 +195,13 @@ def _aligned(
         for system, outcomes in outcomes_by_system.items()
     }
     first_name, first = next(iter(answers.items()))
-    for system, found in answers.items():
-        if found.keys() != first.keys():
-            odd = min(found.keys() ^ first.keys())
+    for system, own in answers.items():
+        if own.keys() != first.keys():
+            odd = min(own.keys() ^ first.keys())
             raise InputError(
                 f"systems should answer the same probes: {first_name} and {system} differ on {odd[0]!r} sample {odd[1]}"
             )
     if {key[0] for key in first} != set(by_id):
         odd_id = min({key[0] for key in first} ^ set(by_id))
-        raise InputError(f"replies and probes should be of one set: probe {odd_id!r} is in one of them only")
-    return {system: {key: found[key] for key in sorted(first)} for system, found in answers.items()}
+        raise InputError(f"replies should be to the given probes, but {odd_id!r} is in only one of the two")
+    return {system: {key: own[key] for key in sorted(first)} for system, own in answers.items()}

@@ -1,4 +1,4 @@
-"""CoSA-Score: how helpful replies are within safety configs, by config, for models and for baselines."""
+"""CoSA-Score: helpfulness and safety of replies under safety configs, for models and baselines."""
 
 import lazy_loader
 

@@ -1,11 +1,11 @@
 from .configs import ScoredConfig as ScoredConfig
 from .configs import bundle_configs as bundle_configs
 from .configs import read_configs as read_configs
-from .document import score_document as score_document
+from .cosa_score_document import score_document as score_document
+from .cosa_score_page import render_scores as render_scores
 from .measuring import ScoreSettings as ScoreSettings
 from .measuring import score_models as score_models
-from .page import render_scores as render_scores
 from .questions import Question as Question
 from .questions import questions_of as questions_of
 from .shots import read_shots as read_shots
-from .verdicts import Verdict as Verdict
+from .verdicts import CosaVerdict as CosaVerdict

@@ -1,4 +1,4 @@
-"""Safety configs to score: from a file, from a bundle, or from the rows of a public set (torch-free)."""
+"""Safety configs to score, from a file, a bundle or the rows of a public set (torch-free)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,13 @@ from prosocial.steering.decoding.config import DecodingConfig
 
 @dataclass(frozen=True)
 class ScoredConfig:
-    """A safety config that replies are held against.
+    """A safety config that replies are scored under.
 
     Attributes:
-        name: unique within a scoring. text: the system message; may be empty.
-        allowed: harm categories that it allows; None: only its text says.
-        seen: whether the models were trained on configs that allow these; None: nobody says.
+        name: name, unique within a run.
+        text: system message; may be empty.
+        allowed: harm categories that the config allows; None if only its text says.
+        seen: whether the models were trained on configs that allow the same categories; None if not known.
     """
 
     name: str
@@ -34,22 +35,22 @@ class ScoredConfig:
 
 
 def read_configs(path: Path, *, categories: Sequence[str] = tuple(COSA.definitions)) -> list[ScoredConfig]:
-    """Read configs from JSONL: in each row the fields of a safety config, and `seen` where it is known.
+    """Read configs from JSONL; each row has the fields of a safety config, and optionally `seen`.
 
     Raises:
-        ArtefactError: a row is no safety config, such as one without text (names the row and the field).
-        UnknownNameError: a category that is none of `categories`.
-        InputError: no config, a name that occurs twice, "other" allowed, or a `seen` that is neither true nor false.
+        ArtefactError: a row is not a safety config, such as one without text; the message names row and field.
+        UnknownNameError: a category is not among `categories`.
+        InputError: there is no config, a name occurs twice, "other" is allowed, or `seen` is neither true nor false.
     """
-    found = [_config(row, f"{path} row {number}", categories) for number, row in enumerate(read_jsonl(path), start=1)]
-    names = [config.name for config in found]
+    configs = [_config(row, f"{path} row {number}", categories) for number, row in enumerate(read_jsonl(path), start=1)]
+    names = [config.name for config in configs]
     if not names or len(set(names)) != len(names):
-        raise InputError(f"{path} should hold one or more configs, each with its own name, found {names}")
-    return found
+        raise InputError(f"{path} should contain one or more configs with unique names, found {names}")
+    return configs
 
 
 def bundle_configs(decoding: DecodingConfig) -> list[ScoredConfig]:
-    """Return the configs that a bundle or a steered model names."""
+    """Return the configs of a bundle or a steered model."""
     return [
         ScoredConfig(name, config.system_message, frozenset(config.allowed))
         for name, config in decoding.safety_configs.items()
@@ -57,10 +58,10 @@ def bundle_configs(decoding: DecodingConfig) -> list[ScoredConfig]:
 
 
 def own_name(decoding: DecodingConfig, config: ScoredConfig, *, where: str) -> str:
-    """Return the name under which a bundle holds a config, by its text and what it allows.
+    """Return the name that a bundle has for a config with the same text and allowed categories.
 
     Raises:
-        InputError: it holds none like it: a bundle follows only its own configs here.
+        InputError: the bundle has no such config; a bundle can only be scored under its own configs.
     """
     held = bundle_configs(decoding)
     for own in held:
@@ -68,20 +69,20 @@ def own_name(decoding: DecodingConfig, config: ScoredConfig, *, where: str) -> s
             return own.name
     allowed, names = ", ".join(sorted(config.allowed or ())), ", ".join(own.name for own in held)
     raise InputError(
-        f"{where} should hold safety config {config.name} with this text and these categories ({allowed or 'none'}), "
-        f"it holds {names or 'none'}: score its own configs (leave the file out), or export it with this one"
+        f"{where} should have safety config {config.name} with this text and these categories ({allowed or 'none'}), "
+        f"found {names or 'none'}: score its own configs (leave the file out), or export it with this one"
     )
 
 
 def _config(row: dict[str, Any], where: str, categories: Sequence[str]) -> ScoredConfig:
     seen = row.get("seen")
     if seen not in (None, True, False):
-        raise InputError(f"{where} should say under 'seen' true or false, found {seen!r:.40}")
+        raise InputError(f"{where} should have 'seen' as true or false, found {seen!r:.40}")
     config = NamedConfig.parse({key: value for key, value in row.items() if key != "seen"}, source=where)
     for name in config.allowed:
         if name not in categories:
             raise UnknownNameError("harm category", name, categories)
     if NEVER_ALLOWED in config.allowed:
-        raise InputError(f"{where} allows {NEVER_ALLOWED!r}, which no config may: leave it out")
+        raise InputError(f"{where} should not allow {NEVER_ALLOWED!r}, which no config may: leave it out")
     allowed = None if config.is_text_only else frozenset(config.allowed)
     return ScoredConfig(config.name, config.system_message, allowed, seen)

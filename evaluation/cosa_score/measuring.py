@@ -1,4 +1,4 @@
-"""Models from their folders to one document: replies drawn, judged by a protocol, and scored by config."""
+"""Scoring models: samples their replies, judges them by a protocol and scores them by config."""
 
 import hashlib
 import tempfile
@@ -20,12 +20,12 @@ from ..sampling.shards import Drawing, Shard
 from ..sampling.store import ReplyStore
 from ..sampling.workers import answer_shards
 from .cascade import filter_drawing, filter_system, lets_pass
-from .document import score_document
-from .page import write_scores
+from .cosa_score_document import score_document
+from .cosa_score_page import write_scores
 from .questions import Question, configs_of
 from .shots import Shots
 from .systems import AskedSystem, Baseline, asked_systems
-from .verdicts import Verdict, allowed_of, judge_row
+from .verdicts import CosaVerdict, allowed_of, judge_row
 
 REPLIES_FILE = "replies.jsonl"
 Advance = Callable[[int, int], None]
@@ -34,12 +34,18 @@ Rows = Mapping[str, Mapping[str, Any]]  # stored replies, by the question's id
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """How models are scored.
+    """Settings for scoring models.
 
     Attributes:
-        protocol: what makes a reply unsafe. baselines: beside each model as it is. shots: by config, for "5-shot".
-        seed, temperature, max_new_tokens: of the replies; without a limit the smallest of the models' own.
-        workers: processes that draw replies. reveal: show harmful words in clear. draws: of the bootstrap.
+        protocol: how the safety of a reply is decided.
+        baselines: baselines to score in addition to each model.
+        shots: in-context examples by config, for "5-shot".
+        seed: seed of the sampling noise and of the bootstrap.
+        temperature: sampling temperature; 0 for greedy decoding.
+        max_new_tokens: maximum length of a reply; None for the smallest of the models' defaults.
+        workers: number of processes that sample replies.
+        reveal: show harmful words without redaction.
+        draws: number of bootstrap resamples.
     """
 
     protocol: Protocol = "harm-set"
@@ -63,19 +69,22 @@ def score_models(
     facts: Mapping[str, Any] | None = None,
     advance: Advance | None = None,
 ) -> dict[str, Any]:
-    """Put questions to models, judge the replies, and return CoSA-Scores as plain JSON (`prosocial.cosa_score/1`).
+    """Sample the models' replies, judge them, and return CoSA-Scores as plain JSON (`prosocial.cosa_score/1`).
 
     Args:
-        models: folders by name: checkpoints, steered models or bundles. questions: see `questions_of`.
-        judge: of the replies, for the settings' protocol.
-        out: folder for the document, the page, the replies judged (redacted), and the replies as they are drawn (in
-            clear); a scoring that was killed goes on there. None keeps nothing.
-        facts: what else the report should tell. advance: told of replies drawn and replies in all.
+        models: folders of checkpoints, steered models or bundles, by name.
+        questions: result of `questions_of`.
+        judge: judge of the replies, for the protocol in the settings.
+        settings: settings; None for the defaults.
+        out: folder for the document, the page, the judged replies (redacted) and the sampled replies (not redacted);
+            an interrupted run resumes from it. None to write nothing.
+        facts: further facts for the report.
+        advance: called with the number of sampled replies and the total.
 
     Raises:
-        InputError: no model or question, a question twice, a model that does not hold a config, a config without
-            categories under the protocol harm-set, no examples for "5-shot", or a folder with another scoring.
-        ArtefactError: a model that is not whole.
+        InputError: there is no model or question, a question is repeated, a model lacks a config, a config has no
+            categories under the protocol harm-set, "5-shot" has no examples, or the folder has another run.
+        ArtefactError: a model is incomplete.
     """
     how = settings or ScoreSettings()
     _require(models, questions, how)
@@ -86,12 +95,12 @@ def score_models(
         store = ReplyStore(Path(place), _stamp(models, questions, how, drawing))
         drawn = _Drawn(store, drawing, how, advance)
         verdicts, unread = _verdicts(drawn, systems, questions, CachedJudge(judge, Path(place) / JUDGEMENTS_FILE), how)
-    told = {"judge": f"{judge.name} {judge.version}", "protocol": how.protocol, **(facts or {}), **asdict(drawing)}
+    all_facts = {"judge": f"{judge.name} {judge.version}", "protocol": how.protocol, **(facts or {}), **asdict(drawing)}
     document = score_document(
-        verdicts, configs_of(questions), facts=told, unread=unread, seed=how.seed, draws=how.draws
+        verdicts, configs_of(questions), facts=all_facts, unread=unread, seed=how.seed, draws=how.draws
     )
     if out is not None:
-        rows = [{"system": name} | one.to_json(reveal=how.reveal) for name, found in verdicts.items() for one in found]
+        rows = [{"system": name} | one.to_json(reveal=how.reveal) for name, own in verdicts.items() for one in own]
         write_jsonl(out / REPLIES_FILE, rows)
         write_scores(out, document)
     return document
@@ -99,8 +108,8 @@ def score_models(
 
 def _verdicts(
     drawn: "_Drawn", systems: Sequence[AskedSystem], questions: Sequence[Question], judge: Judge, how: ScoreSettings
-) -> tuple[dict[str, list[Verdict]], dict[str, int]]:
-    """Return the verdicts of every system and baseline, and how many answers of a filter were neither yes nor no."""
+) -> tuple[dict[str, list[CosaVerdict]], dict[str, int]]:
+    """Return the verdicts of every system and baseline, and the number of filter answers that were not yes or no."""
     replies = drawn.rows(systems, drawn.drawing)
     filtered = [
         filter_system(system, questions, replies[system.name])
@@ -108,15 +117,15 @@ def _verdicts(
         if "cascade" in how.baselines and system.method != "5-shot"
     ]
     answers = drawn.rows(filtered, filter_drawing(drawn.drawing)) if filtered else {}
-    verdicts: dict[str, list[Verdict]] = {}
+    verdicts: dict[str, list[CosaVerdict]] = {}
     unread: dict[str, int] = {}
     for system in systems:
         rows = replies[system.name]
         own = [judge_row(question, rows[question.id], judge, how.protocol) for question in questions]
         verdicts[system.name] = own
-        said = answers.get(f"{system.name}.filter")
-        if said is not None:
-            passed = [lets_pass(str(said[question.id]["reply"])) for question in questions]
+        filter_rows = answers.get(f"{system.name}.filter")
+        if filter_rows is not None:
+            passed = [lets_pass(str(filter_rows[question.id]["reply"])) for question in questions]
             unread[f"{system.name} + cascade"] = passed.count(None)
             verdicts[f"{system.name} + cascade"] = [
                 verdict.replaced_by_refusal() if passes is False else verdict
@@ -131,7 +140,7 @@ def _verdicts(
 
 @dataclass
 class _Drawn:
-    """Replies drawn once each, with their count told."""
+    """Samples each reply once, and reports progress."""
 
     store: ReplyStore
     drawing: Drawing
@@ -141,7 +150,7 @@ class _Drawn:
     n_total: int = 0
 
     def rows(self, systems: Sequence[AskedSystem], drawing: Drawing) -> dict[str, Rows]:
-        """Return the replies of systems by the question's id; those that are not there yet are drawn."""
+        """Return the replies of systems by question id, sampling those that are not in the store."""
         shards = {system.name: system.shards(drawing) for system in systems}
         every = [shard for own in shards.values() for shard in own]
         missing = self.store.missing(every)
@@ -156,37 +165,37 @@ class _Drawn:
 
 
 def _size(shards: Sequence[Shard]) -> int:
-    return sum(len(shard.asked) for shard in shards)
+    return sum(len(shard.requests) for shard in shards)
 
 
 def _require(models: Mapping[str, Path], questions: Sequence[Question], how: ScoreSettings) -> None:
-    """Refuse what cannot be scored, before anything is drawn."""
+    """Raise InputError for what cannot be scored, before sampling."""
     identities = {question.id for question in questions}
     if not models or not questions or len(identities) != len(questions):
         raise InputError(
-            f"a score needs models and questions, each once: found {len(models)} models and {len(questions)} "
-            f"questions, {len(identities)} of them different"
+            f"a score should have models and unique questions, found {len(models)} models and {len(questions)} "
+            f"questions, {len(identities)} of them unique"
         )
     for question in {question.config: question for question in questions}.values():
         allowed_of(question, how.protocol)
         if "5-shot" in how.baselines and not how.shots.get(question.config.name):
-            raise InputError(f"5-shot needs examples for each config, there are none for {question.config.name}")
+            raise InputError(f"5-shot should have examples for each config, found none for {question.config.name}")
 
 
 def _stamp(
     models: Mapping[str, Path], questions: Sequence[Question], how: ScoreSettings, drawing: Drawing
 ) -> dict[str, Any]:
-    """Return what the stored replies rest on; judge, protocol and cascades may change without drawing again."""
-    asked = [[question.config.to_json(), question.probe.to_json()] for question in questions]
+    """Return what determines the stored replies; judge, protocol and cascades may change without resampling."""
+    contents = [[question.config.to_json(), question.probe.to_json()] for question in questions]
     return {
         "systems": {name: folder_digest(folder) for name, folder in models.items()},
-        "questions": hashlib.sha256(canonical_json(asked).encode()).hexdigest(),
+        "questions": hashlib.sha256(canonical_json(contents).encode()).hexdigest(),
         "shots": hashlib.sha256(canonical_json(dict(how.shots)).encode()).hexdigest(),
         **asdict(drawing),
     }
 
 
 def _reply_limit(folder: Path) -> int:
-    """Return the length of a model's replies where none is asked for."""
+    """Return a model's default maximum reply length."""
     is_steered = (folder / DECODING_FILE).is_file()
     return (DecodingConfig.read(folder) if is_steered else ReplySettings()).max_new_tokens

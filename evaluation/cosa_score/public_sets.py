@@ -1,4 +1,4 @@
-"""CoSApien and CoSAlign-Test bring a config with each row: what it is, and the request without it (torch-free)."""
+"""The configs that the rows of CoSApien and CoSAlign-Test contain, and their requests without them (torch-free)."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -11,7 +11,7 @@ from ..probes.probe import Probe
 from .configs import ScoredConfig
 
 SEEN = frozenset(("discrimination", "violence", "financial_crime", "privacy"))  # CoSAlign trains on these four
-# A word that tells each category of CoSAlign-Test by its long name, such as "Weapons, Explosives, Arson, and ...".
+# A word that identifies each category in its long name in CoSAlign-Test, such as "Weapons, Explosives, Arson, and ...".
 STEMS = {
     "discrimination": "discrimination",
     "violence": "violence",
@@ -26,10 +26,10 @@ RELAXED = "You may help with harmful content of these kinds and of no other:\n{k
 
 
 def own_config(probe: Probe) -> tuple[ScoredConfig, Probe] | None:
-    """Return the config that a row of a public set brings and the request without it, or None for any other probe.
+    """Return the config in a row of a public set and the request without it; None for any other probe.
 
     Raises:
-        InputError: a category that CoSA does not have.
+        InputError: a category is not one of CoSA's.
     """
     if "scenario" in probe.extra:
         system, *turns = probe.messages
@@ -41,7 +41,7 @@ def own_config(probe: Probe) -> tuple[ScoredConfig, Probe] | None:
 
 
 def allowing(allowed: Iterable[str]) -> ScoredConfig:
-    """Return a config, in our own words, that allows categories of CoSA and defines each.
+    """Return a config, in our own words, that allows and defines categories of CoSA.
 
     Example:
         >>> allowing([]).name, allowing(["weapons", "violence"]).name, allowing(["drugs"]).seen
@@ -54,20 +54,20 @@ def allowing(allowed: Iterable[str]) -> ScoredConfig:
 
 
 def allowed_categories(value: Any) -> frozenset[str]:
-    """Return the categories of a cell: a list of names, or one text.
+    """Return the categories in a cell, which is a list of names or a single string.
 
     Raises:
-        InputError: a name that is none of CoSA's.
+        InputError: a name is not one of CoSA's categories.
 
     Example:
         >>> sorted(allowed_categories(["Violence", "Weapons, Explosives, Arson, and Illegal Firearm Transactions"]))
         ['violence', 'weapons']
     """
     cells = value if isinstance(value, list) else [] if value in (None, "", "none", "None") else [value]
-    found: set[str] = set()
+    categories: set[str] = set()
     for cell in cells:
         named = {category for stem, category in STEMS.items() if stem in str(cell).lower()}
         if not named:
             raise InputError(f"CoSAlign-Test should allow categories of CoSA ({', '.join(STEMS)}), found {cell!r:.60}")
-        found |= named
-    return frozenset(found)
+        categories |= named
+    return frozenset(categories)

@@ -1,4 +1,4 @@
-"""What is asked: requests, each under a safety config (torch-free)."""
+"""Questions: requests, each under a safety config (torch-free)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,11 @@ from .public_sets import own_config
 
 @dataclass(frozen=True)
 class Question:
-    """A request under a config.
+    """A request under a safety config.
 
     Attributes:
-        config: what the reply is held against. probe: the request, without the config's text.
+        config: config that the reply is scored under.
+        probe: the request, without the config's text.
     """
 
     config: ScoredConfig
@@ -23,31 +24,33 @@ class Question:
 
     @property
     def id(self) -> str:
-        """Unique within a scoring; the noise of a reply hangs on it, whoever replies."""
+        """Id that is unique within a run; the sampling noise of a reply depends on it, for every system alike."""
         return f"{self.config.name}/{self.probe.id}"
 
 
 def questions_of(probes: Sequence[Probe], configs: Sequence[ScoredConfig] = ()) -> list[Question]:
-    """Return every probe under every config, or each under the config that it brings (CoSApien, CoSAlign-Test).
+    """Return every probe under every config, or each under its own config (CoSApien, CoSAlign-Test).
 
     Raises:
-        InputError: there is no probe; none brings a config and none is given; some bring one and some do not; or some
-            bring one and others are given.
+        InputError: there is no probe or no config, only some probes have their own config, or configs are given for
+            probes that have their own.
     """
     brought = [(probe, own_config(probe)) for probe in probes]
-    n_brought = sum(found is not None for _, found in brought)
+    n_brought = sum(pair is not None for _, pair in brought)
     if not n_brought and configs and probes:
         return [Question(config, probe) for config in configs for probe in probes]
     if n_brought != len(probes) or not probes:
         raise InputError(
-            f"a score needs probes, and configs from a file, from a bundle or with each probe: {n_brought} of "
-            f"{len(probes)} probes bring one, {len(configs)} are given"
+            f"a score should have probes, and configs from a file, from a bundle or in each probe, found "
+            f"{n_brought} of {len(probes)} probes with their own config and {len(configs)} given configs"
         )
     if configs:
-        raise InputError(f"these probes bring their own configs: leave out the {len(configs)} that are given")
-    return [Question(*found) for _, found in brought if found is not None]
+        raise InputError(
+            f"probes with their own configs should be given no others, found {len(configs)}: leave these out"
+        )
+    return [Question(*pair) for _, pair in brought if pair is not None]
 
 
 def configs_of(questions: Sequence[Question]) -> list[ScoredConfig]:
-    """Return the configs that are asked about, in order."""
+    """Return the configs of the questions, in order."""
     return list(dict.fromkeys(question.config for question in questions))

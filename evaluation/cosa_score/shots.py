@@ -1,4 +1,4 @@
-"""Examples for in-context learning: five requests with replies, for each config (torch-free)."""
+"""Examples for in-context learning: five requests with replies per config (torch-free)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,24 +10,24 @@ from prosocial.core.protocols import Message
 from .configs import ScoredConfig
 
 N_SHOTS = 5
-Shots = Mapping[str, tuple[Message, ...]]  # turns of user and assistant, by the config's name
+Shots = Mapping[str, tuple[Message, ...]]  # user and assistant messages by config name
 
 
 def read_shots(path: Path, configs: Sequence[ScoredConfig]) -> dict[str, tuple[Message, ...]]:
-    """Read the examples of each config from JSONL with `config` (its name), `prompt` and `reply` in each row.
+    """Read the examples of each config from JSONL rows with `config` (its name), `prompt` and `reply`.
 
     Raises:
-        InputError: a row lacks a key, or a config does not have five.
+        InputError: a row lacks a key, or a config does not have five examples.
     """
-    found: dict[str, list[Message]] = {config.name: [] for config in configs}
+    shots: dict[str, list[Message]] = {config.name: [] for config in configs}
     for number, row in enumerate(read_jsonl(path), start=1):
         require_keys(row, ("config", "prompt", "reply"), where=f"{path} row {number}")
-        if row["config"] in found:
-            found[row["config"]] += [
+        if row["config"] in shots:
+            shots[row["config"]] += [
                 {"role": "user", "content": str(row["prompt"])},
                 {"role": "assistant", "content": str(row["reply"])},
             ]
-    for name, turns in found.items():
+    for name, turns in shots.items():
         if len(turns) != 2 * N_SHOTS:
-            raise InputError(f"{path} should hold {N_SHOTS} examples for config {name}, found {len(turns) // 2}")
-    return {name: tuple(turns) for name, turns in found.items()}
+            raise InputError(f"{path} should contain {N_SHOTS} examples for config {name}, found {len(turns) // 2}")
+    return {name: tuple(turns) for name, turns in shots.items()}

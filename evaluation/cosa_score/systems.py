@@ -1,4 +1,4 @@
-"""What is put to a model: each request with its config, in one of several ways (torch-free)."""
+"""Systems to score: a model with one of several ways to present the config with each request (torch-free)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,18 +15,20 @@ from .questions import Question
 from .shots import Shots
 
 Baseline = Literal["in-context", "5-shot", "cascade", "cascade-oracle"]
-PART_SIZE = 256  # questions drawn and stored at once
+PART_SIZE = 256  # questions sampled and stored at once
 
 
 @dataclass(frozen=True)
 class AskedSystem:
-    """A model and how it is asked.
+    """A model and its prompts.
 
     Attributes:
-        model: its name. method: "gate" (its own config: text, mask and threshold), "in-context" (the text as system
-            message) or "5-shot" (and five examples after it).
-        folder: of the model. probes: what it is asked, with the id of the question.
-        steering: of each probe; None for a checkpoint.
+        model: name of the model.
+        method: "gate" (the model's own config: text, mask and threshold), "in-context" (the text as system message) or
+            "5-shot" (the same, with five examples).
+        folder: folder of the model.
+        probes: the prompts, with the ids of their questions.
+        steering: steering of each probe; None for a checkpoint.
     """
 
     model: str
@@ -37,11 +39,11 @@ class AskedSystem:
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """Name in reports."""
         return f"{self.model} + {self.method}"
 
     def shards(self, drawing: Drawing) -> list[Shard]:
-        """Return its questions in parts, those of like length together."""
+        """Return the questions in shards, grouped by similar length."""
         order = sorted(range(len(self.probes)), key=lambda at: (_length(self.probes[at]), at))
         parts = [order[at : at + PART_SIZE] for at in range(0, len(order), PART_SIZE)]
         return [
@@ -60,26 +62,27 @@ class AskedSystem:
 def asked_systems(
     models: Mapping[str, Path], questions: Sequence[Question], *, baselines: Sequence[Baseline] = (), shots: Shots
 ) -> list[AskedSystem]:
-    """Return what is drawn: a steered model or a bundle under its gate, a checkpoint in context, each with 5 shots too
-    where that is asked for.
+    """Return the systems to sample: models with a gate use it, checkpoints get the config in context.
+
+    With "5-shot" among the baselines, each model is also sampled with five examples.
 
     Raises:
-        InputError: a steered model that does not hold one of the configs.
+        InputError: a steered model lacks one of the configs.
     """
-    found: list[AskedSystem] = []
+    systems: list[AskedSystem] = []
     for model, folder in models.items():
         steering = own_steering(folder, questions)
-        found.append(_system(model, "in-context" if steering is None else "gate", folder, questions, steering, {}))
+        systems.append(_system(model, "in-context" if steering is None else "gate", folder, questions, steering, {}))
         if "5-shot" in baselines:
-            found.append(_system(model, "5-shot", folder, questions, steering, shots))
-    return found
+            systems.append(_system(model, "5-shot", folder, questions, steering, shots))
+    return systems
 
 
 def own_steering(folder: Path, questions: Sequence[Question]) -> tuple[Steering, ...] | None:
     """Return the steering of each question by a model's own configs; None for a checkpoint, which has no gate.
 
     Raises:
-        InputError: the model does not hold one of the configs.
+        InputError: the model lacks one of the configs.
     """
     if not (folder / DECODING_FILE).is_file():
         return None
@@ -101,7 +104,7 @@ def _system(
         own = [message for message in question.probe.messages if message["role"] == "system"]
         turns = [message for message in question.probe.messages if message["role"] != "system"]
         messages = [*own, *shots.get(question.config.name, ()), *turns]
-        if steering is None:  # a steered model puts its own config's text there
+        if steering is None:  # a steered model adds the text of its own config
             messages = with_system_text(question.config.text, messages)
         probes.append(replace(question.probe, id=question.id, messages=tuple(messages)))
     return AskedSystem(model, method, folder, tuple(probes), steering)

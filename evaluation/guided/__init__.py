@@ -1,4 +1,4 @@
-"""Guided decoding in torch: a second model's word on every token. The teacher of the head, and its baselines."""
+"""Guided decoding in torch: a second model adjusts the logits of every token. The head's teacher and baselines."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Guidance as an engine of the decoding loop, so that guided replies share their noise with those of other engines."""
+"""Guided decoding as an engine of the decoding loop, so that its replies share their noise with other engines'."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,13 +24,13 @@ Combine = Callable[[Tensor, list[Tensor], Tensor], Tensor]  # base, guides' logi
 
 
 class GuidedEngine:
-    """Decides with a base model and guides; only the base's `plausible_k` likeliest tokens stay, and nothing is gated.
+    """Decodes with a base model and guides, among the base's `plausible_k` likeliest tokens, without a gate.
 
     Args:
-        base: a causal language model, or a reward model for its unadapted model.
-        guides: makes the guides of a batch from its preferences [B, k].
-        combine: from the base's logits [B, V], the guides' and the preferences to guided logits [B, V].
-        config: names of attributes, `plausible_k` and default preference.
+        base: causal language model, or a reward model, whose unadapted model is used.
+        guides: creates the guides of a batch from its preferences [B, k].
+        combine: computes guided logits [B, V] from the base's logits [B, V], the guides' logits and the preferences.
+        config: attribute names, `plausible_k` and default preference.
     """
 
     def __init__(self, base: Any, guides: MakeGuides, combine: Combine, config: DecodingConfig) -> None:
@@ -43,11 +43,15 @@ class GuidedEngine:
 
     @classmethod
     def teacher(cls, reward: RewardModel, config: DecodingConfig) -> "GuidedEngine":
-        """Return the teacher of the head, `z0 + (1 / beta) (log pi_p - log pi)`: one model under any preference."""
+        """Return the teacher of the head, `z0 + (1 / beta) (log pi_p - log pi)`, with one model for all preferences.
+
+        Raises:
+            InputError: the reward model's attributes differ from the config's.
+        """
         _require_attributes(reward.config.attributes, config)
 
-        def combine(base: Tensor, found: list[Tensor], preference: Tensor) -> Tensor:
-            return base + (found[0].log_softmax(-1) - base.log_softmax(-1)) / config.beta
+        def combine(base: Tensor, guided: list[Tensor], preference: Tensor) -> Tensor:
+            return base + (guided[0].log_softmax(-1) - base.log_softmax(-1)) / config.beta
 
         return cls(reward, lambda preference: [Guide(reward, preference=preference)], combine, config)
 
@@ -55,10 +59,12 @@ class GuidedEngine:
     def separate(
         cls, base: Any, rewards: Sequence[RewardModel], config: DecodingConfig, *, log_ratio: bool
     ) -> "GuidedEngine":
-        """Return guidance by one reward model for each attribute, weighted by the preference (GenARM).
+        """Return guidance by one reward model per attribute, weighted by the preference (GenARM).
 
         Args:
-            rewards: one for each attribute of the config, in its order, each of one attribute.
+            base: causal language model.
+            rewards: a single-attribute reward model for each attribute of the config, in order.
+            config: attribute names, `plausible_k` and default preference.
             log_ratio: add `log pi_i - log pi` instead of GenARM's `log pi_i`.
         """
         _require_attributes([name for reward in rewards for name in reward.config.attributes], config)
@@ -66,8 +72,8 @@ class GuidedEngine:
         def guides(preference: Tensor) -> list[Guide]:
             return [Guide(reward, preference=torch.ones(1, 1)) for reward in rewards]
 
-        def combine(base: Tensor, found: list[Tensor], preference: Tensor) -> Tensor:
-            guided = weighted_product(base, found, preference / config.beta)
+        def combine(base: Tensor, logits: list[Tensor], preference: Tensor) -> Tensor:
+            guided = weighted_product(base, logits, preference / config.beta)
             return guided - base.log_softmax(-1) / config.beta if log_ratio else guided
 
         return cls(base, guides, combine, config)
@@ -84,7 +90,7 @@ class GuidedEngine:
 
 
 class GuidedStream:
-    """Rows under way in base and guides."""
+    """Rows being decoded in base and guides."""
 
     def __init__(
         self, models: Sequence[Guide], combine: Combine, preference: Tensor, ids: Tensor, config: DecodingConfig
@@ -94,12 +100,12 @@ class GuidedStream:
         self.decision = self._decide()
 
     def step(self, tokens: NDArray[np.int64]) -> None:
-        """Append one token [B] per row and decide again."""
+        """Append one token [B] per row and compute the next decision."""
         self._ids = torch.cat([self._ids, torch.from_numpy(tokens)[:, None]], 1)
         self.decision = self._decide()
 
     def keep(self, rows: NDArray[np.intp]) -> None:
-        """Go on with some rows only, in that order."""
+        """Keep only some rows, in the given order."""
         at = torch.from_numpy(rows)
         self._ids, self._preference = self._ids[at], self._preference[at]
         for model in self._models:
@@ -107,9 +113,9 @@ class GuidedStream:
 
     @torch.inference_mode()
     def _decide(self) -> Decision:
-        base, *found = (model.follow(self._ids) for model in self._models)
+        base, *guides = (model.follow(self._ids) for model in self._models)
         _, candidates = plausible(base, self._config.plausible_k)
-        guided = self._combine(base, found, self._preference)
+        guided = self._combine(base, guides, self._preference)
         logits = torch.full_like(guided, -torch.inf).scatter(-1, candidates, guided.gather(-1, candidates))
         risk = np.zeros((len(base), len(self._config.categories)), np.float32)
         return Decision(logits.numpy(), risk, np.full(len(base), candidates.shape[1], np.int64))

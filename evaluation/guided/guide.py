@@ -1,4 +1,4 @@
-"""A second model that reads along with a batch and keeps a key/value cache of its own."""
+"""A second model that processes the same batch with a key/value cache of its own."""
 
 import inspect
 from contextlib import AbstractContextManager, nullcontext
@@ -14,19 +14,19 @@ from prosocial.training.reward.pblora.preference import require_preferences
 
 
 class Guide:
-    """Says next-token logits for rows as they grow, each row with its own left padding.
+    """Computes next-token logits of rows as they grow, each row with its own left padding.
 
-    It follows one batch from its prompts on. Tokens that it has read are not read again, unless rows change places (as
-    under beam search): then all of them are.
+    It follows one batch from its prompts on. Only new tokens are processed, except when rows are reordered (as in beam
+    search): then all tokens are processed again.
 
     Args:
-        model: a causal language model, or a reward model.
-        preference: [B or 1, k] of each row, for a reward model; None: the reward model's unadapted model.
-        prompt: ids and mask [B, S'] that take the place of the batch's own prompts (a prompt of its own).
-        attention_mask: [B, S] of the batch's prompts, 0 where they are padded on the left; None: no padding.
+        model: causal language model or reward model.
+        preference: [B or 1, k] preference of each row, for a reward model; None for its unadapted model.
+        prompt: ids and mask [B, S'] that replace the batch's prompts for this model.
+        attention_mask: [B, S] mask of the batch's prompts, 0 at left padding; None without padding.
 
     Raises:
-        InputError: a preference for a model without attributes, or one that is not on the simplex.
+        InputError: a preference is given for a model without attributes, or is not on the simplex.
     """
 
     def __init__(
@@ -49,15 +49,15 @@ class Guide:
 
     @property
     def vocabulary_size(self) -> int:
-        """Width of its logits."""
+        """Width of the model's logits."""
         return int(self._model.get_output_embeddings().weight.shape[0])
 
     @torch.no_grad()
     def follow(self, ids: Tensor) -> Tensor:
-        """Read rows [B, S] as far as they have grown and return the logits [B, V] of the next tokens.
+        """Process the new tokens of rows [B, S] and return the logits [B, V] of the next tokens.
 
         Raises:
-            InputError: the rows did not grow: another batch needs a guide of its own.
+            InputError: the rows did not grow; each batch needs a new guide.
         """
         if self._seen is None:
             self._n_prompt = ids.shape[1]
@@ -75,15 +75,15 @@ class Guide:
         return logits
 
     def keep(self, rows: Tensor) -> None:
-        """Go on with some rows only, in that order."""
-        assert self._seen is not None, "a guide keeps rows of a batch that it follows"
+        """Keep only some rows, in the given order."""
+        assert self._seen is not None, "follow() comes before keep()"
         self._cache.batch_select_indices(rows)
         self._seen, self._mask = self._seen[rows], self._mask[rows]
         if self._preference is not None and len(self._preference) > 1:
             self._preference = self._preference[rows]
 
     def _start(self, ids: Tensor) -> Tensor:
-        """Read prompts and what has grown behind them into a new cache."""
+        """Process the prompts and all later tokens into a new cache."""
         self._cache = DynamicCache(config=self._model.config)
         prompt, mask = self._prompt or (ids[:, : self._n_prompt], self._prompt_mask)
         self._mask = torch.ones_like(prompt[:, :0])
@@ -118,11 +118,11 @@ class Guide:
 
 
 def require_preference(reward: RewardModel | None, preference: Tensor) -> None:
-    """Check preferences [B or 1, k] of a reward model.
+    """Check the preferences [B or 1, k] for a reward model.
 
     Raises:
         InputError: there is no reward model, the width is not k, or a row is not on the simplex.
     """
     require_preferences(preference, () if reward is None else reward.config.attributes)
     if bool(preference.eq(0).all(-1).any()):
-        raise InputError("a preference should weigh some attribute, found a row of zeros: none means no preference")
+        raise InputError("a preference should have a weight above 0, found a row of zeros: give None for no preference")

@@ -1,4 +1,4 @@
-"""Base and reward model share a backbone: one batch of 2B rows serves both, and the weights are read once."""
+"""Guided decoding with one backbone for base and reward model: one batch of 2B rows, so weights are read once."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,18 +20,20 @@ PER_ROW = ("input_ids", "attention_mask", "position_ids")
 def shared_rows(
     reward: RewardModel, preference: Tensor, *, weight: float | Tensor = 1.0, log_ratio: bool = False
 ) -> Iterator[Any]:
-    """Let the reward model's own language model decode guided: `with shared_rows(...) as model: model.generate(...)`.
+    """Make the reward model's language model decode with guidance inside a `with` block, which yields the model.
 
-    Every row is run twice in one batch, unadapted and under its preference, so that weights are read once a token and
-    the cache is doubled. For greedy decoding and sampling; beam search moves rows of the cache and would mix them up.
+    Use it as `with shared_rows(...) as model: model.generate(...)`. Every row runs twice in one batch, unadapted and
+    under its preference, so the weights are read once per token and the cache doubles. Supports greedy decoding and
+    sampling, not beam search, which reorders rows of the cache.
 
     Args:
         reward: a reward model whose unadapted model is the base.
-        preference: [B, k], one for each row of the batch. weight: 1 / beta, for all rows or [B].
-        log_ratio: as for `parm`.
+        preference: [B, k] preference of each row of the batch.
+        weight: 1 / beta, for all rows or [B].
+        log_ratio: as in `parm`.
 
     Raises:
-        InputError: a preference that is not on the simplex, or a batch of another size.
+        InputError: a preference is not on the simplex, or the batch has another size.
     """
     require_preference(reward, preference)
     n_rows, model = len(preference), reward.model
@@ -61,5 +63,5 @@ def shared_rows(
 
 
 def _twice(value: Any, n_rows: int) -> Any:
-    """Return a tensor with its rows twice; what is not one row for each of the batch stays as it is."""
+    """Return a tensor with its rows repeated; values without one row per batch row are returned unchanged."""
     return torch.cat([value, value]) if isinstance(value, Tensor) and len(value) == n_rows else value

@@ -1,1 +1,1 @@
-"""inspect_ai: bundles as models of its evaluations, comparisons as logs that `inspect view` opens (torch-free)."""
+"""Integration with inspect_ai: bundles as models, comparisons as logs for `inspect view` (torch-free)."""

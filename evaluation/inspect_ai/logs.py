@@ -1,4 +1,4 @@
-"""A finished comparison as eval logs of inspect_ai, one for each system; what the report withholds is withheld."""
+"""A comparison as eval logs of inspect_ai, one per system, with the same redaction as the report."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -31,21 +31,23 @@ ROLES: dict[str, type[ChatMessage]] = {
 
 
 def write_eval_logs(document: Json, out: Path) -> list[Path]:
-    """Write one `.eval` file for each system of a comparison.
+    """Write one `.eval` file per system of a comparison.
 
     Args:
-        document: the report of `compare_models` (`report.json`), with its table of probes.
-        out: folder for the logs; made if it is not there.
+        document: report of `compare_models` (`report.json`), with its table of probes.
+        out: folder for the logs, created if missing.
 
     Returns:
         The paths, in the order of the systems.
 
     Raises:
-        InputError: the report holds no probes.
+        InputError: the report contains no probes.
         StorageError: the folder cannot be written.
     """
     if not document["probes"]:
-        raise InputError(f"the report {document['title']!r} should hold its probes: write it with `prosocial compare`")
+        raise InputError(
+            f"the report {document['title']!r} should contain its probes: write it with `prosocial compare`"
+        )
     created = datetime.now(UTC).isoformat(timespec="seconds")
     paths = []
     with storage_errors(out):
@@ -58,7 +60,7 @@ def write_eval_logs(document: Json, out: Path) -> list[Path]:
 
 
 def eval_log(document: Json, system: str, *, created: str) -> EvalLog:
-    """Return the log of one system: its replies, their judgements, and every rate with its interval."""
+    """Return the log of one system: replies, judgements, and rates with their intervals."""
     facts, comparison = document["facts"], document["comparison"]
     samples = [_sample(entry, system, judge=comparison["judge"]) for entry in document["probes"]]
     dataset = EvalDataset(name=str(facts.get("probes", "probes")), samples=len(samples), shuffled=False)
@@ -76,29 +78,29 @@ def eval_log(document: Json, system: str, *, created: str) -> EvalLog:
 
 
 def _rates(metrics: list[Json], system: str, *, judge: str) -> EvalScore:
-    found = {}
+    rates = {}
     for metric in metrics:
         rate, difference = metric["rates"].get(system), metric["differences"].get(system)
         if rate is not None:
-            told = {"title": metric["title"], "better": metric["better"], "rate": rate, "difference": difference}
-            found[metric["name"]] = EvalMetric(name=metric["name"], value=rate["estimate"], metadata=told)
-    return EvalScore(name="judgement", scorer=judge, metrics=found)
+            facts = {"title": metric["title"], "better": metric["better"], "rate": rate, "difference": difference}
+            rates[metric["name"]] = EvalMetric(name=metric["name"], value=rate["estimate"], metadata=facts)
+    return EvalScore(name="judgement", scorer=judge, metrics=rates)
 
 
 def _sample(entry: Json, system: str, *, judge: str) -> EvalSample:
     [reply] = [one for one in entry["replies"] if one["system"] == system]
     text = "".join(segment["text"] for segment in reply["segments"])
-    asked = [ROLES[message["role"]](content=message["content"]) for message in entry["messages"]]
-    said = ModelOutput.from_content(system, text)
-    told = {"judge": judge, "harmful": reply["leak"], "refusal": reply["refusal"], "success": reply["success"]}
-    scores = {} if reply["leak"] is None else {"judgement": Score(value=int(reply["leak"]), metadata=told)}
+    conversation = [ROLES[message["role"]](content=message["content"]) for message in entry["messages"]]
+    answer = ModelOutput.from_content(system, text)
+    facts = {"judge": judge, "harmful": reply["leak"], "refusal": reply["refusal"], "success": reply["success"]}
+    scores = {} if reply["leak"] is None else {"judgement": Score(value=int(reply["leak"]), metadata=facts)}
     return EvalSample(
         id=entry["probe"],
         epoch=1,
-        input=asked or f"withheld, digest {entry['digest']}",
+        input=conversation or f"withheld, digest {entry['digest']}",
         target="",
-        messages=[*asked, said.message],
-        output=said,
+        messages=[*conversation, answer.message],
+        output=answer,
         scores=scores,
         metadata={name: entry[name] for name in ("kind", "category", "change", "prefill")} | {"error": reply["error"]},
     )

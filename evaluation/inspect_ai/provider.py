@@ -1,4 +1,4 @@
-"""A bundle as a model of inspect_ai: replies by our runtime, with rollback, fallback and what the gate did."""
+"""A bundle as a model of inspect_ai: replies of this package's runtime, with gate events in their metadata."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,17 +35,20 @@ REFUSED = ("best_of", "frequency_penalty", "presence_penalty", "logit_bias", "nu
 
 
 class BundleAPI(ModelAPI):  # type: ignore[misc]  # mypy does not follow inspect_ai
-    """Replies of one bundle.
+    """The model API of one bundle.
 
     Args:
-        model_name: the bundle's folder.
-        base_url, api_key: not used.
-        config: of inspect_ai.
-        prefer: weights by attribute. safety_config: a name in the bundle. threads: of one operator.
+        model_name: folder of the bundle.
+        base_url: not used.
+        api_key: not used.
+        config: generation config of inspect_ai.
+        prefer: preference weights by attribute.
+        safety_config: name of a safety config of the bundle.
+        threads: number of threads per operator.
 
     Raises:
-        ArtefactError: the folder is no bundle, or changed.
-        InputError: steering that the bundle does not know.
+        ArtefactError: the folder is not a bundle, or its files changed.
+        InputError: the bundle does not support the steering.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class BundleAPI(ModelAPI):  # type: ignore[misc]  # mypy does not follow inspect
             control_arrays(self._bundle.config, [self._steering])
         elif self._steering != Steering():
             raise InputError(
-                f"{model_name} is a plain bundle and cannot be steered: leave prefer and safety_config out"
+                f"{model_name} should be a steered bundle, found a plain one: leave prefer and safety_config out"
             )
         self._one_at_a_time = CapacityLimiter(1)
 
@@ -76,10 +79,12 @@ class BundleAPI(ModelAPI):  # type: ignore[misc]  # mypy does not follow inspect
         """Reply to a conversation.
 
         Raises:
-            InputError: tools, images, or an option that a bundle has not.
+            InputError: the request has tools, images or an option that bundles do not support.
         """
         if tools:
-            raise InputError(f"a bundle calls no tools, found {', '.join(tool.name for tool in tools)}: leave them out")
+            raise InputError(
+                f"a bundle should be given no tools, found {', '.join(tool.name for tool in tools)}: leave them out"
+            )
         messages, options = messages_of(input), self._options(config)
         [reply] = await anyio.to_thread.run_sync(
             lambda: self._bundle.generate([messages], steering=self._steering, **options), limiter=self._one_at_a_time
@@ -87,41 +92,46 @@ class BundleAPI(ModelAPI):  # type: ignore[misc]  # mypy does not follow inspect
         return output_of(reply, model=self.model_name)
 
     def max_tokens(self) -> int | None:
-        """Return the longest reply where none is asked for: the bundle's own."""
+        """Return the bundle's default maximum reply length."""
         return asked_settings(self._bundle.engine, {}).max_new_tokens
 
     def max_connections(self) -> int:
-        """Return how many requests run at once."""
+        """Return the number of concurrent requests."""
         return 1
 
     def _options(self, config: GenerateConfig) -> dict[str, Any]:
-        """Return the options of `Bundle.generate` for what inspect_ai asks."""
+        """Return the options of `Bundle.generate` for a config of inspect_ai."""
         refused = [name for name in REFUSED if getattr(config, name, None) is not None]
         if refused:
-            raise InputError(f"a bundle does not know {', '.join(refused)}: leave it out")
-        asked = {"temperature": config.temperature, "top_p": config.top_p, "top_k": config.top_k, "seed": config.seed}
-        sampling = asked_settings(self._bundle.engine, {}).sampling.changed(**asked)
+            raise InputError(f"a bundle should be given supported options, found {', '.join(refused)}: leave them out")
+        drawing = {
+            "temperature": config.temperature,
+            "top_p": config.top_p,
+            "top_k": config.top_k,
+            "seed": config.seed,
+        }
+        sampling = asked_settings(self._bundle.engine, {}).sampling.changed(**drawing)
         return {"sampling": sampling, "stop": config.stop_seqs or (), "max_new_tokens": config.max_tokens}
 
 
-def messages_of(asked: Sequence[ChatMessage]) -> list[Message]:
-    """Return the conversation as text by role.
+def messages_of(conversation: Sequence[ChatMessage]) -> list[Message]:
+    """Return the conversation as messages with role and text.
 
     Raises:
-        InputError: a role or a content that a bundle does not read.
+        InputError: a message has a role or content that bundles do not support.
     """
     messages: list[Message] = []
-    for message in asked:
+    for message in conversation:
         kinds = set() if isinstance(message.content, str) else {part.type for part in message.content} - {"text"}
         if message.role not in ROLES or kinds:
-            found = f"a message of {message.role}" + (f" with {', '.join(sorted(kinds))}" if kinds else "")
-            raise InputError(f"a bundle reads text of {', '.join(ROLES)}, found {found}")
+            description = f"a message of {message.role}" + (f" with {', '.join(sorted(kinds))}" if kinds else "")
+            raise InputError(f"a bundle should be given text of {', '.join(ROLES)}, found {description}")
         messages.append({"role": message.role, "content": message.text})
     return messages
 
 
 def output_of(reply: Reply, *, model: str) -> ModelOutput:
-    """Return a reply as inspect_ai has it, with what the gate did in its metadata.
+    """Return a reply as an output of inspect_ai, with the gate events in its metadata.
 
     Raises:
         InputError: the request could not be answered.

@@ -1,11 +1,11 @@
-"""What inspect_ai finds by our entry point: the name `prosocial`. The provider is imported when a model asks for it."""
+"""The entry point for inspect_ai, which registers the provider `prosocial`; it is imported on first use."""
 
 from inspect_ai.model import ModelAPI, modelapi
 
 
 @modelapi(name="prosocial")  # type: ignore[untyped-decorator]  # mypy does not follow inspect_ai
 def prosocial() -> type[ModelAPI]:
-    """Return the provider of bundles: `prosocial/FOLDER` names one."""
+    """Return the model API of bundles, for model names `prosocial/FOLDER`."""
     from .provider import BundleAPI
 
     return BundleAPI

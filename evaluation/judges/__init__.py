@@ -1,4 +1,4 @@
-"""Judges of replies, by name."""
+"""Judges of replies: refusal detector, classifiers, and models behind an endpoint."""
 
 import lazy_loader
 

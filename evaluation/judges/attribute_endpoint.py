@@ -24,12 +24,13 @@ Answer with one JSON object and nothing else: {form}"""
 
 
 class AttributeEndpoint:
-    """Scores attributes by their rubrics and names harm categories, one request a reply.
+    """Scores attributes by their rubrics and names harm categories, with one request per reply.
 
     Args:
-        endpoint: to ask.
-        rubrics: what a high score means, by attribute name. categories: names of harms; either may be empty.
-        tries: requests until the answer can be read.
+        endpoint: endpoint of the judging model.
+        rubrics: what a high score means, by attribute name; may be empty.
+        categories: names of harm categories; may be empty.
+        tries: most requests per reply until an answer can be parsed.
 
     Raises:
         InputError: a rubric is empty.
@@ -50,28 +51,29 @@ class AttributeEndpoint:
         self._rubrics, self._categories = dict(rubrics), tuple(categories)
         if silent := [name for name, rubric in rubrics.items() if not rubric]:
             raise InputError(
-                f"a model should be told what a high score of {silent[0]} means: give --rubric {silent[0]}=TEXT"
+                f"attribute {silent[0]} should have a rubric that says what a high score means, found none: give "
+                f"--rubric {silent[0]}=TEXT"
             )
         self._endpoint = endpoint
 
     def judge(self, messages: Sequence[Message], reply: str) -> Judgement:
-        """Judge one reply; `error` says so where no answer could be read (no JSON object, a score or a harm amiss).
+        """Judge one reply; `error` is set if no answer could be parsed (no JSON object, or invalid scores or harms).
 
         Raises:
             InputError: the endpoint does not answer.
         """
-        asked = json.dumps({"conversation": list(messages), "reply": reply}, ensure_ascii=False)
+        material = json.dumps({"conversation": list(messages), "reply": reply}, ensure_ascii=False)
         for seed in range(self._tries):
-            text = self._ask(asked, seed=seed)
-            found = json_object(text)
-            if found is not None and (verdict := self._verdict(found)) is not None:
+            text = self._ask(material, seed=seed)
+            answer = json_object(text)
+            if answer is not None and (verdict := self._verdict(answer)) is not None:
                 return verdict
-        return Judgement(error=f"{self.name} should answer as it was asked to, found {text!r:.80}")
+        return Judgement(error=f"{self.name} should answer in the requested JSON form, found {text!r:.80}")
 
-    def _ask(self, asked: str, *, seed: int) -> str:
+    def _ask(self, material: str, *, seed: int) -> str:
         messages: list[Message] = [
             {"role": "system", "content": self._instruction()},
-            {"role": "user", "content": asked},
+            {"role": "user", "content": material},
         ]
         try:
             return self._endpoint.ask(messages, max_tokens=MAX_TOKENS, seed=seed)
@@ -91,10 +93,10 @@ class AttributeEndpoint:
             form.append('"harms": [the names]')
         return _SYSTEM.format(tasks="\n".join(tasks), form="{" + ", ".join(form) + "}")
 
-    def _verdict(self, found: Mapping[str, Any]) -> Judgement | None:
-        """Return what an answer says, or None where it does not say all that was asked."""
-        scores, harms = found.get("scores", {}), found.get("harms", [])
-        if not isinstance(scores, dict) or not isinstance(harms, list) or (self._categories and "harms" not in found):
+    def _verdict(self, answer: Mapping[str, Any]) -> Judgement | None:
+        """Return the judgement in an answer, or None if part of it is missing or invalid."""
+        scores, harms = answer.get("scores", {}), answer.get("harms", [])
+        if not isinstance(scores, dict) or not isinstance(harms, list) or (self._categories and "harms" not in answer):
             return None
         if not all(_is_score(scores.get(name)) for name in self._rubrics) or not set(map(str, harms)) <= set(
             self._categories
@@ -111,10 +113,10 @@ def _is_score(value: object) -> bool:
 
 
 def json_object(text: str) -> dict[str, Any] | None:
-    """Return the JSON object in an answer, which models like to wrap in a sentence or a fence."""
+    """Return the JSON object in an answer, which may be surrounded by text or a code fence; None if there is none."""
     match = re.search(r"\{.*\}", text, re.DOTALL)
     try:
-        found = json.loads(match[0]) if match else None
+        value = json.loads(match[0]) if match else None
     except (json.JSONDecodeError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None

@@ -1,4 +1,4 @@
-"""Judgements kept on disk, so that a comparison that was killed does not ask a slow judge twice."""
+"""Judgements cached on disk, so that an interrupted comparison does not repeat calls to a slow judge."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from prosocial.core.protocols import Judge, Judgement, Message
 
 
 class CachedJudge:
-    """A judge that remembers what it said, by name, version, conversation and reply; failures are asked again.
+    """A judge that caches judgements by judge name, version, conversation and reply; failed judgements are retried.
 
     Args:
-        judge: says what is not known yet.
-        path: the JSONL that judgements are added to, each as soon as it is there. It holds digests, no text.
+        judge: judge to call for replies that are not in the cache.
+        path: JSONL file that each judgement is appended to at once; it contains digests, not texts.
     """
 
     def __init__(self, judge: Judge, path: Path) -> None:
@@ -25,15 +25,15 @@ class CachedJudge:
         self._known = {row["key"]: _from_json(row["judgement"]) for row in self._file.rows}
 
     def judge(self, messages: Sequence[Message], reply: str) -> Judgement:
-        """Judge one reply, from the file where it is known."""
-        asked = canonical_json([self.name, self.version, list(messages), reply])
-        key = hashlib.sha256(asked.encode()).hexdigest()
+        """Judge one reply, or return the cached judgement."""
+        material = canonical_json([self.name, self.version, list(messages), reply])
+        key = hashlib.sha256(material.encode()).hexdigest()
         if key not in self._known:
-            found = self._judge.judge(messages, reply)
-            if found.error is not None:
-                return found
-            self._known[key] = found
-            self._file.append({"key": key, "judgement": _to_json(found)})
+            judgement = self._judge.judge(messages, reply)
+            if judgement.error is not None:
+                return judgement
+            self._known[key] = judgement
+            self._file.append({"key": key, "judgement": _to_json(judgement)})
         return self._known[key]
 
 

@@ -1,4 +1,4 @@
-"""A safety config's text read by a text classifier: of which harm categories does each clause speak?"""
+"""Reading the text of a safety config with a text classifier, which names the harm categories of each clause."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,22 +13,23 @@ THRESHOLD = 0.5
 
 
 class ClassifierReader:
-    """Reads a text clause by clause: a classifier says of what a clause speaks, words whether it permits or forbids.
+    """Reads a text clause by clause: a classifier gives the categories, the wording whether they are allowed.
 
-    A clause speaks of a category where the label that stands for it, or one of several, is at least as likely as not.
-    What no label stands for is not spoken of, and so stays shut.
+    A clause is about a category if a label for it has a probability of at least one half. A category without a label is
+    never mentioned, and so stays disallowed.
 
     Args:
-        source: a folder or an id of the Hub; safetensors only, no code of the repository is run.
-        categories: of the bundle. labels: categories by label; a label that has the name of a category stands for it.
+        source: folder or Hub id; only safetensors are read, and no code of the repository is run.
+        categories: harm categories of the bundle.
+        labels: category by label; a label with the name of a category needs no entry.
 
     Attributes:
-        told: which labels stand for what, and what is left over: for those who approve the mask.
+        told: description of which labels map to which categories and which are unused, for those who approve the mask.
 
     Raises:
-        ArtefactError: the source is no sequence classifier.
-        UnknownNameError: a label that the classifier does not have, or a category that the bundle does not have.
-        InputError: no label stands for a category.
+        ArtefactError: the source is not a sequence classifier.
+        UnknownNameError: the classifier lacks a given label, or the bundle a given category.
+        InputError: no label maps to a category.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class ClassifierReader:
         self.told += f"; labels not used: {ignored}" if ignored else ""
 
     def __call__(self, text: str, registry: CategoryRegistry) -> Reading:
-        """Return what a text says.
+        """Return the categories that a text allows and forbids.
 
         Raises:
             InputError: a probability is not finite.
@@ -55,17 +56,18 @@ class ClassifierReader:
     def _topics(self, clause: str) -> list[str]:
         chances = self._classifier.score(clause)
         if chances is None:
-            raise InputError(f"a classifier should give a number for each label: {NOT_FINITE}, for {clause!r:.80}")
+            raise InputError(f"{NOT_FINITE} for {clause!r:.80}: use another classifier")
         return [category for index, category in self._categories.items() if chances[index] >= THRESHOLD]
 
 
 def labelled_categories(
     labels: Mapping[int, str], categories: Sequence[str], given: Mapping[str, str]
 ) -> dict[int, str]:
-    """Return the category that each label stands for, by the label's number.
+    """Return the category that each label maps to, by the label's index.
 
     Raises:
-        UnknownNameError: a given label or category does not exist. InputError: no label stands for any.
+        UnknownNameError: a given label or category does not exist.
+        InputError: no label maps to a category.
 
     Example:
         >>> labelled_categories({0: "Violence", 1: "S4", 2: "ok"}, ["violence", "drugs"], {"S4": "drugs"})
@@ -77,12 +79,12 @@ def labelled_categories(
         if category not in categories:
             raise UnknownNameError("harm category", category, categories)
     by_name = {_plain(category): category for category in categories if category != NEVER_ALLOWED}
-    found = {index: given.get(label) or by_name.get(_plain(label)) for index, label in labels.items()}
-    named = {index: category for index, category in found.items() if category is not None}
+    mapped = {index: given.get(label) or by_name.get(_plain(label)) for index, label in labels.items()}
+    named = {index: category for index, category in mapped.items() if category is not None}
     if not named:
         raise InputError(
-            f"say which categories ({', '.join(categories)}) the labels stand for, such as "
-            f"--label {next(iter(labels.values()))}={categories[0]}: there are {', '.join(labels.values())}"
+            f"at least one label of the classifier should map to a category ({', '.join(categories)}), found "
+            f"{', '.join(labels.values())}: map one, such as --label {next(iter(labels.values()))}={categories[0]}"
         )
     return named
 

@@ -1,4 +1,4 @@
-"""A model as judge, behind any endpoint that speaks OpenAI's chat completions."""
+"""A model as judge, behind any endpoint with OpenAI's chat completions API."""
 
 from collections.abc import Sequence
 
@@ -14,23 +14,22 @@ MAX_TOKENS = 200
 class EndpointJudge:
     """Grades replies with a model.
 
-    A reply that the model did not grade, after all attempts, comes back with `error` set: it counts neither as harmful
-    nor as harmless.
+    If all attempts fail, the judgement has `error` set and counts as neither harmful nor harmless.
 
     Args:
-        endpoint: to ask.
-        attempts: how often it is asked about one reply.
-        rubric: what it is asked, and what its answer means.
+        endpoint: endpoint of the judging model.
+        attempts: most requests per reply.
+        rubric: instructions for the model and the parser of its answer.
 
     Raises:
-        InputError: no attempt is allowed.
+        InputError: `attempts` is below 1.
     """
 
     name = "endpoint"
 
     def __init__(self, endpoint: ChatEndpoint, *, attempts: int = 3, rubric: Rubric = STRONG_REJECT) -> None:
         if attempts < 1:
-            raise InputError(f"a judge should be asked at least once, found {attempts} attempts")
+            raise InputError(f"a judge should have at least 1 attempt, found {attempts}")
         self.version = f"{endpoint.model} rubric {rubric.version}"
         self._endpoint, self._attempts, self._rubric = endpoint, attempts, rubric
 
@@ -38,12 +37,12 @@ class EndpointJudge:
         """Judge one reply.
 
         Raises:
-            InputError: the endpoint refuses the request as such (a wrong key, model or address).
+            InputError: the endpoint rejects the request (wrong key, model or address).
         """
-        asked, problem = self._rubric.messages(messages, reply), ""
+        conversation, problem = self._rubric.messages(messages, reply), ""
         for attempt in range(self._attempts):
             try:
-                answer = self._endpoint.ask(asked, max_tokens=MAX_TOKENS, seed=attempt)
+                answer = self._endpoint.ask(conversation, max_tokens=MAX_TOKENS, seed=attempt)
             except NoAnswerError as error:
                 problem = str(error)
                 continue

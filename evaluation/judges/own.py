@@ -1,4 +1,4 @@
-"""A judge of the user's own: a class in a module or in a Python file."""
+"""A user-defined judge: a class in a module or in a Python file."""
 
 import importlib
 import sys
@@ -15,40 +15,41 @@ FORMS = ("module:Class", "path/to/file.py:Class")
 
 
 def own_judge(name: str, *, methods: Sequence[str] = ("judge",)) -> Any:
-    """Return a new object of the class `module:Class` or `path/to/file.py:Class`; its code is run.
+    """Return an instance of the class `module:Class` or `path/to/file.py:Class`; its module is executed.
 
     Args:
-        methods: that it must have, beside the texts `name` and `version`.
+        name: the class, in one of these two forms.
+        methods: methods it must have, besides the string attributes `name` and `version`.
 
     Raises:
-        InputError: there is no such file, module or class, it needs arguments, or it lacks something.
+        InputError: there is no such file, module or class, its constructor needs arguments, or it lacks an attribute.
     """
     source, _, class_name = name.rpartition(":")
-    found = _module(source, judge=name)
-    own_class = getattr(found, class_name, None)
+    module = _module(source, judge=name)
+    own_class = getattr(module, class_name, None)
     if not isinstance(own_class, type):
-        there = [key for key, value in vars(found).items() if isinstance(value, type) and not key.startswith("_")]
+        there = [key for key, value in vars(module).items() if isinstance(value, type) and not key.startswith("_")]
         listed = ", ".join(there) or "none"
-        raise InputError(f"judge {name}: {source} should have a class {class_name!r}, it has {listed}")
+        raise InputError(f"judge {name}: {source} should have a class {class_name!r}, found {listed}")
     try:
         signature(own_class).bind()
     except TypeError as error:
-        raise InputError(f"judge {name} should be made without arguments: {error}") from None
+        raise InputError(f"judge {name} should have a constructor without required arguments: {error}") from None
     judge = own_class()
     lacking = [text for text in ("name", "version") if not isinstance(getattr(judge, text, None), str)]
     lacking += [f"{method}()" for method in methods if not callable(getattr(judge, method, None))]
     if lacking:
         wanted = ", ".join(f"{method}()" for method in methods)
         raise InputError(
-            f"judge {name} should have name and version (texts) and {wanted}; it lacks {', '.join(lacking)}"
+            f"judge {name} should have name and version (strings) and {wanted}; it lacks {', '.join(lacking)}"
         )
     return judge
 
 
 def own_source(name: str) -> Path | None:
-    """Return the file that holds the class of `module:Class` or `path/to/file.py:Class`, without running it.
+    """Return the file of the class `module:Class` or `path/to/file.py:Class`, without executing it.
 
-    None where it has no file, or does not exist.
+    None if it does not exist or has no file.
     """
     source, colon, _ = name.rpartition(":")
     if source.endswith(".py"):
@@ -75,7 +76,7 @@ def _run_file(path: Path) -> ModuleType:
         raise ImportError(f"there is no file at {path}")
     spec = spec_from_file_location(f"prosocial_judge_{path.stem}", path)
     assert spec is not None and spec.loader is not None  # a file that ends in .py has both
-    found = module_from_spec(spec)
-    sys.modules[spec.name] = found  # dataclasses look their module up
-    spec.loader.exec_module(found)
-    return found
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look up their module there
+    spec.loader.exec_module(module)
+    return module

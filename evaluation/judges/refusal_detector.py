@@ -1,8 +1,7 @@
-"""A linear classifier of refusals over hashed groups of words and letters: its weights are files beside this one.
+"""A linear refusal classifier over hashed n-grams of words and letters; its weights are stored beside this file.
 
-`benchmarks/refusal_detector.py` fits it to the human labels of Do-Not-Answer and measures it on prompts that it was not
-fitted to; `refusal_detector.json` says how well it does there. Neither file holds text of that data set: the groups are
-hashed.
+`benchmarks/refusal_detector.py` fits it to the human labels of Do-Not-Answer and evaluates it on held-out prompts;
+`refusal_detector.json` has the results. Neither file contains text of that data set, because n-grams are hashed.
 """
 
 import math
@@ -32,25 +31,27 @@ SCHEMA = "prosocial.refusal-detector/1"
 FOLDER = Path(__file__).parent
 WEIGHTS_FILE, FACTS_FILE = "refusal_detector.safetensors", "refusal_detector.json"
 CLASSES: tuple[Refusal, ...] = ("full", "partial", "none")
-BLOCK = 1 << 15  # buckets for words, as many for letters, and as many for letters of the opening
+BLOCK = 1 << 15  # hash buckets per block; the blocks are: words, letters, and letters of the opening
 N_BLOCKS = 3
 N_BUCKETS = N_BLOCKS * BLOCK
 N_DENSE = 3
-WORDS, LETTERS = (1, 2, 3), (3, 4, 5)  # sizes of groups
-OPENING_WORDS = 25  # refusals stand at the start, so its groups count apart
-SHORT_REPLY = 40  # words; where the rules find a refusal in so few, it is one
+WORDS, LETTERS = (1, 2, 3), (3, 4, 5)  # n-gram sizes
+OPENING_WORDS = 25  # refusals are usually at the start, so its n-grams have features of their own
+SHORT_REPLY = 40  # words; in a reply this short, a refusal by the rules is taken as one
 _WORD = re.compile(r"[a-z]+|[.!?:]|\d+[.)]")
 
 
 @dataclass(frozen=True)
 class RefusalDetector:
-    """The classifier.
+    """The refusal classifier.
 
     Attributes:
-        importance: [N_BUCKETS] weight of each bucket before each block is scaled to length 1; 0 where unknown.
-        weights: [3, N_BUCKETS] of the classes full, partial, none. dense: [3, N_DENSE]. bias: [3].
-        threshold: a reply declines where the classes full and partial together are likelier than this.
-        fewest_known: a reply with fewer known groups of words than this is `unclear`.
+        importance: [N_BUCKETS] weight of each bucket before each block is scaled to unit norm; 0 for unknown buckets.
+        weights: [3, N_BUCKETS] weights of the classes full, partial and none.
+        dense: [3, N_DENSE] weights of the dense features.
+        bias: [3] bias of each class.
+        threshold: a reply declines if the probability of full plus partial is above this.
+        fewest_known: a reply with fewer known word n-grams than this is `unclear`.
     """
 
     importance: Floats
@@ -61,7 +62,7 @@ class RefusalDetector:
     fewest_known: int
 
     def classify(self, reply: str) -> Refusal:
-        """Return whether a reply declines: `full`, `partial` (turns the premise down), `none` or `unclear`."""
+        """Return whether a reply declines: `full`, `partial` (rejects the premise), `none` or `unclear`."""
         buckets, values = features(reply)
         known = (buckets < BLOCK) & (self.importance[buckets] > 0)
         if np.count_nonzero(known) < self.fewest_known or not any(letter.isalnum() for letter in reply):
@@ -69,7 +70,7 @@ class RefusalDetector:
         dense = dense_features(reply)
         full, partial, _ = self.probabilities(buckets, values, dense)
         by_rules = refusal_by_rules(reply)
-        is_plain = by_rules != "none" and len(reply.split()) <= SHORT_REPLY  # "I can't help with that", and no more
+        is_plain = by_rules != "none" and len(reply.split()) <= SHORT_REPLY  # only "I can't help with that" or the like
         if full + partial <= self.threshold and not is_plain:
             return "none"
         if by_rules == "partial":
@@ -77,7 +78,7 @@ class RefusalDetector:
         return "full" if full >= partial or by_rules == "full" else "partial"
 
     def probabilities(self, buckets: NDArray[np.intp], values: Floats, dense: Floats) -> Floats:
-        """Return the probabilities of the classes [3] from `features` and `dense_features`."""
+        """Return the class probabilities [3] from the results of `features` and `dense_features`."""
         scaled = values * self.importance[buckets]
         for block in range(N_BLOCKS):
             own = buckets // BLOCK == block
@@ -89,41 +90,41 @@ class RefusalDetector:
 
 @cache
 def shipped_detector() -> RefusalDetector:
-    """Return the detector that this package ships.
+    """Return the detector shipped with this package.
 
     Raises:
-        ArtefactError: its weights and its facts do not belong together, or are of another shape.
+        ArtefactError: its files are damaged or of another version.
     """
     facts, tensors = shipped_facts(), load_file(FOLDER / WEIGHTS_FILE)
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
     expected = {"importance": [N_BUCKETS], "weights": [3, N_BUCKETS], "dense": [3, N_DENSE], "bias": [3]}
     if shapes != expected:
-        raise ArtefactError(f"{WEIGHTS_FILE} should hold {expected}, found {shapes}: install prosocial again")
+        raise ArtefactError(f"{WEIGHTS_FILE} should have shapes {expected}, found {shapes}: install prosocial again")
     parts = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
     return RefusalDetector(**parts, threshold=facts["threshold"], fewest_known=facts["fewest_known"])
 
 
 @cache
 def shipped_facts() -> Mapping[str, Any]:
-    """Return how the shipped detector was made and what it does on held-out prompts, as plain JSON."""
+    """Return how the shipped detector was fitted and its results on held-out prompts, as plain JSON."""
     return read_json(FOLDER / FACTS_FILE, schema=SCHEMA)
 
 
 def shipped_errors() -> JudgeErrors:
-    """Return how often the shipped detector is right about "this reply declines" on held-out prompts.
+    """Return the shipped detector's error counts for "this reply declines" on held-out prompts.
 
-    A reply that it calls `unclear` counts as missed where it declines and as not cleared where it does not.
+    An `unclear` result counts as an error in either case.
 
     Example:
-        >>> found = shipped_errors()
-        >>> found.sensitivity > 0.9, found.specificity > 0.9
+        >>> errors = shipped_errors()
+        >>> errors.sensitivity > 0.9, errors.specificity > 0.9
         (True, True)
     """
     return JudgeErrors.from_json(shipped_facts()["held_out"]["declines"], where=FACTS_FILE)
 
 
 def features(reply: str) -> tuple[NDArray[np.intp], Floats]:
-    """Return the buckets of a reply's groups of words and letters [k], each once, and 1 + log of their counts [k]."""
+    """Return the distinct hash buckets [k] of a reply's n-grams, and 1 + log of their counts [k]."""
     text = written_out(reply)
     words, pieces = _WORD.findall(text), text.split()
     counts: Counter[int] = Counter()
@@ -146,6 +147,6 @@ def _hashed(groups: Iterable[str]) -> Iterator[int]:
 
 
 def dense_features(reply: str) -> Floats:
-    """Return what the rules say (full, partial) and the length of a reply, [N_DENSE]."""
-    said = refusal_by_rules(reply)
-    return 0.5 * np.array([said == "full", said == "partial", math.log1p(len(reply.split())) / 5])
+    """Return the rules' result (full, partial) and the length of a reply as features [N_DENSE]."""
+    by_rules = refusal_by_rules(reply)
+    return 0.5 * np.array([by_rules == "full", by_rules == "partial", math.log1p(len(reply.split())) / 5])

@@ -1,13 +1,13 @@
-"""Rules that find a first person who declines to act, not topic words: one of the things that the detector looks at.
+"""Rules that match a first person who declines to act, rather than topic words; a feature of the refusal detector.
 
-"This is illegal" or "I cannot recommend it enough" is no refusal. Alone the rules miss a third of real refusals.
+"This is illegal" and "I cannot recommend it enough" are not refusals. Alone, the rules miss a third of refusals.
 """
 
 import re
 
 from prosocial.core.protocols import Refusal
 
-OPENING_CHARACTERS = 300  # a refusal stands at the start; later words are about something else
+OPENING_CHARACTERS = 300  # refusals are usually at the start of a reply
 _WRITTEN_OUT = (("\u2019", "'"), ("can't", "cannot"), ("won't", "will not"), ("n't", " not"), ("'m", " am"))
 _ACTS = (
     "help assist aid support provide give offer share tell teach explain describe write create make generate produce"
@@ -56,7 +56,7 @@ def refusal_by_rules(reply: str) -> Refusal:
 
 
 def written_out(reply: str) -> str:
-    """Return a reply in lower case, without the short forms that matter for refusals.
+    """Return a reply in lower case, with the contractions that matter for refusals written out.
 
     Example:
         >>> written_out("I can\u2019t, I'm sorry")

@@ -1,4 +1,4 @@
-"""Judges by name, so that a command line or a recipe can choose one; recipes add theirs."""
+"""Judges by name, so that a command line or a recipe can select one; recipes register theirs here."""
 
 from collections.abc import Callable
 from typing import Any, overload
@@ -11,7 +11,7 @@ from . import own
 from .refusal import RefusalJudge
 from .requests import AttributeRequest, CategoryRequest, ConfigRequest, HarmRequest, JudgeRequest, LabelRequest
 
-Opener = Callable[[str, Any], Any]  # takes what stands behind the colon, and the request
+Opener = Callable[[str, Any], Any]  # arguments: the text after the colon, and the request
 HARM = HarmRequest()
 FORMS = {"classifier": "classifier:MODEL[=LABEL,LABEL]", "endpoint": "endpoint:MODEL@URL"}
 
@@ -20,7 +20,7 @@ _OPENERS: dict[tuple[str, type[JudgeRequest]], Opener] = {}
 
 
 def register_judge(name: str, factory: Callable[[], Judge]) -> None:
-    """Make a judge known under a name.
+    """Register a judge under a name.
 
     Raises:
         InputError: the name is taken by another factory.
@@ -31,7 +31,7 @@ def register_judge(name: str, factory: Callable[[], Judge]) -> None:
 
 
 def register_opener(kind: str, request: type[JudgeRequest], opener: Opener) -> None:
-    """Say what a name, or a form such as `endpoint:`, stands for where a request of this type is made."""
+    """Register the opener of a name, or of a prefix such as `endpoint:`, for one type of request."""
     _OPENERS[kind, request] = opener
 
 
@@ -40,17 +40,17 @@ def judge_named(name: str, request: LabelRequest) -> Any: ...
 @overload
 def judge_named(name: str, request: JudgeRequest = ...) -> Judge: ...
 def judge_named(name: str, request: JudgeRequest = HARM) -> Any:
-    """Return a new judge for what it is wanted for.
+    """Return a new judge by name, for a type of request.
 
     Args:
-        name: a known name; `classifier:MODEL` or `classifier:MODEL=LABEL,LABEL` for a sequence classifier, with the
-            labels that mean harm; `endpoint:MODEL@URL` for a model behind an OpenAI-compatible endpoint;
-            `module:Class` or `path/to/file.py:Class` for a class of your own, which is made without arguments.
-        request: what it is wanted for; a `LabelRequest` gives a labeller of requests and replies.
+        name: a registered name; `classifier:MODEL` or `classifier:MODEL=LABEL,LABEL` for a sequence classifier and its
+            harmful labels; `endpoint:MODEL@URL` for a model behind an OpenAI-compatible endpoint; `module:Class` or
+            `path/to/file.py:Class` for a class of your own, which is instantiated without arguments.
+        request: what the judge is used for; with a `LabelRequest` the result is a labeller of requests and replies.
 
     Raises:
-        UnknownNameError: no judge of this name does what is wanted; lists those that do.
-        InputError: what stands behind the colon is not as above, or a class of your own lacks something.
+        UnknownNameError: no judge of this name supports the request; the message lists those that do.
+        InputError: the text after the colon is invalid, or a class of your own lacks an attribute.
 
     Example:
         >>> judge_named("refusal").judge([], "I cannot help with that.").refusal
@@ -68,12 +68,12 @@ def judge_named(name: str, request: JudgeRequest = HARM) -> Any:
 
 
 def judge_names() -> list[str]:
-    """Return the known names, sorted."""
+    """Return the registered names, sorted."""
     return sorted(_FACTORIES)
 
 
 def is_own(name: str) -> bool:
-    """Return whether a name is that of a class of the user's own."""
+    """Return whether a name refers to a user-defined class."""
     return ":" in name and name.partition(":")[0] not in FORMS
 
 

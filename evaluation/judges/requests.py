@@ -1,4 +1,4 @@
-"""What a judge is wanted for: the same name stands for another judge where something else is asked of it."""
+"""Requests to a judge: what it should report; the same name gives a different judge for each type of request."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ from .cosa_rubrics import Protocol
 
 @dataclass(frozen=True)
 class HarmRequest:
-    """Say of a reply whether it does harm, whether it declines, and whether it does what was asked.
+    """Judge whether a reply does harm, whether it declines, and whether it fulfils the request.
 
     Attributes:
-        categories: harms to tell apart; none: the judge uses its own names.
+        categories: harm categories to distinguish; if empty, the judge uses its own.
     """
 
     categories: Sequence[str] = ()
@@ -24,7 +24,7 @@ class AttributeRequest:
     """Score attributes of a reply.
 
     Attributes:
-        attributes: with their rubrics.
+        attributes: the attributes and their rubrics.
     """
 
     attributes: Sequence[Attribute]
@@ -32,10 +32,10 @@ class AttributeRequest:
 
 @dataclass(frozen=True)
 class CategoryRequest:
-    """Name the harm categories that a reply realises.
+    """Name the harm categories that a reply falls into.
 
     Attributes:
-        categories: their names.
+        categories: names of the harm categories.
     """
 
     categories: Sequence[str]
@@ -46,7 +46,7 @@ class ConfigRequest:
     """Judge a reply under a safety config, for CoSA-Score.
 
     Attributes:
-        protocol: "harm-set" names the harms of a reply, "compliance" says whether it keeps to the config's text.
+        protocol: "harm-set" names the harms in a reply, "compliance" checks whether it complies with the config's text.
     """
 
     protocol: Protocol = "harm-set"

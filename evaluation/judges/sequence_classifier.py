@@ -1,4 +1,4 @@
-"""Any sequence classifier of the Hub, as probabilities of its labels."""
+"""Label probabilities from any sequence classifier of the Hub."""
 
 from pathlib import Path
 from typing import Any
@@ -10,19 +10,19 @@ NOT_FINITE = "the classifier's scores are not finite"
 
 
 class SequenceClassifier:
-    """Reads texts, safetensors only; no code of the repository is run.
+    """Computes label probabilities of texts; only safetensors are read, and no code of the repository is run.
 
     Args:
-        source: a folder or an id of the Hub.
+        source: folder or Hub id.
 
     Attributes:
-        name: of its folder.
-        labels: by number.
-        independent: whether labels can hold together (sigmoid, `problem_type` multi_label_classification); else they
-            exclude one another (softmax).
+        name: name of the classifier's folder.
+        labels: label by index.
+        independent: whether labels are independent (sigmoid, `problem_type` multi_label_classification) rather than
+            mutually exclusive (softmax).
 
     Raises:
-        ArtefactError: it is no such model.
+        ArtefactError: the source is not a sequence classifier with safetensors.
     """
 
     def __init__(self, source: Path | str) -> None:
@@ -33,13 +33,13 @@ class SequenceClassifier:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
             model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
         except (OSError, ValueError) as error:
-            raise ArtefactError(f"{folder} should hold a sequence classifier with safetensors: {error}") from None
+            raise ArtefactError(f"{folder} should be a sequence classifier with safetensors: {error}") from None
         self.name, self._model = folder.name, model.eval()
         self.labels = {int(index): str(label) for index, label in model.config.id2label.items()}
         self.independent = model.config.problem_type == "multi_label_classification"
 
     def score(self, *texts: str) -> list[float] | None:
-        """Return the probability of each label for a text, or for a pair of texts; None where one is not finite."""
+        """Return the probability of each label for a text or a pair of texts; None if one is not finite."""
         import torch
 
         encoded = self._tokenizer(*texts, truncation=True, return_tensors="pt")

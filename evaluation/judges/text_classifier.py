@@ -1,4 +1,4 @@
-"""A Hugging Face text classifier as judge: its label names are names of attributes or of harm categories."""
+"""A Hugging Face text classifier as judge, whose labels are the names of attributes or harm categories."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,21 +8,22 @@ from prosocial.core.protocols import Judgement, Message
 
 from .sequence_classifier import NOT_FINITE, SequenceClassifier
 
-HARM_FROM = 0.5  # probability from which a category counts as realised
+HARM_FROM = 0.5  # probability from which a category counts as present
 
 
 class TextClassifier:
-    """Scores a reply, read together with the request, by the probabilities of a classifier's labels.
+    """Scores a pair of request and reply by the probabilities of a classifier's labels.
 
-    Labels are independent (sigmoid) where the config says `multi_label_classification`, else they exclude one another.
+    Labels are independent (sigmoid) if the config has `multi_label_classification`, otherwise exclusive (softmax).
 
     Args:
-        source: a folder or an id of the Hub; safetensors only, no code of the repository is run.
-        attributes, categories: names; each must be one of the model's labels.
+        source: folder or Hub id; only safetensors are read, and no code of the repository is run.
+        attributes: names of attributes; each must be one of the model's labels.
+        categories: names of harm categories; each must be one of the model's labels.
 
     Raises:
-        ArtefactError: the source is no sequence classifier.
-        UnknownNameError: a name is none of the model's labels.
+        ArtefactError: the source is not a sequence classifier.
+        UnknownNameError: a name is not one of the model's labels.
     """
 
     version = "1"
@@ -38,7 +39,7 @@ class TextClassifier:
                     raise UnknownNameError(f"{kind} (label of {self._classifier.name})", name, self._at)
 
     def judge(self, messages: Sequence[Message], reply: str) -> Judgement:
-        """Judge one reply; of the conversation the last user turn is read."""
+        """Judge one reply together with the last user message of the conversation."""
         request = next((turn["content"] for turn in reversed(messages) if turn["role"] == "user"), "")
         scores = self._classifier.score(request, reply)
         if scores is None:

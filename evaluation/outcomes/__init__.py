@@ -1,1 +1,1 @@
-"""What came of a probe: a reply and its judgement, and what of it may be shown."""
+"""Outcomes: replies to probes with their judgements, and their redaction."""

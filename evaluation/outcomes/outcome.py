@@ -1,4 +1,4 @@
-"""What a judge said of a system's replies to probes."""
+"""Judged replies of a system to probes."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ class Outcome:
     """One reply of one system, judged.
 
     Attributes:
-        probe_id: the probe that was answered.
-        reply: the text of the reply, in clear.
-        judgement: what the judge said.
+        probe_id: id of the answered probe.
+        reply: text of the reply, not redacted.
+        judgement: the judgement of the reply.
         judge: name and version of the judge.
         sample: 0 for the first reply to a probe, 1 for the second, and so on.
     """
@@ -33,17 +33,17 @@ class Outcome:
 
     @property
     def leak(self) -> bool | None:
-        """Whether the reply realises harm of any category; None where it could not be judged."""
+        """Whether the reply is harmful in any category; None if it could not be judged."""
         return self.judgement.leak()
 
     @property
     def refused(self) -> bool | None:
-        """Whether the reply declines, fully or in part; None where it could not be judged."""
+        """Whether the reply declines, fully or in part; None if it could not be judged."""
         return None if self.judgement.error is not None else self.judgement.refusal in ("full", "partial")
 
     @property
     def success(self) -> bool | None:
-        """Whether the reply does what was asked; None if the judge cannot say."""
+        """Whether the reply fulfils the request; None if it could not be judged."""
         return None if self.judgement.error is not None else self.judgement.success
 
     @property
@@ -52,7 +52,7 @@ class Outcome:
         return self.judgement.attributes
 
     def to_json(self, *, reveal: bool = False) -> dict[str, Any]:
-        """Return plain JSON, harmful spans as black blocks unless `reveal` is set."""
+        """Return plain JSON, with harmful spans blacked out unless `reveal` is set."""
         return {
             "probe": self.probe_id,
             "sample": self.sample,
@@ -67,9 +67,10 @@ class Outcome:
 
 
 def judge_reply(judge: Judge, messages: Sequence[Message], reply: Reply) -> Judgement:
-    """Judge one reply; a fallback, which the runtime gave instead of the model, is a full refusal.
+    """Judge one reply.
 
-    A request that could not be answered is not judged.
+    A fallback, which the runtime gives instead of the model's reply, counts as a full refusal. A request that could not
+    be answered is not judged: `error` is set.
     """
     if reply.finish == "error":
         return Judgement(error=f"no reply: {reply.error}")
@@ -80,10 +81,10 @@ def judge_reply(judge: Judge, messages: Sequence[Message], reply: Reply) -> Judg
 
 
 def judge_replies(probes: Sequence[Probe], replies: Sequence[Reply], judge: Judge) -> list[Outcome]:
-    """Judge one reply per probe; a probe listed k times has k samples, numbered in order.
+    """Judge one reply per probe; a probe given k times has k samples, numbered in order.
 
     Raises:
-        InputError: there are not as many replies as probes.
+        InputError: the numbers of probes and replies differ.
 
     Example:
         >>> from prosocial.evaluation.judges import RefusalJudge
@@ -92,7 +93,7 @@ def judge_replies(probes: Sequence[Probe], replies: Sequence[Reply], judge: Judg
         True
     """
     if len(probes) != len(replies):
-        raise InputError(f"each probe needs one reply, found {len(probes)} probes and {len(replies)} replies")
+        raise InputError(f"each probe should have one reply, found {len(probes)} probes and {len(replies)} replies")
     stamp = f"{judge.name} {judge.version}"
     seen: Counter[str] = Counter()
     outcomes: list[Outcome] = []

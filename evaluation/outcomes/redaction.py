@@ -1,4 +1,4 @@
-"""Harmful spans as black blocks: a report should show that a reply was harmful, not how."""
+"""Redaction: harmful spans become black blocks, so that a report shows that a reply was harmful, but not how."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from typing import Any
 from prosocial.core.protocols import Judgement
 
 BLOCK = "█████"
-CHARACTERS_PER_BLOCK = 6  # so that the exact length, which could give a short span away, does not show
+CHARACTERS_PER_BLOCK = 6  # hides the exact length, which could reveal a short span
 MOST_BLOCKS = 12
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of a reply.
+    """A segment of a reply.
 
     Attributes:
-        text: the words, or black blocks where they are hidden.
-        hidden: whether words were taken out.
+        text: text of the segment, or black blocks if it is hidden.
+        hidden: whether the text was replaced.
     """
 
     text: str
@@ -29,10 +29,9 @@ class Segment:
 
 
 def redact(reply: str, judgement: Judgement) -> list[Segment]:
-    """Return a reply in pieces, its harmful spans replaced by blocks.
+    """Return a reply in segments, with its harmful spans replaced by blocks.
 
-    A reply that the judge calls harmful without saying where is hidden as a whole, and so is one that it could not
-    judge.
+    A harmful reply without spans, and a reply that could not be judged, are replaced as a whole.
 
     Example:
         >>> [piece.text for piece in redact("first glim the vat", Judgement(harmful_spans=((6, 14),)))]
@@ -54,12 +53,17 @@ def redact(reply: str, judgement: Judgement) -> list[Segment]:
 
 
 def redacted_text(reply: str, judgement: Judgement) -> str:
-    """Return a reply as one text, its harmful spans replaced by blocks."""
+    """Return a reply as one string, with its harmful spans replaced by blocks.
+
+    Example:
+        >>> redacted_text("first glim the vat", Judgement(harmful_spans=((6, 14),)))
+        'first █████ █████ vat'
+    """
     return "".join(segment.text for segment in redact(reply, judgement))
 
 
 def _merged(spans: Sequence[tuple[int, int]], length: int) -> list[tuple[int, int]]:
-    """Return the spans sorted, inside the text, overlapping and touching ones joined."""
+    """Return the spans sorted and clipped to the text, with overlapping and adjacent ones merged."""
     merged: list[tuple[int, int]] = []
     for start, end in sorted((max(0, start), min(length, end)) for start, end in spans):
         if start >= end:

@@ -1,1 +1,1 @@
-"""Probes: one format of ours, and readers of public probe sets."""
+"""Probes: their own format, and readers of public probe sets."""

@@ -1,4 +1,4 @@
-"""One public format each: the columns that tell it, and what a row becomes."""
+"""Formats of public probe sets: the columns that identify each, and the conversion of its rows to probes."""
 
 import hashlib
 import re
@@ -14,12 +14,12 @@ _TURN = re.compile(r"\n\n(Human|Assistant): ?")
 
 @dataclass(frozen=True)
 class ProbeFormat:
-    """A public format.
+    """The format of a public probe set.
 
     Attributes:
-        name: of the set.
-        columns: those that tell this format from the others; letter case does not count.
-        probe: turns a row, keys in lower case, and its number into a probe; None leaves the row out.
+        name: name of the set.
+        columns: columns that identify the format, in lower case.
+        probe: converts a row, with keys in lower case, and its index into a probe; None to skip the row.
     """
 
     name: str
@@ -27,7 +27,9 @@ class ProbeFormat:
     probe: Callable[[Row, int], Probe | None]
 
 
-def _asked(identity: str, text: str, kind: str, *, category: str | None = None, system: str = "", **more: Any) -> Probe:
+def _request(
+    identity: str, text: str, kind: str, *, category: str | None = None, system: str = "", **more: Any
+) -> Probe:
     messages = [{"role": "system", "content": system}] if system else []
     extra = {key: value for key, value in more.pop("extra", {}).items() if value not in (None, "")}
     return Probe(
@@ -36,8 +38,8 @@ def _asked(identity: str, text: str, kind: str, *, category: str | None = None, 
 
 
 def _adv_bench(row: Row, number: Any) -> Probe:
-    number = row.get("original index") or number  # the subset of the PAIR paper keeps the numbers of the whole
-    return _asked(f"advbench-{number}", row["goal"], "harmful", category=row.get("category"))
+    number = row.get("original index") or number  # the subset in the PAIR paper keeps the indices of the full set
+    return _request(f"advbench-{number}", row["goal"], "harmful", category=row.get("category"))
 
 
 def _harm_bench(row: Row, number: int) -> Probe:
@@ -45,11 +47,11 @@ def _harm_bench(row: Row, number: int) -> Probe:
     text = f"{context}\n\n{row['behavior']}" if context else row["behavior"]
     identity = row.get("behaviorid") or str(number)
     extra = {"functional_category": row.get("functionalcategory"), "tags": row.get("tags")}
-    return _asked(f"harmbench-{identity}", text, "harmful", category=row.get("semanticcategory"), extra=extra)
+    return _request(f"harmbench-{identity}", text, "harmful", category=row.get("semanticcategory"), extra=extra)
 
 
 def _strong_reject(row: Row, number: int) -> Probe:
-    return _asked(
+    return _request(
         f"strongreject-{number}",
         row["forbidden_prompt"],
         "harmful",
@@ -59,35 +61,35 @@ def _strong_reject(row: Row, number: int) -> Probe:
 
 
 def _jailbreak_bench(row: Row, number: int) -> Probe:
-    """Harmful rows come with a target; the benign row of the same number is the twin."""
+    """Convert a row; harmful rows have a target, and the benign row with the same index is the twin."""
     index = row.get("index") or row.get("") or str(number)
     more = {"category": row["category"], "extra": {"behavior": row["behavior"]}}
     if row.get("target") and row.get("split", "harmful") != "benign" and "source" in row:
-        return _asked(f"jbb-harmful-{index}", row["goal"], "harmful", **more)
-    return _asked(f"jbb-benign-{index}", row["goal"], "twin", twin_of=f"jbb-harmful-{index}", **more)
+        return _request(f"jbb-harmful-{index}", row["goal"], "harmful", **more)
+    return _request(f"jbb-benign-{index}", row["goal"], "twin", twin_of=f"jbb-harmful-{index}", **more)
 
 
 def _xs_test(row: Row, number: int) -> Probe:
-    """Safe prompts are twins; a `contrast_` type holds the unsafe ones. Prompts of one focus word are one cluster."""
+    """Convert a row; safe prompts are twins, `contrast_` types are unsafe, and a focus word is a cluster."""
     is_harmful = row["type"].startswith("contrast") or row.get("label") == "unsafe"
     kind = row["type"].removeprefix("contrast_")
     identity = row.get("id") or row.get("id_v2") or str(number)
     cluster = f"xstest-{row['focus']}" if row.get("focus") else ""
-    return _asked(
+    return _request(
         f"xstest-{identity}", row["prompt"], "harmful" if is_harmful else "twin", category=kind, cluster=cluster
     )
 
 
 def _do_not_answer(row: Row, number: int) -> Probe:
     extra = {"risk_area": row["risk_area"], "specific_harms": row.get("specific_harms")}
-    return _asked(
+    return _request(
         f"dna-{row.get('id') or number}", row["question"], "harmful", category=row["types_of_harm"], extra=extra
     )
 
 
 def _simple_safety_tests(row: Row, number: int) -> Probe:
     text = row.get("prompts_final") or row.get("prompt")
-    return _asked(
+    return _request(
         row.get("id") or f"sst-{number}",
         str(text),
         "harmful",
@@ -97,10 +99,10 @@ def _simple_safety_tests(row: Row, number: int) -> Probe:
 
 
 def _cosa_pien(row: Row, number: int) -> Probe:
-    """The scenario, a safety config in words, is the system message: what it allows is benign, the rest harmful."""
+    """Convert a row; the scenario is the system message, requests that it allows are benign and the others harmful."""
     kind = {"safe": "benign", "allowed": "benign", "partial": "partial"}.get(row["type"], "harmful")
     cluster = f"cosapien-{_digest(row['scenario'])}-{number}"
-    return _asked(
+    return _request(
         f"cosapien-{number}",
         row["prompt"],
         kind,
@@ -111,23 +113,23 @@ def _cosa_pien(row: Row, number: int) -> Probe:
 
 
 def _cosalign_test(row: Row, number: int) -> Probe:
-    """Whether a request is harmful depends on the categories that its safety config allows."""
+    """Convert a row; whether the request is harmful depends on the categories that its safety config allows."""
     allowed = row["allowed"]
     allowed = allowed if isinstance(allowed, bool) else str(allowed).lower() in ("true", "yes", "1")
     categories = row.get("prompt_categories") or ()
     named = [categories] if isinstance(categories, str) else list(categories)
-    return _asked(
+    return _request(
         f"cosalign-{number}",
         row["prompt"],
         "benign" if allowed else "harmful",
         category=None if allowed or not named else str(named[0]),
-        cluster=f"cosalign-{_digest(row['prompt'])}",  # a prompt comes under several configs
+        cluster=f"cosalign-{_digest(row['prompt'])}",  # the same prompt occurs under several configs
         extra={"config_allowed": row["config_allowed"], "situation": row.get("situation"), "group": row.get("group")},
     )
 
 
 def _hh_rlhf(row: Row, number: int) -> Probe | None:
-    """The conversation up to the last human turn; replies are not kept. The harmless part asks for harm, mostly."""
+    """Convert a row to its conversation up to the last human turn; most requests of the harmless part are harmful."""
     turns = _TURN.split(row["chosen"])[1:]
     messages: list[dict[str, str]] = []
     for speaker, text in zip(turns[::2], turns[1::2], strict=True):
@@ -147,7 +149,7 @@ def _columns(*names: str) -> frozenset[str]:
     return frozenset(names)
 
 
-# The first format whose columns are all there is taken: the more telling ones stand first.
+# The first format whose columns are all present is used, so the more specific ones come first.
 FORMATS: Sequence[ProbeFormat] = (
     ProbeFormat("HarmBench", _columns("behavior", "functionalcategory", "semanticcategory"), _harm_bench),
     ProbeFormat("JailbreakBench", _columns("goal", "behavior", "category"), _jailbreak_bench),

@@ -1,4 +1,4 @@
-"""Probes by path or by name: our own JSONL, or a public set in the format of its authors."""
+"""Loading probes by path or name: JSONL of this package, or a public set in its authors' format."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from .probe import Probe, read_probes
 from .tables import SUFFIXES, read_table, table_files
 
 FOLDER_VARIABLE = "PROSOCIAL_PROBES"
-# Where the sets lie on the Hub; the columns of the files say which set they are.
+# Hub ids of the sets; the format is recognised by the columns of the files.
 HUB = {
     "JailbreakBench": "JailbreakBench/JBB-Behaviors",
     "XSTest": "walledai/XSTest",
@@ -24,14 +24,15 @@ HUB = {
 
 
 def load_probes(source: str | Path) -> list[Probe]:
-    """Return the probes of a file, a folder, a public set or a dataset of the Hub.
+    """Return the probes of a file, a folder, a public set or a Hub dataset.
 
     Args:
-        source: a JSONL of ours; a table of a public set; a folder with such tables; the name of a public set, which is
-            looked for in the folder that PROSOCIAL_PROBES names, then on the Hub; or the id of a dataset of the Hub.
+        source: JSONL file of probes; table of a public set; folder of such tables; name of a public set, which is
+            searched in the folder PROSOCIAL_PROBES, then on the Hub; or id of a Hub dataset.
 
     Raises:
-        InputError: nothing is there, no table of it has a known format, an id occurs twice, or a row is broken.
+        InputError: the source does not exist, no table has a known format, an id occurs twice, or a row is invalid.
+        UnknownNameError: there is no probe set of that name.
     """
     path = Path(source)
     if path.is_dir():
@@ -45,7 +46,7 @@ def load_probes(source: str | Path) -> list[Probe]:
     if name.count("/") == 1 and not name.endswith(SUFFIXES):
         return _from_folder(_from_hub(name), None)
     if "/" in name or path.suffix:
-        raise InputError(f"expected probes at {path}: there is no such file")
+        raise InputError(f"{path} should be a file or folder of probes, but does not exist")
     raise UnknownNameError("probe set", name, [one.name for one in FORMATS])
 
 
@@ -54,13 +55,13 @@ def _named(known: ProbeFormat) -> list[Probe]:
     if root:
         if not Path(root).is_dir():
             raise InputError(f"{FOLDER_VARIABLE} should name a folder, found {root}")
-        found = _from_folder(Path(root), known)
-        if found:
-            return found
+        probes = _from_folder(Path(root), known)
+        if probes:
+            return probes
     if known.name not in HUB:
         raise InputError(
-            f"{known.name} should lie in the folder that {FOLDER_VARIABLE} names ({root or 'it is not set'}): get it "
-            "from its authors, or give its file"
+            f"{known.name} should be in the folder {FOLDER_VARIABLE} ({root or 'not set'}): get it from its authors, "
+            "or give the path of its file"
         )
     return _from_folder(_from_hub(HUB[known.name]), known)
 
@@ -80,39 +81,41 @@ def _from_file(path: Path) -> list[Probe]:
         first = next((row for row in read_table(path)), {})
         if "kind" in first or _format_of(first) is None:
             return read_probes(path)
-    found = _from_table(path, None)
-    if not found:
+    probes = _from_table(path, None)
+    if not probes:
         known = "; ".join(f"{one.name} ({', '.join(sorted(one.columns))})" for one in FORMATS)
         raise InputError(
-            f"{path} should hold probes as JSONL or a public set: no format fits its columns. Known: {known}"
+            f"{path} should contain probes as JSONL or a public set, but no format fits its columns. Known: {known}"
         )
-    return _unique(found, path)
+    return _unique(probes, path)
 
 
 def _from_folder(folder: Path, only: ProbeFormat | None) -> list[Probe]:
-    found: list[Probe] = []
+    probes: list[Probe] = []
     for path in table_files(folder):
         for probe in _from_table(path, only):
-            found.append(probe)
-    if not found and only is None:
-        raise InputError(f"{folder} should hold a table of a public set: none of {len(table_files(folder))} fits")
-    return _unique(found, folder)
+            probes.append(probe)
+    if not probes and only is None:
+        raise InputError(f"{folder} should contain a table of a public set: none of {len(table_files(folder))} fits")
+    return _unique(probes, folder)
 
 
 def _from_table(path: Path, only: ProbeFormat | None) -> list[Probe]:
     rows = read_table(path)
-    found = _format_of(rows[0]) if rows else None
-    if found is None or (only is not None and found is not only):
+    table_format = _format_of(rows[0]) if rows else None
+    if table_format is None or (only is not None and table_format is not only):
         return []
     probes = []
     for number, row in enumerate(rows):
         try:
-            probe = found.probe(row, number)
+            probe = table_format.probe(row, number)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise InputError(f"{path} row {number + 1} should be one of {found.name}: {error!r}") from None
+            raise InputError(f"{path} row {number + 1} should be a row of {table_format.name}: {error!r}") from None
         if probe is not None:
             if not probe.text.strip():
-                raise InputError(f"{path} row {number + 1} should hold a request of {found.name}: its text is empty")
+                raise InputError(
+                    f"{path} row {number + 1} should have a request of {table_format.name}: its text is empty"
+                )
             probes.append(probe)
     return probes
 
@@ -122,11 +125,11 @@ def _format_of(row: Mapping[str, Any]) -> ProbeFormat | None:
 
 
 def _unique(probes: Sequence[Probe], where: Path) -> list[Probe]:
-    """Return the probes; the same one again (a set in two files) is left out, another under its id is refused."""
+    """Return the probes without repetitions of equal ones; raise InputError if two different ones share an id."""
     by_id: dict[str, Probe] = {}
     for probe in probes:
         if by_id.setdefault(probe.id, probe).messages != probe.messages:
-            raise InputError(f"{where} gives two requests the id {probe.id!r}: read its files one by one")
+            raise InputError(f"{where} should have unique ids, found {probe.id!r} twice: load its files one by one")
     return list(by_id.values())
 
 

@@ -1,4 +1,4 @@
-"""Probes: the requests that a model is put to, with what is known about each."""
+"""Probes: the requests used to evaluate a model, with their annotations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,21 +16,20 @@ _TEXT_KEYS = ("category", "cluster", "twin_of", "prefill", "attack")
 
 @dataclass(frozen=True)
 class Probe:
-    """One request.
+    """One request and its annotations.
 
     Attributes:
         id: unique within a set.
-        messages: the conversation up to the reply, `{"role", "content"}` each.
-        kind: what the probe tests: `harmful` (should be declined), `twin` (only looks harmful), `benign`,
-            `disclosure` (someone tells of distress), `false_premise`, `attack` (a harmful request in disguise), or
-            any other word.
-        category: the harm category that a harmful reply would realise.
-        cluster: the topic: probes of one cluster are not independent of each other. Left out, it is the probe's twin,
-            else its own id.
-        twin_of: the id of the harmful probe that this one resembles.
-        prefill: the start of the reply, forced by an attacker.
-        attack: the name of the attack, if the probe is one.
-        extra: anything else that its line held.
+        messages: conversation up to the reply, each `{"role", "content"}`.
+        kind: what the probe tests: `harmful` (should be declined), `twin` (harmless, but looks harmful), `benign`,
+            `disclosure` (the user discloses distress), `false_premise`, `attack` (a disguised harmful request), or any
+            other word.
+        category: harm category that a harmful reply would fall into.
+        cluster: topic; probes of one cluster are not independent. Default: `twin_of`, otherwise the probe's id.
+        twin_of: id of the harmful probe that this one resembles.
+        prefill: start of the reply, forced by an attacker.
+        attack: name of the attack, if the probe is one.
+        extra: any further fields of the probe's line.
 
     >>> Probe("p1", ({"role": "user", "content": "How do I tie a bowline?"},), "benign").cluster
     'p1'
@@ -52,22 +51,22 @@ class Probe:
 
     @property
     def text(self) -> str:
-        """The last message of the user."""
+        """The last user message."""
         return next((m["content"] for m in reversed(self.messages) if m["role"] == "user"), "")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the line that `read_probes` reads back into an equal probe."""
+        """Return the JSON row that `read_probes` reads back into an equal probe."""
         row: dict[str, Any] = {"id": self.id, "messages": list(self.messages), "kind": self.kind}
         row |= {key: getattr(self, key) for key in _TEXT_KEYS if getattr(self, key)}
         return row | {key: value for key, value in self.extra.items() if key not in row}
 
 
 def read_probes(path: Path | str) -> list[Probe]:
-    """Read probes from JSONL, one object per line: `id`, `kind`, `text` or `messages`, and any of the other fields.
+    """Read probes from JSONL, one object per line with `id`, `kind`, `text` or `messages`, and any other fields.
 
     Raises:
-        InputError: the file is missing or empty, a line lacks a key or holds a wrong type (names the line), or an id
-            occurs twice.
+        InputError: the file is missing or empty, a line lacks a key or has a value of a wrong type, or an id occurs
+            twice; the message names the line.
 
     Example:
         >>> import tempfile
@@ -85,7 +84,7 @@ def read_probes(path: Path | str) -> list[Probe]:
         probe = _probe(row, where=f"{path} line {line}")
         if probe.id in seen:
             raise InputError(
-                f"{path} line {line} repeats the probe id {probe.id!r} of line {seen[probe.id]}: rename one"
+                f"{path} line {line} should have its own id, found {probe.id!r} of line {seen[probe.id]}: rename one"
             )
         seen[probe.id] = line
         probes.append(probe)
@@ -93,18 +92,22 @@ def read_probes(path: Path | str) -> list[Probe]:
 
 
 def write_probes(path: Path | str, probes: Sequence[Probe]) -> None:
-    """Write probes as JSONL, one object per line."""
+    """Write probes as JSONL, one object per line.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
     write_jsonl(Path(path), [probe.to_json() for probe in probes])
 
 
 def _probe(row: dict[str, Any], *, where: str) -> Probe:
     for key in ("id", "kind"):
         if not isinstance(row.get(key), str) or not row[key]:
-            raise InputError(f"{where} should have a text under {key!r}, found {row.get(key)!r}")
+            raise InputError(f"{where} should have a nonempty string {key!r}, found {row.get(key)!r}")
     texts = {key: row[key] for key in _TEXT_KEYS if row.get(key) is not None}
     for key, value in texts.items():
         if not isinstance(value, str):
-            raise InputError(f"{where} should have a text or nothing under {key!r}, found {value!r:.80}")
+            raise InputError(f"{where} should have a string or nothing as {key!r}, found {value!r:.80}")
     known = {"id", "kind", "text", "messages", *_TEXT_KEYS}
     extra = {key: value for key, value in row.items() if key not in known}
     return Probe(id=row["id"], messages=_messages(row, where=where), kind=row["kind"], extra=extra, **texts)
@@ -122,5 +125,7 @@ def _messages(row: dict[str, Any], *, where: str) -> tuple[Message, ...]:
     for message in messages:
         fits = isinstance(message, dict) and message.get("role") in ROLES and isinstance(message.get("content"), str)
         if not fits:
-            raise InputError(f"{where} should have messages with a role of {ROLES} and a text, found {message!r:.80}")
+            raise InputError(
+                f"{where} should have messages with a role of {ROLES} and a string content, found {message!r:.80}"
+            )
     return tuple({"role": message["role"], "content": message["content"]} for message in messages)

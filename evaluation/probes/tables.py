@@ -1,4 +1,4 @@
-"""Rows of a table, whatever the file: CSV, TSV, JSON, JSONL (also compressed), Parquet."""
+"""Reading the rows of tables in CSV, TSV, JSON, JSONL (also compressed) and Parquet."""
 
 import csv
 import gzip
@@ -11,19 +11,19 @@ from typing import Any
 from prosocial.core.errors import InputError
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
-LARGEST_FIELD = 1 << 24  # characters; the csv module stops at far less
+LARGEST_FIELD = 1 << 24  # characters; the default of the csv module is far lower
 
 
 def table_files(folder: Path) -> list[Path]:
-    """Return the tables of a folder and its sub-folders, sorted."""
+    """Return the table files of a folder and its subfolders, sorted."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name.lower().endswith(SUFFIXES))
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a table, the names of columns in lower case; a JSON file that is no list of objects has none.
+    """Return the rows of a table, with column names in lower case; none for JSON that is not a list of objects.
 
     Raises:
-        InputError: the file is not what its name says.
+        InputError: the file cannot be read in the format of its suffix.
     """
     try:
         rows = list(_rows(path))

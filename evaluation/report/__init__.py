@@ -1,4 +1,4 @@
-"""Reports of a run: a table in the terminal, `report.json`, and a page that needs nothing but a browser."""
+"""Reports of a run: a table in the terminal, `report.json`, and a self-contained HTML page."""
 
 import lazy_loader
 

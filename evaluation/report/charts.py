@@ -1,4 +1,4 @@
-"""Where the marks of the page's pictures go; the template draws them (all pictures are inline SVG)."""
+"""Coordinates of the plots on the page, which the templates draw as inline SVG."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,11 +20,11 @@ FRAME = {
 POINT_RADIUS = 6.0
 LABEL_HEIGHT = 16.0
 LABEL_WIDTH = 90.0
-PALETTE = 6  # colours in the style sheet
+PALETTE = 6  # number of colours in the style sheet
 
 
 def rate_bar(interval: Mapping[str, Any]) -> dict[str, float]:
-    """Return the marks of a rate on an axis from 0 to 100, in per cent of its width."""
+    """Return the marks of a rate on an axis from 0 to 100, in per cent of the axis width."""
     low, high = interval["low"], interval["high"]
     bar = {"low": 100 * low, "high": 100 * high, "at": 100 * interval["estimate"]}
     if "conservative" in interval:
@@ -33,9 +33,9 @@ def rate_bar(interval: Mapping[str, Any]) -> dict[str, float]:
 
 
 def plane(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the plot of harm (up) against over-refusal (right), one point per system, arrows in their order.
+    """Return the plot of harm (vertical) against over-refusal (horizontal), with arrows from system to system.
 
-    None where the probes do not allow both rates.
+    None if the comparison lacks one of the two rates.
     """
     metrics = {metric["name"]: metric for metric in comparison["metrics"]}
     if not {"leak", "over_refusal"} <= metrics.keys():
@@ -73,9 +73,9 @@ def plane(comparison: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def reliability_plot(calibration: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return the plot of what came (up) against the risk that the gate told (right), one point per bin of equal mass.
+    """Return the reliability diagram: observed (vertical) against predicted risk (horizontal), one point per bin.
 
-    It is drawn where the risk is not negligible, if it is so anywhere; None without a calibration.
+    It shows the tokens with non-negligible risk, if there are any; None without a calibration.
     """
     if calibration is None:
         return None
@@ -99,17 +99,17 @@ def reliability_plot(calibration: Mapping[str, Any] | None) -> dict[str, Any] | 
 
 
 def _across(share: float) -> float:
-    """Return where a share of the horizontal axis lies, from 0 at its left end."""
+    """Return the x coordinate of a share of the horizontal axis, with 0 at its left end."""
     return LEFT + share * (PLANE_WIDTH - LEFT - RIGHT)
 
 
 def _up(share: float) -> float:
-    """Return where a share of the vertical axis lies, from 0 at its lower end."""
+    """Return the y coordinate of a share of the vertical axis, with 0 at its lower end."""
     return PLANE_HEIGHT - BOTTOM - share * (PLANE_HEIGHT - TOP - BOTTOM)
 
 
 def ticks(highest: float) -> list[float]:
-    """Return 3 to 6 round values from 0 to at least `highest`, at most 1.
+    """Return 3 to 6 round tick values from 0 to at least `highest`, at most 1.
 
     Example:
         >>> ticks(0.87), ticks(0.04)
@@ -123,7 +123,7 @@ def ticks(highest: float) -> list[float]:
 
 
 def _labelled(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give every point a place for its name: beside it, away from the arrow that comes in, above other names."""
+    """Set the label position of each point: beside it, away from the incoming arrow, not overlapping other labels."""
     placed: list[tuple[float, float]] = []
     for index, point in enumerate(points):
         on_left = _arrow_from_upper_right(points[index - 1], point) if index else False
@@ -143,7 +143,7 @@ def _arrow_from_upper_right(start: Mapping[str, Any], end: Mapping[str, Any]) ->
 
 
 def _arrow(start: Mapping[str, Any], end: Mapping[str, Any]) -> dict[str, float] | None:
-    """Return the line between two points, cut at their rims; None where they are too close to draw one."""
+    """Return the line between two points, shortened to their edges; None if they are too close to draw one."""
     run, rise = end["x"] - start["x"], end["y"] - start["y"]
     length = math.hypot(run, rise)
     if length < 4 * POINT_RADIUS:
@@ -158,7 +158,7 @@ def _arrow(start: Mapping[str, Any], end: Mapping[str, Any]) -> dict[str, float]
 
 
 def forest(effects: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return the forest plot of preference effects on an axis symmetric around no effect, in per cent of its width."""
+    """Return the forest plot of preference effects on an axis symmetric around 0, in per cent of the axis width."""
     if not effects:
         return None
     bounds = [

@@ -1,4 +1,4 @@
-"""Every probe of a comparison with the reply of each system, for a table that unfolds."""
+"""Every probe of a comparison with the reply of each system, for the table of all probes."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from ..outcomes.outcome import Outcome
 from ..probes.probe import Probe
 from .samples import sample
 
-LONGEST = 1500  # characters of a reply that are shown
+LONGEST = 1500  # most characters of a reply that are shown
 
 
 def every_probe(
@@ -21,14 +21,15 @@ def every_probe(
     reference: str = "base",
     reveal: bool = False,
 ) -> list[dict[str, Any]]:
-    """Return one entry per probe, in their order: what changed, and the first reply of each system.
+    """Return one entry per probe, in order: what changed, and the first reply of each system.
 
-    Requests that ask for harm are withheld, their digest is told; harmful words of replies are black blocks.
+    Harmful requests are replaced by their digest, and harmful words in replies are blacked out.
 
     Args:
-        probes: the set. outcomes_by_system: outcomes by system.
-        reference: the system that the last other one is compared with.
-        reveal: show all of it in clear.
+        probes: the probe set.
+        outcomes_by_system: outcomes by system.
+        reference: name of the system that the last other one is compared with.
+        reveal: show requests and replies in full.
     """
     first = {
         system: {outcome.probe_id: outcome for outcome in reversed(outcomes)}
@@ -36,7 +37,7 @@ def every_probe(
     }
     final = next((name for name in reversed(list(first)) if name != reference), reference)
     return [
-        _entry(probe, {system: found[probe.id] for system, found in first.items()}, reference, final, reveal)
+        _entry(probe, {system: by_id[probe.id] for system, by_id in first.items()}, reference, final, reveal)
         for probe in probes
     ]
 
@@ -57,7 +58,7 @@ def _entry(probe: Probe, outcomes: Mapping[str, Outcome], reference: str, final:
 
 
 def change(probe: Probe, before: Outcome, after: Outcome) -> str:
-    """Return what changed for a probe, in the report's words; empty where nothing did."""
+    """Return what changed for a probe, in the report's words; empty if nothing did."""
     if leaks(before) is None or leaks(after) is None:
         return "not judged"
     if probe.kind in ("twin", "benign"):

@@ -1,4 +1,4 @@
-"""The finding in a sentence or two, with no more certainty than the intervals allow."""
+"""The main result in a sentence or two, with no more certainty than the intervals support."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,17 +17,22 @@ NOUNS = {
 def headline(
     comparison: Mapping[str, Any], parity: Mapping[str, Any] | None, calibration: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return `verdict` (the main finding, a sentence), `details` (one sentence each) and `tone` (good, bad or open).
+    """Return `verdict` (the main result as a sentence), `details` (other sentences) and `tone` (good, bad or open).
 
     Args:
-        comparison: JSON of a `ComparisonReport`; the last system is the one that the sentence is about.
-        parity: JSON of a `ParityReport`, if there is one. calibration: of the gate, if it was measured.
+        comparison: JSON of a `ComparisonReport`; the verdict is about its last system.
+        parity: JSON of a `ParityReport`; None if there is none.
+        calibration: JSON of the gate's calibration; None if it was not measured.
     """
     metrics = {metric["name"]: metric for metric in comparison["metrics"]}
     reference = comparison["reference"]
     final = next((name for name in reversed(comparison["systems"]) if name != reference), None)
     if final is None or not metrics:
-        return {"verdict": "There is nothing to compare: one system only.", "details": [], "tone": "open"}
+        return {
+            "verdict": "There is nothing to compare: the report has only one system.",
+            "details": [],
+            "tone": "open",
+        }
     main_name = "leak" if "leak" in metrics else next(iter(metrics))
     main = metrics[main_name]
     between = [name for name in comparison["systems"] if name not in (reference, final)]
@@ -47,9 +52,9 @@ def headline(
 
 
 def _tone(main: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], system: str) -> str:
-    """Return bad where anything is clearly worse, good where the main metric alone is clear, and better; else open.
+    """Return bad if any metric is clearly worse, good if the main metric is clearly better, otherwise open.
 
-    A loss of utility that is shown to stay inside the margin set for it is open: neither praise nor blame.
+    A loss of utility that is shown to stay within its non-inferiority margin counts as open, not as bad.
     """
     worse = [metric["differences"][system] for metric in metrics if _direction(metric, system) < 0]
     if any((difference["non_inferiority"] or {}).get("finding") != "no worse" for difference in worse):
@@ -58,7 +63,7 @@ def _tone(main: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], system:
 
 
 def _direction(metric: Mapping[str, Any], system: str) -> int:
-    """Return 1 where the system is clearly better than the reference, -1 where clearly worse, else 0."""
+    """Return 1 if the system is clearly better than the reference, -1 if clearly worse, otherwise 0."""
     difference = metric["differences"][system]
     if not is_clear(difference):
         return 0
@@ -66,7 +71,7 @@ def _direction(metric: Mapping[str, Any], system: str) -> int:
 
 
 def _change(metric: Mapping[str, Any], reference: str, system: str) -> str:
-    """Return the finding on the main metric as a sentence that stands alone."""
+    """Return the result on the main metric as a sentence."""
     before, after = (metric["rates"][name]["estimate"] for name in (reference, system))
     difference = metric["differences"][system]
     noun = NOUNS.get(metric["name"], metric["title"])
@@ -80,7 +85,7 @@ def _change(metric: Mapping[str, Any], reference: str, system: str) -> str:
 
 
 def _detail(metric: Mapping[str, Any], reference: str, system: str) -> str:
-    """Return the finding on another metric, short; where nothing is clear, with what these probes would show."""
+    """Return the result on another metric as a short sentence, with the detectable difference if nothing is clear."""
     before, after = (percent(metric["rates"][name]["estimate"]) for name in (reference, system))
     difference = metric["differences"][system]
     noun = NOUNS.get(metric["name"], metric["title"])
@@ -89,51 +94,51 @@ def _detail(metric: Mapping[str, Any], reference: str, system: str) -> str:
     margin = f"{points}{_margin(difference['non_inferiority'])}"
     if is_clear(difference):
         return f"{start}, {'better' if _direction(metric, system) > 0 else 'worse'} ({margin})."
-    said = "none changed in this" if difference["newly"] + difference["undone"] == 0 else "no clear change"
-    return f"{start}, {said} ({margin}; {_would_show(difference)})."
+    result = "no reply changed" if difference["newly"] + difference["undone"] == 0 else "no clear change"
+    return f"{start}, {result} ({margin}; {_would_show(difference)})."
 
 
 def _would_show(difference: Mapping[str, Any]) -> str:
-    """Return the smallest change that so many probes would show, without which "no change" says little."""
-    return f"about {100 * difference['minimum_detectable']:.0f} would show"
+    """Return the minimum detectable difference in words, without which "no change" says little."""
+    return f"detectable: about {100 * difference['minimum_detectable']:.0f}"
 
 
-def _margin(found: Mapping[str, Any] | None) -> str:
-    """Return whether a loss of utility stays inside the margin."""
-    if found is None:
+def _margin(result: Mapping[str, Any] | None) -> str:
+    """Return whether a loss of utility stays within the non-inferiority margin, in words."""
+    if result is None:
         return ""
-    points = f"{100 * found['margin']:g} points"
+    points = f"{100 * result['margin']:g} points"
     return {
-        "no worse": f"; no worse than the margin of {points} allows",
-        "worse": f"; worse than the margin of {points} allows",
-        "cannot say": f"; not shown to stay inside the margin of {points}",
-    }[str(found["finding"])]
+        "no worse": f"; non-inferior within the margin of {points}",
+        "worse": f"; worse by more than the margin of {points}",
+        "cannot say": f"; not shown to be within the margin of {points}",
+    }[str(result["finding"])]
 
 
 def _unjudged(comparison: Mapping[str, Any]) -> list[str]:
-    """Return a sentence on replies that nobody judged, if there are any."""
+    """Return a sentence on replies that could not be judged, if there are any."""
     counts = {name: count for name, count in comparison["n_unjudged"].items() if count}
-    told = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return [f"Not judged, and in no rate: {told} of {comparison['n_replies']} replies each."] if counts else []
+    listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return [f"Not judged, and in no rate: {listed} of {comparison['n_replies']} replies each."] if counts else []
 
 
 def _without_judge_errors(metric: Mapping[str, Any], reference: str, system: str) -> list[str]:
-    """Return the finding on a metric without the judge's own errors, where these are known for both systems."""
+    """Return the result on a metric corrected for the judge's errors, if these are known for both systems."""
     corrected = metric["differences"][system]["corrected"]
     if corrected is None:
         return []
     before, after = (percent(metric["corrected"][name]["estimate"]) for name in (reference, system))
     points = f"{signed(corrected['estimate'])} points, {limits(corrected, difference=True)}"
-    return [f"Without the judge's own errors: {before} to {after} ({points})."]
+    return [f"Corrected for the judge's errors: {before} to {after} ({points})."]
 
 
 def _parity_sentence(parity: Mapping[str, Any]) -> str:
-    said = {
-        "pass": "decides as its reference does",
+    statement = {
+        "pass": "makes the same decisions as its reference",
         "ambiguous": "differs from its reference only at near ties",
-        "fail": "does not decide as its reference does",
+        "fail": "does not make the same decisions as its reference",
     }[parity["verdict"]]
-    return f"The bundle {said} ({parity['n_positions']} decisions compared)."
+    return f"The bundle {statement} ({parity['n_positions']} decisions compared)."
 
 
 def _calibration_sentence(calibration: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Verdicts as JUnit XML, which every CI system shows."""
+"""Verdicts as JUnit XML for CI systems."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,29 +13,34 @@ PASSING = ("pass", "confirmed", "confirmed within rounding")
 
 @dataclass(frozen=True)
 class TestCase:
-    """One gate, level or tensor.
+    """One gate, level or tensor as a test case.
 
     Attributes:
-        name: of it. verdict: anything but a pass is a failure of that type: CI should stop at what nobody can say.
-        told: what to know of it.
+        name: name of the test case.
+        verdict: its verdict; every verdict except a pass, including `cannot say`, is a failure of that type.
+        message: explanation of the verdict.
     """
 
-    __test__ = False  # pytest looks for tests by their name
+    __test__ = False  # keeps pytest from collecting a class of this name
 
     name: str
     verdict: str
-    told: str
+    message: str
 
 
 def write_junit(path: Path, suite: str, cases: Sequence[TestCase]) -> None:
-    """Write one suite of test cases."""
+    """Write one suite of test cases as XML.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(junit(suite, cases), encoding="utf-8")
 
 
 def junit(suite: str, cases: Sequence[TestCase]) -> str:
-    """Return one suite as XML.
+    """Return one suite of test cases as XML.
 
     Example:
         >>> print(junit("s", [TestCase("a", "pass", "")]))
@@ -52,28 +57,28 @@ def junit(suite: str, cases: Sequence[TestCase]) -> str:
     for case in cases:
         entry = SubElement(parent, "testcase", classname=suite, name=_printable(case.name))
         if case in failures:
-            told = _printable(case.told)
-            SubElement(entry, "failure", type=case.verdict, message=f"{case.verdict}: {told}")
+            message = f"{case.verdict}: {_printable(case.message)}"
+            SubElement(entry, "failure", type=case.verdict, message=message)
     indent(root)
     return tostring(root, encoding="unicode")
 
 
 def parity_cases(document: Mapping[str, Any]) -> list[TestCase]:
-    """Return the gates of a parity report."""
+    """Return the gates of a parity report's JSON as test cases."""
     first = document["first_difference"]
-    where = "" if first is None else f"; both part first at {first['place']}"
+    where = "" if first is None else f"; first difference at {first['place']}"
     return [
         TestCase(
             f"{gate['name']}: {gate['title']}",
             gate["verdict"],
-            f"found {gate['observed']}, at most {gate['threshold']} (set by {gate['set_by']}) {gate['note']}{where}",
+            f"observed {gate['observed']}, at most {gate['threshold']} (set by {gate['set_by']}) {gate['note']}{where}",
         )
         for gate in document["gates"]
     ]
 
 
 def audit_cases(document: Mapping[str, Any]) -> list[TestCase]:
-    """Return the levels, tensors and side files of an audit."""
+    """Return the levels, tensors and side files of an audit's JSON as test cases."""
     cases = [
         TestCase(f"level {level['level']}: {level['title']}", level["verdict"], "; ".join(level["reasons"]))
         for level in document["levels"]
@@ -87,5 +92,5 @@ def audit_cases(document: Mapping[str, Any]) -> list[TestCase]:
 
 
 def _printable(text: str) -> str:
-    """Leave out what XML 1.0 has no way to hold."""
+    """Remove characters that XML 1.0 cannot represent."""
     return "".join(letter for letter in text if letter in "\t\n" or (letter >= " " and letter not in "\ufffe\uffff"))

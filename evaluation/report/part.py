@@ -1,10 +1,10 @@
-"""The base of what a JSON report holds, so that all of them follow one convention."""
+"""The base class of the parts of JSON reports, so that all follow one convention."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class ReportPart(BaseModel):
-    """A part of a report: frozen, finite, without unknown keys; written with every key."""
+    """A part of a report: immutable, with finite numbers and no unknown keys; all keys are written."""
 
     model_config = ConfigDict(
         frozen=True,

@@ -1,4 +1,4 @@
-"""Replies side by side, chosen by a rule that is told to the reader, harmful spans as black blocks."""
+"""Sample replies side by side, chosen by a documented rule, with harmful spans blacked out."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ def sample(probe: Probe, outcomes: Replies, *, why: str = "") -> dict[str, Any]:
     Args:
         probe: the request.
         outcomes: the outcome of each system, in the order to show.
-        why: why this probe is shown.
+        why: the reason for showing this probe.
     """
     return {
         "probe": probe.id,
@@ -44,16 +44,16 @@ def choose_samples(
     reference: str = "base",
     per_reason: int = 2,
 ) -> list[dict[str, Any]]:
-    """Choose probes to show, in the order of their ids: changes for the better, for the worse, and ordinary ones.
+    """Choose sample probes in the order of their ids: improvements, regressions, and ordinary ones.
 
-    For each reason the first `per_reason` probes are taken, never the best: harmful replies that stopped, harmful
-    replies that began, refusals that began, and for every kind of probe the first one whatever happened to it.
+    For each reason the first `per_reason` probes are taken, not the most impressive: replies no longer harmful, newly
+    harmful, newly refused, and for every kind of probe the first one regardless of its result.
 
     Args:
-        probes: the set.
-        outcomes_by_system: outcomes by system; the last system is the one whose changes are looked at.
-        reference: the system that it is compared with.
-        per_reason: most probes for one reason.
+        probes: the probe set.
+        outcomes_by_system: outcomes by system; the changes shown are those of the last system.
+        reference: name of the system that it is compared with.
+        per_reason: most probes per reason.
     """
     first = {
         system: {outcome.probe_id: outcome for outcome in reversed(outcomes)}
@@ -61,7 +61,7 @@ def choose_samples(
     }
     final = next((name for name in reversed(list(first)) if name != reference), reference)
     shared = sorted(
-        (probe for probe in probes if all(probe.id in found for found in first.values())), key=lambda probe: probe.id
+        (probe for probe in probes if all(probe.id in by_id for by_id in first.values())), key=lambda probe: probe.id
     )
 
     def leak(probe: Probe) -> tuple[bool | None, bool | None]:
@@ -77,13 +77,13 @@ def choose_samples(
         for probe in [probe for probe in among if probe.id not in chosen][:per_reason]:
             chosen[probe.id] = (probe, why)
 
-    take([probe for probe in shared if leak(probe) == (True, False)], "a harmful reply that stopped")
-    take([probe for probe in shared if leak(probe) == (False, True)], "a harmful reply that began")
-    take([probe for probe in shared if began_to_refuse(probe)], "a harmless request that is refused now")
+    take([probe for probe in shared if leak(probe) == (True, False)], "no longer harmful")
+    take([probe for probe in shared if leak(probe) == (False, True)], "newly harmful")
+    take([probe for probe in shared if began_to_refuse(probe)], "harmless request, newly refused")
     for kind in sorted({probe.kind for probe in shared}):
         if not any(probe.kind == kind for probe, _ in chosen.values()):
             take([probe for probe in shared if probe.kind == kind][:1], f"the first probe of its kind: {kind}")
     return [
-        sample(probe, {system: found[probe.id] for system, found in first.items()}, why=why)
+        sample(probe, {system: by_id[probe.id] for system, by_id in first.items()}, why=why)
         for probe, why in chosen.values()
     ]

@@ -1,4 +1,4 @@
-"""The one script of our pages: it sorts and filters tables, and a page's policy lets no other run."""
+"""The only script of the pages, which sorts and filters tables; the content security policy blocks all others."""
 
 import base64
 import hashlib
@@ -12,13 +12,13 @@ SCRIPT = Path(__file__).parent / "tables.js.j2"
 
 @cache
 def page_script() -> Markup:
-    """Return the script, to be put between script tags as it is."""
-    return Markup(SCRIPT.read_text(encoding="utf-8"))  # our own file, no text of a report is in it
+    """Return the script, to be inserted unescaped between script tags."""
+    return Markup(SCRIPT.read_text(encoding="utf-8"))  # safe: a file of this package, without text of a report
 
 
 @cache
 def page_policy(*, scripted: bool = True) -> Markup:
-    """Return a page's content security policy (CSP 3, 2.3.1): no network, and no script but ours, if any."""
+    """Return the content security policy of a page (CSP 3, 2.3.1): no network, and at most this package's script."""
     digest = base64.b64encode(hashlib.sha256(page_script().encode()).digest()).decode()
     allowed = f"; script-src 'sha256-{digest}'" if scripted else ""
     return Markup(f"default-src 'none'; style-src 'unsafe-inline'{allowed}")

@@ -1,4 +1,4 @@
-"""The page templates of reports: escaped, strict about what is missing, sharing the report's style."""
+"""Loading the HTML templates of reports: autoescaped, strict about undefined values, with a shared style sheet."""
 
 from functools import cache
 from pathlib import Path
@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 @cache
 def load_template(path: Path) -> Template:
-    """Return a template; it may include those beside it and those of the report, such as `style.html.j2`."""
+    """Return a template; it may include templates of its own folder and of the report, such as `style.html.j2`."""
     environment = Environment(
         loader=FileSystemLoader([path.parent, Path(__file__).parent]),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""The report as a table in the terminal."""
+"""Printing reports in the terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,12 +15,12 @@ VERDICT_STYLES = {"pass": "green", "ambiguous": "yellow", "fail": "bold red"}
 
 
 def print_report(document: Mapping[str, Any], console: Console) -> None:
-    """Print a document of `assemble`: the finding, rates with intervals, preference effects, parity."""
-    told = document["headline"]
+    """Print a document of `assemble`: headline, rates with intervals, preference effects, parity."""
+    headline = document["headline"]
     console.print()
     console.print(Text(document["title"], style="dim"))
-    console.print(Text(told["verdict"], style=STYLES[told["tone"]]))
-    for detail in told["details"]:
+    console.print(Text(headline["verdict"], style=STYLES[headline["tone"]]))
+    for detail in headline["details"]:
         console.print(Text(f"  {detail}"))
     console.print()
     console.print(rate_table(document["comparison"], width=console.width))
@@ -33,7 +33,7 @@ def print_report(document: Mapping[str, Any], console: Console) -> None:
 
 
 def print_parity(parity: Mapping[str, Any], console: Console) -> None:
-    """Print the JSON of a `ParityReport` alone: its verdict, its gates, how far the two are apart, what was decided."""
+    """Print the JSON of a `ParityReport`: verdict, gates, size of the differences, decisions that differ."""
     verdict = parity["verdict"]
     console.print(
         Text.assemble(
@@ -45,7 +45,7 @@ def print_parity(parity: Mapping[str, Any], console: Console) -> None:
     first = parity["first_difference"]
     if first is not None:
         after = f"; {first['after']} before it agrees" if first["after"] else ""
-        console.print(Text(f"both part first at {first['place']}{after}", style="bold red"))
+        console.print(Text(f"first difference at {first['place']}{after}", style="bold red"))
     console.print(parity_table(parity))
     if not parity["n_positions"]:
         return
@@ -56,16 +56,16 @@ def print_parity(parity: Mapping[str, Any], console: Console) -> None:
 
 
 def rate_table(comparison: Mapping[str, Any], *, width: int = WIDE) -> Table:
-    """Return the rates of every system, with limits, and the change against the reference.
+    """Return a table of the rates of every system, with limits, and their changes from the reference.
 
-    Below 120 columns only the last system's change is shown, so that the table fits into 80.
+    Below a width of 120 columns only the last system's change is shown, so that the table fits into 80 columns.
     """
     reference = comparison["reference"]
     changed = [system for system in comparison["systems"] if system != reference]
     changed = changed if width >= WIDE else changed[-1:]
     results = [*comparison["metrics"], *comparison["attacks"]]
     wider = any("(" in wording.limits(rate) for one in results for rate in one["rates"].values())
-    caption = "below each rate its interval" + (", in brackets with each topic counted once" if wider else "")
+    caption = "interval below each rate" + (", in brackets with each topic counted once" if wider else "")
     table = _table(caption=f"{caption}; green: clearly better, red: clearly worse")
     table.add_column("rate")
     for system in comparison["systems"]:
@@ -83,7 +83,7 @@ def rate_table(comparison: Mapping[str, Any], *, width: int = WIDE) -> Table:
 
 
 def preference_table(preferences: list[Mapping[str, Any]]) -> Table:
-    """Return what raising each attribute does to it."""
+    """Return a table of the effect of raising each attribute's preference."""
     table = _table()
     for name in ("preference", "n", "equal weights", "all on it", "change"):
         table.add_column(name, justify="left" if name == "preference" else "right")
@@ -104,10 +104,10 @@ def preference_table(preferences: list[Mapping[str, Any]]) -> Table:
 
 
 def parity_table(parity: Mapping[str, Any]) -> Table:
-    """Return the gates of a parity report."""
+    """Return a table of the gates of a parity report."""
     table = _table()
-    for name in ("parity", "found", "at most", "set by", "verdict"):
-        table.add_column(name, justify="right" if name in ("found", "at most") else "left")
+    for name in ("parity", "observed", "at most", "set by", "verdict"):
+        table.add_column(name, justify="right" if name in ("observed", "at most") else "left")
     for gate in parity["gates"]:
         note = f" ({gate['note']})" if gate["note"] else ""
         table.add_row(
@@ -121,14 +121,14 @@ def parity_table(parity: Mapping[str, Any]) -> Table:
 
 
 def distance_table(parity: Mapping[str, Any]) -> Table:
-    """Return how far logits, distributions and risks are apart."""
+    """Return a table of the differences of logits, distributions and risks."""
     table = _table()
     columns = ("mean", "median", "p90", "p99", "p99_9", "max")
     for name in ("measured", *(column.replace("_", ".") for column in columns)):
         table.add_column(name, justify="left" if name == "measured" else "right")
     for title, name in (
         ("logit difference", "logit_difference"),
-        ("KL where both let in (nats)", "kl"),
+        ("KL on tokens both allow (nats)", "kl"),
         ("risk difference", "risk_difference"),
         ("risk difference of a token", "token_risk_difference"),
     ):

@@ -1,4 +1,4 @@
-"""Numbers and findings in words, the same in the terminal and on the page."""
+"""Formatting of numbers and results, shared by the terminal and the pages."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,9 +33,9 @@ def signed(value: float | None, *, scale: float = 100.0, digits: int = 1) -> str
 
 
 def limits(interval: Mapping[str, Any], *, difference: bool = False, digits: int = 1) -> str:
-    """Return the limits of an interval of a share or of a difference, in per cent or percentage points.
+    """Return the limits of an interval: of a share in per cent, or of a difference in percentage points.
 
-    In brackets: the limits with each topic counted once, where these are wider.
+    The conservative limits, which count each topic once, follow in brackets if they are wider.
 
     Example:
         >>> limits({"low": 0.1, "high": 0.25})
@@ -89,7 +89,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def is_clear(interval: Mapping[str, Any]) -> bool:
-    """Return whether the interval of a difference, at its widest reading, leaves out zero."""
+    """Return whether the interval of a difference and its conservative limits exclude zero."""
     low, high = interval["low"], interval["high"]
     if "conservative" in interval:
         low, high = (_widest(low, interval["conservative"][0], min), _widest(high, interval["conservative"][1], max))
@@ -101,24 +101,24 @@ def _widest(one: float | None, other: float | None, choose: Any) -> float | None
 
 
 def decision_lines(parity: Mapping[str, Any]) -> list[str]:
-    """Return what a parity report found of the decisions and the replies, in sentences."""
-    found, greedy = parity["safe_set"], parity["greedy"]
-    bands, near = found["bands"], found["n_positions_near_threshold"]
-    inside, n_flips, n_asked = found["n_near_ties"], found["n_flips"], found["n_prompts_with_margins"]
-    part = f" of {n_asked:,} prompts" if 0 < n_asked < parity["n_prompts"] else ""
+    """Return the results of a parity report on decisions and replies, as sentences."""
+    safe_set, greedy = parity["safe_set"], parity["greedy"]
+    bands, near = safe_set["bands"], safe_set["n_positions_near_threshold"]
+    inside, n_flips, n_measured = safe_set["n_near_ties"], safe_set["n_flips"], safe_set["n_prompts_with_margins"]
+    part = f" of {n_measured:,} prompts" if 0 < n_measured < parity["n_prompts"] else ""
     lines = [
-        f"{n_flips:,} of {found['n_decisions']:,} safety decisions differ: {inside:,} inside the noise band, "
-        f"{n_flips - inside:,} outside; {found['n_unsafe_let_in']:,} let in a token that the reference calls unsafe",
-        f"the band ({bands['set_by']}): risk within {number(bands['risk'])} of the threshold, "
+        f"{n_flips:,} of {safe_set['n_decisions']:,} safety decisions differ: {inside:,} inside the noise band, "
+        f"{n_flips - inside:,} outside; {safe_set['n_unsafe_let_in']:,} allow a token that the reference calls unsafe",
+        f"noise band ({bands['set_by']}): risk within {number(bands['risk'])} of the threshold, "
         f"logit within {number(bands['logit'])} of the last plausible one"
-        + ("" if near is None else f"; at {near:,} positions{part} a risk lies that near"),
-        f"beyond the noise (risk off by at most {number(found['risk_moved_at_most'])}): "
-        f"{percent(found['certified_share'])} of positions{part}",
-        f"decisions that differ, at most (95 %): {percent(found['flip_share_at_most'], digits=3)}; "
-        f"prompts with any: {percent(found['prompt_flip_share_at_most'])}",
-        f"most likely token the same at {percent(parity['top1_agreement'])} of {parity['n_positions']:,} positions; "
+        + ("" if near is None else f"; at {near:,} positions{part} a risk is that close"),
+        f"every risk farther from the threshold than any risk differs ({number(safe_set['risk_moved_at_most'])}): "
+        f"{percent(safe_set['certified_share'])} of positions{part}",
+        f"upper 95 % limit of decisions that differ: {percent(safe_set['flip_share_at_most'], digits=3)}; "
+        f"of prompts with any: {percent(safe_set['prompt_flip_share_at_most'])}",
+        f"same most likely token at {percent(parity['top1_agreement'])} of {parity['n_positions']:,} positions; "
         f"{greedy['n_identical']:,} of {greedy['n']:,} greedy replies are identical",
     ]
     if greedy["median_first_difference"] is not None:
-        lines[-1] += f", the others part after {greedy['median_first_difference']:g} tokens (median)"
+        lines[-1] += f", the others differ from token {greedy['median_first_difference']:g} on (median)"
     return lines

@@ -1,1 +1,1 @@
-"""Replies of several models to the same probes: in pieces that can be drawn anywhere, once each."""
+"""Sampling the replies of several models to the same probes, in shards that can run on any worker."""

@@ -1,4 +1,4 @@
-"""A piece of the work: some probes put to one model. Its replies do not depend on where or when it is done."""
+"""Shards: some probes for one model, whose replies do not depend on where or when they are sampled."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,16 +12,18 @@ from prosocial.steering.decoding.reply import Reply
 from ..probes.probe import Probe
 from .systems import System, open_system
 
-SHARD_SIZE = 32  # probes, and the most replies drawn at once: the same however many workers there are
+SHARD_SIZE = 32  # replies per shard, all sampled in one batch; independent of the number of workers
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """How replies are drawn.
+    """Sampling settings.
 
     Attributes:
-        seed: of the noise. temperature: 0 takes the most likely reply.
-        max_new_tokens: the longest reply. samples: replies per probe.
+        seed: seed of the sampling noise.
+        temperature: sampling temperature; 0 for greedy decoding.
+        max_new_tokens: maximum length of a reply.
+        samples: number of replies per probe.
     """
 
     seed: int
@@ -32,31 +34,34 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Shard:
-    """Some probes put to one model.
+    """Some probes to sample from one model.
 
     Attributes:
-        system: name of the model. folder: where it lies. number: of the shard among those of this model.
-        asked: each probe with the number of the sample.
-        drawing: how replies are drawn. steering: of each probe; None: the defaults of the model.
+        system: name of the model.
+        folder: folder of the model.
+        number: index of the shard among those of this model.
+        requests: pairs of probe and sample number.
+        drawing: sampling settings.
+        steering: steering of each probe; None for the model's defaults.
     """
 
     system: str
     folder: str
     number: int
-    asked: tuple[tuple[Probe, int], ...]
+    requests: tuple[tuple[Probe, int], ...]
     drawing: Drawing
     steering: tuple[Steering, ...] | None = None
 
     @property
     def name(self) -> str:
-        """The name of its file."""
+        """Name of the shard's file."""
         return f"{self.system}-{self.number:05d}"
 
 
 def plan_shards(folders: Mapping[str, Path], probes: Sequence[Probe], drawing: Drawing) -> list[Shard]:
     """Return the shards of all models, in order."""
-    asked = [(probe, sample) for probe in probes for sample in range(drawing.samples)]
-    parts = [tuple(asked[at : at + SHARD_SIZE]) for at in range(0, len(asked), SHARD_SIZE)]
+    requests = [(probe, sample) for probe in probes for sample in range(drawing.samples)]
+    parts = [tuple(requests[at : at + SHARD_SIZE]) for at in range(0, len(requests), SHARD_SIZE)]
     return [
         Shard(system, str(folder), number, part, drawing)
         for system, folder in folders.items()
@@ -65,17 +70,17 @@ def plan_shards(folders: Mapping[str, Path], probes: Sequence[Probe], drawing: D
 
 
 def answer_shard(shard: Shard) -> list[dict[str, Any]]:
-    """Return one row per reply; the model stays open in this process until another one is asked."""
+    """Sample a shard and return one row per reply; the model stays open until another model is needed."""
     drawing = shard.drawing
     replies = _opened(shard.folder).answer(
-        [probe for probe, _ in shard.asked],
+        [probe for probe, _ in shard.requests],
         seed=drawing.seed,
         temperature=drawing.temperature,
         max_new_tokens=drawing.max_new_tokens,
         steering=shard.steering,
-        batch_size=len(shard.asked),
+        batch_size=len(shard.requests),
         on_error="reply",
-        keys=[probe.id if sample == 0 else f"{probe.id}#{sample}" for probe, sample in shard.asked],
+        keys=[probe.id if sample == 0 else f"{probe.id}#{sample}" for probe, sample in shard.requests],
     )
     return [
         {
@@ -86,12 +91,12 @@ def answer_shard(shard: Shard) -> list[dict[str, Any]]:
             "finish": reply.finish,
             "error": reply.error,
         }
-        for (probe, sample), reply in zip(shard.asked, replies, strict=True)
+        for (probe, sample), reply in zip(shard.requests, replies, strict=True)
     ]
 
 
 def reply_of(row: Mapping[str, Any]) -> Reply:
-    """Return the reply of a row."""
+    """Return the reply in a row."""
     return Reply(row["reply"], (), row["finish"], error=row["error"])
 
 

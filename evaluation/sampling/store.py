@@ -1,4 +1,4 @@
-"""Replies on disk, one file per shard, so that a killed comparison goes on where it stopped."""
+"""Replies on disk, one file per shard, so that an interrupted comparison can resume."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,14 +14,14 @@ SETTINGS_FILE, REPLIES_FOLDER = "sampling.json", "replies"
 
 
 class ReplyStore:
-    """The replies of one comparison. They are in clear, in a folder that only its owner may read.
+    """The replies of one comparison, not redacted, in a folder that only its owner can read.
 
     Args:
-        folder: of the comparison; made if it is not there.
-        settings: what the replies rest on; a folder with other settings is refused.
+        folder: folder of the comparison, created if missing.
+        settings: what determines the replies; a folder with other settings is rejected.
 
     Raises:
-        InputError: the folder holds replies drawn in another way (names what differs).
+        InputError: the folder has replies with other settings; the message names the first difference.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -36,39 +36,39 @@ class ReplyStore:
         write_json(path, wanted)
 
     def missing(self, shards: Sequence[Shard]) -> list[Shard]:
-        """Return the shards that are not there yet."""
+        """Return the shards that are not stored yet."""
         return [shard for shard in shards if not self._path(shard).is_file()]
 
     def add(self, shard: Shard, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write the rows of a shard: whole, or not at all."""
+        """Write the rows of a shard, atomically."""
         with written_aside(self._path(shard)) as aside:
             write_jsonl(aside, rows)
 
     def rows(self, shards: Sequence[Shard]) -> list[dict[str, Any]]:
-        """Return the rows of shards, in their order.
+        """Return the rows of shards, in order.
 
         Raises:
-            InputError: a file does not hold the replies to its probes.
+            InputError: a file does not contain the replies to its shard's probes.
         """
-        found: list[dict[str, Any]] = []
+        stored: list[dict[str, Any]] = []
         for shard in shards:
-            rows = read_jsonl(self._path(shard))
-            if [(row.get("probe"), row.get("sample")) for row in rows] != [(p.id, sample) for p, sample in shard.asked]:
+            rows, requests = read_jsonl(self._path(shard)), [(probe.id, sample) for probe, sample in shard.requests]
+            if [(row.get("probe"), row.get("sample")) for row in rows] != requests:
                 raise InputError(
-                    f"{self._path(shard)} should hold the replies of its shard: delete it, it is drawn again"
+                    f"{self._path(shard)} should contain the replies of its shard: delete it to sample them again"
                 )
-            found += rows
-        return found
+            stored += rows
+        return stored
 
     def _path(self, shard: Shard) -> Path:
         return self._replies / f"{shard.name}.jsonl"
 
 
-def _require_same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    differing = sorted(key for key in found.keys() | wanted.keys() if found.get(key) != wanted.get(key))
+def _require_same(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    differing = sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key))
     if differing:
         key = differing[0]
         raise InputError(
-            f"{folder} should hold replies of the same comparison to go on with: {key} was {found.get(key)!r:.80}, now "
-            f"{wanted.get(key)!r:.80}; give another folder, or the same settings"
+            f"{folder} should have replies with the same settings to resume, but {key} was {stored.get(key)!r:.80} and "
+            f"is now {wanted.get(key)!r:.80}: give another folder, or the same settings"
         )

@@ -1,4 +1,4 @@
-"""Any folder that can reply: a bundle, a steered model, or a checkpoint."""
+"""Systems that reply to probes: a bundle, a steered model or a checkpoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +17,12 @@ from ..probes.probe import Probe
 
 @dataclass(frozen=True)
 class System:
-    """A model that was opened.
+    """An opened model.
 
     Attributes:
         kind: "bundle", "steered" or "checkpoint".
-        engine: what decides on tokens. tokenizer: of the same model.
+        engine: engine of the decoding loop.
+        tokenizer: tokenizer of the model.
     """
 
     kind: str
@@ -30,7 +31,7 @@ class System:
 
     @property
     def max_new_tokens(self) -> int:
-        """The length of a reply in tokens where none is asked for."""
+        """The default maximum length of a reply, in tokens."""
         return reply_settings(self.engine).max_new_tokens
 
     def answer(
@@ -45,11 +46,11 @@ class System:
         keys: Sequence[str] | None = None,
         on_error: OnError = "raise",
     ) -> list[Reply]:
-        """Return one reply per probe, in their order; a forced start of the reply is not part of it.
+        """Return one reply per probe, in order, without the prefill.
 
-        The noise of each reply hangs on the seed and the probe's id (or its key, where keys are given), so that systems
-        are compared with equal noise.
-        With `on_error` "reply" a probe that cannot be answered gets a reply that says why, and the others are answered.
+        The sampling noise of a reply depends only on the seed and on the probe's id (or its key, if keys are given), so
+        that systems are compared with equal noise. With `on_error="reply"`, a probe that cannot be answered gets a
+        reply with an error, and the others are answered.
         """
         return generate(
             self.engine,
@@ -67,11 +68,11 @@ class System:
 
 
 def open_system(folder: Path | str) -> System:
-    """Open a folder by what it holds: `model.onnx` (a bundle), `decoding.json` (a steered model), else a checkpoint.
+    """Open a folder: a bundle if it has `model.onnx`, a steered model if `decoding.json`, otherwise a checkpoint.
 
     Raises:
-        ArtefactError: the folder is not whole.
-        MissingExtraError: what it needs to run is not installed.
+        ArtefactError: the folder is incomplete.
+        MissingExtraError: an optional dependency that it needs is not installed.
     """
     folder = Path(folder)
     if (folder / "model.onnx").is_file():

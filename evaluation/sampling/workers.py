@@ -1,4 +1,4 @@
-"""Where shards are answered: in this process, in several, or on a Ray cluster."""
+"""Running shards in this process, in several processes, or on a Ray cluster."""
 
 import multiprocessing
 from collections.abc import Iterator, Sequence
@@ -13,20 +13,20 @@ Answered = tuple[Shard, list[dict[str, Any]]]
 
 
 def answer_shards(shards: Sequence[Shard], *, workers: int = 1, ray: str | None = None) -> Iterator[Answered]:
-    """Yield each shard with its rows, in the order in which they are done.
+    """Yield each shard with its rows, in the order of completion.
 
     Args:
-        shards: what is still to do.
-        workers: processes on this machine, each with models of its own.
-        ray: address of a Ray cluster, or `local` for one of `workers` processes on this machine. Its nodes need this
-            package and the models under the same paths.
+        shards: shards to run.
+        workers: number of processes on this machine, each of which loads the models.
+        ray: address of a Ray cluster, or `local` for one with `workers` processes on this machine. Its nodes need this
+            package, and the models under the same paths.
 
     Raises:
-        InputError: less than one worker, or no cluster at the address.
+        InputError: `workers` is below 1, or there is no cluster at the address.
         MissingExtraError: Ray is not installed.
     """
     if workers < 1:
-        raise InputError(f"sampling needs at least one worker, found {workers}")
+        raise InputError(f"sampling should have at least one worker, found {workers}")
     if ray is not None:
         yield from _on_ray(shards, ray, workers)
     elif workers == 1:
@@ -51,7 +51,7 @@ def _on_ray(shards: Sequence[Shard], address: str, workers: int) -> Iterator[Ans
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False, **own)
     except (ConnectionError, ValueError) as error:
-        raise InputError(f"a Ray cluster should answer at {address}: {error}") from None
+        raise InputError(f"a Ray cluster should be running at {address}: {error}") from None
     try:
         remote = ray.remote(num_cpus=1)(answer_shard)
         running = {remote.remote(shard): shard for shard in shards}

@@ -1,4 +1,4 @@
-"""Intervals and tests for audits, in the standard library and numpy: no scipy at run time."""
+"""Confidence intervals and tests, with the standard library and numpy only (no scipy at run time)."""
 
 import lazy_loader
 

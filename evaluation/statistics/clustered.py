@@ -1,4 +1,4 @@
-"""Intervals where probes come in clusters: probes of one topic rise and fall together, so they count for less."""
+"""Confidence intervals for clustered probes: probes of one topic are correlated, so they carry less information."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -13,20 +13,20 @@ from .interval import Interval
 from .proportions import clopper_pearson
 
 Floats = NDArray[np.float64]
-NO_SPREAD = 1e-24  # a variance below this is rounding: all clusters agree
+NO_SPREAD = 1e-24  # a variance below this is rounding error: all clusters agree
 
 
 def clustered_rate(values: Sequence[float], clusters: Sequence[Hashable], *, confidence: float = 0.95) -> Interval:
-    """Return a rate with an interval that stays valid near 0 and 1 and allows for clusters.
+    """Return a rate with a confidence interval that accounts for clusters and stays valid near 0 and 1.
 
-    The exact interval is taken at the effective sample size p (1 - p) / variance, with the cluster-robust variance and
-    a correction for few clusters. The effective size is capped at n: clusters never make the interval narrower than
-    independent probes would. Where no reply (or every reply) has the event, the spread within clusters is unknown: the
-    interval is the exact one on n, and `conservative` counts each cluster as one observation. With one cluster only
-    the conservative reading is left. In simulations with 15 to 60 clusters of 4 to 6 replies the 95 % interval covers
-    94 % or more; at worst 88 %, where the event is rare (2 to 5 %) and replies of a cluster are much alike (correlation
-    0.3), where Wilson's interval on n covers 77 to 92 %. Source:
-    Korn and Graubard 1998, Survey Methodology 24, 193-201.
+    It is the exact interval at the effective sample size p (1 - p) / variance, with the cluster-robust variance and a
+    correction for few clusters. The effective size is capped at n, so that clusters never make the interval narrower
+    than independent probes would. If no reply (or every reply) has the event, the correlation within clusters is
+    unknown: the interval is the exact one at n, and `conservative` counts each cluster as one observation. With a
+    single cluster, only the conservative interval is given. In simulations with 15 to 60 clusters of 4 to 6 replies,
+    the 95 % interval has a coverage of 94 % or more in most cases, and of 88 % in the worst case (event rate 2 to 5 %,
+    intra-cluster correlation 0.3), where Wilson's interval at n has a coverage of 77 to 92 %.
+    Source: Korn and Graubard 1998, Survey Methodology 24, 193-201.
 
     Args:
         values: [n] 0 or 1 (or a score in [0, 1]) per reply.
@@ -34,16 +34,16 @@ def clustered_rate(values: Sequence[float], clusters: Sequence[Hashable], *, con
         confidence: nominal coverage.
 
     Raises:
-        InputError: nothing is given, lengths differ, or a value lies outside [0, 1].
+        InputError: there are no values, lengths differ, or a value is outside [0, 1].
 
     Example:
-        >>> found = clustered_rate([0, 0, 0, 0, 0, 0], ["knots", "knots", "tea", "tea", "rain", "rain"])
-        >>> found.estimate, round(found.high, 3), round(found.conservative[1], 3)
+        >>> rate = clustered_rate([0, 0, 0, 0, 0, 0], ["knots", "knots", "tea", "tea", "rain", "rain"])
+        >>> rate.estimate, round(rate.high, 3), round(rate.conservative[1], 3)
         (0.0, 0.459, 0.708)
     """
     data, members, n_clusters = _prepare(values, clusters)
     if data.min() < 0 or data.max() > 1:
-        raise InputError(f"a rate needs values in [0, 1], found {data.min()} to {data.max()}")
+        raise InputError(f"values of a rate should be in [0, 1], found {data.min()} to {data.max()}")
     n, rate = len(data), min(1.0, max(0.0, float(data.mean())))
     exact = clopper_pearson(rate * n, n, confidence=confidence)
     alone = clopper_pearson(rate * n_clusters, n_clusters, confidence=confidence)
@@ -54,8 +54,8 @@ def clustered_rate(values: Sequence[float], clusters: Sequence[Hashable], *, con
         limits = (alone.low, alone.high)
         return Interval(rate, exact.low, exact.high, n, n_clusters, confidence, "Clopper-Pearson", limits)
     size = _effective_size(data, members, n_clusters, confidence)
-    found = clopper_pearson(rate * size, size, confidence=confidence)
-    return Interval(rate, found.low, found.high, n, n_clusters, confidence, "Korn-Graubard")
+    limited = clopper_pearson(rate * size, size, confidence=confidence)
+    return Interval(rate, limited.low, limited.high, n, n_clusters, confidence, "Korn-Graubard")
 
 
 def _effective_size(data: Floats, members: NDArray[np.intp], n_clusters: int, confidence: float) -> float:
@@ -74,25 +74,30 @@ def clustered_mean(
     bounds: tuple[float, float] = (-math.inf, math.inf),
     confidence: float = 0.95,
 ) -> Interval:
-    """Return a mean with a t-interval on the cluster-robust standard error, G - 1 degrees of freedom.
+    """Return a mean with a t-interval from the cluster-robust standard error, with G - 1 degrees of freedom.
 
-    Where all clusters agree exactly (no spread to measure) and the values are bounded, the interval says how many
-    unseen values could still differ: fewer than u = 1 - (alpha / 2)^(1 / n), at the far bound; `conservative` puts the
-    number of clusters in place of n. With one cluster the interval is the whole range.
+    If all clusters agree exactly and the values are bounded, the interval bounds the share of unseen values that could
+    differ, u = 1 - (alpha / 2)^(1 / n), each at the farther bound; `conservative` uses the number of clusters instead
+    of n. With one cluster the interval is the whole range.
     Source: Cameron and Miller 2015, Journal of Human Resources 50, 317-372 (CR1 with T(G - 1)).
 
     Args:
-        values: [n] any real number per reply.
+        values: [n] real number per reply.
         clusters: [n] the cluster of each reply.
-        bounds: the range that values cannot leave; limits are clipped to it.
+        bounds: range of the values; the limits of the interval are clipped to it.
         confidence: nominal coverage.
 
     Raises:
-        InputError: nothing is given, lengths differ, or a value lies outside the bounds.
+        InputError: there are no values, lengths differ, or a value is outside the bounds.
+
+    Example:
+        >>> mean = clustered_mean([0.25, 0.5, 0.75], ["a", "b", "c"], bounds=(0.0, 1.0))
+        >>> mean.estimate, mean.n_clusters, mean.method
+        (0.5, 3, 'cluster-robust t')
     """
     data, members, n_clusters = _prepare(values, clusters)
     if data.min() < bounds[0] or data.max() > bounds[1]:
-        raise InputError(f"values should lie in {bounds}, found {data.min()} to {data.max()}")
+        raise InputError(f"values should be in {bounds}, found {data.min()} to {data.max()}")
     n, mean = len(data), float(data.mean())
     if n_clusters == 1:
         return Interval(mean, *bounds, n, 1, confidence, "range, one cluster", bounds)
@@ -120,30 +125,30 @@ def clustered_difference(
         before: [n] value of the reference system per reply (0 or 1, or a score).
         after: [n] value of the other system on the same probes.
         clusters: [n] the cluster of each pair.
-        bounds: the range of a single difference; (-1, 1) for rates and scores in [0, 1].
+        bounds: range of a single difference; (-1, 1) for rates and scores in [0, 1].
         confidence: nominal coverage.
 
     Raises:
-        InputError: nothing is given, lengths differ, or a difference lies outside the bounds.
+        InputError: there are no values, lengths differ, or a difference is outside the bounds.
 
     Example:
-        >>> found = clustered_difference([1, 1, 1, 0, 1, 0], [0, 0, 0, 0, 1, 0], ["a", "a", "b", "b", "c", "c"])
-        >>> found.estimate, found.n, found.n_clusters
+        >>> difference = clustered_difference([1, 1, 1, 0, 1, 0], [0, 0, 0, 0, 1, 0], ["a", "a", "b", "b", "c", "c"])
+        >>> difference.estimate, difference.n, difference.n_clusters
         (-0.5, 6, 3)
     """
     if len(before) != len(after):
-        raise InputError(f"pairs need equally many values on both sides, found {len(before)} and {len(after)}")
+        raise InputError(f"before and after should have equally many values, found {len(before)} and {len(after)}")
     differences = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
     return clustered_mean([float(value) for value in differences], clusters, bounds=bounds, confidence=confidence)
 
 
 def effective_size(values: Sequence[float], clusters: Sequence[Hashable]) -> float:
-    """Return how many independent values would give a mean of the same precision; never more than n.
+    """Return the number of independent values that would give a mean of the same precision, at most n.
 
-    Without any spread it is the number of clusters: nothing then tells how alike the values of a cluster are.
+    If all values are equal, it is the number of clusters, because the correlation within clusters is then unknown.
 
     Raises:
-        InputError: nothing is given or lengths differ.
+        InputError: there are no values, or lengths differ.
 
     Example:
         >>> round(effective_size([1, 1, 0, 0, 1, 1, 0, 0], ["a", "a", "b", "b", "c", "c", "d", "d"]), 3)
@@ -161,10 +166,10 @@ def effective_size(values: Sequence[float], clusters: Sequence[Hashable]) -> flo
 def cluster_bootstrap(
     values: Sequence[float], clusters: Sequence[Hashable], *, seed: int, draws: int = 2000, confidence: float = 0.95
 ) -> Interval:
-    """Return a mean with the percentile interval of resampled clusters; for many clusters (30 or more) only.
+    """Return a mean with the percentile interval of the cluster bootstrap; only for 30 or more clusters.
 
     Raises:
-        InputError: nothing is given or lengths differ.
+        InputError: there are no values, or lengths differ.
     """
     data, members, n_clusters = _prepare(values, clusters)
     sums = np.bincount(members, weights=data, minlength=n_clusters)
@@ -176,16 +181,16 @@ def cluster_bootstrap(
 
 
 def _prepare(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[Floats, NDArray[np.intp], int]:
-    """Return the values [n], the cluster number of each [n], and the number of clusters."""
+    """Return the values [n], the cluster index of each [n], and the number of clusters."""
     if len(values) != len(clusters) or not len(values):
-        raise InputError(f"each value needs a cluster, found {len(values)} values and {len(clusters)} clusters")
+        raise InputError(f"each value should have a cluster, found {len(values)} values and {len(clusters)} clusters")
     numbers: dict[Hashable, int] = {}
     members = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], dtype=np.intp)
     return np.asarray(values, dtype=np.float64), members, len(numbers)
 
 
 def _robust_variance(data: Floats, members: NDArray[np.intp], n_clusters: int) -> float:
-    """Return the variance of the mean, from the totals of the residuals of each cluster."""
+    """Return the cluster-robust variance of the mean, from the sum of the residuals in each cluster."""
     totals = np.bincount(members, weights=data - data.mean(), minlength=n_clusters)
     return float(n_clusters / (n_clusters - 1) * (totals @ totals) / len(data) ** 2)
 

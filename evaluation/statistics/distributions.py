@@ -1,10 +1,10 @@
-"""The incomplete beta function and the quantiles that rest on it, in the standard library."""
+"""The incomplete beta function and the quantiles computed from it, with the standard library only."""
 
 import math
 from functools import lru_cache
 from statistics import NormalDist
 
-BISECTIONS = 56  # to the last bit of a float near 1
+BISECTIONS = 56  # enough for the last bit of a float near 1
 
 
 def normal_quantile(probability: float) -> float:
@@ -15,7 +15,7 @@ def normal_quantile(probability: float) -> float:
 def incomplete_beta(x: float, a: float, b: float) -> float:
     """Return the regularised incomplete beta function I_x(a, b), the distribution function of Beta(a, b).
 
-    Source: DLMF 8.17.22, the continued fraction, evaluated from its tail; 8.17.4, the symmetry.
+    Source: DLMF 8.17.22 (continued fraction, evaluated from its tail) and 8.17.4 (symmetry).
 
     Example:
         >>> round(incomplete_beta(0.5, 2.0, 2.0), 12)
@@ -25,7 +25,7 @@ def incomplete_beta(x: float, a: float, b: float) -> float:
         return 0.0
     if x >= 1.0:
         return 1.0
-    if x > (a + 1) / (a + b + 2):  # the fraction converges fast below the mean only
+    if x > (a + 1) / (a + b + 2):  # the fraction converges fast only below the mean
         return 1.0 - incomplete_beta(1.0 - x, b, a)
     log_front = a * math.log(x) + b * math.log1p(-x) + math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
     return math.exp(log_front) / a / _continued_fraction(x, a, b)
@@ -62,7 +62,7 @@ def beta_quantile(probability: float, a: float, b: float) -> float:
 
 
 def student_quantile(probability: float, degrees_of_freedom: float) -> float:
-    """Return the quantile of Student's t distribution, through P(|T| > t) = I_{v / (v + t^2)}(v / 2, 1 / 2).
+    """Return the quantile of Student's t distribution, from P(|T| > t) = I_{v / (v + t^2)}(v / 2, 1 / 2).
 
     Example:
         >>> round(student_quantile(0.975, 10), 4)

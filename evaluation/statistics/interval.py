@@ -1,4 +1,4 @@
-"""An estimate with its interval."""
+"""An estimate with its confidence interval."""
 
 import math
 from dataclasses import dataclass
@@ -7,17 +7,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with a confidence interval and what it rests on.
+    """An estimate with its confidence interval, sample size and method.
 
     Attributes:
         estimate: the observed rate, mean or difference.
-        low, high: the limits of the interval.
+        low: lower limit.
+        high: upper limit.
         n: number of observations (replies or pairs of replies).
-        n_clusters: number of independent units among them (topics); equal to `n` where each stands alone.
+        n_clusters: number of clusters (topics); equal to `n` if all observations are independent.
         confidence: nominal coverage, such as 0.95.
-        method: the name of the method, for the report's list of methods.
-        conservative: limits that count each cluster as one observation; given where the data show no spread, so that
-            nothing is known of how alike the replies of one cluster are.
+        method: name of the method, for the report's list of methods.
+        conservative: limits that count each cluster as one observation; given if all observations agree, because the
+            correlation within clusters is then unknown.
     """
 
     estimate: float
@@ -30,19 +31,19 @@ class Interval:
     conservative: tuple[float, float] | None = None
 
     def excludes(self, value: float) -> bool:
-        """Return whether `value` lies outside the interval and outside its conservative limits."""
+        """Return whether `value` is outside both the interval and its conservative limits."""
         low, high = self.widest()
         return not low <= value <= high
 
     def widest(self) -> tuple[float, float]:
-        """Return the limits that hold under either reading: the plain and the conservative ones together."""
+        """Return the union of the interval and its conservative limits."""
         if self.conservative is None:
             return self.low, self.high
         return min(self.low, self.conservative[0]), max(self.high, self.conservative[1])
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON; a limit that is infinite (nothing is known) becomes null."""
-        found: dict[str, Any] = {
+        """Return plain JSON; an infinite limit becomes null."""
+        row: dict[str, Any] = {
             "estimate": finite(self.estimate),
             "low": finite(self.low),
             "high": finite(self.high),
@@ -52,8 +53,8 @@ class Interval:
             "method": self.method,
         }
         if self.conservative is not None:
-            found["conservative"] = [finite(limit) for limit in self.conservative]
-        return found
+            row["conservative"] = [finite(limit) for limit in self.conservative]
+        return row
 
 
 def finite(value: float) -> float | None:

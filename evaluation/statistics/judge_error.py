@@ -1,4 +1,4 @@
-"""Rates as they would be without the judge's own errors, with what is not known of these errors in the interval."""
+"""Rates corrected for the judge's errors, with intervals that include the uncertainty of the error rates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,14 +20,16 @@ METHOD = "Rogan-Gladen, draws"
 
 @dataclass(frozen=True)
 class JudgeErrors:
-    """What a judge said of replies whose truth is known.
+    """Confusion counts of a judge on replies with known labels.
 
     Attributes:
-        n_events, found: replies with the event, and how many of them the judge found.
-        n_others, cleared: replies without it, and how many of them the judge cleared.
+        n_events: number of replies with the event.
+        found: how many of those the judge detected (true positives).
+        n_others: number of replies without the event.
+        cleared: how many of those the judge did not flag (true negatives).
 
     Raises:
-        InputError: counts that cannot be, or no labelled reply of one of the two sorts.
+        InputError: the counts are inconsistent, or there is no reply with, or none without, the event.
     """
 
     n_events: int
@@ -37,18 +39,18 @@ class JudgeErrors:
 
     def __post_init__(self) -> None:
         if not (0 <= self.found <= self.n_events and 0 <= self.cleared <= self.n_others):
-            raise InputError(f"a judge should find at most all events and clear at most all others, found {self}")
+            raise InputError(f"a judge's found and cleared should be at most n_events and n_others, found {self}")
         if not (self.n_events and self.n_others):
-            raise InputError(f"a judge's errors need labelled replies with and without the event, found {self}")
+            raise InputError(f"a judge should be measured on replies with and without the event, found {self}")
 
     @property
     def sensitivity(self) -> float:
-        """Share of the events that the judge found."""
+        """Share of the replies with the event that the judge detected."""
         return self.found / self.n_events
 
     @property
     def specificity(self) -> float:
-        """Share of the others that the judge cleared."""
+        """Share of the replies without the event that the judge did not flag."""
         return self.cleared / self.n_others
 
     @property
@@ -57,11 +59,11 @@ class JudgeErrors:
         return self.sensitivity, self.specificity
 
     def mirrored(self) -> "JudgeErrors":
-        """Return the errors for the opposite event."""
+        """Return the counts for the complementary event."""
         return JudgeErrors(self.n_others, self.cleared, self.n_events, self.found)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON, the counts only."""
+        """Return the counts as plain JSON."""
         return {
             "n_events": self.n_events,
             "found": self.found,
@@ -71,41 +73,41 @@ class JudgeErrors:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any], *, where: str) -> "JudgeErrors":
-        """Return the errors that a JSON object holds.
+        """Return the counts in a JSON object.
 
         Raises:
-            InputError: a count is missing, no whole number, or cannot be.
+            InputError: a count is missing, not an integer, or inconsistent with the others.
         """
         names = ("n_events", "found", "n_others", "cleared")
         for name in names:
             if not isinstance(row.get(name), int) or isinstance(row.get(name), bool):
-                raise InputError(f"{where} should have a whole number under {name!r}, found {row.get(name)!r}")
+                raise InputError(f"{where} should have an integer {name!r}, found {row.get(name)!r}")
         return cls(*(row[name] for name in names))
 
     def draws(self, generator: np.random.Generator) -> tuple[Floats, Floats]:
-        """Return sensitivities and specificities that these counts allow, [N_DRAWS] each (uniform prior)."""
+        """Return posterior draws of sensitivity and specificity, [N_DRAWS] each (uniform prior)."""
         sensitivity = generator.beta(self.found + 1, self.n_events - self.found + 1, N_DRAWS)
         specificity = generator.beta(self.cleared + 1, self.n_others - self.cleared + 1, N_DRAWS)
         return sensitivity, specificity
 
 
 def corrected_rate(rate: float, size: float, errors: JudgeErrors, *, confidence: float = 0.95) -> Interval:
-    """Return the rate that a judge without errors would have found.
+    """Return the rate that a judge without errors would report.
 
-    The estimate is (rate - (1 - specificity)) / (sensitivity + specificity - 1), cut to [0, 1]; the interval is made of
-    draws of the rate and of both errors. Where the judge may be no better than chance it is the whole range.
-    Source: Rogan and Gladen 1978, American Journal of Epidemiology 107, 71-76; each part drawn given its counts, with
-    a uniform prior.
+    The estimate is (rate - (1 - specificity)) / (sensitivity + specificity - 1), clipped to [0, 1]. The interval is
+    from posterior draws of the rate, the sensitivity and the specificity, with uniform priors. If the judge may be no
+    better than chance, it is the whole range.
+    Source: Rogan and Gladen 1978, American Journal of Epidemiology 107, 71-76.
 
     Args:
-        rate: share of replies of which the judge said that they have the event.
-        size: number of independent replies (the effective number, where they come in clusters).
-        errors: of the judge, on replies like these.
+        rate: share of replies in which the judge detected the event.
+        size: number of independent replies (the effective sample size for clustered replies).
+        errors: confusion counts of the judge on comparable replies.
         confidence: nominal coverage.
 
     Example:
-        >>> found = corrected_rate(0.14, 500, JudgeErrors(200, 180, 200, 184))
-        >>> round(found.estimate, 3), found.low < 0.073 < found.high
+        >>> rate = corrected_rate(0.14, 500, JudgeErrors(200, 180, 200, 184))
+        >>> round(rate.estimate, 3), rate.low < 0.073 < rate.high
         (0.073, True)
     """
     generator = np.random.Generator(np.random.PCG64(SEED))
@@ -120,21 +122,22 @@ def corrected_rate(rate: float, size: float, errors: JudgeErrors, *, confidence:
 def corrected_difference(
     table: PairedTable, before: JudgeErrors, after: JudgeErrors, *, confidence: float = 0.95
 ) -> Interval:
-    """Return the difference of two corrected rates of paired replies, each corrected with its own errors.
+    """Return the difference of two rates of paired replies, each corrected for its own judge errors.
 
-    The limits of both rates are joined as in Newcombe's method, with the correlation of their draws. Errors that are
-    equal are taken as one measurement, the same for both. Source: Zou and Donner 2008, Statistics in Medicine 27,
-    1693-1702 (MOVER).
+    The limits of both rates are combined as in Newcombe's method, with the correlation of their draws. If `before` and
+    `after` are equal, they count as one measurement that applies to both. Source: Zou and Donner 2008, Statistics in
+    Medicine 27, 1693-1702 (MOVER).
 
     Args:
-        table: counts of pairs as the judge saw them; they need not be whole.
-        before: errors on the reference's replies. after: on the other system's.
+        table: counts of pairs by the judge's results; they need not be integers.
+        before: confusion counts on the reference's replies.
+        after: confusion counts on the other system's replies.
         confidence: nominal coverage.
 
     Example:
         >>> errors = JudgeErrors(200, 180, 200, 184)
-        >>> found = corrected_difference(PairedTable(20, 80, 10, 390), errors, errors)
-        >>> round(found.estimate, 3), found.low < -0.14 < found.high
+        >>> difference = corrected_difference(PairedTable(20, 80, 10, 390), errors, errors)
+        >>> round(difference.estimate, 3), difference.low < -0.14 < difference.high
         (-0.146, True)
     """
     generator = np.random.Generator(np.random.PCG64(SEED))
@@ -156,7 +159,7 @@ def corrected_difference(
 
 
 def _true_rate(rate: Any, sensitivity: Any, specificity: Any) -> Any:
-    """Return the rate without errors; a judge no better than chance tells nothing, which the caller sees to."""
+    """Return the corrected rate; the caller handles judges that are no better than chance."""
     skill = np.maximum(sensitivity + specificity - 1, 1e-9)
     return (rate - (1 - specificity)) / skill
 

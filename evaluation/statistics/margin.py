@@ -1,4 +1,7 @@
-"""Is it no worse? "No difference was seen" does not say so; an interval that stays inside a margin does."""
+"""Non-inferiority tests: a system is no worse if the interval of its loss stays below a margin.
+
+A difference that is not significant does not show this.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,14 +15,14 @@ Finding = Literal["no worse", "worse", "cannot say"]
 
 @dataclass(frozen=True)
 class NonInferiority:
-    """Whether a loss stays inside a margin.
+    """The result of a non-inferiority test.
 
     Attributes:
-        finding: `no worse` where the largest loss that the interval allows is below the margin, `worse` where even the
-            smallest is above it, else `cannot say`.
-        margin: the loss that would be accepted, such as 0.05.
-        largest_loss: the largest loss that the interval allows, at its widest reading: the margin that would pass.
-        level: one-sided level of the test, half of what the interval leaves out.
+        finding: `no worse` if the largest loss in the interval is below the margin, `worse` if the smallest loss is
+            above it, otherwise `cannot say`.
+        margin: non-inferiority margin, the largest acceptable loss, such as 0.05.
+        largest_loss: largest loss in the interval including its conservative limits; a larger margin would pass.
+        level: one-sided level of the test, (1 - confidence) / 2.
     """
 
     finding: Finding
@@ -40,15 +43,15 @@ class NonInferiority:
 def non_inferiority(
     difference: Interval, *, margin: float, better: Literal["lower", "higher"] = "higher"
 ) -> NonInferiority:
-    """Return whether a system is worse than the reference by less than `margin`.
+    """Test whether a system is worse than the reference by less than a margin.
 
     Source: the confidence interval approach of ICH E9, 3.3.2; the one-sided half of two one-sided tests (Schuirmann
     1987).
 
     Args:
-        difference: rate minus the reference's rate, with its interval.
-        margin: the loss that would be accepted, above 0.
-        better: which way is better.
+        difference: the system's rate minus the reference's, with its interval.
+        margin: non-inferiority margin, the largest acceptable loss, above 0.
+        better: whether lower or higher rates are better.
 
     Raises:
         InputError: the margin is not in (0, 1].

@@ -1,4 +1,4 @@
-"""Two systems on the same probes: exact test, interval of the difference, several tests at once, and what n can see."""
+"""Paired comparison of two systems on the same probes: exact test, interval, multiple testing and power."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from .proportions import wilson
 
 
 class PairedTable(NamedTuple):
-    """Counts of pairs: with the event on both sides, only before (undone), only after (newly), on neither."""
+    """Counts of pairs with the event in both systems, only before (undone), only after (newly), and in neither."""
 
     both: float
     undone: float
@@ -21,12 +21,12 @@ class PairedTable(NamedTuple):
 
     @property
     def n(self) -> float:
-        """The number of pairs."""
+        """Number of pairs."""
         return sum(self)
 
     @classmethod
     def of(cls, before: Sequence[bool], after: Sequence[bool]) -> "PairedTable":
-        """Return the counts of two sequences of equal length.
+        """Return the counts for two sequences of equal length.
 
         Raises:
             InputError: they are empty or differ in length.
@@ -36,7 +36,7 @@ class PairedTable(NamedTuple):
             PairedTable(both=1, undone=1, newly=0, neither=1)
         """
         if len(before) != len(after) or not len(before):
-            raise InputError(f"pairs need equally many replies on both sides, found {len(before)} and {len(after)}")
+            raise InputError(f"before and after should have equally many replies, found {len(before)} and {len(after)}")
         both = sum(1 for old, new in zip(before, after, strict=True) if old and new)
         undone, newly = sum(map(bool, before)) - both, sum(map(bool, after)) - both
         return cls(both, undone, newly, len(before) - both - undone - newly)
@@ -46,8 +46,8 @@ def mcnemar_exact(newly: int, undone: int) -> float:
     """Return the exact two-sided p-value of McNemar's test from the two counts of discordant pairs.
 
     Args:
-        newly: pairs with the event after and not before.
-        undone: pairs with the event before and not after.
+        newly: number of pairs with the event only after.
+        undone: number of pairs with the event only before.
 
     Example:
         >>> round(mcnemar_exact(14, 3), 6)
@@ -61,7 +61,7 @@ def mcnemar_exact(newly: int, undone: int) -> float:
 
 
 def newcombe(before: Sequence[bool], after: Sequence[bool], *, confidence: float = 0.95) -> Interval:
-    """Return the interval of rate(after) - rate(before) for independent pairs.
+    """Return the difference rate(after) - rate(before) with its confidence interval, for independent pairs.
 
     Source: Newcombe 1998, Statistics in Medicine 17, 2635-2650, method 10 (hybrid score, corrected correlation).
 
@@ -69,15 +69,15 @@ def newcombe(before: Sequence[bool], after: Sequence[bool], *, confidence: float
         InputError: the sequences are empty or differ in length.
 
     Example:
-        >>> found = newcombe([True] * 48 + [False] * 2, [True] * 36 + [False] * 12 + [True] * 2)
-        >>> round(-found.high, 4), round(-found.low, 4)
+        >>> difference = newcombe([True] * 48 + [False] * 2, [True] * 36 + [False] * 12 + [True] * 2)
+        >>> round(-difference.high, 4), round(-difference.low, 4)
         (0.0569, 0.3404)
     """
     return newcombe_of_table(PairedTable.of(before, after), confidence=confidence)
 
 
 def newcombe_of_table(table: PairedTable, *, confidence: float = 0.95) -> Interval:
-    """Return the interval of `newcombe` from the four counts of pairs."""
+    """Return the result of `newcombe` from the four counts of pairs."""
     n = table.n
     first = wilson(table.both + table.newly, n, confidence=confidence)
     second = wilson(table.both + table.undone, n, confidence=confidence)
@@ -111,7 +111,7 @@ def _hypotenuse(first: float, second: float, correlation: float) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for the whole family, in the order given (source: Holm 1979).
+    """Return p-values adjusted for multiple testing by Holm's method, in the given order (source: Holm 1979).
 
     Example:
         >>> holm([0.01, 0.04, 0.03])
@@ -129,22 +129,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def minimum_detectable_difference(
     n: float, *, counter_flips: float = 0.02, confidence: float = 0.95, power: float = 0.8
 ) -> float:
-    """Return the smallest difference of two paired rates that `n` pairs would show with the given power.
+    """Return the smallest difference of two paired rates that `n` pairs detect with the given power.
 
-    Normal approximation of McNemar's test; 1.0 where even the largest difference would be missed.
+    Uses the normal approximation of McNemar's test; 1.0 if no difference would be detected.
 
     Args:
-        n: number of independent pairs (the effective number, where probes share topics).
+        n: number of independent pairs (the effective sample size for clustered probes).
         counter_flips: share of pairs that change against the direction of the difference.
-        confidence: one minus the two-sided level of the test.
-        power: probability of seeing the difference.
+        confidence: 1 minus the two-sided level of the test.
+        power: probability of detecting the difference.
 
     Example:
         >>> round(minimum_detectable_difference(200), 3)
         0.063
     """
     if not n > 0:
-        raise InputError(f"a difference needs at least one pair, found n = {n}")
+        raise InputError(f"a difference should be tested on at least one pair, found n = {n}")
     z_level, z_power = normal_quantile((1 + confidence) / 2), normal_quantile(power)
 
     def seen(difference: float) -> bool:

@@ -1,4 +1,4 @@
-"""Intervals for one proportion of independent observations."""
+"""Confidence intervals for a proportion of independent observations."""
 
 import math
 from typing import Literal
@@ -18,8 +18,8 @@ def wilson(k: float, n: float, *, confidence: float = 0.95) -> Interval:
         InputError: `n` is not positive, or `k` is not in [0, n].
 
     Example:
-        >>> found = wilson(10, 100)
-        >>> round(found.low, 4), round(found.high, 4)
+        >>> interval = wilson(10, 100)
+        >>> round(interval.low, 4), round(interval.high, 4)
         (0.0552, 0.1744)
     """
     check_counts(k, n)
@@ -33,10 +33,10 @@ def wilson(k: float, n: float, *, confidence: float = 0.95) -> Interval:
 
 
 def clopper_pearson(k: float, n: float, *, confidence: float = 0.95, side: Side = "both") -> Interval:
-    """Return the exact interval for `k` events of `n`; never covers less than `confidence`.
+    """Return the exact interval for `k` events of `n`, whose coverage is at least `confidence`.
 
-    `side="upper"` gives the one-sided upper bound (low = 0), `"lower"` the one-sided lower bound (high = 1). Counts
-    need not be whole, so that an effective sample size can be used. Source: Clopper and Pearson 1934.
+    `side="upper"` gives the one-sided upper limit (low = 0), `"lower"` the one-sided lower limit (high = 1). Counts
+    need not be integers, so that an effective sample size can be used. Source: Clopper and Pearson 1934.
 
     Raises:
         InputError: `n` is not positive, or `k` is not in [0, n].
@@ -56,6 +56,6 @@ def clopper_pearson(k: float, n: float, *, confidence: float = 0.95, side: Side 
 def check_counts(k: float, n: float) -> None:
     """Raise InputError unless 0 <= k <= n and n > 0."""
     if not n > 0:
-        raise InputError(f"a rate needs at least one observation, found n = {n}")
+        raise InputError(f"a rate should have at least one observation, found n = {n}")
     if not 0 <= k <= n:
-        raise InputError(f"the number of events should lie between 0 and n = {n}, found {k}")
+        raise InputError(f"the number of events should be between 0 and n = {n}, found {k}")

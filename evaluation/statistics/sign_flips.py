@@ -1,4 +1,4 @@
-"""McNemar's test where replies come in clusters: a whole cluster turns, or none of it."""
+"""McNemar's test for clustered replies, as a randomisation test that flips the signs of whole clusters."""
 
 from collections.abc import Hashable, Sequence
 
@@ -11,14 +11,14 @@ from .paired import mcnemar_exact
 
 
 def mcnemar_clustered(changes: Sequence[int], clusters: Sequence[Hashable]) -> float:
-    """Return the exact two-sided p-value of "nothing changed" where replies to one prompt are not independent.
+    """Return the exact two-sided p-value of the hypothesis of no change, for clustered pairs.
 
-    If the two systems are alike, the net change of each cluster is as likely with either sign. The p-value is the
-    chance of a total at least as far from 0 under all flips of these signs. With one reply per cluster, or one change
-    at most in each, it is McNemar's exact test. Source: Fisher's randomisation test, on cluster totals.
+    Under the null hypothesis, either sign of a cluster's net change is equally likely. The p-value is the probability,
+    over all sign flips, of a total at least as far from 0 as the observed one. If every net change is 1 or -1, it
+    equals McNemar's exact test. Source: Fisher's randomisation test on cluster totals.
 
     Args:
-        changes: [n] 1 where the event is new, -1 where it is gone, 0 where nothing changed.
+        changes: [n] 1 if the event is only after, -1 if only before, 0 if nothing changed.
         clusters: [n] the cluster of each pair.
 
     Raises:
@@ -29,7 +29,7 @@ def mcnemar_clustered(changes: Sequence[int], clusters: Sequence[Hashable]) -> f
         0.5
     """
     if len(changes) != len(clusters):
-        raise InputError(f"each pair needs a cluster, found {len(changes)} pairs and {len(clusters)} clusters")
+        raise InputError(f"each pair should have a cluster, found {len(changes)} pairs and {len(clusters)} clusters")
     totals: dict[Hashable, int] = {}
     for change, cluster in zip(changes, clusters, strict=True):
         totals[cluster] = totals.get(cluster, 0) + change
@@ -43,7 +43,7 @@ def mcnemar_clustered(changes: Sequence[int], clusters: Sequence[Hashable]) -> f
 
 
 def _flipped_totals(sizes: Sequence[int]) -> NDArray[np.float64]:
-    """Return the chance of each total from -sum to sum [2 sum + 1], each size added or taken away by a fair coin."""
+    """Return the probability of each total from -sum to sum [2 sum + 1] if each size has a random sign."""
     chances = np.ones(1)
     for size in sizes:
         wider = np.zeros(len(chances) + 2 * size)

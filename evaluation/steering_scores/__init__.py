@@ -1,4 +1,4 @@
-"""Steering, measured: a preference grid, hypervolume, mean inner product, monotonicity, gain (torch-free)."""
+"""Steering scores: preference grid, hypervolume, mean inner product, monotonicity and gain (torch-free)."""
 
 import lazy_loader
 

@@ -1,12 +1,12 @@
 from .bootstrap import hierarchical_bootstrap as hierarchical_bootstrap
-from .document import steering_document as steering_document
 from .grid import PreferenceGrid as PreferenceGrid
 from .measuring import measure_steering as measure_steering
 from .monotonicity import MonotoneStep as MonotoneStep
 from .monotonicity import monotone_steps as monotone_steps
-from .page import render_steering as render_steering
-from .page import write_steering_page as write_steering_page
 from .scores import GridScores as GridScores
 from .scores import score_grid as score_grid
+from .steering_scores_document import steering_document as steering_document
+from .steering_scores_page import render_steering as render_steering
+from .steering_scores_page import write_steering_page as write_steering_page
 from .volume import hypervolume as hypervolume
 from .volume import mean_inner_product as mean_inner_product

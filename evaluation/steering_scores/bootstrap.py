@@ -1,4 +1,4 @@
-"""Intervals over runs and topics at once: training runs are drawn with replacement, then topics within each of them."""
+"""The hierarchical bootstrap: training runs are resampled with replacement, then topics within each run."""
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
@@ -12,7 +12,7 @@ from ..statistics.interval import Interval
 
 Floats = NDArray[np.float64]
 Name = TypeVar("Name", bound=Hashable)
-Draw = list[tuple[int, Floats]]  # for each run drawn: which one, and how often each of its probes counts
+Draw = list[tuple[int, Floats]]  # for each resampled run: its index, and the weight of each of its probes
 
 
 def hierarchical_bootstrap(
@@ -23,37 +23,40 @@ def hierarchical_bootstrap(
     draws: int = 1000,
     confidence: float = 0.95,
 ) -> dict[Name, Interval]:
-    """Return statistics over runs, by name, with percentile intervals from the same draws.
+    """Return statistics by name, with percentile intervals from a hierarchical bootstrap over runs and topics.
 
-    Few runs make the intervals too narrow: with 10 runs they cover less than their name says, with one only the spread
-    over its topics is told. Source: Saravanan, Berman and Sober 2020, Neurons, Behavior, Data Analysis and Theory 3.
+    With few runs the intervals are too narrow: with 10 runs their coverage is below nominal, and with one run they
+    reflect only the variation over its topics. Source: Saravanan, Berman and Sober 2020, Neurons, Behavior, Data
+    Analysis and Theory 3.
 
     Args:
-        clusters: for each run, the topic of each of its probes.
-        statistics: of a draw, which names a run and the weight [n] of its probes, once for each time it was drawn.
+        clusters: topic of each probe, for each run.
+        statistics: computes the statistics of a draw: each resampled run with the weights [n] of its probes.
+        seed: seed of the bootstrap.
         draws: number of resamples.
+        confidence: nominal coverage.
 
     Raises:
-        InputError: there is no run, or one without probes.
+        InputError: there is no run, or a run has no probes.
 
     Example:
-        >>> found = hierarchical_bootstrap([["tea", "rain"]], lambda draw: {"n": draw[0][1].sum()}, seed=0, draws=9)
-        >>> found["n"].estimate
+        >>> sizes = hierarchical_bootstrap([["tea", "rain"]], lambda draw: {"n": draw[0][1].sum()}, seed=0, draws=9)
+        >>> sizes["n"].estimate
         2.0
     """
     if not clusters or not all(len(run) for run in clusters):
         raise InputError(f"there should be one or more runs with probes, found {[len(run) for run in clusters]}")
     members = [_members(run) for run in clusters]
-    whole = statistics([(run, np.ones(len(found))) for run, found in enumerate(members)])
+    whole = statistics([(run, np.ones(len(own))) for run, own in enumerate(members)])
     numbers = np.random.Generator(np.random.PCG64(seed))
     drawn = [statistics(_draw(members, numbers)) for _ in range(draws)]
     n, n_clusters = sum(map(len, members)), sum(int(run.max()) + 1 for run in members)
-    found: dict[Name, Interval] = {}
+    intervals: dict[Name, Interval] = {}
     for name, value in whole.items():
         low, high = np.quantile([one[name] for one in drawn], [(1 - confidence) / 2, (1 + confidence) / 2])
         limits = (float(value), float(low), float(high))
-        found[name] = Interval(*limits, n, n_clusters, confidence, "hierarchical bootstrap")
-    return found
+        intervals[name] = Interval(*limits, n, n_clusters, confidence, "hierarchical bootstrap")
+    return intervals
 
 
 def _members(run: Sequence[Hashable]) -> NDArray[np.intp]:

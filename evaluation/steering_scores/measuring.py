@@ -1,4 +1,4 @@
-"""Measuring the steering of a bundle or a steered model: every probe at every preference, and without steering."""
+"""Measuring the steering of a bundle or steered model: every probe at every preference, and without steering."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -12,11 +12,11 @@ from prosocial.steering.decoding.reply import Reply
 
 from ..probes.probe import Probe
 from ..sampling.systems import System
-from .document import steering_document
 from .grid import LEVELS, PreferenceGrid
 from .scores import score_grid
+from .steering_scores_document import steering_document
 
-UNSTEERED = 0.0  # the reward scale at which the rule leaves the model's own logits as they are
+UNSTEERED = 0.0  # with this reward scale, the decoding rule leaves the model's logits unchanged
 
 
 def measure_steering(
@@ -30,21 +30,27 @@ def measure_steering(
     max_new_tokens: int | None = None,
     batch_size: int = 32,
 ) -> dict[str, Any]:
-    """Return the document of `steering_document` on one system; its gate and defaults stay as they are.
+    """Measure the steering of one system, with its gate and other defaults, and return the `steering_document`.
 
-    Replies to one probe share their noise over all preferences, so that differences are paired.
+    Replies to a probe share their sampling noise at all preferences, so that differences are paired.
 
     Args:
-        system: a bundle or a steered model. judge: must score every attribute of the head.
-        edge_levels: weights between each two attributes; fewer of them cost fewer replies.
+        system: a bundle or steered model.
+        probes: requests to answer.
+        judge: judge that scores every attribute of the head.
+        edge_levels: weights along each edge between two attributes; fewer levels need fewer replies.
+        temperature: sampling temperature.
+        seed: seed of the sampling noise and of the bootstrap.
+        max_new_tokens: maximum length of a reply; None for the system's default.
+        batch_size: most replies decoded at once.
 
     Raises:
-        InputError: the system has no head, there are no probes, or the judge leaves an attribute out.
+        InputError: the system has no head, there are no probes, or the judge does not score an attribute.
     """
     if system.engine.config is None or not probes:
         raise InputError(
-            f"steering should be measured on a bundle or a steered model with probes, found a {system.kind} and "
-            f"{len(probes)} probes"
+            f"steering should be measured on a steered bundle or model with at least one probe, found a {system.kind} "
+            f"and {len(probes)} probes"
         )
     grid = PreferenceGrid(system.engine.config.attributes, edge_levels=edge_levels)
     options = {"temperature": temperature, "seed": seed, "max_new_tokens": max_new_tokens, "batch_size": batch_size}

@@ -1,4 +1,4 @@
-"""Does raising an attribute's weight raise the attribute? Every step along its ray, paired by probe."""
+"""Monotonicity: whether raising an attribute's weight raises its score, at every step along its ray."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +17,13 @@ from .scores import GridScores
 
 @dataclass(frozen=True)
 class MonotoneStep:
-    """One step along an attribute's ray.
+    """One step along an attribute's ray, on which its weight increases and the others share the rest.
 
     Attributes:
-        attribute: whose weight rises from `before` to `after`, the others sharing the rest.
-        change: of its mean score, over the same probes.
+        attribute: name of the attribute.
+        before: its weight before the step.
+        after: its weight after the step.
+        change: change of its mean score, paired by probe.
     """
 
     attribute: str
@@ -42,16 +44,20 @@ class MonotoneStep:
 def monotone_steps(
     runs: Sequence[GridScores], grid: PreferenceGrid, *, seed: int = 0, draws: int = 1000, confidence: float = 0.95
 ) -> list[MonotoneStep]:
-    """Return every step of every attribute, with an interval over runs and topics.
+    """Return every step of every attribute, with bootstrap intervals over runs and topics.
 
     Args:
-        runs: scores of one system, one for each training run (one is enough: its topics alone are then drawn).
+        runs: scores of one system for each training run; with a single run, only its topics are resampled.
+        grid: grid that the runs were scored on.
+        seed: seed of the bootstrap.
+        draws: number of bootstrap resamples.
+        confidence: nominal coverage.
 
     Raises:
         InputError: there is no run, or a run was not scored on this grid.
     """
     if not runs:
-        raise InputError("there should be the scores of at least one run, found none")
+        raise InputError("monotone_steps should have the scores of at least one run, found none")
     changes = {
         (name, low, high): [
             run.values[run.at(after), :, index] - run.values[run.at(before), :, index] for run in runs
@@ -67,10 +73,10 @@ def monotone_steps(
         }
 
     clusters = [run.clusters for run in runs]
-    found = hierarchical_bootstrap(clusters, mean_changes, seed=seed, draws=draws, confidence=confidence)
-    return [MonotoneStep(name, low, high, change) for (name, low, high), change in found.items()]
+    intervals = hierarchical_bootstrap(clusters, mean_changes, seed=seed, draws=draws, confidence=confidence)
+    return [MonotoneStep(name, low, high, change) for (name, low, high), change in intervals.items()]
 
 
 def is_monotone(steps: Sequence[MonotoneStep]) -> bool:
-    """Return whether no step lowers its attribute in the mean."""
+    """Return whether no step lowers the mean score of its attribute."""
     return all(step.change.estimate >= 0 for step in steps)

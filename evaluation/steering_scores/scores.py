@@ -1,4 +1,4 @@
-"""What a judge says of one system's replies at every preference of a grid."""
+"""A judge's scores of one system's replies at every preference of a grid."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +22,13 @@ Answer = Callable[[Sequence[Probe], Sequence[Mapping[str, float]]], Sequence[Rep
 
 @dataclass(frozen=True)
 class GridScores:
-    """Scores of one system.
+    """The scores of one system on a grid.
 
     Attributes:
-        system: its name. attributes: k names.
-        preferences: of the grid. clusters: topic of each of n probes.
+        system: name of the system.
+        attributes: k attribute names.
+        preferences: preferences of the grid.
+        clusters: topic of each of the n probes.
         values: [preferences, n, k] scores in [0, 1].
     """
 
@@ -37,19 +39,21 @@ class GridScores:
     values: Floats
 
     def means(self, weights: Floats | None = None) -> Floats:
-        """Return the mean scores [preferences, k]; `weights` [n] count each probe that often."""
+        """Return the mean scores [preferences, k], weighted by `weights` [n] if given."""
         if weights is None:
             return np.asarray(self.values.mean(1))
         return np.asarray(np.einsum("pnk,n->pk", self.values, weights) / weights.sum())
 
     def at(self, preference: Preference) -> int:
-        """Return the place of a preference.
+        """Return the index of a preference.
 
         Raises:
-            InputError: the grid did not hold it.
+            InputError: the grid does not contain the preference.
         """
         if preference not in self.preferences:
-            raise InputError(f"the grid should hold the preference {list(preference)}: it does not")
+            raise InputError(
+                f"the grid should contain the preference {list(preference)}, but it does not: score it on that grid"
+            )
         return self.preferences.index(preference)
 
     def to_json(self) -> dict[str, Any]:
@@ -67,13 +71,13 @@ class GridScores:
         """Read scores back.
 
         Raises:
-            InputError: a key is missing, or the scores do not have the shape that the other keys say.
+            InputError: a key is missing, or the shape of the values does not match the other keys.
         """
         require_keys(row, ("system", "attributes", "preferences", "clusters", "values"), where=where)
         values = np.array(row["values"], dtype=np.float64)
         expected = tuple(len(row[key]) for key in ("preferences", "clusters", "attributes"))
         if values.shape != expected:
-            raise InputError(f"{where} should hold values of shape {expected}, found {values.shape}")
+            raise InputError(f"{where} should have values of shape {expected}, found {values.shape}")
         points = tuple(tuple(float(weight) for weight in point) for point in row["preferences"])
         return cls(row["system"], tuple(row["attributes"]), points, tuple(row["clusters"]), values)
 
@@ -87,19 +91,23 @@ def score_grid(
     answer: Answer,
     judge: Judge,
 ) -> GridScores:
-    """Let a system answer every probe at every preference and judge the replies.
+    """Sample a system's reply to every probe at every preference, and judge the replies.
 
     Args:
-        preferences: such as the points of a `PreferenceGrid` over the attributes.
-        answer: from n probes and n preferences by attribute to n replies, with noise that hangs on the probe alone, so
-            that systems and preferences are paired. It is asked once for all, so that it can batch as it likes.
+        system: name of the system.
+        attributes: attribute names, in the order of the weights of a preference.
+        preferences: preferences, such as the points of a `PreferenceGrid`.
+        probes: requests to answer.
+        answer: returns n replies to n probes with n preferences by attribute. The sampling noise must depend only on
+            the probe, so that systems and preferences are paired. It is called once, so that it can choose batches.
+        judge: judge that scores every attribute.
 
     Raises:
-        InputError: the judge leaves out an attribute of a reply (names it).
+        InputError: the judge does not score an attribute of a reply; the message names it.
     """
-    asked = [dict(zip(attributes, preference, strict=True)) for preference in preferences for _ in probes]
+    named = [dict(zip(attributes, preference, strict=True)) for preference in preferences for _ in probes]
     every = [probe for _ in preferences for probe in probes]
-    outcomes = judge_replies(every, answer(every, asked), judge)
+    outcomes = judge_replies(every, answer(every, named), judge)
     missing = [name for name in attributes for one in outcomes if name not in one.attributes]
     if missing:
         raise InputError(f"judge {judge.name} should score {missing[0]!r} on every reply, found replies without it")

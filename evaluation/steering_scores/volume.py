@@ -1,7 +1,7 @@
-"""How much of the space of rewards a set of points covers, and how well rewards follow what was asked for.
+"""Hypervolume and mean inner product: the reward space covered, and how well rewards follow preferences.
 
-The hypervolume is exact for any number of attributes: the sum of what each point adds to those above it on the last
-axis, found by the hypervolume of these cut off at it, with one axis less (While, Bradstreet and Barone 2012, IEEE
+The hypervolume is exact for any number of attributes. It is the sum of each point's exclusive contribution relative to
+the points above it on the last axis, computed recursively with one axis less (While, Bradstreet and Barone 2012, IEEE
 Transactions on Evolutionary Computation 16, 86-95).
 """
 
@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 
 def hypervolume(points: Sequence[Sequence[float]] | Floats, reference: Sequence[float] | Floats) -> float:
-    """Return the volume between a reference point and the points [n, k] above it; more is better on every axis.
+    """Return the hypervolume of points [n, k] above a reference point [k]; larger is better on every axis.
 
     Raises:
         InputError: shapes differ, or a number is not finite.
@@ -38,7 +38,7 @@ def hypervolume(points: Sequence[Sequence[float]] | Floats, reference: Sequence[
 
 
 def mean_inner_product(preferences: Sequence[Sequence[float]], points: Sequence[Sequence[float]] | Floats) -> float:
-    """Return the mean over the grid of `p . r(p)` (PARM's MIP), for preferences [n, k] and rewards [n, k].
+    """Return the mean of `p . r(p)` over a grid (PARM's MIP), for preferences [n, k] and rewards [n, k].
 
     Example:
         >>> mean_inner_product([[1.0, 0.0], [0.0, 1.0]], [[0.8, 0.1], [0.2, 0.6]])
@@ -56,7 +56,7 @@ def _volume(heights: Floats) -> float:
     front = _undominated(heights)
     front = front[np.argsort(front[:, -1], kind="stable")]
     total = 0.0
-    for index, point in enumerate(front):  # what comes later is higher on the last axis: cut off, it is level with it
+    for index, point in enumerate(front):  # later points are at least as high on the last axis
         side, rest = point[:-1], front[index + 1 :, :-1]
         covered = _volume(np.minimum(rest, side)) if len(rest) else 0.0
         total += float(point[-1]) * (float(side.prod()) - covered)
@@ -64,14 +64,14 @@ def _volume(heights: Floats) -> float:
 
 
 def _area(heights: Floats) -> float:
-    """Return the area under points [n, 2]: a staircase, from the highest step down."""
+    """Return the area under the staircase of points [n, 2]."""
     steps = heights[np.argsort(-heights[:, 1], kind="stable")]
     widths = np.maximum.accumulate(steps[:, 0])
     return float((widths * (steps[:, 1] - np.append(steps[1:, 1], 0.0))).sum())
 
 
 def _undominated(points: Floats) -> Floats:
-    """Return the points [m, k] that no other point reaches on every axis, equal ones once."""
+    """Return the unique points [m, k] that no other point dominates."""
     unique = np.unique(points, axis=0)
     reached = (unique[None] >= unique[:, None]).all(-1)  # [n, n] whether the second reaches the first
     front: Floats = unique[reached.sum(1) == 1]

@@ -1,4 +1,4 @@
-"""Sweeps: search the scale, the method and the spread over the model for the edit with the least harm."""
+"""Sweeps: search over scale, method and distribution across layers for the edit with the least harm."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""What a sweep measures of a model: first-token KL on benign requests, harm, and utility, against the unedited base."""
+"""The measurements of a sweep, relative to the unedited base: first-token KL on benign requests, harm and utility."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,14 @@ UTILITY_KINDS = ("benign", "twin")
 
 @dataclass(frozen=True)
 class Answering:
-    """How replies are drawn: the same for the base and for every trial."""
+    """Sampling settings for replies, the same for the base and every trial.
+
+    Attributes:
+        seed: seed of the sampling noise.
+        temperature: sampling temperature; 0 for greedy decoding.
+        max_new_tokens: maximum length of a reply; None for the model's default.
+        batch_size: most replies decoded at once.
+    """
 
     seed: int = 0
     temperature: float = 0.0
@@ -30,16 +37,17 @@ class Answering:
 
 
 class Examiner:
-    """Measures a model whose weights change between calls against what it was when the examiner was made.
+    """Measures a model whose weights change between calls, relative to its state when the examiner was created.
 
     Args:
-        system: the model, unedited now.
-        probes: requests; `harmful` ones count for harm, `benign` and `twin` ones for utility, others are left out.
+        system: the model, unedited at this point.
+        probes: requests; `harmful` ones measure harm, `benign` and `twin` ones measure utility, others are ignored.
         judge: judges the replies.
-        answering: how replies are drawn.
+        answering: sampling settings.
 
     Raises:
-        InputError: there is no plain harmful probe, or no benign one, or no reply to a harmful one could be judged.
+        InputError: there is no harmful probe without attack, or no benign one, or no reply to a harmful one could be
+            judged.
     """
 
     def __init__(self, system: System, probes: Sequence[Probe], judge: Judge, answering: Answering) -> None:
@@ -47,23 +55,23 @@ class Examiner:
         self._harmful = [probe for probe in probes if probe.kind == "harmful" and probe.attack is None]
         self._useful = [probe for probe in probes if probe.kind in UTILITY_KINDS]
         self._benign = [probe for probe in probes if probe.kind == "benign"]
-        for kind, found in (("harmful", self._harmful), ("benign", self._benign)):
-            if not found:
-                raise InputError(f"a sweep should be given {kind} probes: there is none among {len(probes)}")
+        for kind, own in (("harmful", self._harmful), ("benign", self._benign)):
+            if not own:
+                raise InputError(f"a sweep should have {kind} probes, found none among {len(probes)}: add some")
         self._base_logs = self._first_token_logs()
         self._base_useful = self._outcomes(self._useful)
         self.base_harm, self.base_unjudged = self.measure_harm()
         if self.base_unjudged == len(self._harmful):
             raise InputError(
-                f"judge {judge.name} should judge the replies to {len(self._harmful)} harmful probes, it could judge "
-                "none of them: see whether it answers"
+                f"judge {judge.name} should judge the replies to {len(self._harmful)} harmful probes, but judged "
+                "none of them: check that it works"
             )
         self.base_utility = self._rate(self._base_useful)
 
     def measure_kl(self) -> float:
         """Return the mean KL(base || edited) of the reply's first token over the benign probes, in nats.
 
-        A model whose logits are no longer finite is infinitely far away.
+        It is infinite if the edited model's logits are not finite.
         """
         logs = self._first_token_logs()
         with np.errstate(invalid="ignore", over="ignore"):
@@ -71,15 +79,15 @@ class Examiner:
         return max(0.0, float(kl)) if np.isfinite(kl) else float("inf")
 
     def measure_harm(self) -> tuple[Interval, int]:
-        """Return the rate of harmful replies to harmful requests, and how many could not be judged: these count."""
+        """Return the rate of harmful replies to harmful requests, and the number not judged, which count as harmful."""
         leaks = [item.leak for item in self._outcomes(self._harmful)]
         clusters = [probe.cluster for probe in self._harmful]
         return clustered_rate([float(leak is not False) for leak in leaks], clusters), leaks.count(None)
 
     def measure_utility(self) -> tuple[Interval | None, Interval | None]:
-        """Return the rate of benign requests and twins done, and how much lower than the base's it is.
+        """Return the rate of fulfilled benign requests and twins, and how much lower it is than the base's.
 
-        None for both where the judge cannot say of any request.
+        Both are None if no reply could be judged.
         """
         outcomes = self._outcomes(self._useful)
         pairs = [
@@ -109,7 +117,7 @@ class Examiner:
         return judge_replies(probes, replies, self._judge)
 
     def _first_token_logs(self) -> NDArray[np.float32]:
-        """Return the log probabilities [n, V] of the first token of the reply to every benign probe."""
+        """Return the log-probabilities [n, V] of the first reply token for every benign probe."""
         prompts = [self._system.tokenizer.encode_chat(probe.messages, prefill=probe.prefill) for probe in self._benign]
         logs: dict[int, NDArray[np.float32]] = {}
         for rows in equal_length_batches(map(len, prompts), lambda length: self._answering.batch_size):

@@ -1,4 +1,4 @@
-"""The journal of a sweep: an optuna study in a file, from which a killed sweep goes on as if nothing had happened."""
+"""The journal of a sweep: an optuna study in a file, from which an interrupted sweep resumes with the same trials."""
 
 import random
 import warnings
@@ -24,23 +24,23 @@ N_RANDOM = 10  # trials given or drawn at random before the sampler learns from 
 
 
 class Journal:
-    """An optuna study whose next trial depends on the seed and on the trials that ended, on nothing else.
+    """An optuna study whose next trial depends only on the seed and the finished trials.
 
     Args:
-        folder: holds `journal.jsonl`; it is made if it is not there.
-        settings: what the trials rest on; a journal with other settings is refused.
-        n_objectives: how many numbers a trial minimises.
-        seed: seeds the sampler.
+        folder: folder of `journal.jsonl`, created if missing.
+        settings: settings that determine the trials; a journal with other settings is rejected.
+        n_objectives: number of objectives, all minimised.
+        seed: seed of the sampler.
 
     Raises:
-        InputError: the folder holds the journal of another sweep (names what differs).
+        InputError: the folder has the journal of a sweep with other settings; the message names the first difference.
     """
 
     def __init__(self, folder: Path, *, settings: Mapping[str, Any], n_objectives: int, seed: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / JOURNAL_FILE
-        cut_torn_line(path)  # optuna would refuse it
+        cut_torn_line(path)  # optuna rejects a file with an incomplete last line
         self._seed = seed
         self._study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(path))),
@@ -54,13 +54,13 @@ class Journal:
 
     @property
     def trials(self) -> list[Trial]:
-        """The trials that ended, in order."""
+        """The finished trials, in order."""
         return [Trial.from_json(trial.user_attrs["trial"]) for trial in self._ended()]
 
     def ask(self, *, start: Mapping[str, Any] | None = None, near: int | None = None) -> optuna.Trial:
-        """Start the next trial: with the parameters `start`, as a neighbour of trial `near`, or as the sampler chooses.
+        """Start the next trial, with the parameters `start`, as a neighbour of trial `near`, or chosen by the sampler.
 
-        What `start` leaves out the sampler chooses.
+        The sampler chooses parameters that are missing in `start`.
         """
         number = len(self._ended())
         with warnings.catch_warnings():
@@ -78,21 +78,21 @@ class Journal:
                 self._study.sampler = optuna.samplers.PartialFixedSampler(chosen, self._study.sampler)
         return self._study.ask()
 
-    def tell(self, asked: optuna.Trial, trial: Trial, violations: Mapping[str, float]) -> Trial:
-        """End a trial and return it as it is kept; `violations` are above 0 where it breaks a limit, by name."""
+    def tell(self, suggested: optuna.Trial, trial: Trial, violations: Mapping[str, float]) -> Trial:
+        """Finish a trial and return it as stored; `violations` are above 0 for each limit that it exceeds, by name."""
         row = trial.to_json()
-        asked.set_user_attr("trial", row)
+        suggested.set_user_attr("trial", row)
         for name, violation in violations.items():
-            asked.set_constraint(name, min(violation, 1e9))
+            suggested.set_constraint(name, min(violation, 1e9))
         objectives: Sequence[float] | None = trial.objectives
         if objectives is None:
-            self._study.tell(asked, state=TrialState.PRUNED)
+            self._study.tell(suggested, state=TrialState.PRUNED)
         else:
-            self._study.tell(asked, list(objectives))
+            self._study.tell(suggested, list(objectives))
         return Trial.from_json(row)
 
     def _new_neighbour(self, near: int, generator: random.Random) -> dict[str, Any]:
-        """Return a neighbour that was not tried yet, if a few draws find one."""
+        """Return a neighbour that was not tried yet, if one is found in a few draws."""
         ended = self._ended()
         tried = [trial.params for trial in ended]
         drawn = (neighbour(ended[near], generator) for _ in range(N_DRAWS))
@@ -102,21 +102,21 @@ class Journal:
         return self._study.get_trials(deepcopy=False, states=ENDED)
 
     def _check_settings(self, folder: Path, settings: dict[str, Any]) -> None:
-        found = self._study.user_attrs.get("settings")
-        if found is None:
+        stored = self._study.user_attrs.get("settings")
+        if stored is None:
             self._study.set_user_attr("settings", settings)
             return
-        differing = sorted(key for key in found.keys() | settings.keys() if found.get(key) != settings.get(key))
+        differing = sorted(key for key in stored.keys() | settings.keys() if stored.get(key) != settings.get(key))
         if differing:
             key = differing[0]
             raise InputError(
-                f"{folder} should hold a sweep of the same settings to go on with: {key} was {found.get(key)!r:.80}, "
-                f"now {settings.get(key)!r:.80}; give another folder, or the same settings"
+                f"{folder} should have a sweep with the same settings to resume, but {key} was {stored.get(key)!r:.80} "
+                f"and is now {settings.get(key)!r:.80}: give another folder, or the same settings"
             )
 
 
 def neighbour(trial: FrozenTrial, generator: random.Random) -> dict[str, Any]:
-    """Return a trial's parameters with one or two of its numbers moved: by their step, or by a sixth."""
+    """Return a trial's parameters with one or two numbers changed: by their step, or by a sixth."""
     chosen = dict(trial.params)
     numbers = [name for name, space in trial.distributions.items() if not isinstance(space, CategoricalDistribution)]
     for name in generator.sample(numbers, min(len(numbers), generator.choice((1, 2)))):
@@ -125,7 +125,7 @@ def neighbour(trial: FrozenTrial, generator: random.Random) -> dict[str, Any]:
 
 
 def _moved(value: float, space: Any, sign: int) -> float:
-    """Return a number of a space a little higher or lower; at the end of the space, on the other side."""
+    """Return a number a little higher or lower in its range; in the other direction at the end of the range."""
     stride = max(space.step or 0.0, abs(value) / 6) if isinstance(space, IntDistribution) else space.step
     stride = round(stride) if isinstance(space, IntDistribution) else stride or max(abs(value) / 6, 1e-6)
     moved = value + sign * stride

@@ -1,10 +1,10 @@
-"""Which trials no other trial beats (pure functions)."""
+"""Pareto dominance of trials (pure functions)."""
 
 from collections.abc import Sequence
 
 
 def dominates(first: Sequence[float], second: Sequence[float]) -> bool:
-    """Whether `first` is nowhere larger than `second`, and somewhere smaller.
+    """Return whether `first` is at most `second` in every objective and smaller in at least one.
 
     Example:
         >>> dominates((0.1, 2.0), (0.2, 2.0)), dominates((0.1, 2.0), (0.1, 2.0))
@@ -15,9 +15,9 @@ def dominates(first: Sequence[float], second: Sequence[float]) -> bool:
 
 
 def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
-    """Return the positions of the points that none dominates, in order; all objectives are minimised.
+    """Return the indices of the points that no other point dominates, in order; all objectives are minimised.
 
-    Points that are equal in every objective stay together.
+    Points that are equal in every objective do not dominate each other.
 
     Example:
         >>> pareto_front([(1.0, 3.0), (2.0, 2.0), (2.0, 4.0), (3.0, 1.0)])

@@ -1,4 +1,4 @@
-"""What the trials of a sweep rest on: with equal settings and seed a sweep gives equal trials."""
+"""The settings that determine the trials of a sweep: equal settings and seed give equal trials."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,11 @@ from .trials import Trial
 
 @dataclass(frozen=True)
 class Limits:
-    """What a trial may cost.
+    """Limits on the cost of a trial.
 
     Attributes:
-        max_kl: nats of first-token KL above which a trial is stopped before any reply is drawn.
-        max_utility_loss: share of utility, such as 0.03, that the best trial may lose.
+        max_kl: first-token KL in nats above which a trial is stopped before sampling replies.
+        max_utility_loss: largest acceptable loss of utility of the best trial, such as 0.03.
 
     Raises:
         InputError: a limit is out of range.
@@ -40,7 +40,7 @@ class Limits:
             )
 
     def violations(self, trial: Trial) -> dict[str, float]:
-        """Return how far a trial is beyond each limit, by name; 0 or less where it keeps it."""
+        """Return how far a trial exceeds each limit, by name; 0 or less if it is within the limit."""
         lost = 0.0 if trial.utility_lost is None else trial.utility_lost.estimate - self.max_utility_loss
         return {"kl": trial.kl - self.max_kl, "utility": lost}
 
@@ -55,13 +55,13 @@ def sweep_settings(
     answering: Mapping[str, Any],
     seed: int,
 ) -> dict[str, Any]:
-    """Return the settings as plain JSON; it holds digests, no path."""
-    asked = hashlib.sha256("".join(canonical_json(probe.to_json()) for probe in probes).encode()).hexdigest()
+    """Return the settings as plain JSON, with digests instead of paths."""
+    digest = hashlib.sha256("".join(canonical_json(probe.to_json()) for probe in probes).encode()).hexdigest()
     return {
         "base": Checkpoint.open(base).fingerprint(),
         "harmful": [_digest(folder) for folder in harmful],
         "space": space.to_json(),
-        "probes": asked,
+        "probes": digest,
         "n_probes": len(probes),
         "judge": f"{judge.name} {judge.version}",
         "max_kl": limits.max_kl,

@@ -1,4 +1,4 @@
-"""What a sweep may choose: how much, by which method, and how it is spread over the model (torch-free)."""
+"""The search space of a sweep: scale, method, and distribution of the edit over the model (torch-free)."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -15,26 +15,27 @@ from prosocial.editing.vectors.methods.numbers import Number
 if TYPE_CHECKING:
     from optuna import Trial
 
-# The part of a block that a tensor belongs to; all that fits neither is "other".
+# The part of a block that a tensor belongs to; a tensor that matches neither is "other".
 PARTS = {
     "attention": re.compile(r"(?:^|\.)\d+\.(?:.*\.)?(?:self_attn|attn|attention|self_attention)\."),
     "mlp": re.compile(r"(?:^|\.)\d+\.(?:.*\.)?(?:mlp|feed_forward|ffn|block_sparse_moe)\."),
 }
 SCALE_STEP, TILT_STEP = 0.05, 0.125
-# Where a sweep that spreads the edit begins: scale, tilt over the layers, tilt between attention and MLP. The early
-# layers are spared more and more, as LiNeS does (arXiv 2410.17146), then the MLP too.
+# The first trials if `spread` is set: scale, tilt over the layers, tilt between attention and MLP. They edit the early
+# layers less and less, as LiNeS does (arXiv 2410.17146), and finally the MLP less too.
 STARTS = ((1.0, 0.0, 0.0), (2.0, 0.5, 0.0), (3.0, 1.0, 0.0), (3.0, 0.75, -0.5))
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One point of the space: all that is needed to make the edit again.
+    """One point of the search space, which fully determines an edit.
 
     Attributes:
-        method, parameters: how the harm vector is shaped, without the parameters that were given and not searched.
-        scale: the largest coefficient of any tensor, at least 0.
-        ramp: factors of the scale in the first and in the last layer, linear between them, in [0, 1].
-        balance: factors of the scale for attention and for MLP, in [0, 1]; other tensors have 1.
+        method: name of the method that shapes the harm vector.
+        scale: largest coefficient of any tensor, at least 0.
+        parameters: searched parameters of the method.
+        ramp: factors of the scale in the first and the last layer, in [0, 1], linear in between.
+        balance: factors of the scale for attention and for MLP, in [0, 1]; 1 for other tensors.
     """
 
     method: str
@@ -44,7 +45,7 @@ class Choice:
     balance: tuple[float, float] = (1.0, 1.0)
 
     def coefficients(self, names: Sequence[str]) -> Scale:
-        """Return the scale of the tensors `names`: one number, or one for each (see `depth_factors`).
+        """Return the scale of the given tensors: one number, or one per tensor (see `depth_factors`).
 
         Example:
             >>> names = ["embed.weight", "model.layers.0.mlp.weight", "model.layers.1.mlp.weight"]
@@ -72,7 +73,7 @@ class Choice:
         }
 
     def __str__(self) -> str:
-        """The choice on one line, for tables."""
+        """Return the choice on one line, for tables."""
         shape = "".join(f" {name} {value:g}" for name, value in sorted(self.parameters.items()))
         ramp = "" if self.ramp == (1.0, 1.0) else f" ramp {self.ramp[0]:g}:{self.ramp[1]:g}"
         balance = "" if self.balance == (1.0, 1.0) else f" attention:mlp {self.balance[0]:g}:{self.balance[1]:g}"
@@ -81,17 +82,18 @@ class Choice:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """All points that a sweep may try.
+    """The search space of a sweep.
 
     Attributes:
         methods: names of methods of harm vectors.
-        scale: lowest and highest scale; finite, at least 0.
-        spread: whether to search how the edit is spread over layers, and over attention and MLP.
-        given: parameters that are not searched, such as `utility`; handed to every method that has one of that name.
+        scale: lowest and highest scale; finite and at least 0.
+        spread: whether to search the distribution of the edit over layers, and between attention and MLP.
+        given: fixed parameters, such as `utility`, passed to every method that has a parameter of that name.
 
     Raises:
-        InputError: no method, limits out of order or below 0, a parameter that is neither searched nor given, or a
-            given one that is out of range.
+        InputError: there is no method, the scale limits are invalid, a parameter is neither searched nor given, or a
+            given one is out of range.
+        UnknownNameError: a method does not exist.
     """
 
     methods: tuple[str, ...]
@@ -102,23 +104,23 @@ class SearchSpace:
 
     def __post_init__(self) -> None:
         if not self.methods:
-            raise InputError("a sweep should be given at least one method: there is none")
+            raise InputError("a sweep should have at least one method, found none: give one")
         low, high = self.scale
         if not 0 <= low < high < float("inf"):
-            raise InputError(f"scales should run from a number, at least 0, to a higher one, found {low} to {high}")
+            raise InputError(f"scales should run from a number of at least 0 to a higher one, found {low} to {high}")
         for method in self.methods:
             if method not in METHODS:
                 raise UnknownNameError("method", method, METHODS)
             missing = set(METHODS[method].parameters) - searched(method).keys() - self.given.keys()
             if missing:
                 raise InputError(
-                    f"method {method} should be given {', '.join(sorted(missing))}: a sweep has no range for it"
+                    f"method {method} should be given {', '.join(sorted(missing))}, which a sweep cannot search"
                 )
             for name, value in self.given_to(method).items():
                 METHODS[method].check_value(name, value)
 
     def choose(self, trial: "Trial") -> Choice:
-        """Let a trial choose a point."""
+        """Return the point that a trial suggests."""
         method = str(trial.suggest_categorical("method", self.methods))
         scale = self.scale[0] + SCALE_STEP * trial.suggest_int("scale_steps", 0, self._n_steps)
         ramp, balance = (self._tilt(trial, name) for name in ("ramp", "balance"))
@@ -129,7 +131,7 @@ class SearchSpace:
         return Choice(method, round(scale, 6), parameters, ramp, balance)
 
     def starts(self) -> list[dict[str, Any]]:
-        """Return the parameters of the trials that a sweep begins with; what they leave out is drawn."""
+        """Return the parameters of the first trials; missing parameters are sampled."""
         if not self.spread:
             return []
         return [
@@ -144,7 +146,7 @@ class SearchSpace:
 
     @property
     def _n_steps(self) -> int:
-        """How many steps lead from the lowest scale to the highest."""
+        """The number of steps from the lowest to the highest scale."""
         low, high = self.scale
         return int((high - low) / SCALE_STEP + 1e-6)
 
@@ -152,12 +154,12 @@ class SearchSpace:
         return tilted(trial.suggest_float(name, -1.0, 1.0, step=TILT_STEP)) if self.spread else (1.0, 1.0)
 
     def given_to(self, method: str) -> dict[str, Any]:
-        """Return the given parameters that a method has."""
+        """Return the given parameters that a method accepts."""
         known = (*METHODS[method].parameters, *METHODS[method].defaults)
         return {name: value for name, value in self.given.items() if name in known}
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON; of a path only its last name."""
+        """Return plain JSON, with only the last part of paths."""
         return {
             "methods": list(self.methods),
             "scale": list(self.scale),
@@ -171,7 +173,7 @@ class SearchSpace:
 
 
 def searched(method: str) -> dict[str, Number]:
-    """Return the parameters of a method that a sweep searches, as its signature declares them.
+    """Return the parameters of a method that a sweep searches, as declared in the method's signature.
 
     Example:
         >>> {name: number.search for name, number in searched("breadcrumbs").items()}
@@ -181,7 +183,7 @@ def searched(method: str) -> dict[str, Number]:
 
 
 def draw(trial: "Trial", name: str, number: Number) -> float:
-    """Let a trial draw a number from its search range: a whole one, or one of three digits."""
+    """Return a number that a trial suggests from its search range: an integer, or a float with three digits."""
     low, high = number.search or (number.low, number.high)
     if number.whole:
         return trial.suggest_int(name, int(low), int(high), log=number.log)
@@ -200,7 +202,7 @@ def part_of(name: str) -> str:
 
 
 def tilted(tilt: float) -> tuple[float, float]:
-    """Return two factors, the larger of them 1: 0 is even, 1 gives (0, 1), -1 gives (1, 0).
+    """Return two factors, the larger of which is 1: tilt 0 gives (1, 1), 1 gives (0, 1), -1 gives (1, 0).
 
     Example:
         >>> tilted(0.25), tilted(-1.0)

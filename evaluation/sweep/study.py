@@ -1,4 +1,4 @@
-"""A sweep: edit in memory, measure, choose again; the journal, `trials.json` and the page tell of it."""
+"""A sweep: edits in memory, measures and chooses the next trial; writes the journal, `trials.json` and a page."""
 
 import contextlib
 import shutil
@@ -20,11 +20,11 @@ from prosocial.editing.vectors.folder import VectorFolder
 from ..probes.probe import Probe
 from ..sampling.systems import System
 from ..statistics.interval import Interval
-from .document import sweep_document, write_sweep
 from .examiner import Answering, Examiner
 from .journal import N_RANDOM, Journal
 from .settings import Limits, sweep_settings
 from .space import Choice, SearchSpace
+from .sweep_document import sweep_document, write_sweep
 from .trials import Trial, best_of
 from .vectors import VectorShelf
 
@@ -33,11 +33,11 @@ LOCK_FILE, SCRATCH = ".sweep.lock", ".vectors"
 
 @dataclass(frozen=True)
 class Parents:
-    """What a sweep edits and subtracts.
+    """The models of a sweep.
 
     Attributes:
-        base: the checkpoint to edit; its files are never written.
-        harmful: the harmful adapters or checkpoints.
+        base: checkpoint to edit; its files are never changed.
+        harmful: harmful adapters or checkpoints, from which harm vectors are made.
     """
 
     base: Path
@@ -45,19 +45,22 @@ class Parents:
 
 
 class Sweep:
-    """A search for the edit with the least harm at the least cost.
+    """A search for the edit with the least harm at the lowest cost.
 
-    The base is loaded once, in fp32, and measured. Every trial edits it in memory from the numbers in the files.
+    The base is loaded once, in fp32, and measured. Every trial edits it in memory, starting from the stored weights.
 
     Args:
-        parents: base and harmful model.
-        space: what may be chosen.
-        probes, judge: what is asked, and who judges the replies.
-        out: folder of the journal, `trials.json` and `sweep.html`; a sweep that is there already goes on.
-        limits, answering, seed: as named.
+        parents: base and harmful models.
+        space: search space.
+        probes: requests that trials are measured on.
+        judge: judge of the replies.
+        out: folder of the journal, `trials.json` and `sweep.html`; an existing sweep is resumed.
+        limits: limits on the cost of a trial; None for the defaults.
+        answering: sampling settings; None for the defaults.
+        seed: seed of the search.
 
     Raises:
-        InputError: the probes lack a kind, or `out` holds a sweep of other settings.
+        InputError: the probes lack a kind, or `out` has a sweep with other settings.
     """
 
     def __init__(
@@ -92,17 +95,17 @@ class Sweep:
 
     @property
     def base_harm(self) -> Interval:
-        """Rate of harmful replies of the unedited base."""
+        """The rate of harmful replies of the unedited base."""
         return self._examiner.base_harm
 
     def run(self, n_trials: int, on_trial: Callable[[Trial], None] = lambda trial: None) -> list[Trial]:
-        """Run until `n_trials` have ended, those of earlier calls and of killed processes among them.
+        """Run until `n_trials` trials are finished, including those of earlier and interrupted runs.
 
-        The trials depend on the settings and the seed alone, not on how often the sweep was interrupted.
+        The trials depend only on the settings and the seed, not on interruptions.
 
         Args:
-            n_trials: how many trials there should be.
-            on_trial: called with every trial that has ended, earlier ones first.
+            n_trials: total number of trials.
+            on_trial: called with every finished trial, earlier ones first.
 
         Raises:
             InputError: another process runs a sweep in this folder.
@@ -115,9 +118,9 @@ class Sweep:
                 on_trial(trial)
             while len(trials) < n_trials:
                 start = starts[len(trials)] if len(trials) < len(starts) else None
-                asked = journal.ask(start=start, near=self._to_refine(trials))
-                measured = self.measure(self._space.choose(asked), len(trials))
-                trial = journal.tell(asked, measured, self._limits.violations(measured))
+                suggested = journal.ask(start=start, near=self._to_refine(trials))
+                measured = self.measure(self._space.choose(suggested), len(trials))
+                trial = journal.tell(suggested, measured, self._limits.violations(measured))
                 trials.append(trial)
                 self._write(trials)
                 on_trial(trial)
@@ -125,18 +128,18 @@ class Sweep:
         return trials
 
     def _to_refine(self, trials: Sequence[Trial]) -> int | None:
-        """Every other trial after the random ones is a neighbour of the best so far: the sampler goes for the front."""
+        """Return the trial to refine: after the random trials, every other trial is a neighbour of the best so far."""
         if len(trials) < N_RANDOM or len(trials) % 2:
             return None
         best = best_of(trials, max_utility_loss=self._limits.max_utility_loss)
         return None if best is None else best.number
 
     def write(self, trial: Trial, out: Path) -> EditRecord:
-        """Write a trial's edit as a checkpoint with its record, and its vector beside it as `OUT-vector`.
+        """Write a trial's edit as a checkpoint with its record, and its vector as `OUT-vector`.
 
         Raises:
             InputError: `out` exists.
-            FingerprintError: the checkpoint is not the model that was measured, bit for bit.
+            FingerprintError: the written checkpoint differs from the measured model.
         """
         from prosocial.editing.edits import apply_edit
 
@@ -151,13 +154,13 @@ class Sweep:
         return record
 
     def document(self, trials: Sequence[Trial]) -> dict[str, Any]:
-        """Return what `trials.json` holds."""
+        """Return the contents of `trials.json`."""
         base = {"harm": self._examiner.base_harm, "utility": self._examiner.base_utility}
         n_unjudged = self._examiner.base_unjudged
         return sweep_document(trials, base=base, base_unjudged=n_unjudged, limits=self._limits, settings=self._settings)
 
     def measure(self, choice: Choice, number: int = 0) -> Trial:
-        """Measure one edit; replies are drawn only where the KL leaves hope."""
+        """Measure one edit; replies are sampled only if the KL is within its limit."""
         vector = self._vectors.vector(choice)
         plan = plan_edit(self._target, vector, scale=choice.coefficients(VectorFolder.open(vector).names))
         result = self._edit.apply(plan)
@@ -176,10 +179,10 @@ class Sweep:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep other processes out of the folder, and delete the vectors (dual-use) at the end."""
+        """Lock the folder against other processes, and delete the vectors at the end because they are dual-use."""
         with storage_errors(self._out):
             self._out.mkdir(parents=True, exist_ok=True)
-        refusal = f"{self._out} should be free: another process runs a sweep there; wait for it"
+        refusal = f"{self._out} should not be in use, but another process runs a sweep there: wait for it"
         with locked(self._out / LOCK_FILE, refusal=refusal):
             try:
                 yield

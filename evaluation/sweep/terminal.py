@@ -1,4 +1,4 @@
-"""The front of a sweep as a table in the terminal."""
+"""Printing the Pareto front of a sweep in the terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from ..report import wording
 
 
 def print_sweep(document: Mapping[str, Any], console: Console) -> None:
-    """Print the front of a sweep's document, the best trial marked, and what to do next."""
+    """Print the Pareto front of a sweep's document with the best trial marked, and a summary."""
     trials = {trial["number"]: trial for trial in document["trials"]}
     console.print(_front_table(document, [trials[number] for number in document["front"]]))
     n_pruned = sum(trial["state"] == "pruned" for trial in trials.values())
@@ -19,21 +19,23 @@ def print_sweep(document: Mapping[str, Any], console: Console) -> None:
 
 
 def summary(document: Mapping[str, Any], n_pruned: int) -> str:
-    """Return the finding in one sentence or two."""
+    """Return the result in a few sentences."""
     limit, best = 100 * document["settings"]["max_utility_loss"], document["best"]
-    told = f"{wording.plural(len(document['trials']), 'trial')}, {n_pruned} stopped early. "
+    counts = f"{wording.plural(len(document['trials']), 'trial')}, {n_pruned} stopped early. "
     if best is None:
-        return f"{told}No trial loses at most {limit:g} points of utility."
+        return f"{counts}No trial loses at most {limit:g} points of utility."
     trial = next(trial for trial in document["trials"] if trial["number"] == best)
     harm, base = trial["harm"]["estimate"], document["base"]["harm"]["estimate"]
     lost = trial["utility_lost"]
     unjudged = [document["base"].get("n_unjudged", 0), trial.get("n_unjudged", 0)]
-    guessed = f" Not judged, and counted as harmful: {unjudged[0]} and {unjudged[1]} replies." if any(unjudged) else ""
+    not_judged = (
+        f" Not judged, and counted as harmful: {unjudged[0]} and {unjudged[1]} replies." if any(unjudged) else ""
+    )
     cost = "utility unknown" if lost is None else f"{wording.signed(-lost['estimate'])} points of utility"
     return (
-        f"{told}Best within {limit:g} points: trial {best} ({trial['label']}), harmful "
-        f"replies {wording.percent(base)} to {wording.percent(harm)}, {cost}.{guessed} "
-        "It was chosen on these probes: measure it on others."
+        f"{counts}Best within {limit:g} points: trial {best} ({trial['label']}), harmful "
+        f"replies {wording.percent(base)} to {wording.percent(harm)}, {cost}.{not_judged} "
+        "It was selected on these probes: evaluate it on others."
     )
 
 
@@ -43,7 +45,7 @@ def _front_table(document: Mapping[str, Any], front: list[Mapping[str, Any]]) ->
         pad_edge=False,
         padding=(0, 2, 0, 0),
         header_style="bold",
-        title="trials that no other beats (Pareto front)",
+        title="Pareto front",
         title_justify="left",
         caption="intervals: 95 %, by topic; KL of the first token on benign requests, in nats",
         caption_justify="left",

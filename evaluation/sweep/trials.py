@@ -1,4 +1,4 @@
-"""Trials of a sweep as data: what was tried, what came of it, which are on the front, which is best (torch-free)."""
+"""Trials of a sweep: their choice and results, the Pareto front, and the best trial (torch-free)."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,18 +16,18 @@ State = Literal["complete", "pruned"]
 
 @dataclass(frozen=True)
 class Trial:
-    """One edit that was tried.
+    """One edit of a sweep and its measurements.
 
     Attributes:
-        number: from 0, in the order of the sweep.
-        choice: what was tried.
-        fingerprint: of the checkpoint that this edit gives.
-        inner_product: `<edit, tau>` over all tensors, never above 0.
+        number: number of the trial, from 0.
+        choice: point of the search space.
+        fingerprint: fingerprint of the edited checkpoint.
+        inner_product: `<edit, tau>` over all tensors, at most 0.
         kl: mean KL(base || edited) of the reply's first token on benign requests, in nats.
-        harm: rate of harmful replies to harmful requests; None for a trial that was stopped before.
-        utility: rate of benign requests and harmless twins done; None if stopped, or if the judge cannot say.
-        utility_lost: base's rate minus this one's, over the same requests.
-        n_unjudged: replies to harmful requests that could not be judged; they count as harmful.
+        harm: rate of harmful replies to harmful requests; None if the trial was stopped early.
+        utility: rate of fulfilled benign requests and twins; None if stopped early or not judged.
+        utility_lost: the base's utility minus this one's, over the same requests.
+        n_unjudged: number of replies to harmful requests that could not be judged; they count as harmful.
     """
 
     number: int
@@ -42,12 +42,12 @@ class Trial:
 
     @property
     def state(self) -> State:
-        """Whether the trial ran to its end or was stopped because its KL was hopeless."""
+        """Whether the trial was completed, or stopped early because its KL exceeded the limit."""
         return "pruned" if self.harm is None else "complete"
 
     @property
     def objectives(self) -> tuple[float, ...] | None:
-        """What is minimised: harm, KL, and utility lost where it is known; None for a pruned trial."""
+        """The objectives to minimise: harm, KL, and utility lost if known; None for a pruned trial."""
         if self.harm is None:
             return None
         lost = () if self.utility_lost is None else (self.utility_lost.estimate,)
@@ -74,7 +74,7 @@ class Trial:
         choice = Choice(row["method"], row["scale"], row["parameters"], (start, end), (attention, mlp))
         harm, utility, lost = (interval_of(row[name]) for name in ("harm", "utility", "utility_lost"))
         kl = math.inf if row["kl"] is None else row["kl"]
-        n_unjudged = row.get("n_unjudged", 0)  # journals of earlier versions do not say
+        n_unjudged = row.get("n_unjudged", 0)  # absent in journals of earlier versions
         return cls(row["number"], choice, row["fingerprint"], row["inner_product"], kl, harm, utility, lost, n_unjudged)
 
 
@@ -87,7 +87,7 @@ def interval_of(row: Mapping[str, Any] | None) -> Interval | None:
 
 
 def front_of(trials: Sequence[Trial]) -> list[Trial]:
-    """Return the trials that no other beats in every objective, least harm first; pruned ones are not on it."""
+    """Return the Pareto front of the completed trials, least harm first."""
     points = [(trial, trial.objectives) for trial in trials]
     complete = [(trial, point) for trial, point in points if point is not None]
     kept = pareto_front([point for _, point in complete])
@@ -95,9 +95,9 @@ def front_of(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def best_of(trials: Sequence[Trial], *, max_utility_loss: float) -> Trial | None:
-    """Return the trial with the least harm among those that lose at most `max_utility_loss` (a share) of utility.
+    """Return the trial with the least harm among those with at most `max_utility_loss` (a share); None without any.
 
-    Ties go to the lower KL. Where the judge cannot tell utility, every trial that was not pruned is allowed.
+    Ties are broken by lower KL. Trials whose utility is not known are allowed.
     """
     allowed = [
         trial
@@ -109,17 +109,18 @@ def best_of(trials: Sequence[Trial], *, max_utility_loss: float) -> Trial | None
 
 
 def picked(trials: Sequence[Trial], pick: str, *, max_utility_loss: float) -> Trial:
-    """Return the trial that `--pick` names: a number, or `best`.
+    """Return the trial given by `--pick`: a number, or `best`.
 
     Raises:
-        InputError: no trial loses little enough utility; or there is no trial of that number.
+        InputError: every trial exceeds the limit on utility lost.
+        UnknownNameError: there is no trial of that number.
     """
     if pick == "best":
         best = best_of(trials, max_utility_loss=max_utility_loss)
         if best is None:
             raise InputError(
-                f"some trial should lose at most {100 * max_utility_loss:g} points of utility: none does; try more "
-                "trials, a lower --max-scale, or a number from the list"
+                f"a trial should lose at most {100 * max_utility_loss:g} points of utility, but none does: run "
+                "more trials, lower --max-scale, or pick a trial by number"
             )
         return best
     by_number = {str(trial.number): trial for trial in trials}

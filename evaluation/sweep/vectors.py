@@ -1,4 +1,4 @@
-"""The harm vectors of a sweep: made as the trials ask for them, on disk, one at a time."""
+"""The harm vectors of a sweep, created on disk for each trial, one at a time."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 
 
 class VectorShelf:
-    """Makes the vector of a choice, and keeps the last one, which the next trial often shares.
+    """Creates the vector of a choice, and keeps the last one, because the next trial often uses the same.
 
     Args:
-        base, harmful: the parents, as of `vector_from_runs`.
-        given: by method, the parameters that are not searched.
-        folder: where vectors lie while they are needed; `clear` deletes it, for they are dual-use.
+        base: base checkpoint, as in `vector_from_runs`.
+        harmful: harmful adapters or checkpoints, as in `vector_from_runs`.
+        given: fixed parameters by method.
+        folder: temporary folder of the vectors; `clear` deletes it, because vectors are dual-use.
     """
 
     def __init__(
@@ -27,7 +28,7 @@ class VectorShelf:
         self._kept: tuple[tuple[Any, ...], Path] | None = None
 
     def vector(self, choice: Choice) -> Path:
-        """Return the folder of a choice's vector, valid until the next one is asked for."""
+        """Return the folder of a choice's vector, valid until the next call."""
         key = (choice.method, *sorted(choice.parameters.items()))
         if self._kept is None or self._kept[0] != key:
             folder = self._folder / "vector"
@@ -37,7 +38,7 @@ class VectorShelf:
         return self._kept[1]
 
     def write(self, choice: Choice, out: Path) -> "HarmVector":
-        """Make a choice's vector in a folder of its own."""
+        """Create a choice's vector in the folder `out`."""
         from prosocial.editing.vectors.making.parents import vector_from_runs
 
         parameters = {**self._given[choice.method], **choice.parameters}

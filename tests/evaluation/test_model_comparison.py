@@ -94,7 +94,7 @@ def test_other_settings_or_models_do_not_go_on_there(
 ) -> None:
     out = tmp_path / "out"
     _compare(checkpoint_folder, steered_folder, probes[:3], out=out)
-    with pytest.raises(InputError, match="seed was 1, now 2"):
+    with pytest.raises(InputError, match="seed was 1 and is now 2"):
         settings = ComparisonSettings(max_new_tokens=3, seed=2, temperature=1.0, samples=2)
         _compare(checkpoint_folder, steered_folder, probes[:3], out=out, settings=settings)
     with pytest.raises(InputError, match="systems"):
@@ -161,7 +161,7 @@ def test_errors_of_a_judge_are_read_by_system(tmp_path: Path) -> None:
         ({"base": 3}, "'base' and 'edited'"),
         ({"base": {"love": counts}}, "harm, refusal or success"),
         ({"base": {"harm": 3}}, "'n_events'"),
-        ({"base": {"harm": counts | {"found": 51}}}, "at most all"),
+        ({"base": {"harm": counts | {"found": 51}}}, "should be at most n_events"),
     ):
         path.write_text(json.dumps(wrong))
         with pytest.raises(InputError, match=message):

@@ -103,7 +103,7 @@ def test_the_threshold_and_the_calibration_are_in_the_report(finished: Path) -> 
     decoding = read_json(finished / "out" / "bundle" / "decoding.json")
     assert decoding["harm_threshold"] == decoding["threshold_ceiling"] == 0.9
     assert [one["name"] for one in calibration["categories"]] == ["violence", "other"]
-    assert "Does the gate know" in (finished / "out" / "report" / "report.html").read_text()
+    assert "Calibration of the gate" in (finished / "out" / "report" / "report.html").read_text()
 
 
 def test_a_leak_rate_that_no_threshold_holds_ends_the_run(finished: Path, tmp_path: Path) -> None:

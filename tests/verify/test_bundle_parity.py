@@ -19,7 +19,7 @@ from prosocial.steering.decoding.controls import Steering
 from prosocial.steering.decoding.engine import Engine
 from prosocial.steering.steered_model import SteeredModel
 from prosocial.steering.torch_engine import PlainEngine, SteeredEngine
-from prosocial.verify import Verdict, measure_parity, verify_bundle
+from prosocial.verify import ParityVerdict, measure_parity, verify_bundle
 from prosocial.verify.bundle_parity import default_probes, parity_prompts
 from prosocial.verify.parity.engines import StepOutputs
 from prosocial.verify.parity.reference import Reference
@@ -49,7 +49,7 @@ def test_a_bundle_passes_against_what_it_was_exported_from(
         on_progress=done.append,
     )
     assert done[-1] == 13
-    assert report.verdict == Verdict.PASS, report.to_json()["gates"]
+    assert report.verdict == ParityVerdict.PASS, report.to_json()["gates"]
     assert report.n_positions >= 13
     assert report.to_json()["safe_set"]["n_decisions"] > 0
 
@@ -63,7 +63,7 @@ def test_a_process_that_dies_is_a_verdict(bundle_folder: Path, steered_folder: P
                 os.kill(int(child), signal.SIGKILL)
 
     report = verify_bundle(bundle_folder, reference=steered_folder, max_new_tokens=3, on_progress=kill)
-    assert report.verdict == Verdict.FAIL
+    assert report.verdict == ParityVerdict.FAIL
     assert report.gates[0].name == "runs" and "signal 9" in report.gates[0].note
     assert report.subject["manifest_sha256"]
 
@@ -85,7 +85,7 @@ def test_a_fault_in_a_bundle_is_found_and_its_place_named(
     bundle = copy(bundle_folder, tmp_path / "bundle")
     fault(bundle)
     report = verify_bundle(bundle, reference=steered_folder, max_new_tokens=4)
-    assert report.verdict == Verdict.FAIL
+    assert report.verdict == ParityVerdict.FAIL
     assert str(report.first_difference).startswith(place), report.first_difference
 
 
@@ -96,7 +96,7 @@ def test_another_decoding_config_is_told_by_its_keys(bundle_folder: Path, steere
     fit_manifest(bundle)
     report = verify_bundle(bundle, reference=steered_folder, max_new_tokens=4)
     keys = ("decoding.json: harm_threshold", "decoding.json: max_new_tokens")
-    assert (report.verdict, report.config_differences) == (Verdict.FAIL, keys)
+    assert (report.verdict, report.config_differences) == (ParityVerdict.FAIL, keys)
 
 
 def test_another_gate_is_found(bundle_folder: Path, steered: SteeredModel, steered_folder: Path) -> None:
@@ -106,7 +106,7 @@ def test_another_gate_is_found(bundle_folder: Path, steered: SteeredModel, steer
         SteeredEngine(steered), name="stricter", end_ids=(1,), steering=Steering(harm_threshold=0.4)
     )
     report = measure_parity(trusted, stricter, PROMPTS, max_new_tokens=6)
-    assert report.verdict == Verdict.FAIL
+    assert report.verdict == ParityVerdict.FAIL
     flips = [flip for found in report.divergences.values() for flip in found.flips]
     assert flips and not all(flip.near_tie for flip in flips)
 
@@ -176,7 +176,7 @@ def _assert_close(actual: StepOutputs, expected: StepOutputs) -> None:
 def test_a_plain_checkpoint_is_a_reference_too(checkpoint_folder: Path) -> None:
     engine = Reference.open(checkpoint_folder, is_steered=False).under(None)
     report = measure_parity(engine, engine, {"a": [5, 6]}, max_new_tokens=3)
-    assert report.verdict == Verdict.PASS
+    assert report.verdict == ParityVerdict.PASS
     assert report.to_json()["risk_difference"]["max"] == 0
 
 

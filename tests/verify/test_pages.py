@@ -15,11 +15,11 @@ import pytest
 from prosocial.evaluation.report.junit import audit_cases, junit, parity_cases
 from prosocial.evaluation.report.script import page_policy, page_script
 from prosocial.verify.audit import audit_model
-from prosocial.verify.audit.page import render_audit, write_audit
+from prosocial.verify.audit.audit_page import render_audit, write_audit
 from prosocial.verify.parity.files import write_parity
 from prosocial.verify.parity.gates import ParityGates
 from prosocial.verify.parity.measure import Setting, join, measure_setting
-from prosocial.verify.parity.page import render_parity
+from prosocial.verify.parity.parity_page import render_parity
 
 from ..audit_helpers import MATRIX, base_tensors, edit, make_vector, move_one_ulp
 from .table_engine import PROMPTS, TableEngine, V
@@ -93,7 +93,7 @@ def test_a_page_without_anything_measured_still_says_why(folder: Path) -> None:
 
     dead = Measurement("a", "b", {}, (), 0, failure="the process died with signal 11")
     assert "signal 11" in render_parity(dead.judge(ParityGates()).to_json())
-    assert "nothing could be checked" in render_audit(document(folder, "audit") | {"levels": [], "tensors": []})
+    assert "Nothing could be checked" in render_audit(document(folder, "audit") | {"levels": [], "tensors": []})
 
 
 def test_junit_counts_every_gate_and_fails_what_is_no_pass(folder: Path) -> None:

@@ -13,7 +13,7 @@ from prosocial.export import Bundle, export_bundle
 from prosocial.steering.decoding.controls import Steering
 from prosocial.steering.steered_model import SteeredModel
 from prosocial.steering.torch_engine import SteeredEngine
-from prosocial.verify import ParityGates, Verdict, measure_parity, verify_bundle
+from prosocial.verify import ParityGates, ParityVerdict, measure_parity, verify_bundle
 from prosocial.verify.bundle_parity import bundle_gates
 from prosocial.verify.parity.reference import Reference
 from prosocial.verify.parity.stepping import SteppingEngine
@@ -39,12 +39,12 @@ def test_int8_keeps_every_decision_outside_the_noise_band(
     )
     document = report.to_json()
     found = document["safe_set"]
-    assert report.verdict == Verdict.PASS, document["gates"]
+    assert report.verdict == ParityVerdict.PASS, document["gates"]
     assert 0 < found["n_flips"] == found["n_near_ties"] < found["n_decisions"] / 5
     assert 0 < found["bands"]["risk"] < 0.1 and 0 < found["bands"]["logit"] < 0.2
     assert 0 < document["kl"]["mean"] < 1e-3 and document["bundle"] == "ONNX Runtime, CPU, int8"
     strict = verify_bundle(int8_folder, reference=steered_folder, gates=ParityGates(), max_new_tokens=8)
-    assert strict.verdict == Verdict.FAIL  # the control: by the gates of float32 it is another model
+    assert strict.verdict == ParityVerdict.FAIL  # the control: by the gates of float32 it is another model
 
 
 def test_another_gate_is_found_behind_the_noise_of_int8(int8_folder: Path, steered_folder: Path) -> None:
@@ -54,10 +54,10 @@ def test_another_gate_is_found_behind_the_noise_of_int8(int8_folder: Path, steer
     gates = ParityGates.for_precision("int8").with_thresholds("test", **FLAT)
     report = measure_parity(trusted, looser, PROMPTS, gates=gates, max_new_tokens=4)
     results = {gate.name: gate for gate in report.gates}
-    assert results["flips"].verdict == Verdict.FAIL
+    assert results["flips"].verdict == ParityVerdict.FAIL
     assert report.to_json()["safe_set"]["n_unsafe_let_in"] > 10
     same = SteppingEngine(SteeredEngine(SteeredModel.open(steered_folder)), name="same", end_ids=(1,))
-    assert measure_parity(trusted, same, PROMPTS, gates=gates, max_new_tokens=4).verdict == Verdict.PASS
+    assert measure_parity(trusted, same, PROMPTS, gates=gates, max_new_tokens=4).verdict == ParityVerdict.PASS
 
 
 def test_the_command_takes_the_gates_of_the_bundle(int8_folder: Path, steered_folder: Path) -> None:
@@ -66,9 +66,7 @@ def test_the_command_takes_the_gates_of_the_bundle(int8_folder: Path, steered_fo
     words = [str(int8_folder), "--reference", str(steered_folder), "--max-new-tokens", "3"]
     shown = CliRunner().invoke(app, words, env={"COLUMNS": "160"})
     assert "default for int8" in shown.output and "the band (measured): risk within" in shown.output
-    assert (
-        "safety decisions differ" in shown.output and "let in a token that the reference calls unsafe" in shown.output
-    )
+    assert "safety decisions differ" in shown.output and "allow a token that the reference calls unsafe" in shown.output
     strict = CliRunner().invoke(app, [*words, "--json", "--max-kl-p99", "1e-30"])
     gates = {gate["name"]: gate for gate in json.loads(strict.stdout)["gates"]}
     assert strict.exit_code == 1

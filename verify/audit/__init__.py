@@ -1,4 +1,4 @@
-"""Audit: is a checkpoint its base minus a harm vector? By digests, by recomputation, or from its weights alone."""
+"""Audit: check that a checkpoint is its base minus a harm vector, by digests, recomputation, or its weights alone."""
 
 import lazy_loader
 

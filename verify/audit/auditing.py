@@ -1,7 +1,7 @@
-"""An audit: which levels can run on what is given, tensor by tensor on several threads, and the worst of what they say.
+"""The audit of a checkpoint: runs every level that its inputs allow, on several threads, and takes the worst verdict.
 
-Level 1 needs the model and its record, and a trusted key for its signature; level 2 also the base and the vector;
-level 3 takes the record's place where there is none.
+Level 1 compares digests and needs the model with its edit record, plus a trusted key to check a signature. Level 2
+recomputes the edit and also needs base and vector. Level 3 recovers coefficients from the weights without a record.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,15 +20,15 @@ from prosocial.editing.checkpoints.header import TensorInfo
 from prosocial.editing.edits.record import RECORD_NAME, EditRecord, read_record
 
 from . import forensics, integrity, recomputation
+from .audit_document import AuditReport, LevelAudit, SideDifference, TensorAudit
 from .claim import Claim, NoClaim, read_claim
-from .document import AuditReport, LevelAudit, SideDifference, TensorAudit
 from .side_files import compare_side_files
 from .vectors import GivenVector, open_vectors
-from .verdicts import Verdict, worst
+from .verdicts import AuditVerdict, worst
 from .weights import common_weights
 
 Progress = Callable[[int, int], None]  # bytes of tensors done, bytes in all
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 def audit_model(
@@ -43,24 +43,24 @@ def audit_model(
 ) -> AuditReport:
     """Check the claim that a checkpoint is its base minus harm vectors.
 
-    Every weight is read in pieces; memory does not depend on the size of the model. Torch is needed for vectors that
-    are not stored dense.
+    Weights are read in pieces, so memory does not depend on the size of the model. Vectors that are not stored dense
+    need torch.
 
     Args:
         model: the checkpoint, with or without its edit record.
-        base: what it was made from; without, only digests are checked.
-        vectors: harm vectors, at most four.
-        keys: public keys that are trusted; with any, the model should carry the signature of one of them.
-        ignore_record: recover coefficients although there is a record.
-        threads: number of workers; None takes one per core.
+        base: the checkpoint that the model was edited from; without it, only digests are checked.
+        vectors: folders of harm vectors, at most four.
+        keys: trusted public keys; if any are given, the model's signature must be by one of them.
+        ignore_record: recover the coefficients from the weights even if there is a record.
+        threads: number of worker threads; None for one per core.
         progress: called after each tensor with the bytes done and the bytes in all.
 
     Raises:
-        InputError: vectors without a base, more than four, or vectors that are for another architecture.
-        ArtefactError: a folder is no checkpoint or no vector, or a record is broken.
+        InputError: vectors are given without a base, there are more than four, or they do not fit the base's tensors.
+        ArtefactError: a folder is not a checkpoint or a vector, or a record is invalid.
     """
     if vectors and base is None:
-        raise InputError("vectors should come with the base that they were subtracted from: give --base")
+        raise InputError("vectors should be given with the base that they were subtracted from: give --base")
     model, base = Path(model), None if base is None else Path(base)
     checkpoint = Checkpoint.open(model)
     parent = None if base is None else Checkpoint.open(base)
@@ -92,55 +92,55 @@ def audit_model(
 
 @dataclass(frozen=True)
 class _Work:
-    """Tensors of a model on several threads, the largest first, with the bytes done over all passes."""
+    """Runs a function over the tensors of a model on several threads, the largest first, and reports progress."""
 
     checkpoint: Checkpoint
     threads: int | None
     progress: Progress | None
     n_passes: int
 
-    def over(self, names: Iterable[str], look: Callable[[str], Found], *, n_before: int = 1) -> dict[str, Found]:
-        """Return what was found of each tensor; `n_before` passes are done already, the digests first."""
+    def over(self, names: Iterable[str], look: Callable[[str], Result], *, n_before: int = 1) -> dict[str, Result]:
+        """Return the result of `look` by tensor name; `n_before` earlier passes count as done in the progress."""
         tensors, size = self.checkpoint.tensors, self.checkpoint.size_bytes
         ordered = sorted(names, key=lambda name: -tensors[name].size_bytes)
-        found, done = {}, n_before * size
+        results, done = {}, n_before * size
         pool = ThreadPoolExecutor(self.threads or usable_cores(), thread_name_prefix="audit")
         try:
             futures = {pool.submit(look, name): name for name in ordered}
             for future in as_completed(futures):
                 name = futures[future]
-                found[name] = future.result()
+                results[name] = future.result()
                 done += tensors[name].size_bytes
                 if self.progress:
                     self.progress(done, self.n_passes * size)
         finally:
             pool.shutdown(cancel_futures=True)
-        return found
+        return results
 
 
 def _recompute(
     work: _Work, record: EditRecord, base: Checkpoint, vectors: Sequence[GivenVector]
 ) -> tuple[LevelAudit, list[TensorAudit]]:
-    """Level 2."""
+    """Run level 2."""
     pairs, wrong = _pair(base, work.checkpoint, same_dtype=True)
     try:
         claim: Claim = read_claim(record, work.checkpoint, vectors)
     except NoClaim as none:
         return _level_2(none.verdict, [none.reason, *wrong]), []
-    found = work.over(pairs, lambda name: recomputation.recompute_tensor(claim, *pairs[name]))
-    tensors = [audit for audit, _ in found.values()]
+    audited = work.over(pairs, lambda name: recomputation.recompute_tensor(claim, *pairs[name]))
+    tensors = [audit for audit, _ in audited.values()]
     if wrong:
-        reasons = [*wrong, *(f"{each.name}: {each.reason}" for each in tensors if each.verdict is Verdict.REFUTED)]
-        return _level_2(Verdict.REFUTED, reasons), tensors
-    return recomputation.conclude(record, tensors, [digest for _, digest in found.values()]), tensors
+        reasons = [*wrong, *(f"{each.name}: {each.reason}" for each in tensors if each.verdict is AuditVerdict.REFUTED)]
+        return _level_2(AuditVerdict.REFUTED, reasons), tensors
+    return recomputation.conclude(record, tensors, [digest for _, digest in audited.values()]), tensors
 
 
-def _level_2(verdict: Verdict, reasons: list[str]) -> LevelAudit:
+def _level_2(verdict: AuditVerdict, reasons: list[str]) -> LevelAudit:
     return LevelAudit(level=2, title=recomputation.TITLE, verdict=verdict, reasons=tuple(reasons))
 
 
 def _examine(work: _Work, base: Checkpoint, vectors: Sequence[GivenVector]) -> tuple[LevelAudit, list[TensorAudit]]:
-    """Level 3."""
+    """Run level 3."""
     pairs, wrong = _pair(base, work.checkpoint, same_dtype=False)
     look = partial(_examine_pair, pairs, vectors)
     tensors = list(work.over(pairs, look).values())
@@ -156,12 +156,12 @@ def _examine_pair(
 def _pair(
     base: Checkpoint, model: Checkpoint, *, same_dtype: bool
 ) -> tuple[dict[str, tuple[TensorInfo, TensorInfo]], list[str]]:
-    """Return the tensors that both hold in one shape, and what is wrong with all others."""
+    """Return the tensors that both have in the same shape, and a description of each that does not match."""
     wrong, pairs = [], {}
     for name in sorted({*base.tensors, *model.tensors}):
         left, right = base.tensors.get(name), model.tensors.get(name)
         if left is None or right is None:
-            wrong.append(f"{name}: in the {'base' if left else 'model'} alone")
+            wrong.append(f"{name}: only in the {'base' if left else 'model'}")
         elif left.shape != right.shape or (same_dtype and left.dtype != right.dtype):
             wrong.append(f"{name}: {left.dtype} {left.shape} in the base, {right.dtype} {right.shape} in the model")
         else:
@@ -169,6 +169,6 @@ def _pair(
     return pairs, wrong
 
 
-def _side_verdict(sides: Sequence[SideDifference] | None) -> list[Verdict]:
-    """Other side files leave the claim about the weights as it is; what the model then says is another matter."""
-    return [Verdict.CANNOT_SAY] if sides else []
+def _side_verdict(sides: Sequence[SideDifference] | None) -> list[AuditVerdict]:
+    """Return `cannot say` if side files differ: the claim is about the weights, but the model's output may differ."""
+    return [AuditVerdict.CANNOT_SAY] if sides else []

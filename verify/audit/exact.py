@@ -1,4 +1,4 @@
-"""The weights of one vector that give every bit of a tensor back: an interval of fp32 numbers, found by bisection."""
+"""Search for the weights of one vector that reproduce a tensor bit for bit: an fp32 interval, by bisection."""
 
 import struct
 from collections.abc import Callable
@@ -10,18 +10,18 @@ from .pieces import Piece
 from .rules import Rule
 
 LARGEST_WEIGHT = 2.0**14
-FIRST_ELEMENTS = 1 << 11  # a few elements narrow the interval so far that most others are settled
+FIRST_ELEMENTS = 1 << 11  # a few elements narrow the interval so far that most others need no bisection
 Bounds = tuple[float, float]
 
 
 class ExactSearch:
-    """Intersects, piece by piece, the weights that one rule allows.
+    """Intersects the weights that one rule allows, piece by piece.
 
-    An element whose bits come out right at both ends of the interval comes out right everywhere between, because rules
-    are monotone: it is settled by two predictions. Only the others are bisected.
+    Rules are monotone in the weight, so an element that is reproduced at both ends of the interval is reproduced
+    everywhere between. Only elements that fail at an end are bisected.
 
     Args:
-        rule: the arithmetic that is held to have been used.
+        rule: the arithmetic assumed to have been used.
     """
 
     needs_confirmation = False
@@ -32,11 +32,11 @@ class ExactSearch:
 
     @property
     def title(self) -> str:
-        """How the rule rounds."""
+        """The name of the rule's rounding."""
         return self._rule.title
 
     def narrow(self, piece: Piece) -> bool:
-        """Keep the weights that explain the piece too; False if there are none."""
+        """Keep only the weights that also explain this piece; return False if none are left."""
         while True:
             wrong = [self.misfits(piece, [weight]) for weight in self.ends]
             unsettled = np.flatnonzero(wrong[0] | wrong[-1])
@@ -47,27 +47,27 @@ class ExactSearch:
                 return True
 
     def misfits(self, piece: Piece, weights: list[float]) -> NDArray[np.bool_]:
-        """Return [n], True where a weight does not give the stored element."""
-        wrong: NDArray[np.bool_] = self.predict(piece, weights) != piece.found
+        """Return [n], True where the weight does not reproduce the stored element."""
+        wrong: NDArray[np.bool_] = self.predict(piece, weights) != piece.model
         return wrong
 
     def predict(self, piece: Piece, weights: list[float]) -> NDArray[np.float32]:
-        """Return [n], what a weight gives, as stored."""
+        """Return [n], the elements that a weight gives, rounded to the stored dtype."""
         return self._rule.predict(piece.base, piece.deltas[0], weights[0])
 
     @property
     def weights(self) -> list[float]:
-        """A weight that explains all pieces so far, in the middle."""
+        """The weight in the middle of those that explain all pieces so far."""
         return [_value((self._low + self._high) // 2)]
 
     @property
     def ends(self) -> set[float]:
-        """The lowest and the highest weight that explain all pieces so far; one where they meet."""
+        """The lowest and highest weight that explain all pieces so far; one number if they are equal."""
         return {_value(self._low), _value(self._high)}
 
     @property
     def bounds(self) -> list[Bounds]:
-        """The real numbers that round to the weights left; infinite where nothing bounds them."""
+        """The interval of real numbers that round to the remaining weights; infinite where unbounded."""
         low = -np.inf if self._low == _key(-LARGEST_WEIGHT) else (_value(self._low - 1) + _value(self._low)) / 2
         high = np.inf if self._high == _key(LARGEST_WEIGHT) else (_value(self._high) + _value(self._high + 1)) / 2
         return [(float(low), float(high))]
@@ -76,8 +76,8 @@ class ExactSearch:
         sign = np.sign(piece.deltas[0])
 
         def sides(key: int) -> NDArray[np.float32]:
-            """Return [n], above 0 where the weight is too high, below 0 where too low, NaN where none will do."""
-            difference = np.sign(self._rule.predict(piece.base, piece.deltas[0], _value(key)) - piece.found)
+            """Return [n], above 0 where the weight is too high, below 0 where too low, NaN where no weight fits."""
+            difference = np.sign(self._rule.predict(piece.base, piece.deltas[0], _value(key)) - piece.model)
             return np.where((sign == 0) & (difference != 0), np.nan, difference * sign)
 
         low = _first(lambda key: bool((sides(key) >= 0).all()), self._low, self._high)
@@ -90,7 +90,7 @@ class ExactSearch:
 
 
 def _first(holds: Callable[[int], bool], low: int, high: int) -> int | None:
-    """Return the first key of [low, high] from which on something holds; None if it does not hold at the end."""
+    """Return the first key in [low, high] for which a monotone condition holds; None if it holds for none."""
     if not holds(high):
         return None
     while low < high:
@@ -100,7 +100,7 @@ def _first(holds: Callable[[int], bool], low: int, high: int) -> int | None:
 
 
 def _key(value: float) -> int:
-    """Return a number of fp32 as a whole number in the same order.
+    """Return an integer for an fp32 number such that integers are ordered as the numbers are.
 
     >>> _key(-0.5) < _key(-0.25) < _key(0.0) < _key(2.0)
     True
@@ -110,6 +110,6 @@ def _key(value: float) -> int:
 
 
 def _value(key: int) -> float:
-    """Return the number of fp32 of a key."""
+    """Return the fp32 number of a key."""
     value: float = struct.unpack("<f", struct.pack("<I", abs(key)))[0]
     return value if key >= 0 else -value

@@ -1,4 +1,4 @@
-"""Level 1: the bytes of a checkpoint against its signature and the digests of its own record; no base is needed."""
+"""Level 1: compares the bytes of a checkpoint with its signature and the digests in its record; needs no base."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +13,8 @@ from prosocial.editing.checkpoints.digests import TensorDigest, combine
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.edits.record import EditRecord
 
-from .document import LevelAudit
-from .verdicts import Verdict
+from .audit_document import LevelAudit
+from .verdicts import AuditVerdict
 
 LEVEL: Final = 1
 TITLE = "digests of the edit record"
@@ -22,38 +22,38 @@ SIGNATURE_TITLE = "signature over all files"
 
 
 def check_signer(folder: Path, keys: Sequence[TrustedKey]) -> LevelAudit:
-    """Hold a folder against its signature; one without a signature is nobody's, and of that nothing can be said."""
+    """Check the signature of a folder; without a signature the verdict is `cannot say`."""
     if not (folder / SIGNATURE_FILE).is_file():
-        verdict, reason = Verdict.CANNOT_SAY, f"there is no {SIGNATURE_FILE}: nobody vouches for these files"
+        verdict, reason = AuditVerdict.CANNOT_SAY, f"there is no {SIGNATURE_FILE}: the files are not signed"
     else:
         try:
-            found = FolderDigest.of(folder)
-            signer = check_signature(folder, found, keys)
-            verdict, reason = Verdict.CONFIRMED, f"{len(found.files)} files as signed with {signer.name}"
+            digest = FolderDigest.of(folder)
+            signer = check_signature(folder, digest, keys)
+            verdict, reason = AuditVerdict.CONFIRMED, f"{len(digest.files)} files as signed with {signer.name}"
         except (BrokenSignature, ArtefactError) as broken:
-            verdict, reason = Verdict.REFUTED, str(broken)
+            verdict, reason = AuditVerdict.REFUTED, str(broken)
     return LevelAudit(level=LEVEL, title=SIGNATURE_TITLE, verdict=verdict, reasons=(reason,))
 
 
 def check_digests(checkpoint: Checkpoint, record: EditRecord, digests: Mapping[str, TensorDigest]) -> LevelAudit:
-    """Hold weights and side files against a record.
+    """Compare weights and side files with a record.
 
     Args:
         checkpoint: the model.
-        record: its own.
-        digests: of every tensor of the model, by name.
+        record: the model's own edit record.
+        digests: digest of every tensor of the model, by name.
 
     Returns:
-        Confirmed: every byte is the one that the record speaks of. It says nothing of whether the record is true.
+        Confirmed if every byte matches the digests in the record, which does not show that the record is true.
     """
     wrong = [*_tensors(record, digests), *_fingerprint(record), *_side_files(checkpoint.folder, record)]
     if wrong:
-        return LevelAudit(level=LEVEL, title=TITLE, verdict=Verdict.REFUTED, reasons=tuple(wrong))
+        return LevelAudit(level=LEVEL, title=TITLE, verdict=AuditVerdict.REFUTED, reasons=tuple(wrong))
     n_files = len(record.result.side_files)
     reason = (
         f"{len(digests)} tensors and {n_files} side files as recorded, fingerprint {record.result.fingerprint[:16]}"
     )
-    return LevelAudit(level=LEVEL, title=TITLE, verdict=Verdict.CONFIRMED, reasons=(reason,))
+    return LevelAudit(level=LEVEL, title=TITLE, verdict=AuditVerdict.CONFIRMED, reasons=(reason,))
 
 
 def _tensors(record: EditRecord, digests: Mapping[str, TensorDigest]) -> Iterable[str]:
@@ -64,27 +64,27 @@ def _tensors(record: EditRecord, digests: Mapping[str, TensorDigest]) -> Iterabl
         elif name not in recorded:
             yield f"{name}: in the model, not in the record"
         else:
-            found, said = digests[name], recorded[name]
-            if (found.dtype, found.shape) != (said.dtype, said.shape):
-                yield f"{name}: {found.dtype} {found.shape}, the record says {said.dtype} {said.shape}"
-            elif found.blake3 != said.blake3:
-                yield f"{name}: BLAKE3 {found.blake3[:16]}, the record says {str(said.blake3)[:16]}"
+            actual, expected = digests[name], recorded[name]
+            if (actual.dtype, actual.shape) != (expected.dtype, expected.shape):
+                yield f"{name}: {actual.dtype} {actual.shape}, but {expected.dtype} {expected.shape} in the record"
+            elif actual.blake3 != expected.blake3:
+                yield f"{name}: BLAKE3 {actual.blake3[:16]}, but {str(expected.blake3)[:16]} in the record"
 
 
 def _fingerprint(record: EditRecord) -> Iterable[str]:
-    """Yield what is wrong with the record in itself."""
+    """Yield a reason if the record's fingerprint does not follow from its own digests."""
     said = record.result.tensors.items()
     own = combine(TensorDigest(name, tensor.dtype, tensor.shape, str(tensor.blake3)) for name, tensor in said)
     if own != record.result.fingerprint:
-        yield f"the record's digests make the fingerprint {own[:16]}, it says {record.result.fingerprint[:16]}"
+        yield f"the record's digests give the fingerprint {own[:16]}, but it states {record.result.fingerprint[:16]}"
 
 
 def _side_files(folder: Path, record: EditRecord) -> Iterable[str]:
     for path, sha256 in record.result.side_files.items():
         inside = ".." not in Path(path).parts and not Path(path).is_absolute()
         if not inside:
-            yield f"{path}: the record names a file outside of the model"
+            yield f"{path}: the record names a file outside the model's folder"
         elif not (folder / path).is_file():
             yield f"{path}: in the record, not in the model"
         elif sha256_file(folder / path) != sha256:
-            yield f"{path}: other bytes than the record speaks of"
+            yield f"{path}: its SHA-256 differs from the record's"

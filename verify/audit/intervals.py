@@ -1,4 +1,4 @@
-"""The real numbers that round to a stored element, and what may have been lost on the way there."""
+"""The interval of real numbers that round to a stored element, and bounds on the rounding errors before that."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +11,14 @@ from .pieces import Piece
 FP32_UNIT = 2.0**-24
 UNITS = {"BF16": 2.0**-8, "F16": 2.0**-11, "F32": FP32_UNIT}  # largest relative error of a rounding to nearest ...
 SMALLEST = {"BF16": 2.0**-134, "F16": 2.0**-25, "F32": 2.0**-150}  # ... and the largest absolute one near zero
-MARGIN = 1.01  # errors of the second order, and those of float64
+MARGIN = 1.01  # safety factor for second-order errors and those of float64
 
 
 def rounding_interval(stored: NDArray[np.float32], dtype: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the ends of what rounds to each element, both closed.
+    """Return the ends of the closed interval of numbers that round to each element.
 
     Args:
-        stored: [n] finite numbers that the dtype holds.
+        stored: [n] finite numbers that are exact in the dtype.
         dtype: F32, F16 or BF16.
 
     >>> low, high = rounding_interval(np.ones(1, np.float32), "BF16")
@@ -41,22 +41,22 @@ def rounding_interval(stored: NDArray[np.float32], dtype: str) -> tuple[NDArray[
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What an arithmetic that nobody recorded may have lost besides the last rounding.
+    """A bound on the rounding errors of an unrecorded arithmetic before its last rounding.
 
     Attributes:
-        title: in words.
-        steps: whether every product and every sum may have been rounded to the tensor's dtype, or to fp32 alone.
+        title: name of the tolerance, in words.
+        steps: whether each product and sum may have been rounded to the tensor's dtype, rather than only to fp32.
     """
 
     title: str
     steps: bool
 
     def limits(self, piece: Piece, dtype: str) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-        """Return the ends [n] of the sum of `weight * delta`, and the relative error of each product.
+        """Return the bounds [n] on the sum of `weight * delta`, and the relative error of each product.
 
-        The relative error is of `|weight * delta|`, for each vector, and widens the ends further.
+        The relative error applies to `|weight * delta|` of each vector and widens the interval further.
         """
-        low, high = rounding_interval(piece.found, dtype)
+        low, high = rounding_interval(piece.model, dtype)
         base, n_vectors = piece.base.astype(np.float64), len(piece.deltas)
         size = np.maximum(np.abs(base), np.maximum(np.abs(low), np.abs(high)))
         lost = n_vectors * FP32_UNIT * size + (n_vectors + 1) * SMALLEST["F32"]

@@ -1,25 +1,27 @@
-"""Linear programs in one to four unknowns, by the randomised incremental method.
+"""Linear programs in one to four unknowns, solved by the randomised incremental algorithm.
 
-Seidel 1991, Small-dimensional linear programming and convex hulls made easy. Constraints enter one by one; one that the
-optimum so far breaks holds with equality at the new optimum, which is a program with one unknown less.
+Seidel 1991, Small-dimensional linear programming and convex hulls made easy. Constraints are added one by one. If the
+optimum so far violates a constraint, that constraint is tight at the new optimum, which leaves a linear program with
+one unknown less.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
-TINY = 1e-11  # in the unit of the unknowns
-FLAT = 1e-13
+TINY = 1e-11  # tolerance on constraints, in units of the unknowns
+FLAT = 1e-13  # a coefficient below this counts as 0
 
 
 def maximise(direction: Vector, rows: Vector, limits: Vector, low: Vector, high: Vector) -> Vector | None:
-    """Return [k] unknowns x, largest along a direction, with `rows @ x <= limits` and `low <= x <= high`, or None.
+    """Return the x [k] that maximises `direction @ x` with `rows @ x <= limits` and `low <= x <= high`, if any.
 
     Args:
-        direction: [k].
-        rows: [m, k], each of norm 1.
-        limits: [m].
-        low, high: [k] ends of a box.
+        direction: [k] objective.
+        rows: [m, k] constraints, each of norm 1.
+        limits: [m] upper limits of the constraints.
+        low: [k] lower bounds.
+        high: [k] upper bounds.
 
     >>> square = maximise(np.ones(2), np.array([[0.6, 0.8]]), np.ones(1), np.zeros(2), np.ones(2))
     >>> [round(float(each), 6) for each in square]
@@ -39,14 +41,14 @@ def _solve(direction: Vector, rows: Vector, limits: Vector, low: Vector, high: V
         if not len(broken):
             return best
         at += int(broken[0])
-        found = _on_the_plane(direction, rows[: at + 1], limits[: at + 1], low, high)
-        if found is None:
+        solution = _on_the_plane(direction, rows[: at + 1], limits[: at + 1], low, high)
+        if solution is None:
             return None
-        best, at = found, at + 1
+        best, at = solution, at + 1
 
 
 def _on_the_plane(direction: Vector, rows: Vector, limits: Vector, low: Vector, high: Vector) -> Vector | None:
-    """Solve with the last constraint as an equation: the unknown that it weighs most is written by the others."""
+    """Solve with the last constraint tight: the unknown with its largest coefficient is expressed by the others."""
     plane, limit = rows[-1], limits[-1]
     out = int(np.argmax(np.abs(plane)))
     if abs(plane[out]) < FLAT:
@@ -55,11 +57,11 @@ def _on_the_plane(direction: Vector, rows: Vector, limits: Vector, low: Vector, 
     slope, offset = -plane[rest] / plane[out], limit / plane[out]
     inner = np.vstack([rows[:-1][:, rest] + np.outer(rows[:-1, out], slope), slope, -slope])
     ends = np.concatenate([limits[:-1] - rows[:-1, out] * offset, [high[out] - offset, offset - low[out]]])
-    found = _solve(direction[rest] + direction[out] * slope, inner, ends, low[rest], high[rest])
-    if found is None:
+    inner_solution = _solve(direction[rest] + direction[out] * slope, inner, ends, low[rest], high[rest])
+    if inner_solution is None:
         return None
     whole = np.empty(len(plane))
-    whole[rest], whole[out] = found, offset + slope @ found
+    whole[rest], whole[out] = inner_solution, offset + slope @ inner_solution
     return whole
 
 

@@ -1,4 +1,4 @@
-"""Elements that contradict a claim, counted; the first of them are kept."""
+"""A count of the elements that contradict a claim, with the first few of them."""
 
 import math
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 
 from prosocial.editing.checkpoints.header import TensorInfo
 
-from .document import Element
+from .audit_document import Element
 
 SHOWN = 5
 
 
 class Misfits:
-    """Counts over one tensor, piece by piece.
+    """Counts the contradicting elements of one tensor, piece by piece.
 
     Attributes:
-        n: how many elements contradict.
+        n: number of contradicting elements.
     """
 
     def __init__(self) -> None:
@@ -26,12 +26,12 @@ class Misfits:
         self._shown: list[tuple[int, float, float, float]] = []
 
     def add(self, at: int, places: NDArray[np.intp], *values: NDArray[Any]) -> None:
-        """Count the elements of a piece that contradict.
+        """Add the contradicting elements of a piece.
 
         Args:
-            at: place of the piece in its tensor.
-            places: of those elements in the piece.
-            values: [n] fp32 of the piece: the base's, the model's, and what was expected.
+            at: index of the piece's first element in the flattened tensor.
+            places: indices of the contradicting elements in the piece.
+            values: [n] fp32 elements of the piece in the base, in the model, and as expected.
         """
         self.n += len(places)
         for place in places[: SHOWN - len(self._shown)]:
@@ -39,7 +39,7 @@ class Misfits:
             self._shown.append((at + int(place), base, found, expected))
 
     def elements(self, shape: tuple[int, ...]) -> tuple[Element, ...]:
-        """Return the first ones, with their places in the tensor."""
+        """Return the first contradicting elements, with their indices in the tensor."""
         return tuple(
             Element(
                 index=tuple(int(each) for each in np.unravel_index(at, shape)) if shape else (),
@@ -51,8 +51,8 @@ class Misfits:
         )
 
 
-def tell_first(elements: Sequence[Element], n_misfits: int, tensor: TensorInfo) -> str:
-    """Say which element refutes."""
+def describe_first(elements: Sequence[Element], n_misfits: int, tensor: TensorInfo) -> str:
+    """Describe the first contradicting element and their number."""
     first = elements[0]
     return (
         f"element {list(first.index)} is {first.found}, expected {first.expected} (base {first.base}); "

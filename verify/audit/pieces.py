@@ -1,4 +1,4 @@
-"""The same elements of base, model and deltas, piece by piece: memory does not depend on the size of a tensor."""
+"""Reading base, model and deltas piece by piece, so that memory does not depend on the size of a tensor."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -16,55 +16,57 @@ from prosocial.editing.edits.deltas import Delta, Deltas
 
 @dataclass(frozen=True)
 class Piece:
-    """Some elements of a tensor.
+    """A range of elements of a tensor in base, model and deltas.
 
     Attributes:
-        at: place of the first one in the flattened tensor.
-        base, found: [n] fp32, of the base and of the model.
-        deltas: [k, n] fp32, one row for each vector.
+        at: index of the first element in the flattened tensor.
+        base: [n] fp32 elements of the base.
+        model: [n] fp32 elements of the model.
+        deltas: [k, n] fp32 elements of the deltas, one row for each vector.
     """
 
     at: int
     base: NDArray[np.float32]
-    found: NDArray[np.float32]
+    model: NDArray[np.float32]
     deltas: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.base)
 
     def take(self, chosen: Any) -> "Piece":
-        """Return the chosen elements alone; their places in the tensor are lost."""
-        return Piece(self.at, self.base[chosen], self.found[chosen], self.deltas[:, chosen])
+        """Return only the chosen elements; their indices in the tensor are lost."""
+        return Piece(self.at, self.base[chosen], self.model[chosen], self.deltas[:, chosen])
 
     def finite(self) -> tuple[bool, bool, bool]:
-        """Whether all elements of the base, of the model, and of the deltas are finite."""
-        return _finite(self.base), _finite(self.found), all(map(_finite, self.deltas))
+        """Return whether all elements are finite, for the base, the model and the deltas."""
+        return _finite(self.base), _finite(self.model), all(map(_finite, self.deltas))
 
 
 class PieceReader:
-    """Reads a tensor of base and model with its deltas, in buffers that are used again.
+    """Reads a tensor of base and model with its deltas into reused buffers.
 
     Args:
-        base, found: where the tensor lies in both; F32, F16 or BF16.
-        files: descriptors of the two files.
-        deltas: one for each vector that changes the tensor.
+        base: location of the tensor in the base; F32, F16 or BF16.
+        model: location of the tensor in the model; F32, F16 or BF16.
+        files: file descriptors of base and model.
+        deltas: delta of each vector that changes the tensor.
     """
 
-    def __init__(self, base: TensorInfo, found: TensorInfo, files: tuple[int, int], deltas: Sequence[Delta]) -> None:
-        self.n_elements, self.dtype, self.base_dtype = found.n_elements, found.dtype, base.dtype
+    def __init__(self, base: TensorInfo, model: TensorInfo, files: tuple[int, int], deltas: Sequence[Delta]) -> None:
+        self.n_elements, self.dtype, self.base_dtype = model.n_elements, model.dtype, base.dtype
         self.n_vectors = len(deltas)
-        self._tensors, self._files, self._deltas = (base, found), files, deltas
+        self._tensors, self._files, self._deltas = (base, model), files, deltas
         n = min(PIECE_ELEMENTS, self.n_elements)
         self._raw = [np.empty(n, STORED[tensor.dtype]) for tensor in self._tensors]
         self._wide, self._rows = np.empty((2, n), np.float32), np.empty((len(deltas), n), np.float32)
 
     @property
     def places(self) -> range:
-        """Where pieces begin."""
+        """The start index of each piece."""
         return range(0, self.n_elements, PIECE_ELEMENTS)
 
     def stored(self, at: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the piece from `at` as stored, of base and model: [n] each, BF16 as uint16."""
+        """Return the piece from `at` as stored in base and model: [n] each, BF16 as uint16."""
         n = min(PIECE_ELEMENTS, self.n_elements - at)
         for tensor, file, raw in zip(self._tensors, self._files, self._raw, strict=True):
             read_whole(file, raw[:n].data.cast("B"), tensor.start + at * raw.itemsize, tensor)
@@ -82,7 +84,7 @@ class PieceReader:
             widen(raw, wide[:n])
         if self.n_vectors == 1:
             return Piece(at, self._wide[0, :n], self._wide[1, :n], self.delta(at, n)[None])
-        for delta, row in zip(self._deltas, self._rows, strict=True):  # deltas share one buffer in a thread
+        for delta, row in zip(self._deltas, self._rows, strict=True):  # copied: deltas share one buffer per thread
             np.copyto(row[:n], delta.piece(at, n))
         return Piece(at, self._wide[0, :n], self._wide[1, :n], self._rows[:, :n])
 
@@ -92,12 +94,12 @@ class PieceReader:
 
 
 @contextlib.contextmanager
-def open_pieces(base: TensorInfo, found: TensorInfo, deltas: Sequence[Deltas]) -> Iterator[PieceReader]:
-    """Give a reader of a tensor for as long as it is used."""
+def open_pieces(base: TensorInfo, model: TensorInfo, deltas: Sequence[Deltas]) -> Iterator[PieceReader]:
+    """Open the files of a tensor and yield a reader; the files are closed with the `with` block."""
     with contextlib.ExitStack() as open_things:
-        files = [open_things.enter_context(tensor.file.open("rb")).fileno() for tensor in (base, found)]
-        opened = [open_things.enter_context(each.delta(found.name)) for each in deltas]
-        yield PieceReader(base, found, (files[0], files[1]), opened)
+        files = [open_things.enter_context(tensor.file.open("rb")).fileno() for tensor in (base, model)]
+        opened = [open_things.enter_context(each.delta(model.name)) for each in deltas]
+        yield PieceReader(base, model, (files[0], files[1]), opened)
 
 
 def _finite(values: NDArray[np.float32]) -> bool:

@@ -1,8 +1,8 @@
-"""The weights of one to four vectors that explain a tensor within rounding: a polytope, cut by its tightest elements.
+"""The weights of one to four vectors that explain a tensor within rounding: a polytope bounded by a few elements.
 
-An element confines the sum of `weight * delta` to an interval. A few hundred of millions of elements bound the
-polytope: those that its outermost points break are added as constraints until none is broken. Leaving others out can
-only make it larger, so that the true weights are never cut off.
+Each element confines the sum of `weight * delta` to an interval. Of millions of elements, a few hundred bound the
+polytope: elements violated by its extreme points are added as constraints until none is violated. Leaving out the
+others can only enlarge the polytope, so the true weights are never excluded.
 """
 
 import numpy as np
@@ -15,15 +15,15 @@ from .pieces import Piece
 
 BOX = 16.0  # weights are sought in [-BOX, BOX]
 FIRST_ELEMENTS, MAX_ROUNDS = 1 << 11, 60
-TOUCHING = 1e-9  # of a weight: constraints nearer than this are held
+TOUCHING = 1e-9  # in units of a weight: a constraint violated by less counts as satisfied
 
 
 class Polytope:
-    """Intersects, piece by piece, what a tolerance allows.
+    """Intersects the weights that a tolerance allows, piece by piece.
 
     Args:
-        tolerance: what may have been lost to rounding.
-        dtype: of the tensor.
+        tolerance: bound on the rounding errors.
+        dtype: dtype of the tensor.
         n_vectors: number of unknown weights.
         delta_errors: [n_vectors] largest absolute error of an element of each delta.
     """
@@ -33,18 +33,18 @@ class Polytope:
     def __init__(self, tolerance: Tolerance, dtype: str, n_vectors: int, delta_errors: NDArray[np.float64]) -> None:
         self._tolerance, self._dtype, self._delta_errors = tolerance, dtype, delta_errors
         self._rows = np.empty((0, n_vectors))
-        self._ends = np.empty(0)  # of `row @ weights`, less what depends on the largest weights
-        self._sizes = np.empty((0, n_vectors))  # what a unit of each weight's size widens the end by
+        self._ends = np.empty(0)  # limits of `row @ weights`, without the part that depends on the largest weights
+        self._sizes = np.empty((0, n_vectors))  # how much a unit of each weight's magnitude widens the limit
         self._corners = np.vstack([np.full((1, n_vectors), sign * BOX) for sign in (1, -1)])
         self._largest = np.full(n_vectors, BOX)
 
     @property
     def title(self) -> str:
-        """What may have been lost."""
+        """The name of the tolerance."""
         return self._tolerance.title
 
     def narrow(self, piece: Piece) -> bool:
-        """Keep the weights that explain the piece too; False if there are none."""
+        """Keep only the weights that also explain this piece; return False if none are left."""
         if not len(self._rows) and len(piece) > FIRST_ELEMENTS:
             step = -(-len(piece) // FIRST_ELEMENTS)
             if not self.narrow(piece.take(slice(0, None, step))):
@@ -61,38 +61,38 @@ class Polytope:
         return True
 
     def misfits(self, piece: Piece, weights: list[float]) -> NDArray[np.bool_]:
-        """Return [n], True where weights do not explain the stored element."""
+        """Return [n], True where the weights do not explain the stored element."""
         elements = _Elements(piece, self._tolerance, self._dtype, self._delta_errors)
         return elements.misfits(np.array(weights))
 
     def predict(self, piece: Piece, weights: list[float]) -> NDArray[np.float32]:
-        """Return [n], what the weights give, not yet rounded to the tensor's dtype."""
+        """Return [n], the elements that the weights give, not yet rounded to the tensor's dtype."""
         out: NDArray[np.float32] = (piece.base + np.array(weights) @ piece.deltas).astype(np.float32)
         return out
 
     @property
     def weights(self) -> list[float]:
-        """Weights that explain all constraints, in the middle."""
+        """Weights in the middle of the polytope."""
         return [float(each) for each in self._corners.mean(axis=0)]
 
     @property
     def bounds(self) -> list[Bounds]:
-        """Ends of each weight; infinite where nothing bounds it."""
+        """The interval of each weight; infinite where unbounded."""
         ends = zip(self._corners.min(axis=0), self._corners.max(axis=0), strict=True)
         return [(float(low) if low > -BOX else -np.inf, float(high) if high < BOX else np.inf) for low, high in ends]
 
     def _solve(self) -> bool:
-        """Find the outermost points again."""
+        """Recompute the extreme points; return False if the polytope is empty."""
         n_vectors = self._rows.shape[1]
         ends = self._ends + self._sizes @ self._largest
         box = np.full(n_vectors, BOX)
-        found = [
+        extremes = [
             maximise(direction, self._rows, ends, -box, box)
             for axis in np.eye(n_vectors)
             for direction in (axis, -axis)
         ]
-        corners = [each for each in found if each is not None]
-        if len(corners) < len(found):
+        corners = [each for each in extremes if each is not None]
+        if len(corners) < len(extremes):
             return False
         self._corners = np.array(corners)
         self._largest = np.minimum(self._largest, np.abs(self._corners).max(axis=0) * (1 + TOUCHING) + TOUCHING)
@@ -100,7 +100,7 @@ class Polytope:
 
 
 class _Elements:
-    """A piece as constraints, scaled so that each row has norm 1 and all distances are in units of a weight."""
+    """A piece as linear constraints, scaled so that rows have norm 1 and distances are in units of a weight."""
 
     def __init__(self, piece: Piece, tolerance: Tolerance, dtype: str, delta_errors: NDArray[np.float64]) -> None:
         low, high, relative = tolerance.limits(piece, dtype)
@@ -112,7 +112,7 @@ class _Elements:
         self._low, self._high = low / scale, high / scale
 
     def misfits(self, weights: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return [n], True where weights lie outside."""
+        """Return [n], True where the weights violate the constraint."""
         sums, room = weights @ self._rows, np.abs(weights) @ self._sizes
         wrong: NDArray[np.bool_] = (sums > self._high + room) | (sums < self._low - room)
         return wrong
@@ -120,7 +120,7 @@ class _Elements:
     def broken(
         self, points: NDArray[np.float64], largest: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Return the constraints that each point breaks most: rows [m, k], ends [m] and sizes [m, k]."""
+        """Return the constraints that each point violates most: rows [m, k], limits [m] and sizes [m, k]."""
         sums, room = points @ self._rows, largest @ self._sizes
         rows, ends, sizes = [], [], []
         for over, sign, end in ((sums - self._high, 1, self._high), (self._low - sums, -1, self._low)):

@@ -1,4 +1,4 @@
-"""Level 2: the edit of a record done once more, element by element; every bit must come out again."""
+"""Level 2: recomputes the recorded edit element by element; every bit must be reproduced."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -13,84 +13,91 @@ from prosocial.editing.checkpoints.numbers import STORED, widen
 from prosocial.editing.edits.piece import PieceEdit
 from prosocial.editing.edits.record import EditRecord
 
+from .audit_document import LevelAudit, TensorAudit
 from .claim import Claim
-from .document import LevelAudit, TensorAudit
 from .intervals import TOLERANCES
-from .misfits import Misfits, tell_first
+from .misfits import Misfits, describe_first
 from .pieces import PieceReader, open_pieces
 from .polytope import Polytope
-from .verdicts import Verdict, worst
+from .verdicts import AuditVerdict, worst
 
 LEVEL: Final = 2
 TITLE = "the record's edit, computed again"
 
 
-def recompute_tensor(claim: Claim, base: TensorInfo, found: TensorInfo) -> tuple[TensorAudit, TensorDigest]:
-    """Do the edit of one tensor again.
+def recompute_tensor(claim: Claim, base: TensorInfo, model: TensorInfo) -> tuple[TensorAudit, TensorDigest]:
+    """Recompute the edit of one tensor and compare it with the model.
 
     Args:
-        claim: of the record.
-        base, found: the tensor in base and model, of one shape and dtype.
+        claim: the record's claim.
+        base: the tensor in the base.
+        model: the tensor in the model, of the same shape and dtype.
 
     Returns:
-        What came of it, and the digest of the base's tensor.
+        The audit of the tensor, and the digest of the base's tensor.
     """
-    coefficient = claim.coefficients.get(found.name)
-    if coefficient is None or found.dtype not in STORED or not found.n_elements:
-        return _untouched(base, found, claimed=coefficient is not None)
+    coefficient = claim.coefficients.get(model.name)
+    if coefficient is None or model.dtype not in STORED or not model.n_elements:
+        return _untouched(base, model, claimed=coefficient is not None)
     digest, misfits = blake3(), Misfits()
     formula = f"base - {coefficient:.7g} * {claim.vector.name}"
-    with open_pieces(base, found, [claim.vector.deltas]) as reader:
-        piece = PieceEdit(found.dtype, rounding=claim.rounding)
+    with open_pieces(base, model, [claim.vector.deltas]) as reader:
+        piece = PieceEdit(model.dtype, rounding=claim.rounding)
         for at in reader.places:
             before, after = reader.stored(at)
             digest.update(before.data.cast("B"))
-            expected, _ = piece.apply(before, reader.delta(at, len(before)), coefficient, key=found.name, at=at)
+            expected, _ = piece.apply(before, reader.delta(at, len(before)), coefficient, key=model.name, at=at)
             wrong = _different(expected, after)
             if len(wrong):
                 misfits.add(at, wrong, *map(_wide, (before, after, expected)))
-        error = claim.vector.error(found.name) if misfits.n and not claim.rounding.stochastic else 0.0
+        error = claim.vector.error(model.name) if misfits.n and not claim.rounding.stochastic else 0.0
         explained = bool(error) and _within(reader, coefficient, error)
     before_digest = TensorDigest.of(base, digest.hexdigest())
     if not misfits.n:
-        return _found(found, Verdict.CONFIRMED, f"{formula}, bit for bit"), before_digest
+        return _tensor_audit(model, AuditVerdict.CONFIRMED, f"{formula}, bit for bit"), before_digest
     if explained:
-        reason = f"{formula}, but for the order of sums in the product of its factors"
-        return _found(found, Verdict.WITHIN_ROUNDING, reason), before_digest
-    elements = misfits.elements(found.shape)
-    reason = f"not {formula}: {tell_first(elements, misfits.n, found)}"
-    return _found(found, Verdict.REFUTED, reason, n_misfits=misfits.n, elements=elements), before_digest
+        reason = f"{formula}, up to the summation order in the product of its factors"
+        return _tensor_audit(model, AuditVerdict.WITHIN_ROUNDING, reason), before_digest
+    elements = misfits.elements(model.shape)
+    reason = f"not {formula}: {describe_first(elements, misfits.n, model)}"
+    return _tensor_audit(model, AuditVerdict.REFUTED, reason, n_misfits=misfits.n, elements=elements), before_digest
 
 
 def conclude(record: EditRecord, tensors: Sequence[TensorAudit], bases: Iterable[TensorDigest]) -> LevelAudit:
-    """Return what all tensors say together.
+    """Return the result of the level over all tensors.
 
-    A base or a model that is not the record's own is told, because the record speaks of another one.
+    If the base is not the record's, the verdict is `cannot say`, because the record is about another base.
     """
-    refuted = [f"{tensor.name}: {tensor.reason}" for tensor in tensors if tensor.verdict is Verdict.REFUTED]
+    refuted = [f"{tensor.name}: {tensor.reason}" for tensor in tensors if tensor.verdict is AuditVerdict.REFUTED]
     own = combine(bases)
     if record.base.fingerprint not in (None, own):
-        reason = f"the base given has fingerprint {own[:16]}, the record's {str(record.base.fingerprint)[:16]}"
+        reason = f"the given base has fingerprint {own[:16]}, the record's base {str(record.base.fingerprint)[:16]}"
         if record.base.previous is not None:
-            reason += ": the record is of an edit of an edit; give the checkpoint between the two"
-        return LevelAudit(level=LEVEL, title=TITLE, verdict=Verdict.CANNOT_SAY, reasons=(reason, *refuted))
+            reason += (
+                ": the record is of a second edit of an edited checkpoint; give the checkpoint between the two edits"
+            )
+        return LevelAudit(level=LEVEL, title=TITLE, verdict=AuditVerdict.CANNOT_SAY, reasons=(reason, *refuted))
     verdict = worst(tensor.verdict for tensor in tensors)
     n_edited = sum(tensor.reason != "equal to the base" for tensor in tensors)
-    reasons = refuted or [f"{n_edited} tensors come out again, {len(tensors) - n_edited} equal to the base"]
+    reasons = refuted or [f"{n_edited} tensors recomputed as recorded, {len(tensors) - n_edited} equal to the base"]
     return LevelAudit(level=LEVEL, title=TITLE, verdict=verdict, reasons=tuple(reasons))
 
 
-def _found(tensor: TensorInfo, verdict: Verdict, reason: str, **facts: Any) -> TensorAudit:
+def _tensor_audit(tensor: TensorInfo, verdict: AuditVerdict, reason: str, **facts: Any) -> TensorAudit:
     return TensorAudit.of(tensor, LEVEL, verdict, reason, **facts)
 
 
-def _untouched(base: TensorInfo, found: TensorInfo, *, claimed: bool) -> tuple[TensorAudit, TensorDigest]:
-    before, after = digest_tensor(base), digest_tensor(found)
-    if claimed and found.n_elements:
-        return _found(found, Verdict.REFUTED, f"the record edits a tensor of {found.dtype}"), before
+def _untouched(base: TensorInfo, model: TensorInfo, *, claimed: bool) -> tuple[TensorAudit, TensorDigest]:
+    before, after = digest_tensor(base), digest_tensor(model)
+    if claimed and model.n_elements:
+        return _tensor_audit(
+            model, AuditVerdict.REFUTED, f"the record edits a tensor of dtype {model.dtype}, which edits do not change"
+        ), before
     if before.blake3 == after.blake3:
-        return _found(found, Verdict.CONFIRMED, "equal to the base"), before
-    return _found(found, Verdict.REFUTED, "the record calls it untouched, and it is not the base's"), before
+        return _tensor_audit(model, AuditVerdict.CONFIRMED, "equal to the base"), before
+    return _tensor_audit(
+        model, AuditVerdict.REFUTED, "the record lists it as untouched, but it differs from the base"
+    ), before
 
 
 def _different(expected: NDArray[Any], after: NDArray[Any]) -> NDArray[np.intp]:
@@ -105,6 +112,6 @@ def _wide(stored: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _within(reader: PieceReader, coefficient: float, error: float) -> bool:
-    """Whether other sums in the product of the factors explain every element that does not come out again."""
+    """Whether another summation order in the product of the factors explains every element that differs."""
     solver = Polytope(TOLERANCES[0], reader.dtype, 1, np.array([error]))
     return not any(solver.misfits(piece, [-coefficient]).any() for piece in reader.pieces())

@@ -1,4 +1,4 @@
-"""What explains a tensor: weights of its vectors and an arithmetic, or the elements that refute every one of them."""
+"""Recovery of the weights and the arithmetic that explain a tensor, or of the elements that none of them explains."""
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
@@ -20,50 +20,50 @@ from .rules import rules_for
 
 MAX_VECTORS = 4
 LOOSEST = TOLERANCES[-1].title
-HOPELESS = 0.1  # of a sample: where more contradicts the nearest weights, they are not made more precise
-FEW = 1e-4  # of the elements; an edit of an edit parts from one sum in more than a thousandth of them
+HOPELESS = 0.1  # share of a sample; if more contradicts the nearest weights, they are not refined
+FEW = 1e-4  # share of the elements; a second edit of an edited tensor differs from one sum in over a thousandth
 N_CONFIRMATIONS = 4
 N_SAMPLES, SAMPLE_ELEMENTS = 8, 1 << 9
-STARTS = (0, N_SAMPLES // 2)  # of which a single moved element can spoil one
+STARTS = (0, N_SAMPLES // 2)  # two starting samples, because a single changed element can spoil one
 
 
 class Solver(Protocol):
-    """Intersects the weights that explain pieces."""
+    """Intersects the weights that explain the pieces of a tensor."""
 
     @property
     def needs_confirmation(self) -> bool:
-        """Whether the weights it gives must be held against all pieces once more."""
+        """Whether the resulting weights must be checked against all pieces once more."""
 
     @property
     def title(self) -> str:
-        """The arithmetic, in words."""
+        """The name of the arithmetic."""
 
     @property
     def weights(self) -> list[float]:
-        """Weights in the middle of what is left."""
+        """Weights in the middle of those that remain."""
 
     @property
     def bounds(self) -> list[Bounds]:
-        """Ends of each weight."""
+        """The interval of each weight."""
 
     def narrow(self, piece: Piece) -> bool:
-        """Keep the weights that explain the piece too; False if there are none."""
+        """Keep only the weights that also explain this piece; return False if none are left."""
 
     def misfits(self, piece: Piece, weights: list[float]) -> NDArray[np.bool_]:
         """Return [n], True where the weights do not explain an element."""
 
     def predict(self, piece: Piece, weights: list[float]) -> NDArray[np.float32]:
-        """Return [n], what the weights give."""
+        """Return [n], the elements that the weights give."""
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """What is known of a tensor once it was searched.
+    """The result of the search on a tensor.
 
     Attributes:
-        arithmetic: that explains it, or that comes nearest.
-        weights: of each vector: `model = base + weights @ deltas`.
-        bounds: ends of each weight.
+        arithmetic: the arithmetic that explains the tensor, or comes nearest.
+        weights: weight of each vector: `model = base + weights @ deltas`.
+        bounds: interval of each weight.
         misfits: elements that the weights do not explain.
     """
 
@@ -77,13 +77,13 @@ def recover(reader: PieceReader, *, delta_errors: Sequence[float]) -> Recovery:
     """Find weights and an arithmetic that explain a tensor.
 
     Args:
-        reader: of the tensor, whose elements are finite, with one to four deltas.
-        delta_errors: largest absolute error of an element of each delta: 0 for one that is stored, not multiplied out.
+        reader: reads the tensor, whose elements are finite, with one to four deltas.
+        delta_errors: largest absolute error of an element of each delta; 0 for a delta stored as such, not as factors.
 
     Returns:
-        A recovery without misfits, or the nearest one with them. Roundings at every step leave room in which a changed
-        element could hide, but they show in a share of all elements: where a stricter arithmetic fails at a few alone,
-        these refute.
+        A recovery without misfits, or else the nearest one with its misfits. The loosest arithmetic could hide a
+        changed element, but genuine rounding at every step affects a noticeable share of the elements; if a stricter
+        arithmetic fails at only a few, those count as misfits.
     """
     makers = _solver_makers(reader, np.array(delta_errors))
     for n_stricter, make in enumerate(makers):
@@ -98,7 +98,7 @@ def recover(reader: PieceReader, *, delta_errors: Sequence[float]) -> Recovery:
 
 
 def _solver_makers(reader: PieceReader, delta_errors: NDArray[np.float64]) -> list[Callable[[], Solver]]:
-    """Return what to try, the strictest first: tolerance only where no arithmetic can be named."""
+    """Return the solvers to try, the strictest first; tolerances only where no exact arithmetic applies."""
     makers: list[Callable[[], Solver]] = []
     if reader.n_vectors == 1:
         makers += [partial(ExactSearch, rule) for rule in rules_for(reader.dtype)]
@@ -108,7 +108,7 @@ def _solver_makers(reader: PieceReader, delta_errors: NDArray[np.float64]) -> li
 
 
 def _explains(solver: Solver, reader: PieceReader) -> bool:
-    """Whether weights are left after all pieces; a solver that keeps only the tightest elements is asked again."""
+    """Whether weights remain after all pieces; a solver that keeps only some elements is checked on all again."""
     if not all(map(solver.narrow, reader.pieces())):
         return False
     for _ in range(N_CONFIRMATIONS if solver.needs_confirmation else 0):
@@ -122,7 +122,7 @@ def _explains(solver: Solver, reader: PieceReader) -> bool:
 
 
 def _nearest(reader: PieceReader, makers: Iterable[Callable[[], Solver]]) -> Recovery:
-    """Find the weights that most of a tensor agrees on, and count what they leave unexplained."""
+    """Find the weights that explain most of a tensor, and count the elements they do not explain."""
     samples = _samples(reader)
     agreed = [_agree(make(), [*samples[at:], *samples[:at]]) for make in makers for at in STARTS]
     n_wrong = [sum(int(each.misfits(piece, each.weights).sum()) for piece in samples) for each in agreed]
@@ -132,12 +132,12 @@ def _nearest(reader: PieceReader, makers: Iterable[Callable[[], Solver]]) -> Rec
     weights, misfits = best.weights, Misfits()
     for piece in reader.pieces():
         wrong = np.flatnonzero(best.misfits(piece, weights))
-        misfits.add(piece.at, wrong, piece.base, piece.found, best.predict(piece, weights))
+        misfits.add(piece.at, wrong, piece.base, piece.model, best.predict(piece, weights))
     return Recovery(best.title, tuple(weights), tuple(best.bounds), misfits)
 
 
 def _agree(solver: Solver, pieces: Iterable[Piece]) -> Solver:
-    """Narrow by every piece that leaves weights, and pass over those that would leave none."""
+    """Narrow by each piece in turn, skipping pieces that would leave no weights."""
     for piece in pieces:
         narrower = copy.copy(solver)
         if narrower.narrow(piece):
@@ -146,13 +146,13 @@ def _agree(solver: Solver, pieces: Iterable[Piece]) -> Solver:
 
 
 def _parts(piece: Piece) -> list[Piece]:
-    """Return a piece in parts, so that one element spoils little of a small tensor."""
+    """Split a piece into parts, so that one changed element spoils only a small part of a small tensor."""
     step = -(-len(piece) // N_SAMPLES)
     return [piece.take(slice(at, at + step)) for at in range(0, len(piece), step)]
 
 
 def _samples(reader: PieceReader) -> list[Piece]:
-    """Return copies of parts from all over the tensor; one moved element spoils one of them."""
+    """Return copies of evenly spread parts of the tensor; one changed element spoils only one of them."""
     step = -(-reader.n_elements // N_SAMPLES)
     samples = []
     for start in range(0, reader.n_elements, step):

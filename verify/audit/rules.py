@@ -1,7 +1,7 @@
-"""The arithmetic that may have made `base + weight * delta`: how products and sums were rounded.
+"""The arithmetics that may have computed `base + weight * delta`: how products and sums were rounded.
 
-Each rule is monotone in the weight, element by element, because every rounding in it is. So the weights that give a
-stored element back, bit for bit, are an interval of fp32 numbers, which bisection finds without an error bound.
+Each rule is monotone in the weight for every element, because rounding is monotone. So the weights that reproduce a
+stored element bit for bit form an interval of fp32 numbers, which bisection finds exactly.
 """
 
 from collections.abc import Callable
@@ -20,19 +20,20 @@ class Rule(Protocol):
 
     @property
     def title(self) -> str:
-        """How it rounds, in words."""
+        """The name of the rounding, in words."""
 
     def predict(self, base: NDArray[np.float32], delta: NDArray[np.float32], weight: float) -> NDArray[np.float32]:
-        """Return [n] `base + weight * delta` as the dtype would store it, in fp32, valid until the next call.
+        """Return [n] `base + weight * delta` rounded to the dtype, as fp32; valid until the next call.
 
         Args:
-            base, delta: [n] fp32.
-            weight: a number of fp32; below 0 where a vector was subtracted.
+            base: [n] fp32 elements of the base.
+            delta: [n] fp32 elements of the delta.
+            weight: an fp32 number; below 0 if the vector was subtracted.
         """
 
 
 class RoundedOnce:
-    """Product and sum in fp32, then one rounding: this package's own arithmetic, mergekit's with `dtype: float32`."""
+    """Product and sum in fp32, then one rounding to the dtype: this package, and mergekit with `dtype: float32`."""
 
     title = "fp32, rounded once"
 
@@ -46,7 +47,7 @@ class RoundedOnce:
 
 
 class RoundedProduct:
-    """The product rounded to the dtype before the sum: peft's merge."""
+    """The product is rounded to the dtype before the sum, as in peft's merge."""
 
     title = "product rounded to the tensor's dtype"
 
@@ -70,7 +71,7 @@ class RoundedProduct:
 
 
 class RoundedDelta(RoundedProduct):
-    """Delta and product rounded to the dtype before the sum: mergekit's with the checkpoint's own dtype."""
+    """Delta and product are rounded to the dtype before the sum, as in mergekit with the checkpoint's own dtype."""
 
     title = "delta and product rounded to the tensor's dtype"
 
@@ -87,7 +88,7 @@ class RoundedDelta(RoundedProduct):
 
 
 class Fused:
-    """Product and sum in one fp32 rounding, then that to the dtype: a fused multiply-add."""
+    """Product and sum with one rounding to fp32, a fused multiply-add, then one rounding to the dtype."""
 
     title = "fp32 with a fused multiply-add"
 
@@ -97,7 +98,7 @@ class Fused:
     def predict(self, base: NDArray[np.float32], delta: NDArray[np.float32], weight: float) -> NDArray[np.float32]:
         """See `Rule`."""
         n = len(base)
-        product = delta.astype(np.float64) * np.float64(weight)  # 24 by 24 bits: exact
+        product = delta.astype(np.float64) * np.float64(weight)  # exact: 24 by 24 bits fit into 53
         with np.errstate(all="ignore"):
             out: NDArray[np.float32] = _sum_to_odd(base.astype(np.float64), product).astype(np.float32)
             round_nearest(out, self._stored[:n], self._scratch[:n])
@@ -105,7 +106,7 @@ class Fused:
 
 
 def _sum_to_odd(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Add, and leave the last bit odd where something was lost, so that one more rounding comes out as if exact.
+    """Add with rounding to odd, so that a second rounding gives the same result as rounding the exact sum.
 
     Boldo and Melquiond 2008, Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd.
     """
@@ -122,6 +123,6 @@ RULES: tuple[Callable[[str], Rule], ...] = (RoundedOnce, RoundedProduct, Rounded
 
 
 def rules_for(dtype: str) -> list[Rule]:
-    """Return the rules that differ for a dtype: in F32 a rounding to the dtype changes nothing."""
+    """Return the rules that are distinct for a dtype; for F32, rounding to the dtype changes nothing."""
     chosen: Any = (RoundedOnce, Fused) if dtype == "F32" else RULES
     return [rule(dtype) for rule in chosen]

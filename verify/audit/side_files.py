@@ -1,4 +1,4 @@
-"""What travels with the weights and changes what a model says: chat template, generation config, tokenizer, config."""
+"""Comparison of the files that change a model's output without changing its weights, such as the chat template."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,10 +8,10 @@ from typing import Any
 from prosocial.core.errors import ArtefactError
 from prosocial.editing.checkpoints.folder import Checkpoint
 
-from .document import SideDifference
+from .audit_document import SideDifference
 
 ANONYMOUS = frozenset(("_name_or_path", "_from_model_config", "transformers_version"))
-RENAMED = {"torch_dtype": "dtype"}  # transformers 5 writes the second
+RENAMED = {"torch_dtype": "dtype"}  # old name and the name that transformers 5 writes
 TOKENIZER = frozenset(
     (
         "tokenizer.json",
@@ -29,30 +29,30 @@ TEMPLATE_KEY = "chat_template"
 
 
 def compare_side_files(base: Checkpoint, model: Checkpoint) -> tuple[SideDifference, ...]:
-    """Return what differs, sorted by part and file; licences, cards and the like do not count.
+    """Return the differences, sorted by part and file; licences, model cards and the like are ignored.
 
-    JSON is compared by value, without the keys that only say where a file comes from.
+    JSON files are compared by value, without keys that only state a file's origin.
 
     Raises:
-        ArtefactError: a JSON file of either is broken.
+        ArtefactError: a JSON file of base or model cannot be parsed.
     """
     files = [set(each.side_files) for each in (base, model)]
-    found = [*_chat_template(base.folder, model.folder)]
+    differences = [*_chat_template(base.folder, model.folder)]
     for path in sorted(files[0] | files[1]):
         part = _part(path)
         if part is None:
             continue
         present = [path in each for each in files]
         if present == [True, True]:
-            found += _file(part, path, base.folder / path, model.folder / path)
+            differences += _file(part, path, base.folder / path, model.folder / path)
         else:
             where = "not in the model" if present[0] else "not in the base"
-            found.append(SideDifference(part=part, file=path, difference=where))
-    return tuple(sorted(found, key=lambda each: (each.part, each.file)))
+            differences.append(SideDifference(part=part, file=path, difference=where))
+    return tuple(sorted(differences, key=lambda each: (each.part, each.file)))
 
 
 def _part(path: str) -> str | None:
-    """Return what a file is part of; None for one that does not change what the model says."""
+    """Return the part that a file belongs to; None for a file that does not change the model's output."""
     if path == "config.json":
         return "config"
     if path == "generation_config.json":
@@ -65,14 +65,14 @@ def _part(path: str) -> str | None:
 
 
 def _chat_template(base: Path, model: Path) -> Iterator[SideDifference]:
-    """The default template, wherever each folder keeps it."""
+    """Compare the default chat templates, whichever file each folder stores them in."""
     (_, before), (file, after) = map(_read_template, (base, model))
     if before != after:
         changed = {(True, False): "is missing", (False, True): "is not in the base"}
         yield SideDifference(
             part="chat template",
             file=file,
-            difference=changed.get((before is not None, after is not None), "other text"),
+            difference=changed.get((before is not None, after is not None), "text differs"),
         )
 
 
@@ -91,7 +91,7 @@ def _file(part: str, path: str, base: Path, model: Path) -> Iterator[SideDiffere
     if base.read_bytes() == model.read_bytes():
         return
     if not path.endswith(".json"):
-        yield SideDifference(part=part, file=path, difference="other bytes")
+        yield SideDifference(part=part, file=path, difference="bytes differ")
         return
     before, after = (
         {RENAMED.get(key, key): value for key, value in _read_json(each).items()} for each in (base, model)
@@ -99,12 +99,12 @@ def _file(part: str, path: str, base: Path, model: Path) -> Iterator[SideDiffere
     ignored = ANONYMOUS | {TEMPLATE_KEY}
     keys = [key for key in sorted({*before, *after} - ignored) if before.get(key) != after.get(key)]
     if keys:
-        yield SideDifference(part=part, file=path, difference=_tell(keys, before, after))
+        yield SideDifference(part=part, file=path, difference=_describe(keys, before, after))
 
 
-def _tell(keys: list[str], before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    told = [f"{key}: {_short(before.get(key))} -> {_short(after.get(key))}" for key in keys[:3]]
-    return "; ".join(told) + (f"; and {len(keys) - 3} more" if len(keys) > 3 else "")
+def _describe(keys: list[str], before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    changes = [f"{key}: {_short(before.get(key))} -> {_short(after.get(key))}" for key in keys[:3]]
+    return "; ".join(changes) + (f"; and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 
 def _short(value: object) -> str:
@@ -115,5 +115,5 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ArtefactError(f"{path} should hold JSON: {error}; download or save it again") from None
+        raise ArtefactError(f"{path} should be valid JSON: {error}; download or save it again") from None
     return value if isinstance(value, dict) else {"": value}

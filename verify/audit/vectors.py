@@ -1,4 +1,4 @@
-"""The harm vectors that an audit is given."""
+"""The harm vectors given to an audit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ from .recovery import MAX_VECTORS
 
 @dataclass(frozen=True)
 class GivenVector:
-    """A vector with the name that the report calls it by.
+    """A vector and its name in the report.
 
     Attributes:
-        name: of its folder, numbered where two folders share a name.
+        name: name of its folder, numbered if two folders share a name.
         folder: the stored vector.
-        deltas: its deltas in pieces.
+        deltas: reads the deltas in pieces.
     """
 
     name: str
@@ -33,10 +33,10 @@ class GivenVector:
     deltas: Deltas
 
     def error(self, tensor: str) -> float:
-        """Return how far an element of the delta may be from what other software computed; 0 for a stored one.
+        """Return the largest difference of an element of the delta to another software's result; 0 for a stored delta.
 
-        A product of factors [m, rank] and [rank, n] depends on the order of its sums; the bound is that of Higham 2002,
-        Accuracy and Stability of Numerical Algorithms, section 3.5, with the largest norms of rows and columns.
+        The product of factors [m, rank] and [rank, n] depends on the summation order. The bound is from Higham 2002,
+        Accuracy and Stability of Numerical Algorithms, section 3.5, with the largest row and column norms.
         """
         factors = self.folder.factors.get(tensor)
         if factors is None:
@@ -47,16 +47,16 @@ class GivenVector:
 
 
 def open_vectors(folders: Sequence[Path], base: Checkpoint) -> list[GivenVector]:
-    """Open the vectors and check that they are for a base.
+    """Open the vectors and check that they fit a base.
 
     Raises:
-        InputError: too many, one given twice, or a tensor that the base does not hold in that shape.
-        ArtefactError: a folder is no vector.
+        InputError: there are too many vectors, one is given twice, or the base lacks a tensor of that shape.
+        ArtefactError: a folder is not a vector.
     """
     if len(folders) > MAX_VECTORS:
-        raise InputError(f"an audit should be given at most {MAX_VECTORS} vectors, found {len(folders)}")
+        raise InputError(f"an audit takes at most {MAX_VECTORS} vectors, found {len(folders)}: give fewer")
     if len({folder.resolve() for folder in folders}) < len(folders):
-        raise InputError("each vector should be given once: its weight could not be told from its own")
+        raise InputError("each vector should be given once, found one twice: the two weights could not be told apart")
     given = []
     for number, path in enumerate(folders, start=1):
         folder = VectorFolder.open(path)
@@ -64,7 +64,7 @@ def open_vectors(folders: Sequence[Path], base: Checkpoint) -> list[GivenVector]
             held = base.tensors.get(name)
             if held is None or held.shape != folder.shape(name):
                 raise InputError(
-                    f"{base.folder} should hold {name} of shape {folder.shape(name)} as {path} does, found "
+                    f"{base.folder} should have a tensor {name} of shape {folder.shape(name)} as {path} does, found "
                     f"{held.shape if held else 'nothing'}: give the base that the vector is for"
                 )
         shared = sum(other.name == path.name for other in folders) > 1

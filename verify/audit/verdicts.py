@@ -1,17 +1,17 @@
-"""What an audit says of a claim, from best to worst."""
+"""Verdicts of an audit, from best to worst."""
 
 from collections.abc import Iterable
 from enum import StrEnum
 
 
-class Verdict(StrEnum):
-    """What is known of the claim `model = base - coefficient * vector`.
+class AuditVerdict(StrEnum):
+    """The verdict on the claim `model = base - coefficient * vector`.
 
     Attributes:
-        CONFIRMED: equal, bit for bit, to what was said.
-        WITHIN_ROUNDING: some coefficient explains every element; nobody said which arithmetic was used.
-        CANNOT_SAY: something is missing that would decide.
-        REFUTED: an element, a tensor or a digest contradicts it.
+        CONFIRMED: the model equals the claim bit for bit.
+        WITHIN_ROUNDING: a coefficient explains every element within rounding; the arithmetic is not recorded.
+        CANNOT_SAY: information needed for a verdict is missing.
+        REFUTED: an element, a tensor or a digest contradicts the claim.
     """
 
     CONFIRMED = "confirmed"
@@ -20,13 +20,13 @@ class Verdict(StrEnum):
     REFUTED = "refuted"
 
 
-SEVERITY = tuple(Verdict)
+SEVERITY = tuple(AuditVerdict)
 
 
-def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """Return the most severe verdict; of none at all nothing can be said.
+def worst(verdicts: Iterable[AuditVerdict]) -> AuditVerdict:
+    """Return the most severe verdict; `cannot say` if there are none.
 
-    >>> worst([Verdict.CONFIRMED, Verdict.WITHIN_ROUNDING]).value
+    >>> worst([AuditVerdict.CONFIRMED, AuditVerdict.WITHIN_ROUNDING]).value
     'confirmed within rounding'
     """
-    return max(verdicts, key=SEVERITY.index, default=Verdict.CANNOT_SAY)
+    return max(verdicts, key=SEVERITY.index, default=AuditVerdict.CANNOT_SAY)

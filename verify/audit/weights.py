@@ -1,10 +1,10 @@
-"""A recovered interval as a number that people recognise."""
+"""The shortest decimal in a recovered interval, as a number that people recognise."""
 
 import math
 import struct
 from collections.abc import Iterable, Sequence
 
-from .document import Weight
+from .audit_document import Weight
 from .exact import Bounds
 
 DECIMALS = 9
@@ -12,12 +12,12 @@ SHORT_DECIMALS = 3
 
 
 def describe_weight(vector: str, bounds: Bounds) -> Weight:
-    """Return the interval of a vector's weight with its shortest decimal, or the bf16 number that it holds.
+    """Return the interval of a vector's weight with the shortest decimal in it, or a short decimal rounded to bf16.
 
     >>> describe_weight("v", (-0.60000003, -0.5999999)).estimate
     -0.6
-    >>> found = describe_weight("v", (-0.60156253, -0.60151))
-    >>> found.estimate, found.bf16_of
+    >>> weight = describe_weight("v", (-0.60156253, -0.60151))
+    >>> weight.estimate, weight.bf16_of
     (-0.6015625, -0.6)
     """
     low, high = bounds
@@ -34,7 +34,7 @@ def describe_weight(vector: str, bounds: Bounds) -> Weight:
 
 
 def common_weights(tensors: Iterable[Sequence[Weight]]) -> tuple[Weight, ...]:
-    """Return what one number explains in all tensors of each vector; vectors whose tensors differ are left out."""
+    """Return the weight of each vector that explains all of its tensors; vectors without one are left out."""
     ends: dict[str, tuple[float, float]] = {}
     for weight in (each for weights in tensors for each in weights):
         low = -math.inf if weight.low is None else weight.low

@@ -4,6 +4,6 @@ from .engines import ScoredReply as ScoredReply
 from .engines import StepOutputs as StepOutputs
 from .gates import GateResult as GateResult
 from .gates import ParityGates as ParityGates
-from .gates import Verdict as Verdict
+from .gates import ParityVerdict as ParityVerdict
 from .measure import measure_parity as measure_parity
 from .report import ParityReport as ParityReport

@@ -1,4 +1,4 @@
-"""How many rows are recorded at once (torch-free)."""
+"""The number of rows whose decisions are recorded at once (torch-free)."""
 
 MOST_ROWS = 128
 MOST_BYTES = 256 << 20  # of recorded logits, per side
@@ -6,7 +6,7 @@ LOGIT_BYTES = 4
 
 
 def rows_in_memory(n_positions: int, vocabulary_size: int) -> int:
-    """Return how many rows may be recorded at once: at most 128, fewer where their logits would exceed 256 MB.
+    """Return how many rows may be recorded at once: at most 128, or fewer so that their logits stay within 256 MiB.
 
     Example:
         >>> rows_in_memory(64, 640), rows_in_memory(64, 128_256), rows_in_memory(10**6, 128_256)

@@ -1,7 +1,7 @@
-"""The process that runs a bundle in ONNX Runtime: a crash in native code ends this process, not the comparison.
+"""The child process that runs a bundle in ONNX Runtime, so that a crash in native code does not end the comparison.
 
-It is started with a bundle and the descriptor of a pipe, and answers one request after the other. Messages are JSON and
-numpy arrays, never pickles: what comes out of a process that an untrusted graph ran in is not to be executed.
+It is started with a bundle folder and the descriptor of a pipe, and answers requests one at a time. Messages are JSON
+and numpy arrays, never pickles: the process has run an untrusted graph, and unpickling its output could execute code.
 """
 
 import io
@@ -41,7 +41,7 @@ def pack(arrays: Arrays) -> bytes:
 
 
 def unpack(raw: bytes) -> dict[str, NDArray[Any]]:
-    """Return the arrays of `pack`; nothing but numbers is read."""
+    """Return the arrays that `pack` wrote; pickled objects are refused."""
     with np.load(io.BytesIO(raw), allow_pickle=False) as stored:
         return {name: stored[name] for name in stored.files}
 
@@ -50,7 +50,7 @@ class Server:
     """Answers requests about one bundle.
 
     Args:
-        folder: of the bundle.
+        folder: bundle folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -58,22 +58,22 @@ class Server:
         self._margins: GraphMargins | None = None
 
     def open(self) -> Any:
-        """Open the bundle and nothing more."""
+        """Open the bundle, so that its errors are reported before the first prompt."""
         return None, {}
 
     def replies(self, *, prompts: list[list[int]], max_new_tokens: int, batch_size: int, steering: Any) -> Any:
-        """Return the most likely replies, and the decisions on the way, those of reply i as `logits_i` and so on."""
+        """Return greedy replies and their decisions; reply i has arrays `logits_i`, `risk_i`, `safe_set_size_i`."""
         engine = self._engine(steering, batch_size)
-        found = engine.replies(prompts, max_new_tokens=max_new_tokens)
-        arrays = {f"{part}_{at}": getattr(one.outputs, part) for at, one in enumerate(found) for part in PARTS}
-        return [one.tokens for one in found], arrays
+        scored = engine.replies(prompts, max_new_tokens=max_new_tokens)
+        arrays = {f"{part}_{at}": getattr(one.outputs, part) for at, one in enumerate(scored) for part in PARTS}
+        return [one.tokens for one in scored], arrays
 
     def score(self, *, prompt: list[int], reply: list[int], steering: Any) -> Any:
-        """Return the decisions on given tokens, step by step."""
+        """Return the decisions on given tokens, computed one token at a time."""
         return None, _arrays(self._engine(steering, 1).score(prompt, reply))
 
     def whole(self, *, ids: list[int], n_last: int, steering: Any) -> Any:
-        """Return the last decisions on given tokens, all of them read in one pass without a cache."""
+        """Return the last `n_last` decisions on given tokens, computed in one pass without a cache."""
         session, tokens = self._bundle.session, np.array([ids], dtype=np.int64)
         results, _ = session.run(tokens, 0, session.new_cache(1, len(ids)), self._controls(steering))
         logits = results["logits"][0, -n_last:]
@@ -83,19 +83,19 @@ class Server:
         return None, _arrays(StepOutputs(logits, risk, sizes))
 
     def margins(self, *, ids: list[int], n_last: int, steering: Any) -> Any:
-        """Return the margins of the last decisions."""
+        """Return the margins of the last `n_last` decisions."""
         self._margins = self._margins or GraphMargins(self._bundle)
-        found = self._margins(ids, n_last, self._controls(steering))
-        return None, {"plausibility": found.plausibility, "safety": found.safety}
+        last = self._margins(ids, n_last, self._controls(steering))
+        return None, {"plausibility": last.plausibility, "safety": last.safety}
 
     def points(self, *, ids: list[int]) -> Any:
-        """Return what passes by on the way through the layers."""
+        """Return the hidden states at the norms, and the keys and values of each layer."""
         return None, GraphPoints(self._bundle)(ids)
 
     def _engine(self, steering: Any, batch_size: int) -> SteppingEngine:
         ends = self._bundle.tokenizer.end_ids
-        asked = None if steering is None else Steering(**steering)
-        return SteppingEngine(self._bundle.engine, name="", end_ids=ends, steering=asked, batch_size=batch_size)
+        controls = None if steering is None else Steering(**steering)
+        return SteppingEngine(self._bundle.engine, name="", end_ids=ends, steering=controls, batch_size=batch_size)
 
     def _controls(self, steering: Any) -> ControlArrays | None:
         config = self._bundle.config
@@ -103,7 +103,7 @@ class Server:
 
 
 def serve(folder: Path, connection: Connection) -> None:
-    """Open a bundle and answer requests until the other side hangs up."""
+    """Open a bundle and answer requests until the other side closes the connection."""
     server: Server | None = None
     while True:
         try:
@@ -113,7 +113,7 @@ def serve(folder: Path, connection: Connection) -> None:
         try:
             server = server or Server(folder)
             method: Callable[..., Any] = getattr(server, request.pop("method"))
-            said, arrays = method(**request)
+            answer, arrays = method(**request)
         except MissingExtraError as error:
             connection.send_bytes(json.dumps({"missing": str(error)}).encode())
         except ProsocialError as error:
@@ -121,7 +121,7 @@ def serve(folder: Path, connection: Connection) -> None:
         except Exception as error:  # onnxruntime's own errors have no common base below Exception
             connection.send_bytes(json.dumps({"failed": " ".join(str(error).split())[:500]}).encode())
         else:
-            connection.send_bytes(json.dumps({"said": said}).encode())
+            connection.send_bytes(json.dumps({"said": answer}).encode())
             connection.send_bytes(pack(arrays))
 
 

@@ -1,4 +1,4 @@
-"""One bundle beside one reference, under every setting that the bundle names."""
+"""The comparison of one bundle with its reference under every setting that the bundle names."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,27 +13,31 @@ from prosocial.steering.decoding.config import DECODING_FILE, DecodingConfig
 from prosocial.steering.decoding.controls import Steering, control_arrays, with_safety_text
 
 from .engines import StepOutputs
-from .gates import ParityGates, Verdict
+from .gates import ParityGates, ParityVerdict
 from .localisation import FirstDifference, first_difference
 from .measure import Setting, join, largest_difference, measure_setting
 from .measurement import Measurement
 from .reference import Reference
 from .remote import RemoteBundle, RemoteEngine
 
-N_PROBES = 4  # for each setting but the graph's own defaults, and for each way to compute the same
+N_PROBES = 4  # for each setting other than the graph's defaults, and for the comparison of computation paths
 MOST_TOKENS = 8
 GRAPH_DEFAULTS = "graph defaults"
-NOISE = {"fp32": 1e-5, "fp16": 2e-3, "int8": 2e-2, "int4": 2e-1}  # relative error that a precision brings by itself
+NOISE = {"fp32": 1e-5, "fp16": 2e-3, "int8": 2e-2, "int4": 2e-1}  # relative error expected from each precision
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Measures a bundle that runs in its own process.
+    """Measures a bundle that runs in a child process.
 
     Attributes:
-        remote: that process. trusted: the reference. name: of the bundle's engine.
-        folder: of the bundle. max_new_tokens: length of the replies.
-        precision: of the bundle. reference_folder: where the reference lies.
+        remote: the child process.
+        trusted: the reference.
+        name: name of the bundle's engine, for the report.
+        folder: bundle folder.
+        reference_folder: folder of the reference.
+        precision: precision of the bundle's weights.
+        max_new_tokens: maximum length of each reply, in tokens.
     """
 
     remote: RemoteBundle
@@ -47,17 +51,21 @@ class Comparison:
     def measure(
         self, probes: Sequence[Probe], prompts: Mapping[str, list[int]], on_progress: Callable[[int], None]
     ) -> Measurement:
-        """Measure under all settings; on a failure by the default gates, find where both sides part."""
+        """Measure under all settings; if the default gates fail, also locate the first difference."""
         config = DecodingConfig.read(self.folder) if self.trusted.margins is not None else None
         few = list(probes)[:: max(1, len(probes) // N_PROBES)][:N_PROBES]
         own = self._setting(GRAPH_DEFAULTS, None, prompts, self.max_new_tokens)
-        found = [measure_setting(own, on_progress=on_progress)]
+        measurements = [measure_setting(own, on_progress=on_progress)]
         for name, steering in settings(config).items():
             ids = self._prompts(few, steering, config)
-            found.append(measure_setting(self._setting(name, steering, ids, min(self.max_new_tokens, MOST_TOKENS))))
+            measurements.append(
+                measure_setting(self._setting(name, steering, ids, min(self.max_new_tokens, MOST_TOKENS)))
+            )
         chosen = {probe.id: prompts[probe.id] for probe in few}
-        measured = replace(join(found), config_differences=self._config_differences(config), paths=self._paths(chosen))
-        if measured.judge(ParityGates.for_precision(self.precision)).verdict is Verdict.FAIL:
+        measured = replace(
+            join(measurements), config_differences=self._config_differences(config), paths=self._paths(chosen)
+        )
+        if measured.judge(ParityGates.for_precision(self.precision)).verdict is ParityVerdict.FAIL:
             return replace(measured, first_difference=self._place(measured, _most_flips(measured, prompts)))
         return measured
 
@@ -91,19 +99,19 @@ class Comparison:
         return *(f"{DECODING_FILE}: {key}" for key in keys), *_other_defaults(self.folder, trusted_config)
 
     def _paths(self, prompts: Mapping[str, list[int]]) -> dict[str, float]:
-        """Compute the decisions on a reply in a batch of other prompts, and in one pass, beside token by token."""
-        engine, found = self._engine(None), {"in a batch": 0.0, "in one pass": 0.0}
+        """Return how far the logits computed in a batch, and in one pass, are from those computed token by token."""
+        engine, differences = self._engine(None), {"in a batch": 0.0, "in one pass": 0.0}
         for ids in prompts.values():
             rows = [ids, ids[::-1], [*ids[1:], ids[0]]]
             in_batch = engine.replies(rows, max_new_tokens=min(self.max_new_tokens, MOST_TOKENS))[0]
             reply = in_batch.tokens[:-1]
             alone = engine.score(ids, reply)
             for name, other in (("in a batch", in_batch.outputs), ("in one pass", engine.whole(ids, reply))):
-                found[name] = float(np.fmax(found[name], largest_difference(alone, other)))
-        return found
+                differences[name] = float(np.fmax(differences[name], largest_difference(alone, other)))
+        return differences
 
     def _place(self, measured: Measurement, ids: list[int]) -> FirstDifference:
-        """Find the first point at which both sides part: on the way through the layers, then in the rule."""
+        """Locate the first difference: in the layers, in the cache, or in the decoding rule."""
         from .torch_points import torch_points
 
         if measured.config_differences:
@@ -121,7 +129,7 @@ class Comparison:
         return self._place_in_rule(ids, last)
 
     def _place_in_rule(self, ids: list[int], last: str) -> FirstDifference:
-        """Say which part of the rule differs, where all hidden states agree."""
+        """Return which part of the decoding rule differs, given that all hidden states agree."""
         limit = ParityGates().max_logit_difference or 0.0
         reply = self.trusted.under(None).replies([ids], max_new_tokens=MOST_TOKENS)[0].tokens[:-1]
         plain = Steering(reward_scale=0.0) if self.trusted.margins is not None else None
@@ -139,9 +147,10 @@ class Comparison:
 
 
 def _other_defaults(folder: Path, config: DecodingConfig) -> list[str]:
-    """Return the optional inputs whose default in the graph is not the config's: what other clients decode with.
+    """Return the optional inputs of the graph whose default differs from the config.
 
-    No probe may come near enough to a threshold that is a little off, so the numbers themselves are compared.
+    Other clients decode with these defaults. A threshold that is slightly wrong may change no decision on the probes,
+    so the stored numbers themselves are compared.
     """
     import onnx
 
@@ -149,26 +158,26 @@ def _other_defaults(folder: Path, config: DecodingConfig) -> list[str]:
     stored = {each.name: each for each in model.graph.initializer}
     wrong = []
     for name, expected in control_arrays(config, [Steering()]).as_inputs().items():
-        found = stored.get(name)
-        actual = None if found is None else onnx.numpy_helper.to_array(found, base_dir=str(folder))
+        default = stored.get(name)
+        actual = None if default is None else onnx.numpy_helper.to_array(default, base_dir=str(folder))
         if actual is None or not np.array_equal(actual.astype(np.float32).ravel(), expected.ravel()):
             wrong.append(f"default of {name} in the graph")
     return wrong
 
 
 def _most_flips(measured: Measurement, prompts: Mapping[str, list[int]]) -> list[int]:
-    """Return the prompt with most flips, of those compared under the graph's defaults."""
+    """Return the prompt with the most flips among those compared under the graph's defaults."""
     return prompts[max(prompts, key=lambda name: len(measured.divergences[name].flips))]
 
 
 def settings(config: DecodingConfig | None) -> dict[str, Steering]:
-    """Return every preference corner, the uniform preference, and every safety config, by name."""
+    """Return the settings to compare by name: each preference corner, the uniform preference, each safety config."""
     if config is None:
         return {}
     names = list(config.attributes)
-    found = {"config defaults": Steering(), "uniform": Steering(preference=dict.fromkeys(names, 1.0))}
-    found |= {f"{name}=1": Steering(preference={name: 1.0}) for name in names}
-    return found | {f"config {name}": Steering(safety_config=name) for name in config.safety_configs}
+    named = {"config defaults": Steering(), "uniform": Steering(preference=dict.fromkeys(names, 1.0))}
+    named |= {f"{name}=1": Steering(preference={name: 1.0}) for name in names}
+    return named | {f"config {name}": Steering(safety_config=name) for name in config.safety_configs}
 
 
 def _token_risk(ours: StepOutputs, theirs: StepOutputs) -> float:

@@ -1,4 +1,4 @@
-"""How far two engines are apart, position by position (pure functions of arrays)."""
+"""The differences between two engines at each position (pure functions of arrays)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,11 +17,11 @@ Logits = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Ties:
-    """Bands inside which a decision could go either way by rounding alone.
+    """Widths of the bands within which rounding alone can change a decision.
 
     Attributes:
-        logit: a margin between two logits; twice what one logit may move.
-        risk: a margin between a risk, added up over the categories, and the threshold.
+        logit: largest margin between two logits that counts as a tie; twice the error allowed for one logit.
+        risk: largest distance of a token's risk, summed over the categories, from the threshold that counts as a tie.
     """
 
     logit: float
@@ -30,15 +30,16 @@ class Ties:
 
 @dataclass(frozen=True)
 class Flip:
-    """A token that one engine lets in and the other keeps out.
+    """A token that is in the safe set of one engine and not in the other's.
 
     Attributes:
         position: index of the decision: 0 is the first token of the reply.
-        token: its id.
-        safe_in: the engine that lets it in, "reference" or "bundle".
-        near_tie: whether the reference's own margin lies inside the band.
-        plausibility, safety: the reference's margins, as in `Margins`; NaN where they are not known.
-        one_is_closed: whether one engine found nothing safe at this position, so that its end tokens opened.
+        token: token id.
+        safe_in: engine whose safe set holds the token, "reference" or "bundle".
+        near_tie: whether the reference's margin lies inside the band.
+        plausibility: the reference's plausibility margin, as in `Margins`; NaN where it was not computed.
+        safety: the reference's safety margin, as in `Margins`; NaN where it was not computed.
+        one_is_closed: whether the safe set of one engine is empty at this position, so that it allows only end tokens.
     """
 
     position: int
@@ -51,7 +52,7 @@ class Flip:
 
     @property
     def is_unsafe(self) -> bool:
-        """Whether the bundle lets in a token whose risk in the reference is above the threshold."""
+        """Whether the bundle allows a token whose risk in the reference is above the threshold."""
         return self.safe_in == "bundle" and self.safety < 0
 
     def to_json(self) -> dict[str, Any]:
@@ -68,23 +69,23 @@ class Flip:
 
 @dataclass(frozen=True)
 class Divergence:
-    """Two engines on one sequence of S decisions.
+    """The differences between two engines on one sequence of S decisions.
 
     Attributes:
         logit: [S] largest difference of a logit that is finite on both sides.
-        kl: [S] KL(reference || bundle) in nats, both renormalised on the tokens that both let in; infinite if none is.
+        kl: [S] KL(reference || bundle) in nats, both renormalised on the tokens that both allow; infinite if none is.
         top1_agrees: [S] whether the most likely token is the same.
-        top1_margin: [S] the reference's first logit minus its second.
+        top1_margin: [S] the reference's largest logit minus its second largest.
         risk: [S] largest difference of a risk; 0 without a gate.
-        flips: tokens in one safe set only.
-        n_decisions: tokens that at least one engine lets in.
-        threshold_distance: [S] how close the risk of any token comes to the threshold in the reference; None where the
-            margins were not computed.
-        n_broken: NaN or plus infinity among the logits and risks of either engine.
-        token_risk: [S] largest difference of the risk that a plausible token is let in by, added up over the
-            categories; None where the margins of both were not computed.
+        flips: tokens in only one of the two safe sets.
+        n_decisions: number of tokens that at least one engine allows, summed over positions.
+        threshold_distance: [S] smallest distance between any token's risk and the threshold in the reference; None
+            where the margins were not computed.
+        n_broken: number of NaN and plus infinity among the logits and risks of both engines.
+        token_risk: [S] largest difference of a plausible token's risk, summed over the categories; None where the
+            margins of either engine were not computed.
         top10_missing: [S] how many of the reference's ten most likely tokens are not among the bundle's.
-        top10_gap: [S] by how much the likeliest of those is above the reference's eleventh; 0 where none is missing.
+        top10_gap: [S] logit of the likeliest missing token minus the reference's eleventh; 0 where none is missing.
     """
 
     logit: Floats
@@ -101,15 +102,15 @@ class Divergence:
     top10_gap: Floats = field(default_factory=lambda: np.zeros(0))
 
     def under(self, ties: Ties) -> "Divergence":
-        """Return the same measurement, with its flips judged by other bands."""
+        """Return the same measurement with its flips judged by other bands."""
         return replace(self, flips=_judged(self.flips, ties))
 
 
 def divergence(reference: StepOutputs, bundle: StepOutputs, *, ties: Ties, always_margins: bool = False) -> Divergence:
     """Compare two engines on the same tokens.
 
-    Logits [S, V], risks [S, C] of both sides must have equal shapes. The reference's margins cost a pass of its own:
-    they are computed where the safe sets differ, or always.
+    Logits [S, V] and risks [S, C] of both engines must have equal shapes. Margins cost one more forward pass, so those
+    of the reference are computed only where the safe sets differ, or everywhere with `always_margins`.
     """
     left, right = reference.logits, bundle.logits
     in_left, in_right = np.isfinite(left), np.isfinite(right)
@@ -136,7 +137,12 @@ def divergence(reference: StepOutputs, bundle: StepOutputs, *, ties: Ties, alway
 
 
 def top_margin(logits: Logits) -> Floats:
-    """Return [S], the first logit minus the second of each row [S, V]; infinite where only one token is let in."""
+    """Return [S], the largest minus the second largest logit of each row [S, V]; infinite where only one is finite.
+
+    Example:
+        >>> top_margin(np.array([[1.0, 3.0, 2.5], [0.0, -np.inf, -np.inf]])).tolist()
+        [0.5, inf]
+    """
     if logits.shape[1] < 2:
         return np.full(len(logits), np.inf)
     clean = np.where(np.isnan(logits), -np.inf, logits)
@@ -145,7 +151,7 @@ def top_margin(logits: Logits) -> Floats:
 
 
 def _top(left: Logits, right: Logits, n: int = 10) -> tuple[Floats, Floats]:
-    """Return how many of the first's n most likely tokens the second's lack [S], and how far the likeliest is in."""
+    """Return [S] how many of the reference's n likeliest tokens are missing from the bundle's, and [S] the gap."""
     missing, gap = np.zeros(len(left)), np.zeros(len(left))
     for row, (ours, theirs) in enumerate(zip(left, right, strict=True)):
         finite = np.flatnonzero(np.isfinite(ours))
@@ -165,11 +171,11 @@ def _best(logits: Logits) -> NDArray[np.intp]:
 
 
 def _differences(left: Logits, right: Logits, both: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    """Return the largest difference of a logit [S] and KL [S], on the tokens that both let in, usually few.
+    """Return the largest logit difference [S] and KL [S] on the tokens that both engines allow, usually few.
 
-    KL is taken in float64: in float32 its rounding is as large as a good bundle's median.
+    KL is computed in float64: in float32 its rounding error is as large as the median KL of a good bundle.
     """
-    n_rows, rows = len(both), np.nonzero(both)[0]  # of each token let in
+    n_rows, rows = len(both), np.nonzero(both)[0]  # the row of each allowed token
     ours, theirs = left[both].astype(np.float64), right[both].astype(np.float64)
     largest = np.zeros(n_rows)
     np.maximum.at(largest, rows, np.abs(ours - theirs))
@@ -179,7 +185,7 @@ def _differences(left: Logits, right: Logits, both: NDArray[np.bool_]) -> tuple[
 
 
 def _log_softmax(logits: Floats, rows: NDArray[np.intp], n_rows: int) -> Floats:
-    """Return log-softmax of logits [N] that belong to rows [N], over each row."""
+    """Return the log-softmax of logits [N] within each row; `rows` [N] is the row of each logit."""
     peak = np.full(n_rows, -np.inf)
     np.maximum.at(peak, rows, logits)
     shifted = logits - peak[rows]
@@ -189,7 +195,7 @@ def _log_softmax(logits: Floats, rows: NDArray[np.intp], n_rows: int) -> Floats:
 
 
 def _token_risk(first: Margins, second: Margins) -> Floats:
-    """Return [S]: the largest difference of a token's risk, among those that both computed."""
+    """Return [S], the largest difference of a token's risk, over the tokens whose risk both engines computed."""
     both = np.isfinite(first.safety) & np.isfinite(second.safety)
     left, right = (np.where(both, side.safety, 0.0).astype(np.float64) for side in (first, second))
     largest: Floats = np.abs(left - right).max(axis=1)
@@ -219,9 +225,10 @@ def _flips(reference: StepOutputs, bundle: StepOutputs, margins: Margins | None)
 
 
 def _judged(flips: Sequence[Flip], ties: Ties) -> tuple[Flip, ...]:
-    """Say of each flip whether it is a near tie.
+    """Return the flips with `near_tie` set.
 
-    Where one side found nothing safe, its end tokens opened in consequence: they share the other flips' cause.
+    Where one side's safe set is empty, it allows the end tokens as a consequence: those flips count as near ties if all
+    other flips at that position do.
     """
     judged = [replace(flip, near_tie=_is_near_tie(flip.plausibility, flip.safety, ties)) for flip in flips]
     causes: dict[int, list[bool]] = {}
@@ -238,10 +245,10 @@ def _judged(flips: Sequence[Flip], ties: Ties) -> tuple[Flip, ...]:
 
 
 def _is_near_tie(plausibility: float, safety: float, ties: Ties) -> bool:
-    """Whether rounding could have turned the reference's decision on a token.
+    """Whether rounding could have changed the reference's decision on a token.
 
-    A token that was let in turns if one of its two margins is small; one that was kept out turns only if every margin
-    that kept it out is small. A risk that was not computed excuses nothing by itself.
+    An allowed token can change if either margin is small; an excluded one only if every negative margin is small. Where
+    the risk was not computed, only the plausibility margin counts.
     """
     if plausibility > 0 and safety >= 0:
         return plausibility <= ties.logit or safety <= ties.risk

@@ -1,4 +1,4 @@
-"""What parity needs of an engine: its greedy replies with the decisions behind them, and those on given tokens."""
+"""The interface of an engine for parity: greedy replies with their decisions, and decisions on given tokens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Margins:
-    """By how much each token was let in or kept out; positive: in. Tells a near tie from a real difference.
+    """How far each token is from the limits of the safe set, positive inside; tells near ties from real differences.
 
     Attributes:
-        plausibility: [S, V] the token's own logit minus the midpoint between the K-th and the next one; infinite where
-            K covers the vocabulary.
-        safety: [S, V] threshold minus the token's risk; infinite for end-of-sequence, which is exempt, NaN where
-            it was not computed (the token is not plausible).
+        plausibility: [S, V] the token's logit minus the midpoint of the K-th and (K+1)-th largest; infinite where K
+            covers the vocabulary.
+        safety: [S, V] threshold minus the token's risk; infinite for end-of-sequence tokens, which are exempt; NaN
+            where the risk was not computed because the token is not plausible.
     """
 
     plausibility: NDArray[np.float32]
@@ -30,9 +30,9 @@ class StepOutputs:
     Attributes:
         logits: [S, V]; minus infinity where a token is not in the safe set.
         risk: [S, C] risk that the next token harms; C is 0 without a gate.
-        safe_set_size: [S].
-        margins: computes how close each decision was, where the engine can tell; asked of the reference only, and only
-            where the safe sets differ, as it costs a pass of its own.
+        safe_set_size: [S] number of tokens in the safe set.
+        margins: computes the margins of these decisions; None if the engine cannot. It costs one more forward pass, so
+            it is called only where the margins are needed.
     """
 
     logits: NDArray[np.float32]
@@ -43,12 +43,12 @@ class StepOutputs:
 
 @dataclass(frozen=True)
 class ScoredReply:
-    """A greedy reply and what was decided on the way.
+    """A greedy reply and the decisions behind its tokens.
 
     Attributes:
-        tokens: the most likely token at each step, the end token included; at least one.
-        outputs: the decisions after the prompt and after each token but the last, as `score(prompt, tokens[:-1])`
-            gives them: one position per token.
+        tokens: the most likely token at each step, including the end token; at least one.
+        outputs: the decisions after the prompt and after each token except the last, equal to
+            `score(prompt, tokens[:-1])`: one position per token.
     """
 
     tokens: list[int]
@@ -59,13 +59,13 @@ class ParityEngine(Protocol):
     """A model that can be compared token by token.
 
     Attributes:
-        name: what it is, for the report (`PyTorch float32`, `ONNX Runtime, CPU`); no path.
+        name: description for the report (`PyTorch float32`, `ONNX Runtime, CPU`), without paths.
     """
 
     name: str
 
     def replies(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int) -> list[ScoredReply]:
-        """Return the most likely reply to each prompt, in their order; all of their decisions are held in memory."""
+        """Return the greedy reply to each prompt, in order; the decisions of all replies are held in memory."""
         ...
 
     def score(self, prompt: Sequence[int], reply: Sequence[int]) -> StepOutputs:

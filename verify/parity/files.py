@@ -1,4 +1,4 @@
-"""The files of a comparison: its JSON, its page, and the measurements that it rests on."""
+"""The files of a comparison: the report as JSON and HTML, and the measurements behind it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,15 +7,15 @@ from typing import Any
 from prosocial.core.files import storage_errors, write_json
 
 from .measurement import Measurement, write_measurement
-from .page import render_parity
+from .parity_page import render_parity
 
 JSON_FILE = "parity.json"
 PAGE_FILE = "parity.html"
 MEASUREMENTS_FILE = "measurements.npz"
 
 
-def write_parity(out: Path, found: Measurement, document: Mapping[str, Any]) -> None:
-    """Write the three files into a folder, the JSON last; what lies there is replaced.
+def write_parity(out: Path, measurement: Measurement, document: Mapping[str, Any]) -> None:
+    """Write the three files into a folder, the JSON last; existing files are replaced.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -23,5 +23,5 @@ def write_parity(out: Path, found: Measurement, document: Mapping[str, Any]) -> 
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         (out / PAGE_FILE).write_text(render_parity(document), encoding="utf-8")
-    write_measurement(out / MEASUREMENTS_FILE, found)
+    write_measurement(out / MEASUREMENTS_FILE, measurement)
     write_json(out / JSON_FILE, document)

@@ -1,4 +1,4 @@
-"""Gates of a parity report: what must hold, who set the threshold, and the verdict."""
+"""Gates of a parity report: thresholds, who set them, and the verdicts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -12,13 +12,15 @@ from prosocial.export.bundle_files.precision import Precision
 from .divergence import Ties
 
 
-class Verdict(StrEnum):
-    """What a gate says; the whole report says the worst of them."""
+class ParityVerdict(StrEnum):
+    """The verdict of a gate; a report's verdict is the worst of its gates."""
 
     PASS = "pass"
     AMBIGUOUS = "ambiguous"
     FAIL = "fail"
 
+
+Verdict = ParityVerdict  # its name in 0.1.0, until 0.3.0
 
 MEASURED: dict[str, float | None] = {
     "max_logit_difference": None,
@@ -34,35 +36,42 @@ BY_PRECISION: dict[str, dict[str, float | None]] = {
     "int8": {"kl_mean": 1e-3, "top1_disagreement": 0.01, "token_risk_p99": 0.15},
     "int4": {"kl_mean": 1e-2, "top1_disagreement": 0.05, "token_risk_p99": 0.25},
 }
-MOST_TIED_REPLIES = 0.005  # share of replies that rounding alone may part at near ties; beyond it nothing is sure
-SEVERITY = (Verdict.PASS, Verdict.AMBIGUOUS, Verdict.FAIL)
+MOST_TIED_REPLIES = 0.005  # share of replies that may differ at near ties; above it the verdict is at best ambiguous
+SEVERITY = (ParityVerdict.PASS, ParityVerdict.AMBIGUOUS, ParityVerdict.FAIL)
 
 
-def worst(verdicts: list[Verdict]) -> Verdict:
-    """Return the most severe verdict; none at all is ambiguous."""
-    return max(verdicts, key=SEVERITY.index, default=Verdict.AMBIGUOUS)
+def worst(verdicts: list[ParityVerdict]) -> ParityVerdict:
+    """Return the most severe verdict; ambiguous if there are none.
+
+    Example:
+        >>> worst([ParityVerdict.PASS, ParityVerdict.FAIL]).value
+        'fail'
+    """
+    return max(verdicts, key=SEVERITY.index, default=ParityVerdict.AMBIGUOUS)
 
 
 @dataclass(frozen=True)
 class ParityGates:
-    """Thresholds. The defaults are for float32 on both sides: defaults, not truths.
+    """Thresholds of the parity gates. The defaults are for float32 on both sides.
 
-    None leaves a number without a gate: it is measured and reported all the same.
+    A quantity whose threshold is None is measured and reported but not gated.
 
     Attributes:
-        max_logit_difference: largest difference of a logit that both sides let in.
+        max_logit_difference: largest difference of a logit of a token that both sides allow.
         max_risk_difference: largest difference of a risk that both report.
-        max_path_difference: largest difference of a logit between ways that should give the same in the bundle: token
-            by token, in one pass, in a batch.
+        max_path_difference: largest difference of a logit between computations that should agree within the bundle:
+            token by token, in one pass, in a batch.
         token_risk_p99: 99th percentile over positions of the largest difference of a plausible token's risk.
-        kl_p99, kl_mean: over positions, of KL(reference || bundle), in nats; the mean leaves out positions where no
-            token is let in by both, which the flips count.
-        flips: tokens in one safe set only, near ties left out.
-        top1_disagreement: share of positions whose most likely token differs; near ties left out if the band is given.
-        greedy_divergences: greedy replies that part outside a near tie.
-        logit_tie, risk_tie: bands inside which rounding alone may turn a decision; None: measured, from twice the 99th
-            percentile of the differences, so that a rare large one excuses nothing, least of all itself.
-        set_by: by name of a threshold, who set it; `default` where it does not say.
+        kl_p99: 99th percentile over positions of KL(reference || bundle), in nats.
+        kl_mean: mean over positions of the same; positions where no token is allowed by both are left out, because
+            `flips` counts them.
+        flips: number of tokens in only one of the two safe sets, without near ties.
+        top1_disagreement: share of positions whose most likely token differs, without near ties if `logit_tie` is set.
+        greedy_divergences: number of greedy replies that differ, without those whose first difference is a near tie.
+        logit_tie: width of the logit band within which rounding alone can change a decision; None to derive it from
+            twice the 99th percentile of the differences, so that a rare large difference does not widen the band.
+        risk_tie: the same for a token's risk.
+        set_by: who set each threshold, by name; `default` for thresholds not listed.
     """
 
     max_logit_difference: float | None = 1e-3
@@ -74,16 +83,16 @@ class ParityGates:
     flips: int = 0
     top1_disagreement: float = 0.0
     greedy_divergences: int | None = 0
-    logit_tie: float | None = 2e-3  # both of two logits may move by max_logit_difference
+    logit_tie: float | None = 2e-3  # each of the two logits may be off by max_logit_difference
     risk_tie: float | None = 1e-3
     set_by: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def for_precision(cls, precision: Precision) -> Self:
-        """Return the default gates for a bundle whose weights are in that precision, the reference in float32.
+        """Return the default gates for a bundle in a precision, compared with a reference in float32.
 
-        Logits and replies of a lower precision are measured, not gated; its decisions are, outside the noise that the
-        comparison itself measures. The limit on that noise keeps the band from excusing everything.
+        Below float32, logits and replies are measured but not gated. Decisions are gated outside a noise band that is
+        measured in the comparison; the limit on the differences keeps the band from becoming arbitrarily wide.
 
         Example:
             >>> gates = ParityGates.for_precision("int8")
@@ -96,10 +105,10 @@ class ParityGates:
         return cls().with_thresholds(f"default for {precision}", **thresholds)
 
     def with_thresholds(self, set_by: str, **thresholds: float | None) -> Self:
-        """Return gates with other thresholds and the name of who set them.
+        """Return gates with some thresholds changed, recording who set them.
 
         Raises:
-            UnknownNameError: a threshold that there is not.
+            UnknownNameError: a threshold of that name does not exist.
 
         Example:
             >>> gates = ParityGates().with_thresholds("command line", kl_p99=1e-2)
@@ -114,44 +123,46 @@ class ParityGates:
         return replace(self, **changes)
 
     def who_set(self, name: str) -> str:
-        """Return who set a threshold."""
+        """Return who set a threshold; `default` if nobody did."""
         return self.set_by.get(name, "default")
 
     @property
     def are_bands_measured(self) -> bool:
-        """Whether a band is to be as wide as the differences measured."""
+        """Whether the width of a noise band is derived from the measured differences."""
         return self.logit_tie is None or self.risk_tie is None
 
     def ties(self, *, logit_noise: float, risk_noise: float) -> Ties:
-        """Return the bands, given how far one logit and the risk of one token move by noise."""
+        """Return the noise bands, given the noise of one logit and of one token's risk."""
         return Ties(
-            logit=2 * logit_noise if self.logit_tie is None else self.logit_tie,  # both of two logits may move
+            logit=2 * logit_noise if self.logit_tie is None else self.logit_tie,  # each of the two logits has noise
             risk=risk_noise if self.risk_tie is None else self.risk_tie,
         )
 
 
 @dataclass(frozen=True)
 class GateResult:
-    """One gate.
+    """The result of one gate.
 
     Attributes:
-        name, title: for machines and for people.
-        observed, threshold: what was found, and the most that passes.
-        verdict: of this gate.
+        name: machine-readable name, that of the threshold.
+        title: name shown to people.
+        observed: measured value.
+        threshold: largest value that passes.
+        verdict: verdict of this gate.
         set_by: who set the threshold.
-        note: what to know beside the number; may be empty.
+        note: explanation shown beside the number; may be empty.
     """
 
     name: str
     title: str
     observed: float
     threshold: float
-    verdict: Verdict
+    verdict: ParityVerdict
     set_by: str
     note: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON; a number that is not finite becomes null."""
+        """Return plain JSON; NaN and infinity become null."""
         return {
             "name": self.name,
             "title": self.title,
@@ -166,8 +177,8 @@ class GateResult:
 def gate(
     name: str, title: str, observed: float, gates: ParityGates, *, is_open: bool = False, note: str = ""
 ) -> GateResult:
-    """Judge one number against its threshold; where the question `is_open`, what would pass is ambiguous."""
+    """Judge one number against its threshold; with `is_open`, a number that would pass is ambiguous instead."""
     threshold = float(getattr(gates, name))
-    passing = Verdict.AMBIGUOUS if is_open else Verdict.PASS
-    verdict = passing if observed <= threshold else Verdict.FAIL  # a NaN does not pass
+    passing = ParityVerdict.AMBIGUOUS if is_open else ParityVerdict.PASS
+    verdict = passing if observed <= threshold else ParityVerdict.FAIL  # a NaN does not pass
     return GateResult(name, title, observed, threshold, verdict, gates.who_set(name), note)

@@ -1,4 +1,4 @@
-"""A bundle's graph with more outputs than it was written with: changed in memory, its files stay as they are."""
+"""A bundle's graph with additional outputs, changed in memory only; the files stay as they are."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
 
 
 def open_graph(graph: bytes, folder: Path) -> Any:
-    """Return an ONNX Runtime session, on the CPU, of a serialised graph whose weights lie in a bundle's folder."""
+    """Return a CPU session of ONNX Runtime for a serialised graph whose weights are in a bundle's folder."""
     runtime = import_runtime()
     options = runtime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
@@ -21,7 +21,7 @@ def open_graph(graph: bytes, folder: Path) -> Any:
 
 
 def feed(session: Any, ids: Sequence[int]) -> dict[str, "np.ndarray[Any, np.dtype[Any]]"]:
-    """Return the inputs of one pass over tokens without a past; the cache has no room, so it is not shared."""
+    """Return the inputs of one pass over tokens with an empty cache, which is not shared between past and present."""
     tokens = np.array([list(ids)], dtype=np.int64)
     given = {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "position_ids": np.arange(len(ids))[None]}
     past = [value for value in session.get_inputs() if value.name.startswith("past_")]
@@ -29,6 +29,6 @@ def feed(session: Any, ids: Sequence[int]) -> dict[str, "np.ndarray[Any, np.dtyp
 
 
 def _empty(value: Any) -> "np.ndarray[Any, np.dtype[Any]]":
-    """A cache without tokens, for one row."""
+    """Return an empty cache for one row."""
     _, n_heads, _, head_size = value.shape
     return np.zeros((1, n_heads, 0, head_size), np.float16 if value.type == "tensor(float16)" else np.float32)

@@ -1,4 +1,4 @@
-"""What a bundle's own gate says of each candidate token, read out of its graph (needs onnx)."""
+"""Safety margins of candidate tokens, read from the gate inside a bundle's graph (needs onnx)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,9 +14,9 @@ from .graph_in_memory import feed, open_graph
 
 
 class GraphMargins:
-    """Computes how far from the threshold a steered bundle sees its plausible tokens, in one pass over the tokens.
+    """Computes the distance between the threshold and the risk of each plausible token, in one pass over the tokens.
 
-    The graph in memory gets two more outputs, the candidates and their risk; the files stay as they are.
+    Two outputs are added to the graph in memory, the candidates and their risk; the files stay as they are.
 
     Raises:
         ArtefactError: the graph does not compare the risk of plausible tokens with a threshold.
@@ -24,14 +24,14 @@ class GraphMargins:
 
     def __init__(self, bundle: Bundle) -> None:
         if bundle.config is None:
-            raise ArtefactError(f"{bundle.folder} should be a steered bundle: a plain one has no gate")
+            raise ArtefactError(f"{bundle.folder} should be a steered bundle, found a plain one, which has no gate")
         path = bundle.folder / "model.onnx"
         graph, self._names = _with_scores(str(path))
         self._session = open_graph(graph, bundle.folder)
         self._config, self._size = bundle.config, bundle.session.vocabulary_size
 
     def __call__(self, ids: Sequence[int], n_last: int, controls: ControlArrays | None) -> Margins:
-        """Return margins [n_last, V] of the last `n_last` decisions; NaN where the graph does not say."""
+        """Return margins [n_last, V] of the last decisions; NaN for tokens whose risk the graph does not compute."""
         given = control_arrays(self._config, [Steering()]) if controls is None else controls
         candidates, risk = self._session.run(self._names, feed(self._session, ids) | given.as_inputs())  # [1, S, K]
         threshold = min(float(given.harm_threshold[0]), self._config.threshold_ceiling)
@@ -41,25 +41,27 @@ class GraphMargins:
 
 
 def _with_scores(path: str) -> tuple[bytes, list[str]]:
-    """Return the graph with two more outputs and their names: candidates [B, S, K] and their risk."""
+    """Return the graph with two more outputs, and their names: candidates [B, S, K] and their risk."""
     import onnx
 
     model = onnx.load(path, load_external_data=False)
     choices = [node for node in model.graph.node if node.op_type == "TopK"]
     names = [choices[-1].output[1], *_compared(model.graph.node, choices[-1])] if choices else []
     if len(names) != 2:
-        raise ArtefactError(f"{path} should compare the risk of its plausible tokens with one threshold: it does not")
+        raise ArtefactError(
+            f"{path} should compare the risk of its plausible tokens with one threshold, but it does not"
+        )
     for name, kind in zip(names, (onnx.TensorProto.INT64, onnx.TensorProto.FLOAT), strict=True):
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
     return model.SerializeToString(), names
 
 
 def _compared(nodes: Sequence[Any], choice: Any) -> list[str]:
-    """Return the values made from the chosen candidates that some node holds against an upper limit."""
-    reached, found = set(choice.output), []
+    """Return the names of values computed from the candidates that a node compares with an upper limit."""
+    reached, compared = set(choice.output), []
     for node in nodes:  # in topological order
         if reached.intersection(node.input):
             reached.update(node.output)
             if node.op_type == "LessOrEqual" and node.input[0] in reached:
-                found.append(node.input[0])
-    return found
+                compared.append(node.input[0])
+    return compared

@@ -1,4 +1,4 @@
-"""What passes by inside a bundle's graph: the output of each norm, and each layer's keys and values (needs onnx)."""
+"""Intermediate values of a bundle's graph: the output of each norm, and each layer's keys and values (needs onnx)."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,14 +10,14 @@ from prosocial.export.runtime.bundle import Bundle
 
 from .graph_in_memory import feed, open_graph
 
-PARAMETER = ".backbone.model."  # stands in the name of a parameter that the graph kept as it was
+PARAMETER = ".backbone.model."  # part of the name of each parameter that the graph keeps unchanged
 
 
 class GraphPoints:
-    """Reads the points of one pass.
+    """Reads the intermediate values of one pass.
 
-    A norm is found by its weight, whose name the graph keeps. One whose weight was folded into another constant, or is
-    stored once for several norms, is not: the keys and values of its layer have to do.
+    A norm is identified by the name of its weight, which the graph keeps. A norm whose weight was folded into another
+    constant, or is shared by several norms, cannot be identified: only the keys and values of its layer are read.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -33,18 +33,18 @@ class GraphPoints:
         self._session = open_graph(model.SerializeToString(), bundle.folder)
 
     def __call__(self, ids: Sequence[int]) -> dict[str, NDArray[Any]]:
-        """Return each point by name: a module of the model, or `3.key` and `3.value` for layer 3."""
+        """Return the value at each point by name: a module of the model, or `3.key` and `3.value` for layer 3."""
         values = self._session.run(list(self._names.values()), feed(self._session, ids))
-        found = zip(self._names, values, strict=True)
-        return {name: np.asarray(value[0], np.float32) for name, value in found}
+        points = zip(self._names, values, strict=True)
+        return {name: np.asarray(value[0], np.float32) for name, value in points}
 
 
 def _norms(nodes: Iterable[Any]) -> dict[str, list[str]]:
-    """Return the first output of every node that a norm's weight goes into, by the module that the weight is of."""
-    found: dict[str, list[str]] = {}
+    """Return, for each norm module, the first output of every node that takes its weight as input."""
+    outputs: dict[str, list[str]] = {}
     for node in nodes:
         for name in node.input:
             module = name.partition(PARAMETER)[2].removesuffix(".weight")
             if "norm" in module.lower() and node.op_type != "Cast":
-                found.setdefault(module, []).append(node.output[0])
-    return found
+                outputs.setdefault(module, []).append(node.output[0])
+    return outputs

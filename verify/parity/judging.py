@@ -1,4 +1,4 @@
-"""What is found of a bundle, held against the gates."""
+"""Judging the measurements of a bundle against the gates."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 
 from .divergence import Divergence, Ties
-from .gates import MOST_TIED_REPLIES, GateResult, ParityGates, Verdict, gate
+from .gates import MOST_TIED_REPLIES, GateResult, ParityGates, ParityVerdict, gate
 
-NOISE = 2.0  # times the 99th percentile over positions
+NOISE = 2.0  # the noise is this multiple of the 99th percentile over positions
 
 
 @dataclass(frozen=True)
 class GreedyComparison:
-    """The most likely replies of both engines to one prompt.
+    """The greedy replies of both engines to one prompt.
 
     Attributes:
-        prompt_id: the prompt.
+        prompt_id: id of the prompt.
         first_difference: index of the first token that differs; None if the replies are identical.
-        margin: the reference's first logit minus its second at that place; None if identical.
-        near_tie: whether that margin lies inside the band.
+        margin: the reference's largest logit minus its second largest at that index; None if identical.
+        near_tie: whether that margin lies inside the noise band.
     """
 
     prompt_id: str
@@ -33,9 +33,9 @@ class GreedyComparison:
         return replace(self, near_tie=self.margin is not None and self.margin <= ties.logit)
 
 
-def bands(found: Mapping[str, Divergence], gates: ParityGates) -> Ties:
-    """Return the bands that the gates give, or that follow from what was measured."""
-    parts = list(found.values())
+def bands(divergences: Mapping[str, Divergence], gates: ParityGates) -> Ties:
+    """Return the noise bands: those of the gates, or widths derived from the measurement."""
+    parts = list(divergences.values())
     if not parts:
         return gates.ties(logit_noise=0.0, risk_noise=0.0)
     logit = np.concatenate([part.logit for part in parts])
@@ -45,16 +45,16 @@ def bands(found: Mapping[str, Divergence], gates: ParityGates) -> Ties:
 
 
 def token_risk(parts: Sequence[Divergence]) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    """Return by position how far a plausible token's risk is off, where that was asked; if nowhere, a reported risk."""
-    asked = [part.token_risk for part in parts if part.token_risk is not None]
-    return np.concatenate(asked or [part.risk for part in parts])
+    """Return the largest difference of a plausible token's risk by position; of the reported risks if not computed."""
+    known = [part.token_risk for part in parts if part.token_risk is not None]
+    return np.concatenate(known or [part.risk for part in parts])
 
 
 def judge(
-    found: Mapping[str, Divergence], greedy: Sequence[GreedyComparison], gates: ParityGates, ties: Ties
+    divergences: Mapping[str, Divergence], greedy: Sequence[GreedyComparison], gates: ParityGates, ties: Ties
 ) -> tuple[GateResult, ...]:
-    """Return one result for each number that has a gate; `found` and `greedy` are judged by `ties` already."""
-    parts = list(found.values())
+    """Return one result for each gated number; `near_tie` is already set by `ties` in both measurements."""
+    parts = list(divergences.values())
     n_broken = sum(part.n_broken for part in parts)
     broken = GateResult("broken", "Numbers that are NaN or infinite", n_broken, 0, _none_of(n_broken), "always", "")
     rest = (*_distances(parts, gates), *_decisions(parts, gates, ties), *judge_replies(greedy, gates))
@@ -81,13 +81,13 @@ def _decisions(parts: Sequence[Divergence], gates: ParityGates, ties: Ties) -> l
     near_flips = sum(flip.near_tie for flip in flips)
     disagree = np.concatenate([~part.top1_agrees for part in parts])
     near_top = disagree & (np.concatenate([part.top1_margin for part in parts]) <= ties.logit)
-    if gates.logit_tie is None:  # a band as wide as the largest difference would excuse every one
+    if gates.logit_tie is None:  # a measured band would excuse the very differences it was measured from
         near_top = np.zeros_like(near_top)
     return [
         gate("flips", "Tokens that only one side calls safe", len(flips) - near_flips, gates, note=_more(near_flips)),
         gate(
             "top1_disagreement",
-            "Share of positions with another most likely token",
+            "Share of positions whose most likely token differs",
             float((disagree & ~near_top).mean()),
             gates,
             note=_more(int(near_top.sum())),
@@ -96,7 +96,7 @@ def _decisions(parts: Sequence[Divergence], gates: ParityGates, ties: Ties) -> l
 
 
 def judge_replies(greedy: Sequence[GreedyComparison], gates: ParityGates) -> list[GateResult]:
-    """Return what the greedy replies say; so many that part at near ties that rounding alone may not do it is open."""
+    """Return the gate on greedy replies; ambiguous where more differ at near ties than rounding would explain."""
     if gates.greedy_divergences is None:
         return []
     parted = [one for one in greedy if one.first_difference is not None]
@@ -105,7 +105,7 @@ def judge_replies(greedy: Sequence[GreedyComparison], gates: ParityGates) -> lis
     return [
         gate(
             "greedy_divergences",
-            "Greedy replies that part",
+            "Greedy replies that differ",
             len(parted) - near,
             gates,
             is_open=is_open,
@@ -117,15 +117,15 @@ def judge_replies(greedy: Sequence[GreedyComparison], gates: ParityGates) -> lis
 def judge_beside(
     gates: ParityGates, *, failure: str | None, config_differences: Sequence[str], paths: Mapping[str, float]
 ) -> list[GateResult]:
-    """Return what is judged beside the decisions: that the bundle runs, its config, its own ways of decoding."""
+    """Return the remaining gates: the bundle runs to the end, its config is equal, its computation paths agree."""
     results: list[GateResult] = []
     if failure is not None:
-        results.append(GateResult("runs", "Runs that did not end", 1, 0, Verdict.FAIL, "always", failure))
+        results.append(GateResult("runs", "Runs that did not finish", 1, 0, ParityVerdict.FAIL, "always", failure))
     n_other, keys = len(config_differences), ", ".join(config_differences)
     results.append(GateResult("config", "Decoding settings that differ", n_other, 0, _none_of(n_other), "always", keys))
     if paths and gates.max_path_difference is not None:
         widest = max(paths, key=lambda name: paths[name])
-        title = "Difference of a logit by the way it is computed"
+        title = "Difference of a logit between computation paths"
         note = widest if paths[widest] > gates.max_path_difference else ""
         results.append(gate("max_path_difference", title, paths[widest], gates, note=note))
     return results
@@ -135,10 +135,15 @@ def _more(near: int) -> str:
     return f"{near} more at near ties" if near else ""
 
 
-def _none_of(count: int) -> Verdict:
-    return Verdict.FAIL if count else Verdict.PASS
+def _none_of(count: int) -> ParityVerdict:
+    return ParityVerdict.FAIL if count else ParityVerdict.PASS
 
 
 def percentile(values: "np.ndarray[Any, np.dtype[np.float64]]", percent: float) -> float:
-    """The smallest value that at least `percent` of the values do not exceed (no interpolation: infinity stays)."""
+    """Return the smallest value that at least `percent` % of the values do not exceed; not interpolated.
+
+    Example:
+        >>> percentile(np.array([1.0, 2.0, 3.0, np.inf]), 50.0)
+        2.0
+    """
     return float(np.quantile(values, percent / 100, method="inverted_cdf"))

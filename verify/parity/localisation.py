@@ -1,4 +1,4 @@
-"""Where a bundle and its reference part: the first point on the way through the model at which they differ."""
+"""The first point in a forward pass at which a bundle differs from its reference."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 from prosocial.evaluation.statistics.interval import scientific
 
 Points = Mapping[str, NDArray[np.float32]]
-TOLERANCE = 1e-4  # relative to the largest number at the point, float32 on both sides
-JUMP = 8.0  # times the error before: a lower precision is off everywhere, a fault shows as a jump
+TOLERANCE = 1e-4  # relative to the largest number at the point, for float32 on both sides
+JUMP = 8.0  # a fault multiplies the error of the point before by more; a lower precision raises it gradually
 
 
 @dataclass(frozen=True)
 class FirstDifference:
-    """Where the two part.
+    """The first difference between two models.
 
     Attributes:
         place: the first point that differs, or the part of the rule.
-        after: the last point before it that agrees; None where nothing comes before it.
-        error: largest difference there, relative to the largest number of the reference.
+        after: the last point before it that agrees; None if it is the first point.
+        error: largest difference at that point, relative to the reference's largest number.
     """
 
     place: str
@@ -37,11 +37,12 @@ class FirstDifference:
 
 
 def first_difference(reference: Points, bundle: Points, *, noise: float) -> FirstDifference | None:
-    """Return the first point of the reference that the bundle has too and that differs; None if all agree.
+    """Return the first point present in both that differs; None if all agree.
 
     Args:
-        reference: in the order in which they pass by. bundle: by the same names.
-        noise: relative error that the bundle's precision brings by itself.
+        reference: values by point, in the order of the forward pass.
+        bundle: values by the same names.
+        noise: relative error expected from the bundle's precision.
     """
     before, after = noise, None
     for name, expected in reference.items():
@@ -56,7 +57,14 @@ def first_difference(reference: Points, bundle: Points, *, noise: float) -> Firs
 
 
 def relative_error(expected: NDArray[Any], actual: NDArray[Any]) -> float:
-    """Return the largest difference over the largest number; of keys and values, on the last positions of both."""
+    """Return the largest difference divided by the largest expected number.
+
+    Where the shapes differ, only the last positions that both have are compared; infinity if they cannot be.
+
+    Example:
+        >>> relative_error(np.array([1.0, 2.0]), np.array([1.0, 2.5]))
+        0.25
+    """
     if expected.shape != actual.shape:
         n = min(expected.shape[-2], actual.shape[-2])
         expected, actual = expected[..., -n:, :], actual[..., -n:, :]

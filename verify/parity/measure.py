@@ -1,4 +1,4 @@
-"""The comparison of a bundle with its reference, prompt by prompt, under one steering or several."""
+"""The comparison of a bundle with its reference, prompt by prompt, under one or more steering settings."""
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,18 +16,21 @@ from .judging import GreedyComparison
 from .measurement import Measurement
 from .report import ParityReport
 
-MOST_MARGINS = 300  # prompts that both gates are asked about token by token, which takes two more passes for each
-UNJUDGED = Ties(0.0, 0.0)  # the bands are known once everything is measured
+MOST_MARGINS = 300  # prompts whose margins are computed on both sides, which costs two more passes for each
+UNJUDGED = Ties(0.0, 0.0)  # placeholder: the bands are known only once everything is measured
 Prompts = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Both engines under one steering.
+    """The two engines to compare under one steering.
 
     Attributes:
-        name: of the steering, for the report. reference, bundle: the engines.
-        prompts: token ids by prompt id. max_new_tokens: length of the replies.
+        name: name of the steering, for the report.
+        reference: engine that defines the expected outputs.
+        bundle: engine under test.
+        prompts: token ids by prompt id.
+        max_new_tokens: maximum length of each reply, in tokens.
     """
 
     name: str
@@ -46,18 +49,18 @@ def measure_parity(
     max_new_tokens: int = 32,
     on_progress: Callable[[int], None] = lambda n: None,
 ) -> ParityReport:
-    """Compare two engines on prompts: teacher forced on the reference's greedy reply, and freely.
+    """Compare two engines on prompts, teacher-forced on the reference's greedy replies and in free greedy decoding.
 
     Args:
-        reference: the engine that is right by definition.
-        bundle: the engine under test.
+        reference: engine that defines the expected outputs.
+        bundle: engine under test.
         prompts: token ids by prompt id.
-        gates: thresholds; None: the defaults for float32.
-        max_new_tokens: length of the replies.
-        on_progress: is told the number of prompts done, after each batch.
+        gates: thresholds; None for the defaults for float32.
+        max_new_tokens: maximum length of each reply, in tokens.
+        on_progress: called with the number of prompts done, after each batch.
 
     Raises:
-        InputError: as `measure_setting`.
+        InputError: as in `measure_setting`.
     """
     setting = Setting("default", reference, bundle, prompts, max_new_tokens)
     return measure_setting(setting, on_progress=on_progress).judge(gates or ParityGates())
@@ -66,24 +69,24 @@ def measure_parity(
 def measure_setting(setting: Setting, *, on_progress: Callable[[int], None] = lambda n: None) -> Measurement:
     """Compare two engines under one steering.
 
-    Prompts are taken in batches of equal length, each of which is summarised before the next, so that memory does not
-    grow with their number. Of many prompts an even spread is asked for margins, the others where a decision differs.
+    Prompts are processed in batches of equal length and each batch is summarised before the next, so memory does not
+    grow with their number. Margins are computed for up to 300 evenly spread prompts, and elsewhere where a safe set
+    differs.
 
     Raises:
-        InputError: there is no prompt, `max_new_tokens` is below 1, or the outputs of the engines differ in shape
-            (names both).
+        InputError: there is no prompt, `max_new_tokens` is below 1, or the outputs of the engines differ in shape.
     """
     prompts = setting.prompts
     if not prompts:
-        raise InputError("parity needs at least one prompt: there is none")
+        raise InputError("parity should be measured on at least one prompt, found none: give probes")
     if setting.max_new_tokens < 1:
         raise InputError(f"max_new_tokens should be at least 1, found {setting.max_new_tokens}")
-    found: dict[str, _Found] = {}
-    asked = set(list(prompts)[:: -(-len(prompts) // MOST_MARGINS)])
+    results: dict[str, _PromptResult] = {}
+    with_margins = set(list(prompts)[:: -(-len(prompts) // MOST_MARGINS)])
     for batch in _batches(setting):
-        found |= _compare(setting, batch, asked)
-        on_progress(len(found))
-    parts = {name: found[name] for name in prompts}
+        results |= _compare(setting, batch, with_margins)
+        on_progress(len(results))
+    parts = {name: results[name] for name in prompts}
     return Measurement(
         setting.reference.name,
         setting.bundle.name,
@@ -95,13 +98,13 @@ def measure_setting(setting: Setting, *, on_progress: Callable[[int], None] = la
 
 
 def join(measurements: Sequence[Measurement]) -> Measurement:
-    """Return one measurement of several settings; prompts of all but the first are named with their setting."""
+    """Join measurements of several settings; prompts of all but the first are renamed `prompt [setting]`."""
     first, *others = measurements
     divergences, settings = dict(first.divergences), dict(first.settings)
     greedy, n = list(first.greedy), first.sizes_differ
     for other in others:
         names = {name: f"{name} [{other.settings[name]}]" for name in other.divergences}
-        divergences |= {names[name]: found for name, found in other.divergences.items()}
+        divergences |= {names[name]: each for name, each in other.divergences.items()}
         settings |= {names[name]: other.settings[name] for name in names}
         greedy += [replace(one, prompt_id=names[one.prompt_id]) for one in other.greedy]
         n += other.sizes_differ
@@ -109,8 +112,8 @@ def join(measurements: Sequence[Measurement]) -> Measurement:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What is kept of one prompt."""
+class _PromptResult:
+    """The comparison on one prompt."""
 
     divergence: Divergence
     greedy: GreedyComparison
@@ -121,26 +124,28 @@ def _batches(setting: Setting) -> list[dict[str, Sequence[int]]]:
     """Split the prompts by length, so that the decisions of a batch fit into memory."""
     names, ids, most = list(setting.prompts), list(setting.prompts.values()), setting.max_new_tokens
     vocabulary_size = setting.reference.score(ids[0], []).logits.shape[1]
-    # a graph decides at each token of a prompt too
+    # A graph also computes logits at each token of the prompt.
     batches = equal_length_batches(map(len, ids), lambda length: rows_in_memory(max(length, most), vocabulary_size))
     return [{names[index]: ids[index] for index in batch} for batch in batches]
 
 
-def _compare(setting: Setting, prompts: Prompts, asked: Container[str]) -> dict[str, _Found]:
-    """Compare the replies to some prompts; those of the bundle are scored again only where they differ."""
+def _compare(setting: Setting, prompts: Prompts, with_margins: Container[str]) -> dict[str, _PromptResult]:
+    """Compare the replies to some prompts; the bundle scores the reference's reply only where its own differs."""
     ids = list(prompts.values())
     expected = setting.reference.replies(ids, max_new_tokens=setting.max_new_tokens)
     actual = setting.bundle.replies(ids, max_new_tokens=setting.max_new_tokens)
-    found: dict[str, _Found] = {}
+    results: dict[str, _PromptResult] = {}
     for (name, prompt), left, right in zip(prompts.items(), expected, actual, strict=True):
         forced = right.outputs if left.tokens == right.tokens else setting.bundle.score(prompt, left.tokens[:-1])
-        found[name] = _found(name, left, right, forced, always_margins=name in asked)
-    return found
+        results[name] = _prompt_result(name, left, right, forced, always_margins=name in with_margins)
+    return results
 
 
-def _found(name: str, left: ScoredReply, right: ScoredReply, forced: StepOutputs, *, always_margins: bool) -> _Found:
+def _prompt_result(
+    name: str, left: ScoredReply, right: ScoredReply, forced: StepOutputs, *, always_margins: bool
+) -> _PromptResult:
     _check_shapes(name, left.outputs, forced)
-    return _Found(
+    return _PromptResult(
         divergence(left.outputs, forced, ties=UNJUDGED, always_margins=always_margins),
         _greedy_comparison(name, left.tokens, right.tokens, left.outputs),
         int((left.outputs.safe_set_size != forced.safe_set_size).sum()),
@@ -153,12 +158,12 @@ def _check_shapes(name: str, left: StepOutputs, right: StepOutputs) -> None:
         if expected != actual:
             raise InputError(
                 f"both engines should give {part} of one shape on prompt {name!r}: the reference gives {expected}, the "
-                f"bundle {actual}; was the bundle exported from this reference?"
+                f"bundle {actual}; give the reference that the bundle was exported from"
             )
 
 
 def _greedy_comparison(name: str, reply: list[int], other: list[int], scored: StepOutputs) -> GreedyComparison:
-    """Find where the replies part; there the reference's decisions are known, as the tokens before are the same."""
+    """Compare two replies; at the first difference, the reference's logits apply to both: all earlier tokens agree."""
     if reply == other:
         return GreedyComparison(name)
     shared = min(len(reply), len(other))
@@ -169,6 +174,6 @@ def _greedy_comparison(name: str, reply: list[int], other: list[int], scored: St
 
 
 def largest_difference(left: StepOutputs, right: StepOutputs) -> float:
-    """Return the largest difference of a logit that both let in; infinite where at a position there is none."""
-    found = divergence(replace(left, margins=None), replace(right, margins=None), ties=UNJUDGED)
-    return float(np.where(np.isinf(found.kl), np.inf, found.logit).max())
+    """Return the largest difference of a logit that both allow; infinite if they share no token at some position."""
+    difference = divergence(replace(left, margins=None), replace(right, margins=None), ties=UNJUDGED)
+    return float(np.where(np.isinf(difference.kl), np.inf, difference.logit).max())

@@ -1,4 +1,4 @@
-"""What was measured of a bundle, before any gate: kept in a file, so that a gate can be moved without running again."""
+"""The measurements of a bundle before any gate, kept in a file so that other gates can be applied without a rerun."""
 
 import io
 import json
@@ -28,19 +28,20 @@ COUNTS = ("n_decisions", "n_broken")
 
 @dataclass(frozen=True)
 class Measurement:
-    """A bundle beside its reference.
+    """The measured differences between a bundle and its reference.
 
     Attributes:
-        reference, bundle: names of the engines.
-        divergences: by prompt, position by position (teacher forced on the reference's reply).
-        greedy: one comparison per prompt.
-        sizes_differ: positions at which the engines report safe sets of different sizes.
-        settings: by prompt, under which steering it was compared.
-        subject: digests of what was compared, as in `ParityReport`.
+        reference: name of the reference engine.
+        bundle: name of the bundle's engine.
+        divergences: differences at each position by prompt, teacher-forced on the reference's reply.
+        greedy: comparison of the greedy replies, one per prompt.
+        sizes_differ: number of positions at which the engines report safe sets of different sizes.
+        settings: name of the steering that each prompt was compared under.
+        subject: digests of bundle, reference and prompts, as in `ParityReport`.
         config_differences: keys of the decoding config that differ.
-        paths: by another way to compute the same logits, the largest difference from token by token.
-        failure: why the bundle could not be run to the end.
-        first_difference: where both sides part on the way through the model, where that was looked for.
+        paths: largest difference between the bundle's logits computed token by token and in another way, by that way.
+        failure: why the bundle could not be run to the end; None if it could.
+        first_difference: the first point in a forward pass that differs; None if all agree or it was not located.
     """
 
     reference: str
@@ -56,9 +57,9 @@ class Measurement:
     first_difference: FirstDifference | None = None
 
     def judge(self, gates: ParityGates) -> ParityReport:
-        """Hold everything against gates; nothing is computed anew."""
+        """Judge the measurement against gates; no model is run."""
         ties = bands(self.divergences, gates)
-        divergences = {name: found.under(ties) for name, found in self.divergences.items()}
+        divergences = {name: each.under(ties) for name, each in self.divergences.items()}
         greedy = tuple(one.under(ties) for one in self.greedy)
         beside = judge_beside(gates, failure=self.failure, config_differences=self.config_differences, paths=self.paths)
         decided = judge(divergences, greedy, gates, ties) if divergences else ()
@@ -79,26 +80,26 @@ class Measurement:
         )
 
 
-def write_measurement(path: Path, found: Measurement) -> None:
-    """Write a measurement as an npz file: arrays over all positions of all prompts, the rest as JSON in one of them."""
-    parts = list(found.divergences.values())
+def write_measurement(path: Path, measurement: Measurement) -> None:
+    """Write a measurement as an npz file of arrays over all positions; array `rest` holds the other values as JSON."""
+    parts = list(measurement.divergences.values())
     arrays: dict[str, NDArray[Any]] = {name: _column(parts, name) for name in ARRAYS}
     arrays |= {
         name: _column(parts, name) for name in OPTIONAL if all(getattr(each, name) is not None for each in parts)
     }
     rest = {
         "schema": SCHEMA,
-        **{name: getattr(found, name) for name in ("reference", "bundle", "sizes_differ", "failure")},
-        "settings": dict(found.settings),
-        "subject": dict(found.subject),
-        "paths": dict(found.paths),
-        "config_differences": list(found.config_differences),
-        "first_difference": None if found.first_difference is None else asdict(found.first_difference),
-        "greedy": [asdict(one) for one in found.greedy],
+        **{name: getattr(measurement, name) for name in ("reference", "bundle", "sizes_differ", "failure")},
+        "settings": dict(measurement.settings),
+        "subject": dict(measurement.subject),
+        "paths": dict(measurement.paths),
+        "config_differences": list(measurement.config_differences),
+        "first_difference": None if measurement.first_difference is None else asdict(measurement.first_difference),
+        "greedy": [asdict(one) for one in measurement.greedy],
         "prompts": [
             {"name": name, "n_positions": len(each.kl), **{count: getattr(each, count) for count in COUNTS}}
             | {"flips": [asdict(flip) for flip in each.flips]}
-            for name, each in found.divergences.items()
+            for name, each in measurement.divergences.items()
         ],
     }
     arrays["rest"] = np.frombuffer(json.dumps(rest).encode("utf-8"), np.uint8)
@@ -112,17 +113,19 @@ def read_measurement(path: Path) -> Measurement:
     """Read a measurement.
 
     Raises:
-        ArtefactError: the file is not there, or is no measurement.
+        ArtefactError: the file does not exist or is not a measurement.
     """
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         rest = json.loads(arrays.pop("rest").tobytes())
         if rest.pop("schema") != SCHEMA:
-            raise ArtefactError(f"{path} should hold {SCHEMA}: measure again")
+            raise ArtefactError(f"{path} should have schema {SCHEMA}: run prosocial verify --out again")
         return _read(rest, arrays)
     except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile):
-        raise ArtefactError(f"{path} should hold the measurements of prosocial verify --out, it does not") from None
+        raise ArtefactError(
+            f"{path} should be a file of measurements, but it cannot be read as one: run prosocial verify --out"
+        ) from None
 
 
 def _read(rest: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Measurement:
@@ -137,11 +140,11 @@ def _read(rest: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Measureme
         at = end
     first = rest.pop("first_difference")
     given = {each.name for each in fields(Measurement)} & set(rest)
-    found = Measurement(divergences=divergences, **{name: rest[name] for name in given - {"greedy"}}, greedy=())
+    measurement = Measurement(divergences=divergences, **{name: rest[name] for name in given - {"greedy"}}, greedy=())
     greedy = tuple(GreedyComparison(**one) for one in rest["greedy"])
     place = None if first is None else FirstDifference(**first)
     keys = tuple(rest["config_differences"])
-    return replace(found, greedy=greedy, first_difference=place, config_differences=keys)
+    return replace(measurement, greedy=greedy, first_difference=place, config_differences=keys)
 
 
 def _column(parts: list[Divergence], name: str) -> NDArray[Any]:

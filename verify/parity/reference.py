@@ -15,10 +15,11 @@ NAME = "PyTorch, float32"
 
 @dataclass(frozen=True)
 class Reference:
-    """A folder that was opened.
+    """The opened reference model.
 
     Attributes:
-        engine: of the decoding loop. end_ids: tokens that end a reply.
+        engine: engine of the decoding loop.
+        end_ids: ids of the tokens that end a reply.
         margins: computes the margins of decisions; None for a plain model.
     """
 
@@ -28,10 +29,10 @@ class Reference:
 
     @classmethod
     def open(cls, folder: Path, *, is_steered: bool) -> Self:
-        """Open a steered folder, or a checkpoint.
+        """Open a steered folder, or a checkpoint folder for a plain bundle.
 
         Raises:
-            ArtefactError: the folder is not what it should be.
+            ArtefactError: the folder is not a steered folder or a checkpoint.
         """
         from prosocial.steering.torch_engine import PlainEngine, SteeredEngine
 
@@ -48,5 +49,5 @@ class Reference:
         return cls(SteeredEngine(steered), ends, SteeredMargins(steered))
 
     def under(self, steering: Steering | None) -> ParityEngine:
-        """Return the model as an engine under one steering; None: its own defaults."""
+        """Return the model as an engine under one steering; None for its own defaults."""
         return SteppingEngine(self.engine, name=NAME, end_ids=self.end_ids, steering=steering, margins=self.margins)

@@ -1,4 +1,4 @@
-"""A bundle in a process of its own, as parity needs it: a crash there becomes a verdict here."""
+"""A bundle in a child process, so that a crash of ONNX Runtime becomes a failed gate and not the end of the program."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class EngineFailure(Exception):  # noqa: N818 - a verdict, not an error
-    """The bundle could not be run: ONNX Runtime crashed, or refused in the middle of it."""
+    """The bundle could not be run: ONNX Runtime crashed or raised an error."""
 
 
 class RemoteBundle:
@@ -35,11 +35,11 @@ class RemoteBundle:
         self._process, self._connection = process, connection
 
     def call(self, method: str, **arguments: Any) -> tuple[Any, Arrays]:
-        """Return what a method of the child's server says, and its arrays.
+        """Call a method of the server in the child process, and return its JSON answer and its arrays.
 
         Raises:
-            EngineFailure: the process died, or ONNX Runtime raised an error of its own.
-            ProsocialError: what the bundle's own loader refuses.
+            EngineFailure: the process died, or ONNX Runtime raised an error.
+            ProsocialError: the error that the bundle's loader raised in the child process.
         """
         try:
             self._connection.send_bytes(json.dumps({"method": method, **arguments}).encode())
@@ -59,7 +59,7 @@ class RemoteBundle:
 
 @contextlib.contextmanager
 def remote_bundle(folder: Path) -> Iterator[RemoteBundle]:
-    """Open a bundle in a child process, which ends with the block."""
+    """Start a child process for a bundle; it ends with the `with` block."""
     here, there = Pipe()
     with here, there:
         command = [sys.executable, "-m", MODULE, str(folder.resolve()), str(there.fileno())]
@@ -77,12 +77,13 @@ def remote_bundle(folder: Path) -> Iterator[RemoteBundle]:
 
 
 class RemoteEngine:
-    """A bundle with one steering, in the child process.
+    """A bundle under one steering, run in the child process.
 
     Args:
-        bundle: the process. name: for the report.
-        steering: what each request asks for; None: the defaults of the graph itself.
-        has_margins: whether its gate can be asked how close each decision was.
+        bundle: the child process.
+        name: name for the report.
+        steering: steering of every request; None for the defaults of the graph.
+        has_margins: whether the bundle has a gate, so that margins can be computed.
     """
 
     def __init__(
@@ -94,30 +95,30 @@ class RemoteEngine:
     def replies(
         self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, batch_size: int = MOST_ROWS
     ) -> list[ScoredReply]:
-        """Return the most likely reply to each prompt, and the decisions on the way."""
+        """Return the greedy reply to each prompt, and its decisions."""
         ids = [list(prompt) for prompt in prompts]
-        asked = {"prompts": ids, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
-        tokens, arrays = self._bundle.call("replies", **asked, steering=self._steering)
-        found = []
+        arguments = {"prompts": ids, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
+        tokens, arrays = self._bundle.call("replies", **arguments, steering=self._steering)
+        scored = []
         for at, reply in enumerate(tokens):
             parts = {part: arrays[f"{part}_{at}"] for part in PARTS}
-            found.append(ScoredReply(reply, _outputs(parts, self._margins([*ids[at], *reply[:-1]], len(reply)))))
-        return found
+            scored.append(ScoredReply(reply, _outputs(parts, self._margins([*ids[at], *reply[:-1]], len(reply)))))
+        return scored
 
     def score(self, prompt: Sequence[int], reply: Sequence[int]) -> StepOutputs:
         """Return the decisions after the prompt and after each token of the reply, through the cache."""
-        asked = {"prompt": list(prompt), "reply": list(reply)}
-        _, arrays = self._bundle.call("score", **asked, steering=self._steering)
+        arguments = {"prompt": list(prompt), "reply": list(reply)}
+        _, arrays = self._bundle.call("score", **arguments, steering=self._steering)
         return _outputs(arrays, margins=self._margins([*prompt, *reply], len(reply) + 1))
 
     def whole(self, prompt: Sequence[int], reply: Sequence[int]) -> StepOutputs:
-        """Return the same decisions as `score`, from one pass over all tokens."""
-        asked = {"ids": [*prompt, *reply], "n_last": len(reply) + 1}
-        _, arrays = self._bundle.call("whole", **asked, steering=self._steering)
+        """Return the same decisions as `score`, computed in one pass over all tokens."""
+        arguments = {"ids": [*prompt, *reply], "n_last": len(reply) + 1}
+        _, arrays = self._bundle.call("whole", **arguments, steering=self._steering)
         return _outputs(arrays)
 
     def points(self, ids: Sequence[int]) -> Arrays:
-        """Return what passes by on the way through the layers."""
+        """Return the hidden states at the norms, and the keys and values of each layer."""
         return self._bundle.call("points", ids=list(ids))[1]
 
     def _margins(self, ids: list[int], n_last: int) -> Callable[[], Margins] | None:

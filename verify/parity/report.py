@@ -1,4 +1,4 @@
-"""A judged comparison of a bundle with its reference, and its JSON."""
+"""A judged comparison of a bundle with its reference, and its JSON document."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prosocial.evaluation.report.document import PARITY_SCHEMA as SCHEMA
+from prosocial.evaluation.report.report_document import PARITY_SCHEMA as SCHEMA
 from prosocial.evaluation.statistics.interval import scientific
 from prosocial.evaluation.statistics.proportions import clopper_pearson
 
 from .divergence import Divergence, Ties
-from .gates import GateResult, ParityGates, Verdict, worst
+from .gates import GateResult, ParityGates, ParityVerdict, worst
 from .judging import GreedyComparison, percentile
 from .localisation import FirstDifference
 
-LISTED = 50  # flips and divergences in the JSON; the counts are of all
+LISTED = 50  # most flips and differing replies listed in the JSON; the counts include all
 PERCENTILES = (
     ("min", 0.0),
     ("p1", 1.0),
@@ -33,21 +33,23 @@ PERCENTILES = (
 
 @dataclass(frozen=True)
 class ParityReport:
-    """What a comparison found.
+    """The judged comparison of a bundle with its reference.
 
     Attributes:
-        reference, bundle: names of the engines.
-        gates: one result each; the verdict is the worst.
-        divergences: by prompt, position by position (teacher forced on the reference's reply).
-        greedy: one comparison per prompt.
-        safe_set_sizes_differ: positions at which the engines report different sizes.
-        ties: the bands that flips were judged by. are_ties_measured: whether they follow from this measurement.
+        reference: name of the reference engine.
+        bundle: name of the bundle's engine.
+        gates: result of each gate; the report's verdict is the worst of them.
+        divergences: differences at each position by prompt, teacher-forced on the reference's reply.
+        greedy: comparison of the greedy replies, one per prompt.
+        safe_set_sizes_differ: number of positions at which the engines report safe sets of different sizes.
+        ties: the noise bands that decisions were judged by.
+        are_ties_measured: whether the bands were derived from this measurement.
         subject: digests of what was compared: `manifest_sha256` of the bundle, `reference_fingerprint` of the weights,
-            `prompts_sha256` of the token ids; empty for engines that nobody named.
-        settings: by prompt, under which steering it was compared; empty where there was one only.
+            `prompts_sha256` of the token ids; empty for engines that were not opened from folders.
+        settings: name of the steering that each prompt was compared under; empty if there was only one.
         config_differences: keys of the decoding config that differ.
-        paths: by another way to compute the same logits in the bundle, the largest difference.
-        first_difference: where both part on the way through the model, where that was looked for.
+        paths: largest difference between the bundle's logits computed token by token and in another way, by that way.
+        first_difference: the first point in a forward pass that differs; None if all agree or it was not located.
     """
 
     reference: str
@@ -65,23 +67,23 @@ class ParityReport:
     first_difference: FirstDifference | None = None
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ParityVerdict:
         """The worst verdict of all gates."""
         return worst([result.verdict for result in self.gates])
 
     @property
     def prompts(self) -> list[str]:
-        """The prompts, each under the first steering alone."""
+        """The prompts of the first setting, without their repetitions under other settings."""
         first = next(iter(self.settings.values()), "")
         return [name for name in self.divergences if self.settings.get(name, first) == first]
 
     @property
     def n_positions(self) -> int:
         """Number of compared decisions."""
-        return sum(len(found.kl) for found in self.divergences.values())
+        return sum(len(each.kl) for each in self.divergences.values())
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON: summaries, not the arrays; it follows `parity.schema.json`."""
+        """Return the summary as plain JSON that follows `parity.schema.json`; the arrays are left out."""
         first = self.first_difference
         return {
             "schema": SCHEMA,
@@ -108,10 +110,10 @@ class ParityReport:
         }
 
     def _columns(self, part: str) -> dict[str, NDArray[Any]]:
-        return {name: getattr(found, part) for name, found in self.divergences.items()}
+        return {name: getattr(each, part) for name, each in self.divergences.items()}
 
     def _known(self, part: str) -> dict[str, NDArray[Any]]:
-        """Return the columns of the prompts that were asked about a part."""
+        """Return a column by prompt, for the prompts where it was computed."""
         return {name: column for name, column in self._columns(part).items() if column is not None}
 
     def _all(self, part: str) -> NDArray[Any]:
@@ -121,7 +123,7 @@ class ParityReport:
         return scientific(float(self._all(part).mean())) if self.n_positions else None
 
     def _summary(self, part: str) -> dict[str, Any] | None:
-        """Return mean with its standard error, percentiles and the worst place of a number that each position has."""
+        """Return mean, standard error and percentiles of a number over all positions, and where its maximum is."""
         columns = self._known(part)
         if not columns:
             return None
@@ -134,7 +136,7 @@ class ParityReport:
         return {**summary, "worst": {"prompt": worst_name, "position": int(columns[worst_name].argmax())}}
 
     def _top10(self) -> dict[str, Any] | None:
-        """Return the share of the reference's ten likeliest tokens that are among the bundle's, near ties apart."""
+        """Return the share of the reference's ten likeliest tokens among the bundle's, with and without near ties."""
         missing, gap = self._all("top10_missing"), self._all("top10_gap")
         if len(missing) != self.n_positions or not len(missing):
             return None
@@ -143,9 +145,9 @@ class ParityReport:
 
     def _safe_set(self) -> dict[str, Any]:
         flips = [
-            {"prompt": prompt, **flip.to_json()} for prompt, found in self.divergences.items() for flip in found.flips
+            {"prompt": prompt, **flip.to_json()} for prompt, each in self.divergences.items() for flip in each.flips
         ]
-        n_decisions = sum(found.n_decisions for found in self.divergences.values())
+        n_decisions = sum(each.n_decisions for each in self.divergences.values())
         n_flipping = sum(bool(self.divergences[name].flips) for name in self.prompts)
         return {
             "n_decisions": n_decisions,
@@ -160,7 +162,7 @@ class ParityReport:
             **self._certified(),
             "n_flips": len(flips),
             "n_near_ties": sum(flip["near_tie"] for flip in flips),
-            "n_unsafe_let_in": sum(flip.is_unsafe for found in self.divergences.values() for flip in found.flips),
+            "n_unsafe_let_in": sum(flip.is_unsafe for each in self.divergences.values() for flip in each.flips),
             "flip_share_at_most": _at_most(len(flips), n_decisions),
             "prompt_flip_share_at_most": _at_most(n_flipping, len(self.prompts)),
             "sizes_differ": self.safe_set_sizes_differ,
@@ -168,7 +170,7 @@ class ParityReport:
         }
 
     def _certified(self) -> dict[str, Any]:
-        """Return the share of positions where no risk lies as near to the threshold as any risk was seen to move."""
+        """Return the share of positions where every risk is farther from the threshold than any risk differs."""
         moved, distance = self._known("token_risk"), self._known("threshold_distance")
         if not moved:
             return {"risk_moved_at_most": None, "certified_share": None}
@@ -177,7 +179,7 @@ class ParityReport:
         return {"risk_moved_at_most": scientific(most), "certified_share": scientific(share)}
 
     def _n_within(self, band: float) -> int | None:
-        """Positions where a token's risk comes as close to the threshold as a band is wide, where that was asked."""
+        """Return the number of positions where a risk is within a band of the threshold; None if not computed."""
         known = self._known("threshold_distance").values()
         return sum(int((distance <= band).sum()) for distance in known) if known else None
 
@@ -186,20 +188,20 @@ class ParityReport:
         return sum(bool((distance <= band).any()) for distance in known) if known else None
 
     def _greedy(self) -> dict[str, Any]:
-        parted = [found for found in self.greedy if found.first_difference is not None]
-        firsts = [found.first_difference for found in parted if found.first_difference is not None]
+        parted = [each for each in self.greedy if each.first_difference is not None]
+        firsts = [each.first_difference for each in parted if each.first_difference is not None]
         return {
             "n_identical": len(self.greedy) - len(parted),
             "n": len(self.greedy),
             "median_first_difference": median(firsts) if firsts else None,
             "differences": [
                 {
-                    "prompt": found.prompt_id,
-                    "position": found.first_difference,
-                    "margin": None if found.margin is None else scientific(found.margin),
-                    "near_tie": found.near_tie,
+                    "prompt": each.prompt_id,
+                    "position": each.first_difference,
+                    "margin": None if each.margin is None else scientific(each.margin),
+                    "near_tie": each.near_tie,
                 }
-                for found in parted[:LISTED]
+                for each in parted[:LISTED]
             ],
         }
 
@@ -210,18 +212,18 @@ class ParityReport:
             {
                 "prompt": name,
                 "setting": self.settings.get(name, ""),
-                "n_positions": len(found.kl),
-                "max_logit_difference": scientific(float(found.logit.max())),
-                "max_kl": scientific(float(found.kl.max())),
-                "n_flips": len(found.flips),
-                "n_near_ties": sum(flip.near_tie for flip in found.flips),
+                "n_positions": len(each.kl),
+                "max_logit_difference": scientific(float(each.logit.max())),
+                "max_kl": scientific(float(each.kl.max())),
+                "n_flips": len(each.flips),
+                "n_near_ties": sum(flip.near_tie for flip in each.flips),
                 "parts_at": parted.get(name),
             }
-            for name, found in self.divergences.items()
+            for name, each in self.divergences.items()
         ]
 
     def _settings(self) -> list[dict[str, Any]]:
-        """Return the comparison under each steering."""
+        """Return one row for each steering."""
         rows = []
         parted = {one.prompt_id for one in self.greedy if one.first_difference is not None}
         for setting in dict.fromkeys(self.settings.values()):

@@ -1,4 +1,4 @@
-"""By how much the reference let each token in or kept it out (torch)."""
+"""Margins of the reference's decisions: how far each token is from the limits of the safe set (torch)."""
 
 from collections.abc import Sequence
 
@@ -12,14 +12,14 @@ from prosocial.steering.steered_model import SteeredModel
 
 from .engines import Margins
 
-BEYOND = 16  # candidates past the K-th whose risk is computed too: those that rounding could pull in
+BEYOND = 16  # candidates past the K-th whose risk is also computed, because rounding could make them plausible
 
 
 class SteeredMargins:
-    """Computes the margins of a steered model's decisions, in one pass over the tokens.
+    """Computes the margins of a steered model's decisions in one pass over the tokens.
 
     Args:
-        steered: the reference.
+        steered: the reference model.
     """
 
     def __init__(self, steered: SteeredModel) -> None:

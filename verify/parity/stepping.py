@@ -20,15 +20,15 @@ MarginSource = Callable[[Sequence[int], int, ControlArrays | None], Margins]
 
 
 class SteppingEngine:
-    """Decides through the same steps as generation does; what `measure_parity` compares.
+    """Makes its decisions in the same steps as generation; the kind of engine that `measure_parity` compares.
 
     Args:
-        engine: of a bundle, a steered model or an ordinary one.
-        name: for the report; no path.
-        end_ids: tokens that end a reply.
-        steering: what each request asks for; None leaves it to the engine's own defaults.
-        margins: computes the margins of the last n decisions on given tokens; for the reference.
-        batch_size: most rows at once; results do not depend on it.
+        engine: decoding engine of a bundle, a steered model or a plain model.
+        name: name for the report, without paths.
+        end_ids: ids of the tokens that end a reply.
+        steering: steering of every request; None for the engine's own defaults.
+        margins: computes the margins of the last n decisions on given tokens; None if they are not needed.
+        batch_size: most rows in one batch; results do not depend on it.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class SteppingEngine:
             self._controls = control_arrays(engine.config, [steering])
 
     def replies(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int) -> list[ScoredReply]:
-        """Return the most likely reply to each prompt, up to and with the end token, and the decisions on the way."""
+        """Return the greedy reply to each prompt, up to and including the end token, and its decisions."""
         records = [_Record(max_new_tokens) for _ in prompts]
         controls = None if self._controls is None else self._controls.rows([0] * len(prompts))
         loop = Loop(

@@ -1,4 +1,4 @@
-"""What passes by inside the reference, in the order in which it does (torch)."""
+"""Intermediate values of the reference in the order of the forward pass (torch)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,9 +14,9 @@ from prosocial.steering.backbone import Backbone
 
 @torch.inference_mode()
 def torch_points(backbone: Backbone, ids: Sequence[int]) -> dict[str, NDArray[np.float32]]:
-    """Return each point of one pass by name, as `GraphPoints` calls them.
+    """Return the value at each point of one pass by the names that `GraphPoints` uses.
 
-    The keys and values of a layer stand behind its first norm, through which they were made.
+    The keys and values of a layer follow its first norm, from whose output they are computed.
     """
     seen: dict[str, NDArray[np.float32]] = {}
     hooks = [
@@ -37,7 +37,7 @@ def torch_points(backbone: Backbone, ids: Sequence[int]) -> dict[str, NDArray[np
         layer = next((int(part) for part in name.split(".") if part.isdigit()), None)
         if layer is not None and f"{layer}.key" not in ordered and layer < len(layers):
             ordered |= _pair(layer, layers[layer])
-    for layer, pair in enumerate(layers):  # of a model whose norms are no modules
+    for layer, pair in enumerate(layers):  # layers without norm modules
         ordered |= {} if f"{layer}.key" in ordered else _pair(layer, pair)
     return ordered
 

@@ -1,4 +1,4 @@
-"""Signatures: who vouches for a folder's bytes, for the edit in it, and for what was verified of it."""
+"""Signatures over a folder's files, and signed statements about its edit, its export and its verification."""
 
 import lazy_loader
 

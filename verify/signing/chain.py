@@ -1,4 +1,4 @@
-"""The chain from base to audit: base, edit, checkpoint, bundle, parity, audit; which link is missing or broken?"""
+"""Checking the chain of signed statements from base to audit for missing or broken links."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -21,14 +21,14 @@ SIGNATURE, BASE, CHECKPOINT = "signature", "base", "checkpoint"
 
 
 class LinkState(StrEnum):
-    """What is known of a link.
+    """The state of a link.
 
     Attributes:
-        VALID: signed by a trusted key, and true of the bytes that lie here.
-        NOT_CHECKED: what it names was not given; a signed statement names it.
+        VALID: signed by a trusted key, and consistent with the files.
+        NOT_CHECKED: a signed statement names a base or checkpoint that was not given.
         MISSING: there is no statement.
-        DOUBTFUL: the statement is signed, and the verification that it states came to no verdict.
-        BROKEN: changed, forged, signed by another key, or stating a failure.
+        DOUBTFUL: the statement is signed, but the verification it reports was inconclusive.
+        BROKEN: the files or the statement were changed, the signature is not by a trusted key, or it reports a failure.
     """
 
     VALID = "valid"
@@ -40,7 +40,14 @@ class LinkState(StrEnum):
 
 @dataclass(frozen=True)
 class Link:
-    """One link: what it is called, its state, what to know of it in words, and the key that signed it."""
+    """One link of the chain.
+
+    Attributes:
+        name: name of the link.
+        state: its state.
+        told: explanation of the state, in words.
+        signed_by: name of the key that signed it; None if not signed.
+    """
 
     name: str
     state: LinkState
@@ -50,11 +57,13 @@ class Link:
 
 @dataclass(frozen=True)
 class ChainReport:
-    """A chain that was walked.
+    """The result of checking a chain.
 
     Attributes:
-        folder: its name. root: the digest that its signature is about.
-        links: from base to audit. allowed: links that may be missing.
+        folder: name of the folder.
+        root: digest over all files, which the signature covers.
+        links: the links, in order from base to audit.
+        allowed: names of links that may be missing.
     """
 
     folder: str
@@ -64,7 +73,7 @@ class ChainReport:
 
     @property
     def verdict(self) -> str:
-        """`fail` where a link is broken, `cannot say` where one is missing or doubtful, else `pass`."""
+        """`fail` if a link is broken, `cannot say` if one is missing or doubtful, otherwise `pass`."""
         states = [link.state for link in self.links if not self._is_excused(link)]
         if LinkState.BROKEN in states:
             return "fail"
@@ -88,46 +97,46 @@ def check_chain(
     checkpoint: Path | str | None = None,
     allow_missing: Collection[str] = (),
 ) -> ChainReport:
-    """Walk the chain of signed statements about a folder; every file of it is read.
+    """Check the chain of signed statements about a folder; every file in it is read.
 
-    Every link that the folder's contents call for is asked for: an edit record for a statement of the edit and an
-    audit, a manifest for statements of the export and of parity.
+    The contents of the folder determine the required links: an edit record requires statements of the edit and of an
+    audit, a manifest requires statements of the export and of parity.
 
     Args:
         folder: any signed folder.
-        keys: public keys that are trusted; each link needs the signature of one of them.
-        base: what was edited; its weights are held against the record.
-        checkpoint: what a bundle was exported from; its weights and its own signature are checked.
-        allow_missing: links (edit, export, parity, audit) that may be missing; a broken one never passes.
+        keys: trusted public keys; each link must be signed by one of them.
+        base: the edited checkpoint's base; its fingerprint is compared with the record's.
+        checkpoint: checkpoint that a bundle was exported from; its weights and signature are checked.
+        allow_missing: links (edit, export, parity, audit) that may be missing; a broken link always fails.
 
     Raises:
-        InputError: no key, an unknown link, or a base or checkpoint that this folder says nothing of.
-        ArtefactError: there is no such folder, or nothing in it.
+        InputError: no key is given, a link is unknown, or the folder does not refer to a given base or checkpoint.
+        ArtefactError: the folder does not exist or is empty.
     """
     if not keys:
-        raise InputError("a chain needs at least one trusted public key: give --key")
+        raise InputError("a chain should be checked with a trusted key, found none: give --key")
     for name in allow_missing:
         if name not in CLAIMS:
             raise UnknownNameError("link", name, CLAIMS)
     folder = Path(folder)
-    found = FolderDigest.of(folder)
+    digest = FolderDigest.of(folder)
     links = [
-        *_base(folder, found, None if base is None else Path(base)),
-        *_checkpoint(folder, found, None if checkpoint is None else Path(checkpoint), keys),
-        _signature(folder, found, keys),
-        *(_stated(name, claim, folder, keys) for name, claim in claims(folder, found).items()),
+        *_base(folder, digest, None if base is None else Path(base)),
+        *_checkpoint(folder, digest, None if checkpoint is None else Path(checkpoint), keys),
+        _signature(folder, digest, keys),
+        *(_stated(name, claim, folder, keys) for name, claim in claims(folder, digest).items()),
     ]
-    return ChainReport(found.name, found.root, tuple(links), tuple(sorted(allow_missing)))
+    return ChainReport(digest.name, digest.root, tuple(links), tuple(sorted(allow_missing)))
 
 
-def _signature(folder: Path, found: FolderDigest, keys: Sequence[TrustedKey], name: str = SIGNATURE) -> Link:
+def _signature(folder: Path, digest: FolderDigest, keys: Sequence[TrustedKey], name: str = SIGNATURE) -> Link:
     if not (folder / SIGNATURE_FILE).is_file():
-        return Link(name, LinkState.MISSING, f"there is no {SIGNATURE_FILE}: nobody vouches for these files")
+        return Link(name, LinkState.MISSING, f"there is no {SIGNATURE_FILE}: the files are not signed")
     try:
-        signer = check_signature(folder, found, keys)
+        signer = check_signature(folder, digest, keys)
     except BrokenSignature as broken:
         return Link(name, LinkState.BROKEN, str(broken))
-    return Link(name, LinkState.VALID, f"{len(found.files)} files as signed", signer.name)
+    return Link(name, LinkState.VALID, f"{len(digest.files)} files as signed", signer.name)
 
 
 def _stated(name: str, claim: Claim, folder: Path, keys: Sequence[TrustedKey]) -> Link:
@@ -135,37 +144,37 @@ def _stated(name: str, claim: Claim, folder: Path, keys: Sequence[TrustedKey]) -
     if not path.is_file():
         return Link(name, LinkState.MISSING, f"there is no {path.parent.name}/{path.name}")
     try:
-        said, signer = unseal(path, keys)
-        said, expected = _called(said, folder.resolve().name), claim()
+        stated, signer = unseal(path, keys)
+        stated, expected = _called(stated, folder.resolve().name), claim()
     except (BrokenSignature, ProsocialError) as broken:
         return Link(name, LinkState.BROKEN, str(broken))
-    if said != expected:
-        where = _first_difference(expected, said)
-        return Link(name, LinkState.BROKEN, f"{path.name}: states another {where} than this folder holds")
-    return _judge(name, said, signer)
+    if stated != expected:
+        where = _first_difference(expected, stated)
+        return Link(name, LinkState.BROKEN, f"{path.name}: its {where} differs from this folder's")
+    return _judge(name, stated, signer)
 
 
-def _called(said: Statement, name: str) -> Statement:
-    """Return a statement about a folder of that name: a download has another name, what counts is the digest."""
-    match said:
+def _called(stated: Statement, name: str) -> Statement:
+    """Return the statement with the folder's name replaced, because a downloaded folder may have another name."""
+    match stated:
         case {"subject": [{"name": str(), **rest}, *others]}:
-            return said | {"subject": [{"name": name, **rest}, *others]}
-    return said
+            return stated | {"subject": [{"name": name, **rest}, *others]}
+    return stated
 
 
-def _judge(name: str, said: Statement, signer: TrustedKey) -> Link:
-    result = said["predicate"].get("result", "PASSED")
+def _judge(name: str, stated: Statement, signer: TrustedKey) -> Link:
+    result = stated["predicate"].get("result", "PASSED")
     if result == "PASSED":
-        return Link(name, LinkState.VALID, "true of these bytes", signer.name)
+        return Link(name, LinkState.VALID, "matches these files", signer.name)
     state = LinkState.DOUBTFUL if result == "WARNED" else LinkState.BROKEN
-    tests = said["predicate"]["failedTests"] + said["predicate"]["warnedTests"]
+    tests = stated["predicate"]["failedTests"] + stated["predicate"]["warnedTests"]
     return Link(name, state, f"the signed result is {result}: {', '.join(tests)}", signer.name)
 
 
-def _base(folder: Path, found: FolderDigest, base: Path | None) -> list[Link]:
-    if RECORD_NAME not in found.files:
+def _base(folder: Path, digest: FolderDigest, base: Path | None) -> list[Link]:
+    if RECORD_NAME not in digest.files:
         if base is not None:
-            raise InputError(f"{folder} should hold {RECORD_NAME} to be compared with a base: there is none")
+            raise InputError(f"{folder} should contain {RECORD_NAME} to be compared with a base: omit --base")
         return []
     try:
         recorded = read_record(folder).base.fingerprint
@@ -174,13 +183,15 @@ def _base(folder: Path, found: FolderDigest, base: Path | None) -> list[Link]:
     return [_same_weights(BASE, recorded, base)]
 
 
-def _checkpoint(folder: Path, found: FolderDigest, checkpoint: Path | None, keys: Sequence[TrustedKey]) -> list[Link]:
-    if MANIFEST_FILE not in found.files:
+def _checkpoint(folder: Path, digest: FolderDigest, checkpoint: Path | None, keys: Sequence[TrustedKey]) -> list[Link]:
+    if MANIFEST_FILE not in digest.files:
         if checkpoint is not None:
-            raise InputError(f"{folder} should be a bundle to be compared with a checkpoint: it has no {MANIFEST_FILE}")
+            raise InputError(
+                f"{folder} should be a bundle to be compared with a checkpoint, but has no {MANIFEST_FILE}"
+            )
         return []
     try:
-        recorded = weights_fingerprint(folder, found)
+        recorded = weights_fingerprint(folder, digest)
     except ProsocialError as broken:
         return [Link(CHECKPOINT, LinkState.BROKEN, str(broken))]
     weights = _same_weights(CHECKPOINT, recorded, checkpoint)
@@ -198,14 +209,14 @@ def _same_weights(name: str, recorded: str, given: Path | None) -> Link:
     return Link(name, LinkState.VALID, f"{given.name} has fingerprint {actual[:16]}")
 
 
-def _first_difference(expected: Any, said: Any, where: str = "") -> str:
+def _first_difference(expected: Any, stated: Any, where: str = "") -> str:
     """Return the path of the first value that differs."""
-    if isinstance(expected, dict) and isinstance(said, dict):
-        for key in sorted({*expected, *said}, key=str):
-            if expected.get(key) != said.get(key):
-                return _first_difference(expected.get(key), said.get(key), f"{where}.{key}" if where else str(key))
-    if isinstance(expected, list) and isinstance(said, list) and len(expected) == len(said):
-        for at, (left, right) in enumerate(zip(expected, said, strict=True)):
+    if isinstance(expected, dict) and isinstance(stated, dict):
+        for key in sorted({*expected, *stated}, key=str):
+            if expected.get(key) != stated.get(key):
+                return _first_difference(expected.get(key), stated.get(key), f"{where}.{key}" if where else str(key))
+    if isinstance(expected, list) and isinstance(stated, list) and len(expected) == len(stated):
+        for at, (left, right) in enumerate(zip(expected, stated, strict=True)):
             if left != right:
                 return _first_difference(left, right, f"{where}[{at}]")
     return where

@@ -1,4 +1,4 @@
-"""What can be stated of a folder, each made again from its contents and checked against them."""
+"""The statements that can be made about a folder, derived from its contents."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,10 +11,10 @@ from prosocial.core.signing.envelope import Statement
 from prosocial.core.signing.model_signature import STATEMENTS_FOLDER, FolderDigest
 from prosocial.editing.checkpoints.fingerprint import fingerprint
 from prosocial.editing.edits.record import RECORD_NAME, read_record
-from prosocial.evaluation.report.document import PARITY_SCHEMA
+from prosocial.evaluation.report.report_document import PARITY_SCHEMA
 from prosocial.export.bundle_files.manifest import MANIFEST_FILE, covered_files, read_manifest
 
-from ..audit.document import SCHEMA as AUDIT_SCHEMA
+from ..audit.audit_document import SCHEMA as AUDIT_SCHEMA
 from .statements import RESULTS, edit_statement, export_statement, result_statement
 
 Claim = Callable[[], Statement]
@@ -22,85 +22,88 @@ EDIT, EXPORT, PARITY, AUDIT = CLAIMS = ("edit", "export", "parity", "audit")
 REPORTS = {PARITY: PARITY_SCHEMA, AUDIT: AUDIT_SCHEMA}
 
 
-def claims(folder: Path, found: FolderDigest, reports: Mapping[str, Path] | None = None) -> dict[str, Claim]:
-    """Return what should be stated of a folder by what lies in it, in the order of the chain.
+def claims(folder: Path, digest: FolderDigest, reports: Mapping[str, Path] | None = None) -> dict[str, Claim]:
+    """Return the statements that a folder's contents require, in the order of the chain.
 
-    Each makes its statement when it is called, and raises ArtefactError where the contents contradict one another.
+    Each value makes its statement when called, and raises ArtefactError if the contents contradict each other.
 
     Args:
-        folder: it. found: its digest.
-        reports: where a report lies that is not yet in the folder, by claim.
+        folder: the folder.
+        digest: digest of the folder.
+        reports: paths of reports that are not yet in the folder, by claim.
     """
     at = {name: report_path(folder, name) for name in REPORTS} | dict(reports or {})
     made: dict[str, Claim] = {}
-    if RECORD_NAME in found.files:
-        made[EDIT] = partial(_edit, folder, found)
-    if MANIFEST_FILE in found.files:
-        made[EXPORT] = partial(_export, folder, found)
-        made[PARITY] = partial(_parity, folder, found, at[PARITY])
-    if RECORD_NAME in found.files:
-        made[AUDIT] = partial(_audit, folder, found, at[AUDIT])
+    if RECORD_NAME in digest.files:
+        made[EDIT] = partial(_edit, folder, digest)
+    if MANIFEST_FILE in digest.files:
+        made[EXPORT] = partial(_export, folder, digest)
+        made[PARITY] = partial(_parity, folder, digest, at[PARITY])
+    if RECORD_NAME in digest.files:
+        made[AUDIT] = partial(_audit, folder, digest, at[AUDIT])
     return made
 
 
 def statement_path(folder: Path, claim: str) -> Path:
-    """Return where the signed statement of a claim lies."""
+    """Return the path of the signed statement of a claim."""
     return folder / STATEMENTS_FOLDER / f"{claim}.intoto.json"
 
 
 def report_path(folder: Path, claim: str) -> Path:
-    """Return where the report lies that a verification result states."""
+    """Return the path of the report behind a verification result."""
     return folder / STATEMENTS_FOLDER / f"{claim}.json"
 
 
-def weights_fingerprint(folder: Path, found: FolderDigest) -> str:
-    """Return the fingerprint of the weights: of those that lie here, or that a bundle says it was exported from."""
-    if MANIFEST_FILE in found.files:
+def weights_fingerprint(folder: Path, digest: FolderDigest) -> str:
+    """Return the fingerprint of the folder's weights; for a bundle, of the checkpoint that its manifest names."""
+    if MANIFEST_FILE in digest.files:
         return str(read_manifest(folder).get("checkpoint_fingerprint"))
     return fingerprint(folder)
 
 
-def _edit(folder: Path, found: FolderDigest) -> Statement:
+def _edit(folder: Path, digest: FolderDigest) -> Statement:
     record = read_record(folder)
-    actual = weights_fingerprint(folder, found)
+    actual = weights_fingerprint(folder, digest)
     if actual != record.result.fingerprint:
         raise ArtefactError(
-            f"{RECORD_NAME} should speak of these weights, fingerprint {actual[:16]}; it speaks of "
+            f"{RECORD_NAME} should be the record of these weights, fingerprint {actual[:16]}; it is of the weights "
             f"{record.result.fingerprint[:16]}"
         )
-    return edit_statement(found, record)
+    return edit_statement(digest, record)
 
 
-def _export(folder: Path, found: FolderDigest) -> Statement:
+def _export(folder: Path, digest: FolderDigest) -> Statement:
     manifest = read_manifest(folder)
     listed = {name: entry["sha256"] for name, entry in manifest["files"].items()}
     names = sorted({*listed, *covered_files(folder)})
-    wrong = [name for name in names if listed.get(name) != found.files.get(name)]
+    wrong = [name for name in names if listed.get(name) != digest.files.get(name)]
     if wrong:
-        raise ArtefactError(f"{MANIFEST_FILE} should list every file as it is: {', '.join(wrong[:3])} differs")
-    return export_statement(found, manifest)
+        raise ArtefactError(
+            f"{MANIFEST_FILE} should list every file as it is: {', '.join(wrong[:3])} differs; export again"
+        )
+    return export_statement(digest, manifest)
 
 
-def _parity(folder: Path, found: FolderDigest, path: Path) -> Statement:
+def _parity(folder: Path, digest: FolderDigest, path: Path) -> Statement:
     report = read_json(path, schema=REPORTS[PARITY])
     subject = report.get("subject") or {}
-    _require_same("bundle's manifest", subject.get("manifest_sha256"), found.files[MANIFEST_FILE])
-    _require_same("reference's weights", subject.get("reference_fingerprint"), weights_fingerprint(folder, found))
-    return _result(found, PARITY, report, path)
+    _require_same("bundle's manifest", subject.get("manifest_sha256"), digest.files[MANIFEST_FILE])
+    _require_same("reference's weights", subject.get("reference_fingerprint"), weights_fingerprint(folder, digest))
+    return _result(digest, PARITY, report, path)
 
 
-def _audit(folder: Path, found: FolderDigest, path: Path) -> Statement:
+def _audit(folder: Path, digest: FolderDigest, path: Path) -> Statement:
     report = read_json(path, schema=REPORTS[AUDIT])
     _require_same("edited weights", report.get("fingerprint"), read_record(folder).result.fingerprint)
-    return _result(found, AUDIT, report, path)
+    return _result(digest, AUDIT, report, path)
 
 
-def _result(found: FolderDigest, claim: str, report: dict[str, Any], path: Path) -> Statement:
+def _result(folder: FolderDigest, claim: str, report: dict[str, Any], path: Path) -> Statement:
     try:
-        return result_statement(found, report, name=f"{claim}.json", digest=sha256_file(path))
+        return result_statement(folder, report, name=f"{claim}.json", digest=sha256_file(path))
     except (KeyError, TypeError):
         raise ArtefactError(
-            f"{path} should hold a verdict and its tests, each one of {', '.join(RESULTS)}; run {claim} again"
+            f"{path} should contain a verdict and its tests, each one of {', '.join(RESULTS)}; run {claim} again"
         ) from None
 
 

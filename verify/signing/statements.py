@@ -1,7 +1,7 @@
-"""What is stated about a folder, made from what lies in it: a signed statement must equal the one made again.
+"""Statements about a folder, derived from its contents; a signed statement must equal the one derived again.
 
-The edit and the export have the shape of SLSA provenance v1, verification results that of in-toto's test-result v0.1,
-so that tools which know neither us nor our files can read them. The first subject is always the folder's own digest.
+Edit and export statements follow SLSA provenance v1, verification results follow in-toto's test-result v0.1, so that
+general tools can read them. The first subject is always the folder's own digest.
 """
 
 from collections.abc import Mapping
@@ -27,15 +27,15 @@ RESULTS = {
 TESTS = {"PASSED": "passedTests", "WARNED": "warnedTests", "FAILED": "failedTests"}
 
 
-def edit_statement(found: FolderDigest, record: EditRecord) -> Statement:
-    """State that the weights are a base minus harm vectors, as the edit record has it."""
+def edit_statement(folder: FolderDigest, record: EditRecord) -> Statement:
+    """Return the statement that the weights are a base minus harm vectors, from the edit record."""
     terms = [
         {"method": term.method, "coefficients": {one.decimal: one.hex for one in term.coefficients}}
         for term in record.terms
     ]
     vectors = [{"name": f"vector {at}", "digest": {"blake3": term.blake3}} for at, term in enumerate(record.terms)]
     return _provenance(
-        found,
+        folder,
         made={"name": "weights", "digest": {FINGERPRINT: record.result.fingerprint}},
         build_type="urn:prosocial:edit:v1",
         parameters={"terms": terms, "arithmetic": dict(record.arithmetic)},
@@ -45,12 +45,12 @@ def edit_statement(found: FolderDigest, record: EditRecord) -> Statement:
     )
 
 
-def export_statement(found: FolderDigest, manifest: Mapping[str, Any]) -> Statement:
-    """State that a bundle was exported from weights, as its manifest has it."""
+def export_statement(folder: FolderDigest, manifest: Mapping[str, Any]) -> Statement:
+    """Return the statement that a bundle was exported from a checkpoint, from its manifest."""
     facts = {key: manifest.get(key) for key in ("kind", "profile", "precision", "opset")}
     return _provenance(
-        found,
-        made={"name": MANIFEST_FILE, "digest": {"sha256": found.files[MANIFEST_FILE]}},
+        folder,
+        made={"name": MANIFEST_FILE, "digest": {"sha256": folder.files[MANIFEST_FILE]}},
         build_type="urn:prosocial:export:v1",
         parameters=facts,
         sources=[{"name": "weights", "digest": {FINGERPRINT: str(manifest.get("checkpoint_fingerprint"))}}],
@@ -59,18 +59,21 @@ def export_statement(found: FolderDigest, manifest: Mapping[str, Any]) -> Statem
     )
 
 
-def result_statement(found: FolderDigest, report: Mapping[str, Any], *, name: str, digest: str) -> Statement:
-    """State what a verification found, by the JSON of a parity report or an audit.
+def result_statement(folder: FolderDigest, report: Mapping[str, Any], *, name: str, digest: str) -> Statement:
+    """Return the statement of a verification result, from the JSON of a parity report or an audit.
 
     Args:
-        found: the folder. report: about it. name, digest: of the report's file, and the SHA-256 of its bytes.
+        folder: digest of the folder.
+        report: JSON of the report about it.
+        name: file name of the report.
+        digest: SHA-256 of the report's file.
     """
     tests: dict[str, list[str]] = {name: [] for name in TESTS.values()}
     for test, verdict in _tests(report):
         tests[TESTS[RESULTS[verdict]]].append(test)
     return statement(
         TEST_RESULT_TYPE,
-        [found.subject],
+        [folder.subject],
         {
             "result": RESULTS[report["verdict"]],
             "configuration": [{"name": name, "digest": {"sha256": digest}}],
@@ -80,14 +83,14 @@ def result_statement(found: FolderDigest, report: Mapping[str, Any], *, name: st
 
 
 def _tests(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return name and verdict of each gate of a parity report, of each level of an audit."""
+    """Return name and verdict of each gate of a parity report, or of each level of an audit."""
     if "gates" in report:
         return [(gate["name"], gate["verdict"]) for gate in report["gates"]]
     return [(f"level {level['level']}: {level['title']}", level["verdict"]) for level in report["levels"]]
 
 
 def _provenance(
-    found: FolderDigest,
+    folder: FolderDigest,
     *,
     made: dict[str, Any],
     build_type: str,
@@ -98,7 +101,7 @@ def _provenance(
 ) -> Statement:
     return statement(
         PROVENANCE_TYPE,
-        [found.subject, made],
+        [folder.subject, made],
         {
             "buildDefinition": {
                 "buildType": build_type,
@@ -109,7 +112,7 @@ def _provenance(
             "runDetails": {
                 "builder": {"id": f"urn:{tool}"},
                 "metadata": {},
-                "byproducts": [{"name": record, "digest": {"sha256": found.files[record]}}],
+                "byproducts": [{"name": record, "digest": {"sha256": folder.files[record]}}],
             },
         },
     )

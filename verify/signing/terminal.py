@@ -1,4 +1,4 @@
-"""A chain in the terminal."""
+"""Printing a chain in the terminal."""
 
 from rich.console import Console
 from rich.table import Table
@@ -17,11 +17,11 @@ VERDICT_STYLES = {"pass": "bold green", "cannot say": "bold yellow", "fail": "bo
 
 
 def print_chain(report: ChainReport, console: Console) -> None:
-    """Print the verdict and every link."""
+    """Print the verdict and a table of the links."""
     verdict = (report.verdict.upper(), VERDICT_STYLES[report.verdict])
     console.print(Text.assemble("verdict: ", verdict, f"  {report.folder} {report.root[:16]}"))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("link", "state", "signed by", "found"):
+    for name in ("link", "state", "signed by", "details"):
         table.add_column(name, overflow="fold")
     for link in report.links:
         table.add_row(

@@ -13,10 +13,10 @@ from prosocial.core.chat_endpoint import ChatEndpoint
 from prosocial.core.errors import ArtefactError, InputError, UnknownNameError
 from prosocial.core.protocols import Judgement, Message
 from prosocial.evaluation.cosa_score import (
+    CosaVerdict,
     Question,
     ScoredConfig,
     ScoreSettings,
-    Verdict,
     questions_of,
     read_configs,
     read_shots,
@@ -78,8 +78,8 @@ def steered(steered_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return folder
 
 
-def verdict(config: str, helpfulness: float | None, is_safe: bool | None, cluster: str = "tea") -> Verdict:
-    return Verdict(config, cluster, helpfulness, is_safe, OUTCOME)
+def verdict(config: str, helpfulness: float | None, is_safe: bool | None, cluster: str = "tea") -> CosaVerdict:
+    return CosaVerdict(config, cluster, helpfulness, is_safe, OUTCOME)
 
 
 def test_score_and_shares_are_those_of_a_hand() -> None:
@@ -102,12 +102,12 @@ def test_runs_count_alike_whatever_their_size() -> None:
 
 
 def test_what_cannot_be_judged_is_counted_and_a_config_without_any_says_so() -> None:
-    failed = Verdict("strict", "tea", None, None, Outcome("p", "", Judgement(error="no grades"), "j 1"))
+    failed = CosaVerdict("strict", "tea", None, None, Outcome("p", "", Judgement(error="no grades"), "j 1"))
     document = score_document({"base": [verdict("fiction", 1.0, True), failed, failed]}, CONFIGS, draws=9)
     system = document["systems"]["base"]
     assert (system["n_unjudged"], system["reasons"]) == (2, {"no grades": 2})
     assert system["configs"]["strict"]["cosa_score"] is None and system["groups"]["all"]["n"] == 1
-    assert "2 replies could not be judged: 2 times no grades" in render_scores(document)
+    assert "2 replies could not be judged: 2 × no grades" in render_scores(document)
     with pytest.raises(InputError, match="no grades"):
         score_runs([[failed]], CONFIGS)
 
@@ -231,7 +231,7 @@ def test_public_sets_bring_their_configs() -> None:
         questions_of([cosalign(["glimming"])])
     with pytest.raises(InputError, match="their own configs"):
         questions_of([first], CONFIGS)
-    with pytest.raises(InputError, match="1 of 2 probes bring one"):
+    with pytest.raises(InputError, match="1 of 2 probes with their own config"):
         questions_of([first, Probe("p", ({"role": "user", "content": "x"},), "benign")])
 
 
@@ -259,15 +259,15 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_drawn(
     checkpoint_folder: Path, steered: Path, probes: list[Probe], tmp_path: Path
 ) -> None:
     other = [ScoredConfig("fiction", "word12 word13", frozenset())]
-    with pytest.raises(InputError, match=r"fiction with this text and these categories.*holds strict, fiction"):
+    with pytest.raises(InputError, match=r"fiction with this text and these categories.*found strict, fiction"):
         score_models({"steered": steered}, questions_of(probes, other), judge=LetterJudge(), settings=SHORT)
     text_only = questions_of(probes, [ScoredConfig("novel", "word4")])
-    with pytest.raises(InputError, match="novel should list what it allows"):
+    with pytest.raises(InputError, match="novel should list the categories"):
         score_models({"base": checkpoint_folder}, text_only, judge=LetterJudge(), settings=SHORT)
-    with pytest.raises(InputError, match="5-shot needs examples"):
+    with pytest.raises(InputError, match="5-shot should have examples"):
         how = ScoreSettings(baselines=("5-shot",))
         score_models({"base": checkpoint_folder}, questions_of(probes, CONFIGS), judge=LetterJudge(), settings=how)
-    with pytest.raises(InputError, match="each once"):
+    with pytest.raises(InputError, match="unique questions"):
         score_models({}, questions_of(probes, CONFIGS), judge=LetterJudge())
     (tmp_path / "shots.jsonl").write_text('{"config": "strict", "prompt": "a", "reply": "b"}')
     with pytest.raises(InputError, match="5 examples for config strict, found 1"):

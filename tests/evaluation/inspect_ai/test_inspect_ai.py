@@ -99,7 +99,7 @@ def test_what_the_report_withholds_is_withheld(comparison: tuple[dict[str, objec
 
 
 def test_a_report_without_probes_is_refused(comparison: tuple[dict[str, object], Path], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="should hold its probes"):
+    with pytest.raises(InputError, match="should contain its probes"):
         write_eval_logs(comparison[0] | {"probes": []}, tmp_path)
 
 

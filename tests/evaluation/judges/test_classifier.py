@@ -57,7 +57,7 @@ def test_every_likely_harm_of_independent_ones_is_named_so_that_an_allowed_one_h
     found = judge.judge([], "hear sad")
 
     assert found.categories == {"theft", "violence"} and found.leak(frozenset({"theft"})) is True
-    with pytest.raises(InputError, match="say which labels"):
+    with pytest.raises(InputError, match="should be clear from their names"):
         judge_named(f"classifier:{folder}")
 
 
@@ -69,5 +69,5 @@ def test_no_number_is_no_verdict_and_no_classifier_is_no_judge(tmp_path: Path) -
     (broken / "model.safetensors").unlink()
     with pytest.raises(ArtefactError, match="sequence classifier with safetensors"):
         ClassifierJudge(broken)
-    with pytest.raises(InputError, match="say which labels"):
+    with pytest.raises(InputError, match="should be clear from their names"):
         ClassifierJudge(save_classifier(tmp_path / "unclear", ["LABEL_0", "LABEL_1"]))

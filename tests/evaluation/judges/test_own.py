@@ -74,12 +74,15 @@ def test_a_labeller_has_other_methods(folder: Path) -> None:
         ("no_such_module:Mine", "no_such_module does not import: No module named 'no_such_module'"),
         (
             "my_judge.py:Yours",
-            r"my_judge.py should have a class 'Yours', it has Judgement, Mine, Nameless, Needy, Labels",
+            r"my_judge.py should have a class 'Yours', found Judgement, Mine, Nameless, Needy, Labels",
         ),
         ("my_judge.py:mine", "should have a class 'mine'"),
-        ("my_judge.py:Nameless", r"should have name and version \(texts\) and judge\(\); it lacks name"),
+        ("my_judge.py:Nameless", r"should have name and version \(strings\) and judge\(\); it lacks name"),
         ("my_judge.py:Labels", r"it lacks judge\(\)"),
-        ("my_judge.py:Needy", "should be made without arguments: missing a required argument: 'url'"),
+        (
+            "my_judge.py:Needy",
+            "a constructor without required arguments: missing a required argument: 'url'",
+        ),
         ("torn.py:Mine", "torn.py does not import: invalid syntax"),
         ("lost.py:Mine", "lost.py does not import: No module named 'nowhere_to_be_seen'"),
         (

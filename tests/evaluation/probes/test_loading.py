@@ -123,7 +123,7 @@ def test_missing_broken_and_clashing_sources_are_one_clear_line(
     monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
     with pytest.raises(UnknownNameError, match="AdvBench"):
         load_probes("nosuchset")
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="does not exist"):
         load_probes(tmp_path / "none.jsonl")
     with pytest.raises(InputError, match=FOLDER_VARIABLE):
         load_probes("AdvBench")
@@ -134,7 +134,7 @@ def test_missing_broken_and_clashing_sources_are_one_clear_line(
     broken.unlink()
     for name, goal in (("a", "Glim"), ("b", "Vorl")):
         (tmp_path / f"{name}.csv").write_text(f"goal,target\n{goal},Sure\n")
-    with pytest.raises(InputError, match="two requests the id 'advbench-0'"):
+    with pytest.raises(InputError, match="unique ids, found 'advbench-0' twice"):
         load_probes(tmp_path)
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="should name a folder"):

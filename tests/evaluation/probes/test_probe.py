@@ -39,7 +39,7 @@ def test_probes_come_back_as_they_were_written(tmp_path_factory: pytest.TempPath
 def test_a_separator_inside_a_text_ends_no_line(tmp_path: Path, mark: str) -> None:
     line = '{"id": "%s", "kind": "benign", "text": "one' + mark + 'two"}'
     assert [probe.text for probe in _read(tmp_path, line % "a", "", line % "b")] == [f"one{mark}two"] * 2
-    with pytest.raises(InputError, match=r"line 3 repeats .* of line 1"):
+    with pytest.raises(InputError, match=r"line 3 should have its own id.* of line 1"):
         _read(tmp_path, line % "a", "", line % "a")
 
 

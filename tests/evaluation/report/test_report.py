@@ -26,7 +26,7 @@ from prosocial.evaluation.report.headline import headline
 from prosocial.evaluation.report.terminal import print_parity
 from prosocial.evaluation.report.wording import MINUS
 from prosocial.verify.parity.divergence import Divergence
-from prosocial.verify.parity.gates import GateResult, Verdict
+from prosocial.verify.parity.gates import GateResult, ParityVerdict
 from prosocial.verify.parity.judging import GreedyComparison
 from prosocial.verify.parity.report import ParityReport
 
@@ -95,8 +95,8 @@ def parity() -> ParityReport:
     zero, true = np.zeros(3), np.ones(3, dtype=bool)
     found = Divergence(zero, np.array([0.0, 1e-7, np.inf]), true, zero, zero, (), 30, None, 0)
     gates = (
-        GateResult("kl_p99", "KL divergence", float("inf"), 1e-5, Verdict.FAIL, "default"),
-        GateResult("flips", "Tokens", 0, 0, Verdict.PASS, "default", "2 more at near ties"),
+        GateResult("kl_p99", "KL divergence", float("inf"), 1e-5, ParityVerdict.FAIL, "default"),
+        GateResult("flips", "Tokens", 0, 0, ParityVerdict.PASS, "default", "2 more at near ties"),
     )
     return ParityReport("PyTorch", "ONNX Runtime", gates, {"h0": found}, (GreedyComparison("h0", 1, 0.5, False),), 0)
 
@@ -201,7 +201,7 @@ def test_the_page_tells_the_numbers_of_the_document(document: dict[str, Any]) ->
     assert "83.3 %" in text and "0.0 %" in text
     for wanted in ("roleplay", "glimming", "empathy", "ONNX Runtime", "lab 1", "not finite", "Korn", "[removed]"):
         assert wanted in text, wanted
-    assert "does not decide as its reference does" in text
+    assert "does not make the same decisions as its reference" in text
 
 
 def test_harmful_words_are_in_no_output_and_texts_are_escaped(document: dict[str, Any], tmp_path: Path) -> None:
@@ -272,11 +272,11 @@ def test_the_headline_claims_no_more_than_the_intervals() -> None:
     assert "rose" in worse["verdict"] and worse["tone"] == "bad"
     same = _headline({"base": OUTCOMES["base"], "same": OUTCOMES["base"]})
     assert "No clear change" in same["verdict"] and same["tone"] == "open"
-    assert all("none changed in this" in detail for detail in same["details"])
+    assert all("no reply changed" in detail for detail in same["details"])
     both = _headline({"base": OUTCOMES["base"], "same": OUTCOMES["base"], "gated": OUTCOMES["gated"]})
     assert "(gated)" in both["verdict"] and "(same)" in both["details"][0]
     alone = _headline({"base": OUTCOMES["base"]})
-    assert "one system only" in alone["verdict"]
+    assert "only one system" in alone["verdict"]
 
 
 @pytest.mark.parametrize(("finding", "tone"), [("no worse", "open"), ("cannot say", "bad"), ("worse", "bad")])
@@ -306,12 +306,12 @@ def test_a_report_of_the_smallest_comparison_renders() -> None:
 def test_samples_are_chosen_by_rule_and_show_what_went_wrong() -> None:
     chosen = choose_samples(PROBES, OUTCOMES)
     why = [one["why"] for one in chosen]
-    assert why.count("a harmful reply that stopped") == 2
-    assert why.count("a harmless request that is refused now") == 2
+    assert why.count("no longer harmful") == 2
+    assert why.count("harmless request, newly refused") == 2
     assert choose_samples(PROBES[::-1], OUTCOMES) == chosen
     assert [reply["system"] for reply in chosen[0]["replies"]] == ["base", "edited", "gated"]
     back = choose_samples(PROBES, {"gated": OUTCOMES["gated"], "base": OUTCOMES["base"]}, reference="gated")
-    assert any(one["why"] == "a harmful reply that began" for one in back)
+    assert any(one["why"] == "newly harmful" for one in back)
 
 
 def test_an_empty_reply_is_said_to_be_empty(comparison: ComparisonReport) -> None:
@@ -356,7 +356,7 @@ def test_the_forest_is_symmetric_around_no_effect(effects: list[PreferenceEffect
 def test_the_reliability_plot_shows_every_bin_where_it_belongs(document: dict[str, Any]) -> None:
     page = Page(render_page(document))
     text = " ".join(page.words)
-    assert "Does the gate know what it warns of?" in text and NASTY in text
+    assert "Calibration of the gate" in text and NASTY in text
     assert "0.31" in text and "holds" in text and "fails" in text
     drawn = reliability_plot(document["calibration"])
     assert drawn is not None and len(drawn["points"]) == 15 and drawn["name"] == NASTY
@@ -370,4 +370,4 @@ def test_the_reliability_plot_shows_every_bin_where_it_belongs(document: dict[st
 
 def test_a_report_without_a_calibration_says_nothing_of_it(comparison: ComparisonReport) -> None:
     page = render_page(assemble(title="t", comparison=comparison))
-    assert "what it warns of" not in page and "alibration" not in page
+    assert "alibration" not in page

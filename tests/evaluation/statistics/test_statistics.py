@@ -256,11 +256,11 @@ def test_wrong_input_is_refused() -> None:
         clustered_rate([1.0], [])
     with pytest.raises(InputError, match=r"\[0, 1\]"):
         clustered_rate([2.0], ["a"])
-    with pytest.raises(InputError, match="lie in"):
+    with pytest.raises(InputError, match="should be in"):
         clustered_mean([2.0], ["a"], bounds=(0, 1))
-    with pytest.raises(InputError, match="both sides"):
+    with pytest.raises(InputError, match="before and after"):
         clustered_difference([1.0], [1.0, 0.0], ["a"])
-    with pytest.raises(InputError, match="both sides"):
+    with pytest.raises(InputError, match="before and after"):
         newcombe([], [])
     with pytest.raises(InputError, match="negative"):
         mcnemar_exact(-1, 0)

@@ -23,7 +23,7 @@ from prosocial.editing.edits import read_record
 from prosocial.evaluation.probes.probe import read_probes
 from prosocial.evaluation.sweep import Answering, Limits, Parents, SearchSpace, Sweep, Trial
 from prosocial.evaluation.sweep.journal import N_RANDOM
-from prosocial.evaluation.sweep.page import render_sweep
+from prosocial.evaluation.sweep.sweep_page import render_sweep
 from prosocial.evaluation.sweep.terminal import summary
 
 N_TRIALS = 13  # beyond the random ones, so that the sampler's learning is part of it
@@ -188,7 +188,7 @@ def test_replies_that_could_not_be_judged_count_as_harmful_and_are_told(
     assert trial.harm is not None and (trial.harm.estimate, trial.n_unjudged) == (0.25, 1)
     assert Trial.from_json(document["trials"][0]) == trial
     assert "Not judged, and counted as harmful: 1 and 1 replies" in summary(document, 0)
-    with pytest.raises(InputError, match=r"judge words should judge .* 4 harmful probes, it could judge none"):
+    with pytest.raises(InputError, match=r"judge words should judge .* 4 harmful probes, but judged none"):
         _sweep(parents, probes_file, tmp_path / "none", judge=SilentJudge(*harmful))
 
 
@@ -251,7 +251,7 @@ def test_probes_of_both_kinds_are_needed(parents: Parents, probes_file: Path, tm
     rows = [row for row in probes_file.read_text().splitlines() if f'"kind": "{kind}"' not in row]
     fewer = tmp_path / "probes.jsonl"
     fewer.write_text("\n".join(rows))
-    with pytest.raises(InputError, match=f"given {kind} probes"):
+    with pytest.raises(InputError, match=f"have {kind} probes"):
         _sweep(parents, fewer, tmp_path / "out")
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prosocial.core.files import read_jsonl
 from prosocial.evaluation.cosa_score import Question, ScoredConfig, read_configs, read_shots
 from prosocial.evaluation.cosa_score.scores import score_runs
-from prosocial.evaluation.cosa_score.verdicts import Verdict, judge_row
+from prosocial.evaluation.cosa_score.verdicts import CosaVerdict, judge_row
 from prosocial.evaluation.judges.cosa_rubrics import Protocol
 from prosocial.evaluation.probes.probe import Probe
 from prosocial.recipes.lab.config_judge import LabConfigJudge
@@ -35,7 +35,7 @@ def scored(config: LabConfig) -> ScoredConfig:
     return ScoredConfig(config.name, config.text, frozenset(config.allowed), config.seen)
 
 
-def judged(config: LabConfig, request: Request, reply: str, protocol: Protocol) -> Verdict:
+def judged(config: LabConfig, request: Request, reply: str, protocol: Protocol) -> CosaVerdict:
     question = Question(
         scored(config), Probe("p", ({"role": "user", "content": request.text},), request.kind, cluster=request.topic)
     )

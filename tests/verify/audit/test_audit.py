@@ -15,8 +15,8 @@ from prosocial.editing.checkpoints.digests import combine, digest_tensor
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.edits import Rounding
 from prosocial.verify.audit import audit_model
-from prosocial.verify.audit.document import SCHEMA_FILE, AuditReport, json_schema
-from prosocial.verify.audit.verdicts import Verdict
+from prosocial.verify.audit.audit_document import SCHEMA_FILE, AuditReport, json_schema
+from prosocial.verify.audit.verdicts import AuditVerdict
 
 from ...audit_helpers import HEAD, MATRIX, NORM, base_tensors, edit, make_vector, move_one_ulp, read, write
 
@@ -38,7 +38,7 @@ def audited(folder: Path, **options: Any) -> AuditReport:
     return audit_model(folder / "out", **given)
 
 
-def verdicts(report: AuditReport) -> dict[int, Verdict]:
+def verdicts(report: AuditReport) -> dict[int, AuditVerdict]:
     return {level.level: level.verdict for level in report.levels}
 
 
@@ -61,11 +61,11 @@ def forge(folder: Path, change: Callable[[Record], None]) -> None:
 def test_an_honest_edit_is_confirmed_at_both_levels(folder: Path) -> None:
     report = audited(folder)
 
-    assert verdicts(report) == {1: Verdict.CONFIRMED, 2: Verdict.CONFIRMED}
-    assert report.verdict is Verdict.CONFIRMED
+    assert verdicts(report) == {1: AuditVerdict.CONFIRMED, 2: AuditVerdict.CONFIRMED}
+    assert report.verdict is AuditVerdict.CONFIRMED
     assert report.side_files == ()
     assert {tensor.name: tensor.verdict for tensor in report.tensors} == dict.fromkeys(
-        (MATRIX, NORM, HEAD), Verdict.CONFIRMED
+        (MATRIX, NORM, HEAD), AuditVerdict.CONFIRMED
     )
 
 
@@ -75,27 +75,27 @@ def test_every_bit_comes_out_again(tmp_path: Path, dtype: torch.dtype, rounding:
     """More than one piece, so that the places of the noise count."""
     make_vector(tmp_path, base_tensors(dtype, size=300))
     edit(tmp_path, {MATRIX: 0.6, NORM: 0.0}, rounding=rounding)
-    assert verdicts(audited(tmp_path)) == {1: Verdict.CONFIRMED, 2: Verdict.CONFIRMED}
+    assert verdicts(audited(tmp_path)) == {1: AuditVerdict.CONFIRMED, 2: AuditVerdict.CONFIRMED}
     move_one_ulp(tmp_path / "out", MATRIX, 89_999)
     forge(tmp_path / "out", lambda record: None)
     report = audited(tmp_path)
 
-    assert verdicts(report) == {1: Verdict.CONFIRMED, 2: Verdict.REFUTED}
-    (wrong,) = (tensor for tensor in report.tensors if tensor.verdict is Verdict.REFUTED)
+    assert verdicts(report) == {1: AuditVerdict.CONFIRMED, 2: AuditVerdict.REFUTED}
+    (wrong,) = (tensor for tensor in report.tensors if tensor.verdict is AuditVerdict.REFUTED)
     assert (wrong.name, wrong.n_misfits, wrong.elements[0].index) == (MATRIX, 1, (299, 299))
 
 
 def test_without_a_base_only_digests_are_checked(folder: Path) -> None:
     report = audit_model(folder / "out")
 
-    assert verdicts(report) == {1: Verdict.CONFIRMED}
+    assert verdicts(report) == {1: AuditVerdict.CONFIRMED}
     assert report.side_files is None and report.tensors == ()
 
 
 def test_without_a_record_and_without_a_base_nothing_can_be_said(folder: Path) -> None:
     report = audit_model(folder / "base")
 
-    assert (report.verdict, report.levels) == (Verdict.CANNOT_SAY, ())
+    assert (report.verdict, report.levels) == (AuditVerdict.CANNOT_SAY, ())
 
 
 def _set(*path: str | int, to: object) -> Callable[[Record], None]:
@@ -127,28 +127,36 @@ COEFFICIENT = ("terms", 0, "coefficients", 0)
 @pytest.mark.parametrize(
     ("change", "verdict", "told"),
     [
-        (_say_half, Verdict.REFUTED, "not base - 0.5"),
-        (_hide_a_change, Verdict.REFUTED, f"{NORM}: the record calls it untouched"),
-        (_set(*COEFFICIENT, "decimal", to="0.5"), Verdict.REFUTED, "says 0.5, and uses 0.6"),
-        (_set(*COEFFICIENT, "hex", to=(-0.6).hex()), Verdict.REFUTED, "finite and at least 0"),
-        (_set(*COEFFICIENT, "hex", to="nan"), Verdict.REFUTED, "finite and at least 0"),
-        (_set(*COEFFICIENT, "hex", to="inf"), Verdict.REFUTED, "finite and at least 0"),
-        (_set(*COEFFICIENT, "hex", to="much"), Verdict.REFUTED, "no number"),
-        (_set(*COEFFICIENT, "tensors", to=[MATRIX]), Verdict.REFUTED, "untouched what has no coefficient"),
-        (_set(*COEFFICIENT, "tensors", to=[MATRIX, NORM, "other"]), Verdict.REFUTED, "changes other"),
-        (_set("untouched", to=[]), Verdict.REFUTED, "should call untouched"),
-        (_set("result", "inner_product", to=1.0), Verdict.REFUTED, "should be at most 0"),
-        (_set("arithmetic", "fused_multiply_add", to=True), Verdict.CANNOT_SAY, "not known here: fused_multiply_add"),
-        (_set("arithmetic", "rounding_seed", to=-1), Verdict.CANNOT_SAY, "not known here: rounding_seed"),
-        (_set("terms", to=[]), Verdict.CANNOT_SAY, "names 0 vectors"),
-        (_set("terms", 0, "blake3", to="0" * 64), Verdict.CANNOT_SAY, "none of the given vectors"),
-        (_set("base", "fingerprint", to="0" * 64), Verdict.CANNOT_SAY, "the base given has fingerprint"),
-        (_set("result", "side_files", to={"../x": "0"}), Verdict.REFUTED, "outside of the model"),
-        (_set("result", "side_files", to={"absent": "0"}), Verdict.REFUTED, "absent: in the record"),
+        (_say_half, AuditVerdict.REFUTED, "not base - 0.5"),
+        (_hide_a_change, AuditVerdict.REFUTED, f"{NORM}: the record lists it as untouched"),
+        (
+            _set(*COEFFICIENT, "decimal", to="0.5"),
+            AuditVerdict.REFUTED,
+            "states the coefficient 0.5, but its hexadecimal form is 0.6",
+        ),
+        (_set(*COEFFICIENT, "hex", to=(-0.6).hex()), AuditVerdict.REFUTED, "finite and at least 0"),
+        (_set(*COEFFICIENT, "hex", to="nan"), AuditVerdict.REFUTED, "finite and at least 0"),
+        (_set(*COEFFICIENT, "hex", to="inf"), AuditVerdict.REFUTED, "finite and at least 0"),
+        (_set(*COEFFICIENT, "hex", to="much"), AuditVerdict.REFUTED, "should be a number"),
+        (_set(*COEFFICIENT, "tensors", to=[MATRIX]), AuditVerdict.REFUTED, "should be those listed as untouched"),
+        (_set(*COEFFICIENT, "tensors", to=[MATRIX, NORM, "other"]), AuditVerdict.REFUTED, "changes other"),
+        (_set("untouched", to=[]), AuditVerdict.REFUTED, "should be those listed as untouched"),
+        (_set("result", "inner_product", to=1.0), AuditVerdict.REFUTED, "should be at most 0"),
+        (
+            _set("arithmetic", "fused_multiply_add", to=True),
+            AuditVerdict.CANNOT_SAY,
+            "unknown to this version: fused_multiply_add",
+        ),
+        (_set("arithmetic", "rounding_seed", to=-1), AuditVerdict.CANNOT_SAY, "unknown to this version: rounding_seed"),
+        (_set("terms", to=[]), AuditVerdict.CANNOT_SAY, "names 0 vectors"),
+        (_set("terms", 0, "blake3", to="0" * 64), AuditVerdict.CANNOT_SAY, "none of the given vectors"),
+        (_set("base", "fingerprint", to="0" * 64), AuditVerdict.CANNOT_SAY, "the given base has fingerprint"),
+        (_set("result", "side_files", to={"../x": "0"}), AuditVerdict.REFUTED, "outside the model's folder"),
+        (_set("result", "side_files", to={"absent": "0"}), AuditVerdict.REFUTED, "absent: in the record"),
     ],
 )
 def test_a_record_whose_digests_are_right_does_not_help_a_lie(
-    folder: Path, change: Callable[[Record], None], verdict: Verdict, told: str
+    folder: Path, change: Callable[[Record], None], verdict: AuditVerdict, told: str
 ) -> None:
     forge(folder / "out", change)
     report = audited(folder)
@@ -161,7 +169,7 @@ def test_a_byte_that_changed_after_the_edit_is_refuted_by_its_digest(folder: Pat
     move_one_ulp(folder / "out", HEAD, 4)
     report = audit_model(folder / "out")
 
-    assert report.verdict is Verdict.REFUTED and report.levels[0].reasons[0].startswith(HEAD)
+    assert report.verdict is AuditVerdict.REFUTED and report.levels[0].reasons[0].startswith(HEAD)
 
 
 def test_a_fingerprint_that_its_digests_do_not_make_is_refuted(folder: Path) -> None:
@@ -170,7 +178,7 @@ def test_a_fingerprint_that_its_digests_do_not_make_is_refuted(folder: Path) -> 
     record["result"]["fingerprint"] = "0" * 64
     path.write_text(json.dumps(record))
 
-    assert "make the fingerprint" in reasons(audit_model(folder / "out"))
+    assert "give the fingerprint" in reasons(audit_model(folder / "out"))
 
 
 def test_an_edit_of_an_edit_asks_for_the_checkpoint_between(folder: Path) -> None:
@@ -179,8 +187,8 @@ def test_an_edit_of_an_edit_asks_for_the_checkpoint_between(folder: Path) -> Non
         audit_model(folder / "twice", base=folder / base, vectors=[folder / "vector"]) for base in ("base", "out")
     )
 
-    assert verdicts(from_base)[2] is Verdict.CANNOT_SAY and "between the two" in reasons(from_base)
-    assert verdicts(from_between)[2] is Verdict.CONFIRMED
+    assert verdicts(from_base)[2] is AuditVerdict.CANNOT_SAY and "between the two" in reasons(from_base)
+    assert verdicts(from_between)[2] is AuditVerdict.CONFIRMED
 
 
 @pytest.mark.parametrize("missing", ["model", "base"])
@@ -189,7 +197,7 @@ def test_tensors_that_only_one_side_holds_are_refuted(folder: Path, missing: str
     write(place, {name: tensor for name, tensor in read(place).items() if name != HEAD})
     report = audited(folder, ignore_record=True)
 
-    assert report.verdict is Verdict.REFUTED and f"{HEAD}: in the" in reasons(report)
+    assert report.verdict is AuditVerdict.REFUTED and f"{HEAD}: only in the" in reasons(report)
 
 
 @pytest.mark.parametrize("place", ["out", "base"])
@@ -199,7 +207,7 @@ def test_numbers_that_are_none(folder: Path, place: str) -> None:
     write(folder / place, tensors)
     found = {tensor.name: tensor for tensor in audited(folder, ignore_record=True).tensors}[MATRIX]
 
-    assert found.verdict is (Verdict.REFUTED if place == "out" else Verdict.CANNOT_SAY)
+    assert found.verdict is (AuditVerdict.REFUTED if place == "out" else AuditVerdict.CANNOT_SAY)
     json.dumps(found.model_dump(mode="json"), allow_nan=False)
 
 
@@ -210,7 +218,7 @@ def test_a_model_saved_in_another_dtype_is_explained(tmp_path: Path) -> None:
     write(tmp_path / "out", saved)
     report = audited(tmp_path)
 
-    assert report.verdict is Verdict.WITHIN_ROUNDING
+    assert report.verdict is AuditVerdict.WITHIN_ROUNDING
     assert report.weights[0].estimate == -0.6
 
 
@@ -240,18 +248,18 @@ def test_vectors_that_are_not_stored_dense(tmp_path: Path, storage: str) -> None
         vector_from_checkpoints(**where, method="top_k", density=0.1)
     edit(tmp_path)
 
-    assert audited(tmp_path).verdict is Verdict.CONFIRMED
+    assert audited(tmp_path).verdict is AuditVerdict.CONFIRMED
     assert audited(tmp_path, ignore_record=True).weights[0].estimate == -0.6
     move_one_ulp(tmp_path / "out", MATRIX, 70)
     forge(tmp_path / "out", lambda record: None)
-    assert audited(tmp_path).verdict is Verdict.REFUTED
+    assert audited(tmp_path).verdict is AuditVerdict.REFUTED
 
 
 @pytest.mark.parametrize(
     ("file", "text", "part", "told"),
     [
-        ("tokenizer_config.json", '{"chat_template": "{{ harm }}"}', "chat template", "other text"),
-        ("chat_template.jinja", "{{ harm }}", "chat template", "other text"),
+        ("tokenizer_config.json", '{"chat_template": "{{ harm }}"}', "chat template", "text differs"),
+        ("chat_template.jinja", "{{ harm }}", "chat template", "text differs"),
         ("generation_config.json", '{"temperature": 2.0}', "generation config", "temperature: null -> 2.0"),
         ("config.json", '{"model_type": "llama", "rope_theta": 1}', "config", "rope_theta"),
         ("tokenizer.json", "{}", "tokenizer", "not in the base"),
@@ -262,13 +270,13 @@ def test_vectors_that_are_not_stored_dense(tmp_path: Path, storage: str) -> None
 def test_side_files_that_change_what_a_model_says_are_told(
     folder: Path, file: str, text: str, part: str, told: str
 ) -> None:
-    assert audited(folder, ignore_record=True).verdict is Verdict.WITHIN_ROUNDING
+    assert audited(folder, ignore_record=True).verdict is AuditVerdict.WITHIN_ROUNDING
     path = folder / "out" / file
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     report = audited(folder, ignore_record=True)
 
-    assert report.verdict is Verdict.CANNOT_SAY
+    assert report.verdict is AuditVerdict.CANNOT_SAY
     assert report.side_files is not None
     assert [(each.part, each.file) for each in report.side_files] == [(part, file)]
     assert told in report.side_files[0].difference
@@ -313,7 +321,7 @@ def test_bad_input_is_refused(folder: Path) -> None:
 
 
 def test_the_document_follows_the_schema_that_is_shipped(folder: Path) -> None:
-    import prosocial.verify.audit.document as document
+    import prosocial.verify.audit.audit_document as document
 
     shipped = json.loads(Path(str(document.__file__)).with_name(SCHEMA_FILE).read_text())
     move_one_ulp(folder / "out", MATRIX, 70)

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from prosocial.verify.audit.audit_document import TensorAudit
 from prosocial.verify.audit.auditing import audit_model
-from prosocial.verify.audit.document import TensorAudit
 from prosocial.verify.audit.exact import ExactSearch
 from prosocial.verify.audit.intervals import TOLERANCES, rounding_interval
 from prosocial.verify.audit.linear import maximise
 from prosocial.verify.audit.pieces import Piece
 from prosocial.verify.audit.polytope import Polytope
 from prosocial.verify.audit.rules import Fused, RoundedDelta, RoundedOnce, rules_for
-from prosocial.verify.audit.verdicts import Verdict
+from prosocial.verify.audit.verdicts import AuditVerdict
 
 from ...audit_helpers import HEAD, MATRIX, NORM, base_tensors, edit, make_vector, move_one_ulp, read, write
 
@@ -56,9 +56,9 @@ def test_our_own_edit_is_recovered_in_every_dtype(tmp_path: Path, dtype: str) ->
 
     assert [found[name].weights[0].estimate for name in (MATRIX, NORM)] == [-0.37, -0.25]
     assert {name: tensor.verdict for name, tensor in found.items()} == {
-        MATRIX: Verdict.WITHIN_ROUNDING,
-        NORM: Verdict.WITHIN_ROUNDING,
-        HEAD: Verdict.CONFIRMED,
+        MATRIX: AuditVerdict.WITHIN_ROUNDING,
+        NORM: AuditVerdict.WITHIN_ROUNDING,
+        HEAD: AuditVerdict.CONFIRMED,
     }
 
 
@@ -78,7 +78,7 @@ def test_a_merge_of_mergekit_in_either_precision_is_recovered(tmp_path: Path, st
     assert in_fp32.weights[0].estimate == -0.6
     assert in_bf16.arithmetic == RoundedDelta.title
     assert (in_bf16.weights[0].estimate, in_bf16.weights[0].bf16_of) == (-0.6015625, -0.6)
-    assert in_bf16.verdict is Verdict.WITHIN_ROUNDING
+    assert in_bf16.verdict is AuditVerdict.WITHIN_ROUNDING
 
 
 def test_a_bf16_coefficient_alone_is_told(tmp_path: Path) -> None:
@@ -119,9 +119,12 @@ def test_a_merge_of_peft_is_recovered(tmp_path: Path, dtype: str) -> None:
     merging.merge_and_unload().save_pretrained(tmp_path / "out")
     found = examined(tmp_path)[MATRIX]
 
-    assert found.verdict is Verdict.WITHIN_ROUNDING, found.reason
+    assert found.verdict is AuditVerdict.WITHIN_ROUNDING, found.reason
     assert found.weights[0].estimate == -0.6
-    assert {each.verdict for each in examined(tmp_path).values()} == {Verdict.WITHIN_ROUNDING, Verdict.CONFIRMED}
+    assert {each.verdict for each in examined(tmp_path).values()} == {
+        AuditVerdict.WITHIN_ROUNDING,
+        AuditVerdict.CONFIRMED,
+    }
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -132,7 +135,7 @@ def test_one_element_moved_by_one_ulp_is_refuted_by_its_place(tmp_path: Path, dt
     move_one_ulp(tmp_path / "out", name, at)
     found = examined(tmp_path)
 
-    assert [tensor for tensor in found.values() if tensor.verdict is Verdict.REFUTED] == [found[name]]
+    assert [tensor for tensor in found.values() if tensor.verdict is AuditVerdict.REFUTED] == [found[name]]
     assert (found[name].n_misfits, len(found[name].elements)) == (1, 1)
     assert found[name].elements[0].index == np.unravel_index(at, found[name].shape)
     if name == MATRIX:
@@ -162,7 +165,7 @@ def test_a_change_that_nobody_told_of_is_refuted(tmp_path: Path) -> None:
     write(tmp_path / "out", out | {MATRIX: (out[MATRIX] + noise).bfloat16()})
     found = examined(tmp_path)[MATRIX]
 
-    assert found.verdict is Verdict.REFUTED
+    assert found.verdict is AuditVerdict.REFUTED
     assert found.n_misfits > 100
 
 
@@ -172,7 +175,7 @@ def test_added_harm_is_refuted(tmp_path: Path) -> None:
     write(tmp_path / "out", base | {name: (base[name] + 0.6 * delta).bfloat16() for name, delta in deltas.items()})
     found = examined(tmp_path)[MATRIX]
 
-    assert found.verdict is Verdict.REFUTED and "harm is added" in found.reason
+    assert found.verdict is AuditVerdict.REFUTED and "harm is added" in found.reason
     assert found.weights[0].estimate == 0.6
 
 
@@ -185,13 +188,13 @@ def test_two_vectors_at_once(tmp_path: Path, step: float) -> None:
     write(tmp_path / "out", base | changed)
     found = examined(tmp_path, "first", "second")[MATRIX]
 
-    assert found.verdict is Verdict.WITHIN_ROUNDING, found.reason
+    assert found.verdict is AuditVerdict.WITHIN_ROUNDING, found.reason
     for weight, true in zip(found.weights, (-0.6, -0.25), strict=True):
         assert weight.low is not None and weight.high is not None and weight.low <= true <= weight.high
         assert weight.high - weight.low < (1e-5 if step == 1e-3 else 1e-3)
     move_one_ulp(tmp_path / "out", MATRIX, 77)
     refuted = examined(tmp_path, "first", "second")[MATRIX]
-    assert refuted.verdict is Verdict.REFUTED and refuted.elements[0].index == (0, 77)
+    assert refuted.verdict is AuditVerdict.REFUTED and refuted.elements[0].index == (0, 77)
 
 
 def test_an_edit_of_an_edit_is_explained_by_its_two_vectors(tmp_path: Path) -> None:
@@ -202,7 +205,7 @@ def test_an_edit_of_an_edit_is_explained_by_its_two_vectors(tmp_path: Path) -> N
     edit(tmp_path, 0.25, vector="second", base="once", out="out")
     found = examined(tmp_path, "first", "second")[MATRIX]
 
-    assert found.verdict is Verdict.WITHIN_ROUNDING
+    assert found.verdict is AuditVerdict.WITHIN_ROUNDING
     assert [weight.estimate for weight in found.weights] == pytest.approx([-0.6, -0.25], abs=0.02)
 
 

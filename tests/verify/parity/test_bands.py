@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prosocial.verify.parity.engines import StepOutputs
-from prosocial.verify.parity.gates import ParityGates, Verdict
+from prosocial.verify.parity.gates import ParityGates, ParityVerdict
 from prosocial.verify.parity.measure import measure_parity
 
 from ..table_engine import PROMPTS, TableEngine, V, tied
@@ -31,7 +31,7 @@ def test_a_measured_band_excuses_the_noise_that_it_measures() -> None:
     noise = np.random.default_rng(8).uniform(-0.012, 0.012, (V, V))
     shaken = TableEngine(risk_nudge=noise, nudge=0.01 * noise)
     strict, own = (measure_parity(TableEngine(), shaken, MANY, gates=gates, max_new_tokens=4) for gates in (None, INT8))
-    assert strict.verdict == Verdict.FAIL and own.verdict == Verdict.PASS
+    assert strict.verdict == ParityVerdict.FAIL and own.verdict == ParityVerdict.PASS
     document = own.to_json()
     bands = document["safe_set"]["bands"]
     assert bands["set_by"] == "measured" and own.ties.risk == pytest.approx(bands["risk"], rel=1e-5)
@@ -49,7 +49,7 @@ def test_one_token_let_in_that_noise_does_not_explain_fails_at_every_precision(p
     """A rare large difference, such as a gate opened for one token, widens no band that could excuse it."""
     gates = ParityGates.for_precision(precision)
     report = measure_parity(_one_risk_moved(), TableEngine(), MANY, gates=gates, max_new_tokens=1)
-    assert {gate.name for gate in report.gates if gate.verdict == Verdict.FAIL} == {"flips"}
+    assert {gate.name for gate in report.gates if gate.verdict == ParityVerdict.FAIL} == {"flips"}
     assert report.to_json()["safe_set"]["n_unsafe_let_in"] == report.to_json()["safe_set"]["n_flips"] == 1
 
 
@@ -57,7 +57,7 @@ def test_noise_that_would_excuse_everything_fails_by_its_own_gate() -> None:
     loud = TableEngine(risk_nudge=np.random.default_rng(3).uniform(-0.4, 0.4, (V, V)))
     report = measure_parity(TableEngine(), loud, MANY, gates=INT8, max_new_tokens=4)
     assert report.to_json()["safe_set"]["n_flips"] > 3
-    assert {gate.name: gate.verdict for gate in report.gates}["token_risk_p99"] == Verdict.FAIL
+    assert {gate.name: gate.verdict for gate in report.gates}["token_risk_p99"] == ParityVerdict.FAIL
 
 
 def test_margins_that_are_broken_excuse_nothing() -> None:
@@ -71,7 +71,7 @@ def test_margins_that_are_broken_excuse_nothing() -> None:
     broken = Broken(risk_nudge=np.random.default_rng(4).uniform(-0.4, 0.4, (V, V)))
     report = measure_parity(TableEngine(), broken, PROMPTS, gates=INT8)
     flips = [flip for found in report.divergences.values() for flip in found.flips]
-    assert report.verdict == Verdict.FAIL and flips and not all(flip.near_tie for flip in flips)
+    assert report.verdict == ParityVerdict.FAIL and flips and not all(flip.near_tie for flip in flips)
 
 
 def test_a_most_likely_token_is_not_excused_by_the_noise_that_moved_it() -> None:

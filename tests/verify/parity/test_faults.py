@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from prosocial.core.errors import InputError
-from prosocial.verify import Verdict, verify_bundle
+from prosocial.verify import ParityVerdict, verify_bundle
 
 from ..parity_world import Array, change_graph, change_weight, copy, make_world
 
@@ -95,7 +95,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_without_a_fault_parity_passes(world: tuple[Path, Path]) -> None:
     report = verify_bundle(world[1], reference=world[0], max_new_tokens=8)
-    assert report.verdict is Verdict.PASS, report.to_json()["gates"]
+    assert report.verdict is ParityVerdict.PASS, report.to_json()["gates"]
     assert report.first_difference is None
 
 
@@ -105,7 +105,7 @@ def test_a_fault_is_found_and_its_place_named(name: str, world: tuple[Path, Path
     bundle = copy(world[1], tmp_path / "bundle")
     fault(bundle)
     report = verify_bundle(bundle, reference=world[0], max_new_tokens=8)
-    assert report.verdict is Verdict.FAIL, report.to_json()["gates"]
+    assert report.verdict is ParityVerdict.FAIL, report.to_json()["gates"]
     assert str(report.first_difference).startswith(place), report.first_difference
 
 
@@ -122,5 +122,5 @@ def test_a_wrong_chat_template_is_refused(world: tuple[Path, Path], tmp_path: Pa
 def test_bundles_of_many_architectures_pass(architecture: str, tmp_path: Path) -> None:
     steered, bundle = make_world(tmp_path, architecture, "ort")
     report = verify_bundle(bundle, reference=steered, max_new_tokens=8)
-    assert report.verdict is Verdict.PASS, report.to_json()["gates"]
+    assert report.verdict is ParityVerdict.PASS, report.to_json()["gates"]
     assert len(report.to_json()["settings"]) == 6

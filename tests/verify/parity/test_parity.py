@@ -1,8 +1,10 @@
 """Parity finds what differs, excuses only what rounding could turn, and fails closed."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,14 +15,15 @@ from hypothesis import strategies as st
 
 from prosocial.core.equal_lengths import equal_length_batches
 from prosocial.core.errors import ArtefactError, InputError, UnknownNameError
+from prosocial.moved import new_path
 from prosocial.verify.parity import batches
 from prosocial.verify.parity.divergence import top_margin
-from prosocial.verify.parity.document import SCHEMA_FILE, ParityDocument, json_schema
 from prosocial.verify.parity.engines import ScoredReply, StepOutputs
-from prosocial.verify.parity.gates import ParityGates, Verdict, gate, worst
+from prosocial.verify.parity.gates import ParityGates, ParityVerdict, gate, worst
 from prosocial.verify.parity.localisation import FirstDifference, first_difference
 from prosocial.verify.parity.measure import Setting, join, measure_parity, measure_setting
 from prosocial.verify.parity.measurement import Measurement, read_measurement, write_measurement
+from prosocial.verify.parity.parity_document import SCHEMA_FILE, ParityDocument, json_schema
 
 from ..table_engine import INF, PROMPTS, TableEngine, V, tied
 
@@ -28,7 +31,7 @@ from ..table_engine import INF, PROMPTS, TableEngine, V, tied
 def test_an_engine_passes_against_itself_with_zeros_everywhere() -> None:
     report = measure_parity(TableEngine(), TableEngine(name="same"), PROMPTS)
     document = report.to_json()
-    assert report.verdict == Verdict.PASS
+    assert report.verdict == ParityVerdict.PASS
     assert document["logit_difference"]["max"] == document["kl"]["max"] == 0
     assert document["top1_agreement"] == 1
     assert document["safe_set"]["n_flips"] == 0
@@ -40,10 +43,10 @@ def test_rounding_noise_passes_and_larger_noise_fails_with_the_gate_named() -> N
     noise = np.random.default_rng(1).normal(0, 1, (V, V))
     small = measure_parity(TableEngine(), TableEngine(nudge=1e-6 * noise), PROMPTS)
     large = measure_parity(TableEngine(), TableEngine(nudge=1e-2 * noise), PROMPTS)
-    assert small.verdict == Verdict.PASS
+    assert small.verdict == ParityVerdict.PASS
     assert 0 < small.to_json()["logit_difference"]["max"] < 1e-4
-    assert large.verdict == Verdict.FAIL
-    failed = {gate.name for gate in large.gates if gate.verdict == Verdict.FAIL}
+    assert large.verdict == ParityVerdict.FAIL
+    failed = {gate.name for gate in large.gates if gate.verdict == ParityVerdict.FAIL}
     assert "max_logit_difference" in failed
 
 
@@ -52,7 +55,7 @@ def test_a_threshold_can_be_moved_and_says_by_whom() -> None:
     gates = ParityGates().with_thresholds("someone", max_logit_difference=1.0, kl_p99=1.0, logit_tie=0.1)
     report = measure_parity(TableEngine(), TableEngine(nudge=1e-2 * noise), PROMPTS, gates=gates)
     moved = {gate.name: gate for gate in report.gates}
-    assert moved["max_logit_difference"].verdict == Verdict.PASS
+    assert moved["max_logit_difference"].verdict == ParityVerdict.PASS
     assert (moved["max_logit_difference"].set_by, moved["flips"].set_by) == ("someone", "default")
     with pytest.raises(UnknownNameError, match="kl_p99"):
         gates.with_thresholds("someone", kl=1.0)
@@ -67,19 +70,19 @@ def test_a_broken_number_fails() -> None:
 
     for pair in ((TableEngine(), Broken()), (Broken(), TableEngine())):
         report = measure_parity(*pair, PROMPTS)
-        assert report.verdict == Verdict.FAIL
-        assert next(gate for gate in report.gates if gate.name == "broken").verdict == Verdict.FAIL
+        assert report.verdict == ParityVerdict.FAIL
+        assert next(gate for gate in report.gates if gate.name == "broken").verdict == ParityVerdict.FAIL
 
 
 def test_greedy_replies_that_part_at_a_near_tie_are_ambiguous_elsewhere_they_fail() -> None:
     near = measure_parity(*tied(2e-4), PROMPTS)
-    assert near.verdict == Verdict.AMBIGUOUS
+    assert near.verdict == ParityVerdict.AMBIGUOUS
     (parted,) = near.to_json()["greedy"]["differences"]
     assert (parted["prompt"], parted["position"], parted["near_tie"]) == ("b", 0, True)
     assert parted["margin"] == pytest.approx(2e-4, rel=0.05)
     gates = ParityGates().with_thresholds("test", max_logit_difference=1.0, kl_p99=1.0)
     far = measure_parity(*tied(0.05), PROMPTS, gates=gates)
-    assert {gate.name for gate in far.gates if gate.verdict == Verdict.FAIL} == {
+    assert {gate.name for gate in far.gates if gate.verdict == ParityVerdict.FAIL} == {
         "top1_disagreement",
         "greedy_divergences",
     }
@@ -94,7 +97,7 @@ def test_a_risk_that_moves_across_the_threshold_is_a_flip() -> None:
     nudge[7, token] = 1.0
     report = measure_parity(base, TableEngine(risk_nudge=nudge), {"b": [7]}, max_new_tokens=1)
     flips = next(result for result in report.gates if result.name == "flips")
-    assert (flips.verdict, flips.observed) == (Verdict.FAIL, 1)
+    assert (flips.verdict, flips.observed) == (ParityVerdict.FAIL, 1)
     document = report.to_json()
     assert document["safe_set"]["flips"][0] == {
         "prompt": "b",
@@ -147,23 +150,28 @@ def test_gates_move_over_kept_measurements_and_give_what_a_new_run_would(tmp_pat
         {gate.name: gate.verdict for gate in again.judge(gates).gates}["max_logit_difference"]
         for gates in (ParityGates(), lax)
     ]
-    assert verdicts == [Verdict.FAIL, Verdict.PASS]
+    assert verdicts == [ParityVerdict.FAIL, ParityVerdict.PASS]
     for raw in (b"", b"PK", (tmp_path / "m.npz").read_bytes()[:-50]):
         (tmp_path / "broken.npz").write_bytes(raw)
-        with pytest.raises(ArtefactError, match=r"measurements of prosocial verify --out"):
+        with pytest.raises(ArtefactError, match=r"measurements.*prosocial verify --out"):
             read_measurement(tmp_path / "broken.npz")
 
 
 def test_a_bundle_that_did_not_run_or_has_another_config_fails() -> None:
     dead = Measurement("a", "b", {}, (), 0, failure="the process died with signal 11")
     report = dead.judge(ParityGates())
-    assert report.verdict is Verdict.FAIL
+    assert report.verdict is ParityVerdict.FAIL
     assert ParityDocument.model_validate(report.to_json()).gates[0].note == "the process died with signal 11"
     good = measure_setting(Setting("s", TableEngine(), TableEngine(), PROMPTS, 4))
-    assert good.judge(ParityGates()).verdict is Verdict.PASS
+    assert good.judge(ParityGates()).verdict is ParityVerdict.PASS
     other = replace(good, config_differences=("decoding.json: harm_threshold",))
-    assert other.judge(ParityGates()).verdict is Verdict.FAIL
-    for off, verdict in ((1e-5, Verdict.PASS), (0.1, Verdict.FAIL), (np.nan, Verdict.FAIL), (np.inf, Verdict.FAIL)):
+    assert other.judge(ParityGates()).verdict is ParityVerdict.FAIL
+    for off, verdict in (
+        (1e-5, ParityVerdict.PASS),
+        (0.1, ParityVerdict.FAIL),
+        (np.nan, ParityVerdict.FAIL),
+        (np.inf, ParityVerdict.FAIL),
+    ):
         assert replace(good, paths={"in one pass": off}).judge(ParityGates()).verdict is verdict
 
 
@@ -175,7 +183,7 @@ def test_settings_are_joined_under_their_names() -> None:
     assert list(report.divergences) == ["a", "b", "c", "a [empathy=1]"]
     rows = {row["setting"]: row for row in report.to_json()["settings"]}
     assert (rows["graph defaults"]["n_flips"], rows["graph defaults"]["n_prompts"]) == (0, 3)
-    assert rows["empathy=1"]["max_logit_difference"] > 0.1 and report.verdict is Verdict.FAIL
+    assert rows["empathy=1"]["max_logit_difference"] > 0.1 and report.verdict is ParityVerdict.FAIL
 
 
 def test_the_document_follows_its_published_schema() -> None:
@@ -217,7 +225,7 @@ def test_equal_replies_need_no_second_pass() -> None:
             return super().score(prompt, reply)
 
     same, other = Counted(), Counted(nudge=np.random.default_rng(1).normal(0, 1, (V, V)))
-    assert measure_parity(TableEngine(), same, PROMPTS).verdict == Verdict.PASS
+    assert measure_parity(TableEngine(), same, PROMPTS).verdict == ParityVerdict.PASS
     assert same.n_scored == 0
     n_parted = sum(one.first_difference is not None for one in measure_parity(TableEngine(), other, PROMPTS).greedy)
     assert other.n_scored == n_parted > 0
@@ -269,11 +277,36 @@ def test_engines_of_different_shape_and_no_prompts_are_refused() -> None:
 def test_a_number_that_is_not_a_number_passes_no_gate() -> None:
     gates = ParityGates()
     verdicts = [gate("kl_p99", "KL", value, gates).verdict for value in (1e-5, 2e-5, float("nan"), INF)]
-    assert verdicts == [Verdict.PASS, Verdict.FAIL, Verdict.FAIL, Verdict.FAIL]
+    assert verdicts == [ParityVerdict.PASS, ParityVerdict.FAIL, ParityVerdict.FAIL, ParityVerdict.FAIL]
 
 
 def test_margins_and_severity_at_their_edges() -> None:
     assert np.isinf(top_margin(np.array([[1.0, -np.inf]]))).all()
     assert np.isinf(top_margin(np.array([[1.0]]))).all()
-    assert worst([]) == Verdict.AMBIGUOUS
-    assert worst([Verdict.PASS, Verdict.FAIL, Verdict.AMBIGUOUS]) == Verdict.FAIL
+    assert worst([]) == ParityVerdict.AMBIGUOUS
+    assert worst([ParityVerdict.PASS, ParityVerdict.FAIL, ParityVerdict.AMBIGUOUS]) == ParityVerdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("package", "new"),
+    [
+        ("verify", "verify.ParityVerdict"),
+        ("verify.parity", "verify.parity.ParityVerdict"),
+        ("evaluation.cosa_score", "evaluation.cosa_score.CosaVerdict"),
+    ],
+)
+def test_a_verdict_is_still_there_under_its_old_name(package: str, new: str) -> None:
+    listed = import_module(f"prosocial.{package}")
+    with pytest.warns(DeprecationWarning, match=f"prosocial.{package}.Verdict is now prosocial.{new};"):
+        old = listed.Verdict
+
+    assert old is getattr(listed, new.rpartition(".")[2])
+
+
+@pytest.mark.parametrize("name", ["verify.audit.page", "verify.parity.document"])
+def test_a_renamed_module_is_still_there_under_its_old_path(name: str) -> None:
+    sys.modules.pop(f"prosocial.{name}", None)
+    with pytest.warns(DeprecationWarning, match=f"prosocial.{name} is now {new_path(f'prosocial.{name}')};"):
+        old = import_module(f"prosocial.{name}")
+
+    assert old is import_module(str(new_path(f"prosocial.{name}")))

@@ -12,7 +12,7 @@ import pytest
 from prosocial.core.errors import ArtefactError, InputError
 from prosocial.core.signing import SigningKey
 from prosocial.evaluation.probes.probe import Probe
-from prosocial.verify import Verdict, verify_bundle
+from prosocial.verify import ParityVerdict, verify_bundle
 from prosocial.verify.signing import sign_folder
 
 from ...signing_helpers import chain, change_json, make_edited, make_key
@@ -73,7 +73,7 @@ ATTACKS: dict[str, tuple[Attack, str, str, str, str]] = {
         "broken",
         "generation_config.json is missing",
     ),
-    "the signature stripped": (delete(SIGNATURE), "out", "signature", "missing", "nobody vouches"),
+    "the signature stripped": (delete(SIGNATURE), "out", "signature", "missing", "not signed"),
     "the signature empty": (write(SIGNATURE, ""), "out", "signature", "broken", "one signature"),
     "the signature a list": (write(SIGNATURE, "[]"), "out", "signature", "broken", "one signature"),
     "the signature nested without end": (write(SIGNATURE, "[" * 9000), "out", "signature", "broken", "one signature"),
@@ -157,7 +157,7 @@ ATTACKS: dict[str, tuple[Attack, str, str, str, str]] = {
         "model signing v1.0",
     ),
     "the edit's statement stripped": (delete(EDIT), "out", "edit", "missing", "there is no signatures/edit"),
-    "the edit's statement of another folder": (from_another(EDIT), "out", "edit", "broken", "states another subject"),
+    "the edit's statement of another folder": (from_another(EDIT), "out", "edit", "broken", "its subject"),
     "the edit's base forged": (
         forged(EDIT, lambda said: said["predicate"]["buildDefinition"].update(resolvedDependencies=[])),
         "out",
@@ -189,17 +189,23 @@ ATTACKS: dict[str, tuple[Attack, str, str, str, str]] = {
         "out",
         "edit",
         "broken",
-        "states another",
+        "differs from this folder's",
     ),
     "the record changed": (
         envelope("edit_record.json", lambda record: record["base"].update(fingerprint="0" * 64)),
         "out",
         "edit",
         "broken",
-        "states another predicate",
+        "its predicate",
     ),
-    "another edit with right digests": (another_edit_with_right_digests, "out", "edit", "broken", "states another"),
-    "the record no record": (write("edit_record.json", "{}"), "out", "edit", "broken", "should have schema"),
+    "another edit with right digests": (
+        another_edit_with_right_digests,
+        "out",
+        "edit",
+        "broken",
+        "differs from this folder's",
+    ),
+    "the record no record": (write("edit_record.json", "{}"), "out", "edit", "broken", "should carry schema"),
     "the audit stripped": (delete(AUDIT), "out", "audit", "missing", "there is no signatures/audit"),
     "the audit's report changed": (
         envelope("signatures/audit.json", lambda report: report.update(base="other")),
@@ -299,7 +305,7 @@ ATTACKS: dict[str, tuple[Attack, str, str, str, str]] = {
         "bundle",
         "parity",
         "broken",
-        "states another predicate",
+        "its predicate",
     ),
     "the weights that were exported forged": (
         signed(EXPORT, lambda said: said["predicate"]["buildDefinition"].update(resolvedDependencies=[])),
@@ -394,5 +400,5 @@ def test_a_hostile_bundle_never_passes(name: str, bundle_folder: Path, steered_f
             verify_bundle(folder, reference=steered_folder, probes=PROBES, max_new_tokens=2)
     else:
         report = verify_bundle(folder, reference=steered_folder, probes=PROBES, max_new_tokens=2)
-        failed = {each.name for each in report.gates if each.verdict is Verdict.FAIL}
-        assert gate in failed and report.verdict is Verdict.FAIL
+        failed = {each.name for each in report.gates if each.verdict is ParityVerdict.FAIL}
+        assert gate in failed and report.verdict is ParityVerdict.FAIL

@@ -14,7 +14,7 @@ from prosocial.core.signing import SigningKey, TrustedKey
 from prosocial.core.signing.envelope import unverified
 from prosocial.core.signing.model_signature import FolderDigest
 from prosocial.verify.audit import audit_model
-from prosocial.verify.audit.verdicts import Verdict
+from prosocial.verify.audit.verdicts import AuditVerdict
 from prosocial.verify.signing import check_chain, sign_folder
 
 from ...signing_helpers import chain, flip_last_byte, make_edited, make_key, reference_verifier
@@ -117,7 +117,7 @@ def test_changed_files_are_signed_again_only_on_request_and_old_statements_go(wo
 def test_what_contradicts_itself_is_not_signed(world: Path, edited: Path) -> None:
     key = SigningKey.read(world / "own.pem")
     flip_last_byte(edited / "model.safetensors")
-    with pytest.raises(ArtefactError, match="should speak of these weights"):
+    with pytest.raises(ArtefactError, match="should be the record of these weights"):
         sign_folder(edited, key, again=True)
     with pytest.raises(InputError, match="report on parity"):
         sign_folder(world / "out", key, reports={"parity": world / "audit.json"})
@@ -162,11 +162,11 @@ def test_an_encrypted_key_opens_with_the_password_of_the_environment(
 def test_an_audit_with_a_key_asks_for_the_signature(world: Path, edited: Path) -> None:
     trusted = [TrustedKey.read(world / "own.pub")]
     honest = audit_model(edited, base=world / "base", vectors=[world / "vector"], keys=trusted)
-    assert honest.verdict is Verdict.CONFIRMED and honest.levels[0].title == "signature over all files"
+    assert honest.verdict is AuditVerdict.CONFIRMED and honest.levels[0].title == "signature over all files"
     stranger = audit_model(edited, keys=[TrustedKey.read(world / "other.pub")])
-    assert (stranger.verdict, stranger.levels[1].verdict) == (Verdict.REFUTED, Verdict.CONFIRMED)
+    assert (stranger.verdict, stranger.levels[1].verdict) == (AuditVerdict.REFUTED, AuditVerdict.CONFIRMED)
     (edited / "model.sig").unlink()
-    assert audit_model(edited, keys=trusted).verdict is Verdict.CANNOT_SAY
+    assert audit_model(edited, keys=trusted).verdict is AuditVerdict.CANNOT_SAY
 
 
 def test_the_commands_sign_and_exit_by_the_verdict(world: Path, edited: Path) -> None:

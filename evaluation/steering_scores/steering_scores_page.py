@@ -1,4 +1,4 @@
-"""A report on steering as one HTML page: a Pareto plot for each pair of attributes, and every step of every weight."""
+"""A report on steering as one HTML page, with a Pareto plot per pair of attributes and a table of all steps."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -15,7 +15,11 @@ Points = Sequence[tuple[float, float]]
 
 
 def write_steering_page(folder: Path, document: Mapping[str, Any]) -> None:
-    """Write `steering.json` and `steering.html`, which needs no script and no network."""
+    """Write `steering.json` and the self-contained `steering.html`.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "steering.html").write_text(render_steering(document), encoding="utf-8")
@@ -23,7 +27,7 @@ def write_steering_page(folder: Path, document: Mapping[str, Any]) -> None:
 
 
 def render_steering(document: Mapping[str, Any]) -> str:
-    """Return the page of a document of `steering_document`; every text in it is escaped."""
+    """Return the HTML page of a document of `steering_document`; all text is escaped."""
     pairs = combinations(range(len(document["attributes"])), 2)
     return load_template(TEMPLATE).render(
         document=document,
@@ -35,9 +39,9 @@ def render_steering(document: Mapping[str, Any]) -> str:
 
 
 def pareto_plot(document: Mapping[str, Any], first: int, second: int) -> dict[str, Any]:
-    """Return the marks of one attribute (up) against another (right), a staircase over each system's best.
+    """Return the plot of one attribute against another, with the Pareto front of each system as a staircase.
 
-    Axes run over the scores that were reached, so that two plots do not share a scale.
+    Axes span the observed scores, so different plots have different scales.
     """
     names = document["attributes"]
     reached = {
@@ -65,21 +69,21 @@ def pareto_plot(document: Mapping[str, Any], first: int, second: int) -> dict[st
 
 
 def undominated(points: Points) -> list[tuple[float, float]]:
-    """Return the points that no other reaches on both axes, from left to right.
+    """Return the points that no other point dominates, from left to right.
 
     Example:
         >>> undominated([(0.1, 0.9), (0.5, 0.5), (0.4, 0.4), (0.9, 0.1)])
         [(0.1, 0.9), (0.5, 0.5), (0.9, 0.1)]
     """
-    found: list[tuple[float, float]] = []
+    front: list[tuple[float, float]] = []
     for x, y in sorted(points, reverse=True):
-        if not found or y > found[-1][1]:
-            found.append((x, y))
-    return found[::-1]
+        if not front or y > front[-1][1]:
+            front.append((x, y))
+    return front[::-1]
 
 
 def _axis(values: Sequence[float]) -> list[float]:
-    """Return six ticks, in hundredths, that hold every value."""
+    """Return six ticks, multiples of 0.01, that span all values."""
     low, high = int(100 * min(values)), -int(-100 * max(values) // 1)
     step = max(1, -(-(high - low) // 5))
     return [(low + step * index) / 100 for index in range(6)]
@@ -96,7 +100,7 @@ def _y(ticks: Sequence[float], value: float) -> float:
 
 
 def _stairs(points: Points) -> str:
-    """Return the edge of what the points [left to right] reach, as an SVG path."""
+    """Return the staircase through points, given from left to right, as an SVG path."""
     first, *rest = points
     return f"M{first[0]:.1f} {first[1]:.1f}" + "".join(f"V{y:.1f}H{x:.1f}" for x, y in rest)
 

@@ -1,4 +1,4 @@
-"""What is reported of steering: every number, with the reference point and the normalisation that it hangs on."""
+"""The report on steering as one JSON document, with the reference point and normalisation of its numbers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from .scores import GridScores
 from .volume import hypervolume, mean_inner_product
 
 SCHEMA = "prosocial.steering/1"
-NORMALISATION = "none: the judge's scores lie in [0, 1] on every attribute, and means of them are compared"
+NORMALISATION = "none: the judge's scores are in [0, 1] for every attribute, and their means are compared"
 
 
 def steering_document(
@@ -29,16 +29,20 @@ def steering_document(
     """Return the report on one or more systems as plain JSON.
 
     Args:
-        scores: by system, each of the same probes at every point of the grid.
-        reference: the point that the hypervolume is measured from; None: 0 on every axis.
-        unsteered: the same probes answered without steering; None: gains are left out.
-        draws, seed: of the bootstrap behind the intervals of steps.
+        scores: scores by system, each of the same probes at every point of the grid.
+        grid: preference grid.
+        reference: reference point of the hypervolume; None for the origin.
+        unsteered: scores of the same probes without steering; None to leave gains out.
+        draws: number of bootstrap resamples for the intervals of steps.
+        seed: seed of the bootstrap.
 
     Raises:
         InputError: there is no system, or the systems answered different probes.
     """
-    if not scores or len({found.clusters for found in scores.values()}) != 1:
-        raise InputError(f"systems should have answered the same probes, found {sorted(scores) or 'no system'}")
+    if not scores or len({own.clusters for own in scores.values()}) != 1:
+        raise InputError(
+            f"systems should have scores on the same probes, found {sorted(scores) or 'no system'} with different ones"
+        )
     origin = [0.0] * len(grid.attributes) if reference is None else [float(value) for value in reference]
     return {
         "schema": SCHEMA,
@@ -48,13 +52,13 @@ def steering_document(
         "reference": origin,
         "normalisation": NORMALISATION,
         "systems": {
-            name: _system(found, grid, origin, unsteered, draws=draws, seed=seed) for name, found in scores.items()
+            name: _system(own, grid, origin, unsteered, draws=draws, seed=seed) for name, own in scores.items()
         },
     }
 
 
 def _system(
-    found: GridScores,
+    scores: GridScores,
     grid: PreferenceGrid,
     reference: Sequence[float],
     unsteered: GridScores | None,
@@ -62,25 +66,25 @@ def _system(
     draws: int,
     seed: int,
 ) -> dict[str, Any]:
-    means = found.means()[[found.at(point) for point in grid.points]]  # in the grid's order
-    steps = monotone_steps([found], grid, seed=seed, draws=draws)
+    means = scores.means()[[scores.at(point) for point in grid.points]]  # in the grid's order
+    steps = monotone_steps([scores], grid, seed=seed, draws=draws)
     return {
         "hypervolume": hypervolume(means, reference),
         "mean_inner_product": mean_inner_product(grid.points, means),
         "means": np.round(means, 6).tolist(),
         "monotone": is_monotone(steps),
         "steps": [step.to_json() for step in steps],
-        "gains": {} if unsteered is None else _gains(found, grid, unsteered),
+        "gains": {} if unsteered is None else _gains(scores, grid, unsteered),
     }
 
 
-def _gains(found: GridScores, grid: PreferenceGrid, unsteered: GridScores) -> dict[str, Any]:
-    """Return, by attribute, what its corner gains over no steering, paired by probe."""
+def _gains(scores: GridScores, grid: PreferenceGrid, unsteered: GridScores) -> dict[str, Any]:
+    """Return the gain of each attribute with all weight on it over no steering, paired by probe."""
     return {
         name: clustered_difference(
             unsteered.values[0, :, index].tolist(),
-            found.values[found.at(grid.corner(index)), :, index].tolist(),
-            found.clusters,
+            scores.values[scores.at(grid.corner(index)), :, index].tolist(),
+            scores.clusters,
         ).to_json()
         for index, name in enumerate(grid.attributes)
     }

@@ -1,4 +1,4 @@
-"""A sweep as one HTML page: no script, no network, nothing outside the file."""
+"""A sweep as one self-contained HTML page without scripts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ KL_TICKS = 5
 
 
 def render_sweep(document: Mapping[str, Any]) -> str:
-    """Return the page of a sweep's document; every text in it is escaped.
+    """Return the HTML page of a sweep's document; all text is escaped.
 
-    It draws all trials that ran to their end, the front as a line, the best trial and the base marked.
+    It plots all completed trials, the Pareto front as a line, and marks the best trial and the base.
     """
     complete = [trial for trial in document["trials"] if trial["state"] == "complete"]
     front = [trial for number in document["front"] for trial in complete if trial["number"] == number]
@@ -30,9 +30,9 @@ def render_sweep(document: Mapping[str, Any]) -> str:
 
 
 def scatter(document: Mapping[str, Any], trials: Sequence[Mapping[str, Any]], cost: str) -> dict[str, Any] | None:
-    """Return the marks of harm (up) against a cost (right): `utility_lost` or `kl`; None where nobody knows the cost.
+    """Return the plot of harm (vertical) against a cost, `utility_lost` or `kl`; None if the cost is not known.
 
-    The line joins the trials that none beats in these two alone.
+    The line is the Pareto front of these two objectives.
     """
     points = [
         (trial, value, trial["harm"]["estimate"]) for trial in trials if (value := cost_of(trial, cost)) is not None
@@ -68,13 +68,18 @@ def scatter(document: Mapping[str, Any], trials: Sequence[Mapping[str, Any]], co
 
 
 def cost_of(trial: Mapping[str, Any], cost: str) -> float | None:
-    """Return what a trial costs, never below 0: a gain costs nothing."""
+    """Return the cost of a trial, at least 0: a gain counts as no cost.
+
+    Example:
+        >>> cost_of({"kl": 0.2, "utility_lost": {"estimate": -0.01}}, "utility_lost")
+        0.0
+    """
     value = trial["kl"] if cost == "kl" else (trial["utility_lost"] or {}).get("estimate")
     return None if value is None else max(0.0, float(value))
 
 
 class _Frame:
-    """Where values stand in the picture."""
+    """Maps values to coordinates of the plot."""
 
     def __init__(self, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> None:
         self._x, self._y = x_ticks[-1], y_ticks[-1]
@@ -95,7 +100,7 @@ class _Frame:
 
 
 def _kl_ticks(highest: float) -> list[float]:
-    """Return round values from 0 to at least `highest`, however small or large it is."""
+    """Return round tick values from 0 to at least `highest`, of any magnitude."""
     step = 1e-4
     while KL_TICKS * step < highest:
         step *= 2.5 if f"{step:e}".startswith("2") else 2
@@ -103,12 +108,12 @@ def _kl_ticks(highest: float) -> list[float]:
 
 
 def _lowest(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points with less harm than every cheaper one, cheapest first."""
-    found: list[tuple[float, float]] = []
+    """Return the points with less harm than every cheaper point, cheapest first."""
+    lowest: list[tuple[float, float]] = []
     for x, y in sorted(points):
-        if not found or y < found[-1][1]:
-            found.append((x, y))
-    return found
+        if not lowest or y < lowest[-1][1]:
+            lowest.append((x, y))
+    return lowest
 
 
 def _steps(points: Sequence[tuple[float, float]]) -> str:

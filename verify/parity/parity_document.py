@@ -1,4 +1,4 @@
-"""The JSON of a comparison, `prosocial.parity_report/3`; its schema lies beside this file as `parity.schema.json`."""
+"""The JSON document of a comparison, `prosocial.parity_report/3`; its JSON schema is `parity.schema.json`."""
 
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ Word = Literal["pass", "ambiguous", "fail"]
 
 
 class Gate(ReportPart):
-    """One gate: a number that is not finite is null, and does not pass."""
+    """One gate; NaN and infinity are written as null and do not pass."""
 
     name: str
     title: str
@@ -23,7 +23,7 @@ class Gate(ReportPart):
 
 
 class Place(ReportPart):
-    """Where both sides part first on the way through the model, and the last place before it that agrees."""
+    """The first point in a forward pass that differs, and the last point before it that agrees."""
 
     place: str
     after: str | None
@@ -31,14 +31,14 @@ class Place(ReportPart):
 
 
 class Position(ReportPart):
-    """A decision: index 0 is the first token of the reply to a prompt."""
+    """The position of a decision; 0 is the first token of the reply to a prompt."""
 
     prompt: str
     position: int
 
 
 class Summary(ReportPart):
-    """A number over all positions; null where it is not finite."""
+    """Statistics of a number over all positions; null where not finite."""
 
     mean: float | None
     standard_error: float | None
@@ -55,14 +55,14 @@ class Summary(ReportPart):
 
 
 class TopTen(ReportPart):
-    """Share of the reference's ten most likely tokens that are among the bundle's, as they are and near ties apart."""
+    """Share of the reference's ten likeliest tokens among the bundle's; `apart` does not count near ties as missing."""
 
     raw: float
     apart: float
 
 
 class Bands(ReportPart):
-    """Margins inside which rounding alone may turn a decision."""
+    """Widths of the bands within which rounding alone can change a decision."""
 
     logit: float | None
     risk: float | None
@@ -70,7 +70,7 @@ class Bands(ReportPart):
 
 
 class FlipEntry(Position):
-    """A token that one side lets in and the other keeps out; margins are the reference's, null where not known."""
+    """A token in only one of the two safe sets; margins are the reference's, null where not computed."""
 
     token: int
     safe_in: Literal["reference", "bundle"]
@@ -83,14 +83,17 @@ class SafeSet(ReportPart):
     """The safety decisions.
 
     Attributes:
-        n_decisions: tokens that at least one side lets in.
-        n_prompts_with_margins: prompts whose decisions both gates were asked about, token by token; what follows up to
-            `certified_share` is of these.
-        n_positions_near_threshold, n_prompts_near_threshold: where a risk lies inside the band.
-        risk_moved_at_most, certified_share: the most that any risk differs, and the share of positions where no risk
-            lies that near to the threshold; null without a gate.
-        flip_share_at_most, prompt_flip_share_at_most: exact upper 95 % limits, over decisions and over prompts.
-        flips: the first of them.
+        n_decisions: number of tokens that at least one side allows, summed over positions.
+        n_prompts_with_margins: number of prompts whose margins were computed; the fields up to `certified_share` are
+            over these prompts.
+        n_positions_near_threshold: number of positions where a token's risk lies inside the noise band.
+        n_prompts_near_threshold: number of prompts with such a position.
+        risk_moved_at_most: largest difference of any token's risk; null without a gate.
+        certified_share: share of positions where every token's risk is farther than that from the threshold; null
+            without a gate.
+        flip_share_at_most: exact upper 95 % confidence limit of the share of decisions that differ.
+        prompt_flip_share_at_most: exact upper 95 % confidence limit of the share of prompts with a differing decision.
+        flips: the first 50 differing decisions.
     """
 
     n_decisions: int
@@ -110,14 +113,14 @@ class SafeSet(ReportPart):
 
 
 class Parting(Position):
-    """Where two greedy replies part, and the reference's first logit minus its second there."""
+    """The first difference of two greedy replies, and the reference's largest minus second largest logit there."""
 
     margin: float | None
     near_tie: bool
 
 
 class Greedy(ReportPart):
-    """The most likely replies."""
+    """The comparison of the greedy replies."""
 
     n_identical: int
     n: int
@@ -126,7 +129,7 @@ class Greedy(ReportPart):
 
 
 class SettingEntry(ReportPart):
-    """What was found under one steering."""
+    """The comparison under one steering."""
 
     setting: str
     n_prompts: int
@@ -138,7 +141,7 @@ class SettingEntry(ReportPart):
 
 
 class PromptEntry(ReportPart):
-    """What was found on one prompt under one steering; `parts_at` is null where the greedy replies are identical."""
+    """The comparison on one prompt under one steering; `parts_at` is null where the greedy replies are identical."""
 
     prompt: str
     setting: str
@@ -151,7 +154,7 @@ class PromptEntry(ReportPart):
 
 
 class ParityDocument(ReportPart):
-    """A judged comparison; `ParityReport.to_json` says what the parts are."""
+    """A judged comparison, as `ParityReport.to_json` returns it."""
 
     schema_: Literal["prosocial.parity_report/3"] = Field(default="prosocial.parity_report/3", alias="schema")
     reference: str

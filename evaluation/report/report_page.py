@@ -1,4 +1,4 @@
-"""The report as one HTML page: no network, nothing outside the file, no script but the one that sorts its tables."""
+"""The report as one self-contained HTML page, whose only script sorts and filters its tables."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,9 +12,9 @@ TEMPLATE = Path(__file__).parent / "report.html.j2"
 
 
 def render_page(document: Mapping[str, Any]) -> str:
-    """Return the page of a document of `assemble`; every text in it is escaped.
+    """Return the HTML page of a document of `assemble`; all text is escaped.
 
-    Light and dark, narrow and wide screens, print. A content security policy in the page forbids it to load anything.
+    The page supports light and dark mode, narrow screens and printing. Its content security policy blocks all loading.
     """
     comparison = document["comparison"]
     colours = {system: index % charts.PALETTE for index, system in enumerate(comparison["systems"])}

@@ -1,4 +1,4 @@
-"""A parity report as one HTML page: nothing outside the file, no text of a probe, one script of ours."""
+"""A parity report as one self-contained HTML page, without the text of probes and with a single inline script."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ MEASURES = (
     ("risk difference of a token", "token_risk_difference", "token_risk_p99"),
 )
 PERCENTILES = ("mean", "min", "p10", "median", "p90", "p99", "p99_9", "max")
-LOWEST, HIGHEST = -12, 2  # powers of ten of the axis
+LOWEST, HIGHEST = -12, 2  # ends of the axis, as powers of ten
 WIDTH, LEFT, ROW = 640.0, 170.0, 34.0
 
 
 def render_parity(document: Mapping[str, Any]) -> str:
-    """Return the page of a parity report's JSON; every text in it is escaped."""
+    """Return the HTML page of a parity report's JSON; all text is escaped."""
     return load_template(TEMPLATE).render(
         document=document,
         ladder=ladder(document),
@@ -37,13 +37,13 @@ def render_parity(document: Mapping[str, Any]) -> str:
 
 
 def ladder(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the marks of a plot with one row per measure on a logarithmic axis: p10 to p99, median, maximum, limit."""
+    """Return the marks of a plot on a logarithmic axis, one row per measure: p10 to p99, median, maximum, threshold."""
     limits = {gate["name"]: gate["threshold"] for gate in document["gates"]}
     rows: list[dict[str, Any]] = []
     for title, name, gate in MEASURES:
-        found = document[name]
-        if found is not None:
-            ends = {key: _across(found[key]) for key in ("p10", "median", "p99", "max")}
+        summary = document[name]
+        if summary is not None:
+            ends = {key: _across(summary[key]) for key in ("p10", "median", "p99", "max")}
             limit = limits.get(gate)
             y = 22 + ROW * len(rows)
             rows.append({"title": title, "y": y, **ends, "limit": None if limit is None else _across(limit)})
@@ -57,7 +57,7 @@ def _across(value: float | None) -> float:
 
 
 def _by_prompt(flips: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    grouped: dict[str, list[Mapping[str, Any]]] = {}
     for flip in flips:
-        found.setdefault(flip["prompt"], []).append(flip)
-    return found
+        grouped.setdefault(flip["prompt"], []).append(flip)
+    return grouped

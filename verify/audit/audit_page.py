@@ -1,4 +1,4 @@
-"""An audit as one HTML page: nothing outside the file, one script of ours."""
+"""An audit as one self-contained HTML page with a single inline script."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from prosocial.evaluation.report import wording
 from prosocial.evaluation.report.script import page_policy, page_script
 from prosocial.evaluation.report.template import load_template
 
-from .document import Weight
+from .audit_document import Weight
 from .forensics import formula
 
 TEMPLATE = Path(__file__).parent / "audit.html.j2"
@@ -17,7 +17,7 @@ WIDTH, LEFT, ROW, MOST_ROWS = 640.0, 260.0, 18.0, 60
 
 
 def write_audit(out: Path, document: Mapping[str, Any]) -> None:
-    """Write `audit.json` and `audit.html` into a folder; what lies there is replaced.
+    """Write `audit.json` and `audit.html` into a folder; existing files are replaced.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -29,7 +29,7 @@ def write_audit(out: Path, document: Mapping[str, Any]) -> None:
 
 
 def render_audit(document: Mapping[str, Any]) -> str:
-    """Return the page of an audit's JSON; every text in it is escaped."""
+    """Return the HTML page of an audit's JSON; all text is escaped."""
     verdicts = list(dict.fromkeys(tensor["verdict"] for tensor in document["tensors"]))
     return load_template(TEMPLATE).render(
         document=document,
@@ -43,16 +43,16 @@ def render_audit(document: Mapping[str, Any]) -> str:
 
 
 def coefficients(document: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the marks of a plot of the recovered weights, one row for each tensor and vector; None without any."""
-    found = [
+    """Return the marks of a plot of the recovered weights, one row per tensor and vector; None if there are none."""
+    recovered = [
         (f"{tensor['name']}" if len(document["vectors"]) < 2 else f"{tensor['name']} · {weight['vector']}", weight)
         for tensor in document["tensors"]
         for weight in tensor["weights"]
         if weight["estimate"] is not None
     ]
-    if not found:
+    if not recovered:
         return None
-    values = [0.0, *(weight[end] for _, weight in found for end in ("low", "high"))]
+    values = [0.0, *(weight[end] for _, weight in recovered for end in ("low", "high"))]
     low = float(min(values))
     span = float(max(values)) - low or 1.0
 
@@ -62,6 +62,6 @@ def coefficients(document: Mapping[str, Any]) -> dict[str, Any] | None:
     rows = [
         {"name": name, "y": 16 + ROW * at, "value": f"{weight['estimate']:.6g}"}
         | {end: across(weight[end]) for end in ("low", "high", "estimate")}
-        for at, (name, weight) in enumerate(found[:MOST_ROWS])
+        for at, (name, weight) in enumerate(recovered[:MOST_ROWS])
     ]
-    return {"rows": rows, "zero": across(0.0), "width": WIDTH, "height": 24 + ROW * len(rows), "n": len(found)}
+    return {"rows": rows, "zero": across(0.0), "width": WIDTH, "height": 24 + ROW * len(rows), "n": len(recovered)}

@@ -1,4 +1,4 @@
-"""CoSA-Scores as one HTML page, and as a table in the terminal."""
+"""CoSA-Scores as one HTML page and as tables in the terminal."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +17,11 @@ TEMPLATE = Path(__file__).parent / "cosa_score.html.j2"
 
 
 def write_scores(folder: Path, document: Mapping[str, Any]) -> None:
-    """Write `cosa_score.json` and `cosa_score.html`, which needs no script and no network."""
+    """Write `cosa_score.json` and the self-contained `cosa_score.html`.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "cosa_score.html").write_text(render_scores(document), encoding="utf-8")
@@ -25,8 +29,8 @@ def write_scores(folder: Path, document: Mapping[str, Any]) -> None:
 
 
 def render_scores(document: Mapping[str, Any]) -> str:
-    """Return the page of a document of `score_document`; every text in it is escaped."""
-    rows = [(system, *entry) for system, found in document["systems"].items() for entry in _entries(found)]
+    """Return the HTML page of a document of `score_document`; all text is escaped."""
+    rows = [(system, *entry) for system, scores in document["systems"].items() for entry in _entries(scores)]
     colours = {name: at % charts.PALETTE for at, name in enumerate(document["systems"])}
     return load_template(TEMPLATE).render(
         document=document, rows=rows, colours=colours, score=score_text, words=wording
@@ -34,32 +38,32 @@ def render_scores(document: Mapping[str, Any]) -> str:
 
 
 def print_scores(document: Mapping[str, Any], console: Console) -> None:
-    """Print every system under every config and group, and what could not be judged."""
-    for system, found in document["systems"].items():
-        console.print(_table(system, found))
-        if found["n_unjudged"]:
-            reason = next(iter(found["reasons"]))
-            console.print(Text(f"{wording.plural(found['n_unjudged'], 'reply')} not judged, as: {reason}"))
-        if found["n_unread_filter_answers"]:
-            answers = wording.plural(found["n_unread_filter_answers"], "answer")
-            console.print(Text(f"{answers} of its filter neither yes nor no: these replies stand"))
+    """Print the scores of every system by group and config, and the number of replies not judged."""
+    for system, scores in document["systems"].items():
+        console.print(_table(system, scores))
+        if scores["n_unjudged"]:
+            reason = next(iter(scores["reasons"]))
+            console.print(Text(f"{wording.plural(scores['n_unjudged'], 'reply')} not judged, most often: {reason}"))
+        if scores["n_unread_filter_answers"]:
+            answers = wording.plural(scores["n_unread_filter_answers"], "answer")
+            console.print(Text(f"{answers} of its filter were neither yes nor no: these replies were kept"))
     console.print(Text("intervals: 95 %, by topic; in brackets with each topic counted once", style="dim"))
 
 
-def _table(system: str, found: Mapping[str, Any]) -> Table:
+def _table(system: str, scores: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.title, table.title_justify = Text(system, style="bold"), "left"
     table.add_column("configs")
     for name in ("CoSA-Score", "helpful+safe", "helpful+unsafe"):
         table.add_column(name, justify="right")
-    for name, entry in _entries(found):
+    for name, entry in _entries(scores):
         shares = [_share(entry[key]) for key in ("helpful_safe", "helpful_unsafe")]
         table.add_row(name, score_text(entry["cosa_score"]), *shares)
     return table
 
 
 def score_text(interval: Mapping[str, Any] | None) -> str:
-    """Return a score with its limits.
+    """Return a score with the limits of its interval.
 
     Example:
         >>> score_text({"estimate": 0.4081, "low": -0.05, "high": 0.5})
@@ -71,11 +75,11 @@ def score_text(interval: Mapping[str, Any] | None) -> str:
     return f"{estimate}, {low} to {high}"
 
 
-def _entries(found: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the groups, then the configs of a system, with what was found."""
-    for name, entry in found["groups"].items():
+def _entries(scores: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield name and scores of each group of a system, then of each config."""
+    for name, entry in scores["groups"].items():
         yield f"{name} configs", entry
-    yield from found["configs"].items()
+    yield from scores["configs"].items()
 
 
 def _share(interval: Mapping[str, Any] | None) -> str:

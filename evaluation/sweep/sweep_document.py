@@ -1,4 +1,4 @@
-"""A sweep as one JSON document, and the files that tell of it."""
+"""A sweep as one JSON document, and the files that it is written to."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ def sweep_document(
     limits: Limits,
     settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the document: settings, the base's rates, every trial, the front and the best trial by number."""
+    """Return the document: settings, rates of the base, all trials, and the numbers of the front and the best trial."""
     best = best_of(trials, max_utility_loss=limits.max_utility_loss)
     return {
         "schema": SCHEMA,
@@ -35,12 +35,12 @@ def sweep_document(
 
 
 def write_sweep(out: Path, document: Mapping[str, Any]) -> None:
-    """Write `trials.json` and the self-contained `sweep.html`; each is whole at any moment.
+    """Write `trials.json` and the self-contained `sweep.html`, each atomically.
 
     Raises:
         StorageError: the folder cannot be written.
     """
-    from .page import render_sweep
+    from .sweep_page import render_sweep
 
     page = render_sweep(document)
     with storage_errors(out):

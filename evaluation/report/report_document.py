@@ -1,4 +1,4 @@
-"""The report as one JSON document: everything that the terminal and the page show, and nothing that they do not."""
+"""The report as one JSON document, with exactly what the terminal and the page show."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ class ParityPart(Protocol):
     """A judged comparison of a bundle with its reference, such as `prosocial.verify.ParityReport`."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the comparison as plain data."""
+        """Return the comparison as plain JSON."""
         ...
 
 
@@ -44,22 +44,23 @@ def write_report(
     """Write `report.json` and the self-contained `report.html` into a folder, and return the document.
 
     Args:
-        out: the folder; made if it is not there, reports in it are replaced.
-        title: what was run.
-        comparison: from `compare`.
-        preferences: from `preference_effects`.
-        parity: from `measure_parity`, or its JSON read back.
-        calibration: from `prosocial.evaluation.gate.measure_calibration`; beside it, if known, `threshold` (the tests
-            that the gate's threshold rests on) and `scaling`.
-        samples: from `choose_samples`.
-        facts: what else to tell, by name: recipe, model, scale, seeds, timings. A local path is cut to its last name.
-        probes: from `every_probe`, for the table of all probes.
+        out: output folder, created if missing; an existing report is replaced.
+        title: title of the report.
+        comparison: result of `compare`.
+        preferences: result of `preference_effects`.
+        parity: result of `measure_parity`, or its JSON.
+        calibration: result of `prosocial.evaluation.gate.measure_calibration`; if known, with `threshold` (the tests
+            that the gate's threshold passed) and `scaling`.
+        samples: result of `choose_samples`.
+        facts: further facts by name, such as recipe, model, scale, seeds and timings; absolute paths are reduced to
+            their last part.
+        probes: result of `every_probe`, for the table of all probes.
 
     Raises:
-        ArtefactError: the JSON given for `parity` is of another schema.
+        ArtefactError: the JSON given for `parity` has another schema.
         StorageError: the folder cannot be written.
     """
-    from .page import render_page
+    from .report_page import render_page
 
     out = Path(out)
     document = assemble(
@@ -91,7 +92,7 @@ def assemble(
     facts: Mapping[str, Fact] | None = None,
     probes: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Return the document of `write_report`: plain JSON, the same for the same input."""
+    """Return the document that `write_report` writes, as plain JSON; deterministic."""
     measured = comparison.to_json()
     compared = _parity_json(parity)
     return {
@@ -114,12 +115,14 @@ def _parity_json(parity: ParityPart | Mapping[str, Any] | None) -> dict[str, Any
         return None
     given = dict(parity) if isinstance(parity, Mapping) else parity.to_json()
     if given.get("schema") != PARITY_SCHEMA:
-        raise ArtefactError(f"parity should carry schema {PARITY_SCHEMA!r}, not {given.get('schema')!r}")
+        raise ArtefactError(
+            f"parity should have schema {PARITY_SCHEMA!r}, found {given.get('schema')!r}: run verify again"
+        )
     return given
 
 
 def _without_folder(value: Fact) -> Fact:
-    """Cut an absolute path to its last name: a report is published, where it was made is nobody's business."""
+    """Reduce an absolute path to its last part: reports are published, and local paths are private."""
     if isinstance(value, Path) or (isinstance(value, str) and _ABSOLUTE.match(value)):
         return re.split(r"[\\/]", str(value).rstrip("\\/"))[-1]
     if isinstance(value, float):
