@@ -107,7 +107,7 @@ def test_what_cannot_be_judged_is_counted_and_a_config_without_any_says_so() -> 
     system = document["systems"]["base"]
     assert (system["n_unjudged"], system["reasons"]) == (2, {"no grades": 2})
     assert system["configs"]["strict"]["cosa_score"] is None and system["groups"]["all"]["n"] == 1
-    assert "2 replies could not be judged: 2 × no grades" in render_scores(document)
+    assert "2 replies could not be judged: 2 times no grades" in render_scores(document)
     with pytest.raises(InputError, match="no grades"):
         score_runs([[failed]], CONFIGS)
 
