@@ -112,9 +112,9 @@ def contradictions(config: SafetyConfig, reading: Reading) -> list[str]:
     """
     allowed = set(config.allowed)
     forbidden = [f"{name}: the text forbids it, the mask allows it" for name in sorted(reading.forbids & allowed)]
-    shut = [f"{name}: the text allows it, the mask keeps it shut" for name in sorted(reading.allows - allowed)]
+    shut = [f"{name}: the text allows it, the mask does not" for name in sorted(reading.allows - allowed)]
     unsaid = sorted(allowed - reading.allows - reading.forbids)
-    return [*forbidden, *shut, *(f"{name}: the text does not speak of it, the mask allows it" for name in unsaid)]
+    return [*forbidden, *shut, *(f"{name}: the text does not mention it, the mask allows it" for name in unsaid)]
 
 
 def _names(clause: str, category: str) -> bool:
