@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from prosocial.core.errors import InputError
 
@@ -99,14 +99,14 @@ def _broken_weights(model: PreTrainedModel) -> str:
     return f"NaN or infinity in {', '.join(broken[:3])}" if broken else "its weights are finite, activations overflow"
 
 
-def rope_parameters(text: Any) -> list[dict[str, Any]]:
+def rope_parameters(text: PreTrainedConfig) -> list[dict[str, Any]]:
     """Return the rotary embedding parameters of a text config: one set, or one per layer type."""
     given = getattr(text, "rope_parameters", None) or {}
     nested = [rope for rope in given.values() if isinstance(rope, dict)]
     return nested or [given]
 
 
-def _context_length(text: Any) -> int | None:
+def _context_length(text: PreTrainedConfig) -> int | None:
     """Return up to how many positions the cached keys stay valid; None if there is no limit.
 
     LongRoPE rotates all keys of a sequence differently once it exceeds the original length: a key/value cache would

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prosocial.core.batches import EncodedReply
 from prosocial.core.files import storage_errors
@@ -12,6 +12,9 @@ from prosocial.core.settings import Count, Positive, Settings
 from .settings import LoraShape
 from .supervised import reply_dataset
 from .trainer import import_trl, lora_config, quiet_trl, step_callback
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class AdapterTraining(Settings):
@@ -37,8 +40,8 @@ class AdapterTraining(Settings):
 
 
 def train_adapter(
-    model: Any,
-    tokenizer: Any,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
     sequences: Sequence[EncodedReply],
     *,
     out: Path,

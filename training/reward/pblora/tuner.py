@@ -95,7 +95,7 @@ class PBLoRAModel(BaseTuner):
 
 
 @contextmanager
-def use_preference(model: Any, preference: Mapping[str, float] | Tensor | None) -> Iterator[None]:
+def use_preference(model: nn.Module, preference: Mapping[str, float] | Tensor | None) -> Iterator[None]:
     """Set the preference of a model with a PBLoRA adapter inside a `with` block; outside, the adapter is off.
 
     Args:
