@@ -1,4 +1,4 @@
-"""Export: the ONNX graph, the bundle, the torch-free runtime, the Hub."""
+"""Export: the ONNX graph, the bundle, the torch-free runtime, and the Hugging Face Hub."""
 
 import lazy_loader
 

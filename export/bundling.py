@@ -1,4 +1,4 @@
-"""Writing a bundle: steered folder in, one self-contained folder out."""
+"""Export of a steered folder to a self-contained bundle."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -28,21 +28,23 @@ def export_bundle(
     precision: Precision = "fp32",
     plain: bool = False,
 ) -> dict[str, Any]:
-    """Trace a steered folder into a bundle and return its manifest.
+    """Export a steered folder to a bundle and return the manifest.
 
-    The graph is compared with the in-memory model in float32, whatever its precision, before anything appears at `out`;
-    the result is `parity.json`, with the departure of a lower precision from it.
+    The float32 graph is compared with the torch model before `out` is created. `parity.json` records the result and,
+    for a lower precision, its difference from the float32 graph.
 
     Args:
-        steered: folder of `assemble_steered`; with `plain` any checkpoint folder with a tokenizer.
-        out: new folder. profile: "ort" (GroupQueryAttention) or "portable" (standard operators of opset 23).
+        steered: folder written by `assemble_steered`; with `plain` any checkpoint folder with a tokenizer.
+        out: folder of the bundle; must not exist yet.
+        profile: "ort" (GroupQueryAttention) or "portable" (standard operators of opset 23).
         precision: "fp32", "fp16", "int8" or "int4"; the last two need the profile "ort".
-        plain: the model alone, with full logits and without head and gate.
+        plain: export only the language model, with all logits and without head and gate.
 
     Raises:
-        ArtefactError, FingerprintError: the steered folder is not whole.
-        InputError: the architecture cannot be traced in this profile, or `out` is in use.
-        ProsocialError: the graph does not agree with torch.
+        ArtefactError: a file of the steered folder is missing or broken.
+        FingerprintError: head or gate belong to another checkpoint.
+        InputError: an option is unknown, the profile does not support the architecture, or `out` exists.
+        ProsocialError: the outputs of the graph differ from torch's.
         MissingExtraError: onnxruntime is not installed.
     """
     from .graph.agreement import check_agreement
@@ -56,7 +58,7 @@ def export_bundle(
         raise InputError(f"precision should be one of {', '.join(PRECISIONS)}, found {precision!r}")
     if profile == "portable" and precision in QUANTISED:
         raise InputError(
-            f"precision {precision} needs an operator of ONNX Runtime, profile 'portable' keeps it out: use profile ort"
+            f"precision {precision} needs an operator of ONNX Runtime that profile 'portable' lacks: use profile ort"
         )
     steered, out = Path(steered), Path(out)
     graph = _graph(steered, profile, plain)
@@ -99,7 +101,7 @@ def _graph(folder: Path, profile: "Profile", plain: bool) -> "PlainGraph | Steer
         return PlainGraph(Backbone(load_model(folder)), profile).eval()
     if not (folder / DECODING_FILE).is_file():
         raise ArtefactError(
-            f"{folder} should be a steered folder with {DECODING_FILE}: there is none; use --plain for the model alone"
+            f"{folder} should be a steered folder with {DECODING_FILE}, found none: use --plain for the model alone"
         )
     return SteeredGraph(SteeredModel.open(folder), profile).eval()
 

@@ -1,9 +1,9 @@
-"""Presets for clients of the raw graph: one adapter file for each named safety config (torch-free).
+"""Presets for clients of the raw graph: one adapter file per named safety config (torch-free).
 
-onnxruntime-genai silently ignores what `set_model_input` gives for an input that has a default, but it honours an
-adapter, as every client of ONNX Runtime does (`RunOptions.add_active_adapter`). A preset holds the four controls under
-the names of their graph inputs; the ceilings are constants of the graph and bind it like any other input. The text of
-the safety config is not in it: the client puts that into the system prompt.
+onnxruntime-genai silently ignores `set_model_input` for an input that has a default, but it applies an adapter, as
+every client of ONNX Runtime does (`RunOptions.add_active_adapter`). A preset contains the values of the four control
+inputs; the ceilings, which are constants of the graph, limit them like any other input. It does not contain the safety
+config's text, which the client must put into the system prompt.
 """
 
 from pathlib import Path
@@ -19,10 +19,11 @@ SUFFIX = ".onnx_adapter"
 
 
 def write_presets(folder: Path, config: DecodingConfig) -> list[Path]:
-    """Write `presets/NAME.onnx_adapter` for each safety config into a bundle; return the files.
+    """Write `presets/NAME.onnx_adapter` for each safety config into a bundle and return the paths.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
+        StorageError: a file cannot be written.
     """
     runtime = import_runtime()
     written = []

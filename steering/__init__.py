@@ -1,4 +1,4 @@
-"""The lexicographic rule: its torch reference, the decoding loop, safety configs and who may use them."""
+"""The lexicographic decoding rule: torch reference, decoding loop, and safety configs with their authorisation."""
 
 import lazy_loader
 

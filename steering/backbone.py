@@ -1,26 +1,30 @@
-"""A transformers causal language model as two steps: hidden states, then its own next-token logits."""
+"""A transformers causal language model split into two steps: hidden states, then next-token logits."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from prosocial.core.errors import InputError
 
-AGREEMENT = 1e-4  # of our logits with the model's own, relative to the largest logit
+AGREEMENT = 1e-4  # largest difference from the model's own logits, relative to its largest logit
 
 
 class Backbone(nn.Module):
-    """Splits a causal language model at its last hidden state; any architecture whose logits can be made again so.
+    """A causal language model split at its last hidden state.
+
+    Any architecture works whose logits are the output embedding of the last hidden state, optionally scaled or
+    soft-capped; the constructor checks this with one short forward pass.
 
     Attributes:
-        model: the whole model. output_weight: [V, H], rows of the output embedding.
-        context_length: most tokens in a row, None if there is no limit.
+        model: the whole model.
+        output_weight: [V, H], the weight of the output embedding.
+        context_length: maximum number of tokens in a sequence; None if there is no limit.
 
     Raises:
-        InputError: the model has no body of its own or no output embedding, or the split does not give its own logits
-            (an architecture with a step between hidden state and logits that is not known here).
+        InputError: the model has no separate body or no linear output embedding, its logits are not finite, or the two
+            steps do not reproduce its logits (the architecture has an unsupported step after the last hidden state).
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -43,7 +47,7 @@ class Backbone(nn.Module):
 
     @property
     def output_weight(self) -> Tensor:
-        """The output embedding [V, H]."""
+        """The weight of the output embedding [V, H]."""
         weight: Tensor = _output_embedding(self.model).weight
         return weight
 
@@ -55,7 +59,7 @@ class Backbone(nn.Module):
         position_ids: Tensor | None = None,
         past_key_values: object = None,
     ) -> Tensor:
-        """Return the last hidden states [B, S, H], float32, after the final norm; `past_key_values` grows in place."""
+        """Return the last hidden states [B, S, H], float32, after the final norm; extends `past_key_values`."""
         body = self.model.base_model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -67,7 +71,7 @@ class Backbone(nn.Module):
         return states.float()
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return the model's own logits z0 [B, S, V], float32, for hidden states [B, S, H]; soft-cap, scale applied."""
+        """Return the model's logits z0 [B, S, V], float32, from hidden states [B, S, H]; soft-cap and scale applied."""
         z0: Tensor = _output_embedding(self.model)(hidden.to(self.output_weight.dtype)).float()
         if self.logit_scale != 1.0:
             z0 = z0 * self.logit_scale
@@ -81,31 +85,32 @@ class Backbone(nn.Module):
         difference = float((ours - own).abs().max())
         if not torch.isfinite(own).all():
             raise InputError(
-                f"{type(self.model).__name__} should give finite logits, they are not: {_broken_weights(self.model)}"
+                f"{type(self.model).__name__} should give finite logits, found others: {_broken_weights(self.model)}"
             )
         if not difference <= AGREEMENT * max(1.0, float(own.abs().max())):
             raise InputError(
-                f"{type(self.model).__name__} should give the same logits from its last hidden state as by itself, "
-                f"the largest difference is {difference:.3g}: this architecture is not supported"
+                f"{type(self.model).__name__} should give the same logits from its last hidden state as in its own "
+                f"forward pass, found a largest difference of {difference:.3g}: this architecture is not supported"
             )
 
 
 def _broken_weights(model: PreTrainedModel) -> str:
     broken = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
-    return f"NaN or infinity in {', '.join(broken[:3])}" if broken else "its weights are finite, but it overflows"
+    return f"NaN or infinity in {', '.join(broken[:3])}" if broken else "its weights are finite, activations overflow"
 
 
-def rope_parameters(text: Any) -> list[dict[str, Any]]:
-    """Return the rotary parameters of a text config: one set, or one for each kind of layer."""
+def rope_parameters(text: PreTrainedConfig) -> list[dict[str, Any]]:
+    """Return the rotary embedding parameters of a text config: one set, or one per layer type."""
     given = getattr(text, "rope_parameters", None) or {}
     nested = [rope for rope in given.values() if isinstance(rope, dict)]
     return nested or [given]
 
 
-def _context_length(text: Any) -> int | None:
-    """Return for how many positions the keys in a cache stay right.
+def _context_length(text: PreTrainedConfig) -> int | None:
+    """Return up to how many positions the cached keys stay valid; None if there is no limit.
 
-    LongRoPE turns the keys of a longer text otherwise from its first token on: they would have to be computed again.
+    LongRoPE rotates all keys of a sequence differently once it exceeds the original length: a key/value cache would
+    have to be recomputed from the first token.
     """
     limits = [
         int(rope["original_max_position_embeddings"])

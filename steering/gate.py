@@ -1,4 +1,4 @@
-"""The gate as a module: `risk_logit_c(v) = u_v . M_c h + b_c . h + a_c`."""
+"""The harm gate as a torch module: `risk_logit_c(v) = u_v . M_c h + b_c . h + a_c`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,21 +19,29 @@ CONFIG_FILE = "gate_config.json"
 
 
 class HarmGate(nn.Module):
-    """Says how likely the next token makes the text realise a harm, for each candidate token and harm category.
+    """Estimates the risk that a candidate token leads to a harmful text, for each candidate and harm category.
 
     Args:
         categories: names of the C harm categories, in the order of an `allowed` mask.
-        vocabulary_size: V, rows of the checkpoint's output embedding.
-        hidden_size: H.
-        rank: R.
+        vocabulary_size: V, number of rows of the checkpoint's output embedding.
+        hidden_size: H, size of the last hidden state.
+        rank: R, rank of the bilinear term.
 
     Attributes:
-        U: [V, R], one row per token. M: [C, R, H]. b: [C, H]. a: [C].
-        checkpoint_fingerprint: of the checkpoint that the gate belongs to; None for one that was not loaded.
-        extra: what the training wrote into the config beside the shapes.
+        U: [V, R], one row per token.
+        M: [C, R, H], one projection per category.
+        b: [C, H], weights of the term that depends on the hidden state only.
+        a: [C], biases.
+        checkpoint_fingerprint: fingerprint of the checkpoint that the gate was trained for; None before `load`.
+        extra: further entries that training wrote into the config.
 
     Raises:
-        InputError: no category, a category named twice, or a size below 1.
+        InputError: there is no category, a category appears twice, or a size is below 1.
+
+    Example:
+        >>> gate = HarmGate(["violence", "drugs"], vocabulary_size=50, hidden_size=8, rank=2)
+        >>> gate.risk_logits(torch.zeros(3, 8), torch.arange(12).reshape(3, 4)).shape
+        torch.Size([3, 4, 2])
     """
 
     def __init__(self, categories: Sequence[str], vocabulary_size: int, hidden_size: int, rank: int) -> None:
@@ -53,14 +61,18 @@ class HarmGate(nn.Module):
         self.a = nn.Parameter(torch.zeros(len(categories)))
 
     def risk_logits(self, hidden: Tensor, candidates: Tensor) -> Tensor:
-        """Return [..., K, C] for hidden [..., H] and candidate token ids [..., K]."""
+        """Return the risk logits [..., K, C] of candidate token ids [..., K] after hidden states [..., H]."""
         directions: Tensor = hidden @ self.M.flatten(0, 1).T  # [..., H] @ [H, C * R]
         directions = directions.reshape(*hidden.shape[:-1], len(self.categories), self.rank)  # [..., C, R]
         by_candidate: Tensor = nn.functional.embedding(candidates, self.U) @ directions.transpose(-1, -2)  # [..., K, C]
         return by_candidate + (hidden @ self.b.T + self.a).unsqueeze(-2)
 
     def save(self, folder: Path | str, *, checkpoint_fingerprint: str, extra: Mapping[str, Any] | None = None) -> None:
-        """Write `gate.safetensors` and `gate_config.json` into `folder`, which is made if need be."""
+        """Write `gate.safetensors` and `gate_config.json` into `folder`, creating it if it does not exist.
+
+        Raises:
+            StorageError: the files cannot be written.
+        """
         config = {
             "schema": SCHEMA,
             "categories": list(self.categories),
@@ -79,10 +91,11 @@ class HarmGate(nn.Module):
 
     @classmethod
     def load(cls, folder: Path | str) -> "HarmGate":
-        """Read a gate in evaluation mode.
+        """Return the gate saved in `folder`, in evaluation mode.
 
         Raises:
-            ArtefactError: a file is missing, of another schema, not finite, or does not have the shapes of the config.
+            ArtefactError: a file is missing, the schema differs, a tensor is not finite, or its shape differs from the
+                config's.
         """
         folder = Path(folder)
         config = read_json(folder / CONFIG_FILE, schema=SCHEMA)

@@ -1,4 +1,4 @@
-"""The compact head as a module: `delta(h, p) = B G(p) A h` with `G(p) = (1 + c (1 - |p|^2)) sum_i p_i G_i`."""
+"""The compact head as a torch module: `delta(h, p) = B G(p) A h` with `G(p) = (1 + c (1 - |p|^2)) sum_i p_i G_i`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,25 +17,36 @@ CONFIG_FILE = "head_config.json"
 
 
 class CompactHead(nn.Module):
-    """Shifts a hidden state towards what a preference over attributes asks for.
+    """Computes the low-rank shift of a hidden state for a preference over attributes.
 
-    Low-rank and linear in both, unless c, the mixture gain, was learnt: a preference-conditioned model at a mixture of
-    attributes does more than the mixture of what it does at the corners, and c pulls a mixture harder than the mean of
-    its parts. At a corner `|p|^2` is 1, and c has no say. B and c start at zero, so a new head shifts nothing. The
-    bilinear form is PBLoRA's (PARM, arXiv 2505.06274); c is ours (docs/design/0006-head-against-teacher.md).
+    The shift is linear in the hidden state, and linear in the preference where the mixture gain c is 0. A
+    preference-conditioned teacher shifts more at a mixture of attributes than the weighted mean of its shifts at the
+    single attributes; a learnt c > 0 models this. At a single attribute `|p|^2` is 1, so that c has no effect. B and c
+    start at zero: an untrained head shifts nothing.
+
+    Source: the bilinear form is PBLoRA's (PARM, arXiv 2505.06274); c is ours
+    (docs/design/0006-head-against-teacher.md).
 
     Args:
         attributes: names of the k attributes, in the order of a preference vector.
-        hidden_size: H.
-        rank: r.
+        hidden_size: H, size of the last hidden state.
+        rank: r, rank of the shift.
 
     Attributes:
-        A: [r, H]. G: [k, r, r]. B: [H, r]. mixture_gain: [], c.
-        checkpoint_fingerprint: of the checkpoint that the head belongs to; None for one that was not loaded.
-        extra: what the training wrote into the config beside the shapes.
+        A: [r, H], down projection.
+        G: [k, r, r], one core matrix per attribute.
+        B: [H, r], up projection.
+        mixture_gain: c, a scalar tensor.
+        checkpoint_fingerprint: fingerprint of the checkpoint that the head was trained for; None before `load`.
+        extra: further entries that training wrote into the config.
 
     Raises:
-        InputError: no attribute, an attribute named twice, or a size below 1.
+        InputError: there is no attribute, an attribute appears twice, or a size is below 1.
+
+    Example:
+        >>> head = CompactHead(["empathy", "truthfulness"], hidden_size=8, rank=2)
+        >>> head(torch.zeros(3, 8), torch.tensor([[0.5, 0.5]])).shape
+        torch.Size([3, 8])
     """
 
     def __init__(self, attributes: Sequence[str], hidden_size: int, rank: int) -> None:
@@ -55,22 +66,26 @@ class CompactHead(nn.Module):
         self.mixture_gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, hidden: Tensor, preference: Tensor) -> Tensor:
-        """Return delta [..., H] for hidden [..., H] and preference [..., k]; leading axes broadcast."""
+        """Return the shift delta [..., H] of hidden [..., H] for preference [..., k]; leading axes broadcast."""
         return self.latent(hidden, preference) @ self.B.T
 
     def latent(self, hidden: Tensor, preference: Tensor) -> Tensor:
-        """Return `G(p) A h` [..., r], the shift before it is lifted back to H."""
+        """Return `G(p) A h` [..., r], the shift before the up projection B."""
         low = hidden @ self.A.T  # [..., H] @ [H, r]
         by_attribute: Tensor = low @ self.G.flatten(0, 1).T  # [..., r] @ [r, k * r]
         by_attribute = by_attribute.reshape(*low.shape[:-1], len(self.attributes), self.rank)  # [..., k, r]
         return (by_attribute * self.pull(preference).unsqueeze(-1)).sum(-2)
 
     def pull(self, preference: Tensor) -> Tensor:
-        """Return `(1 + c (1 - |p|^2)) p` [..., k], the weights of the attributes' cores."""
+        """Return `(1 + c (1 - |p|^2)) p` [..., k], the weights of the core matrices G_i."""
         return preference * (1 + self.mixture_gain * (1 - preference.square().sum(-1, keepdim=True)))
 
     def save(self, folder: Path | str, *, checkpoint_fingerprint: str, extra: Mapping[str, Any] | None = None) -> None:
-        """Write `head.safetensors` and `head_config.json` into `folder`, which is made if need be."""
+        """Write `head.safetensors` and `head_config.json` into `folder`, creating it if it does not exist.
+
+        Raises:
+            StorageError: the files cannot be written.
+        """
         config = {
             "schema": SCHEMA,
             "attributes": list(self.attributes),
@@ -88,10 +103,11 @@ class CompactHead(nn.Module):
 
     @classmethod
     def load(cls, folder: Path | str) -> "CompactHead":
-        """Read a head in evaluation mode.
+        """Return the head saved in `folder`, in evaluation mode.
 
         Raises:
-            ArtefactError: a file is missing, of another schema, not finite, or does not have the shapes of the config.
+            ArtefactError: a file is missing, the schema differs, a tensor is not finite, or its shape differs from the
+                config's.
         """
         folder = Path(folder)
         config = read_json(folder / CONFIG_FILE, schema=SCHEMA)
@@ -105,19 +121,21 @@ class CompactHead(nn.Module):
 
 
 def load_exact_state(module: nn.Module, path: Path) -> None:
-    """Fill a module from a safetensors file whose names and shapes must be exactly the module's.
+    """Load a safetensors file into a module; tensor names and shapes must match the module's exactly.
 
     Raises:
-        ArtefactError: the file is missing, names or shapes differ, or a value is not finite.
+        ArtefactError: the file is missing, a name or shape differs, or a value is not finite.
     """
     if not path.is_file():
-        raise ArtefactError(f"expected weights at {path}: there are none")
+        raise ArtefactError(f"expected weights at {path}, found no such file: train or copy them there")
     tensors = load_file(path)
     expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     actual = {name: tuple(value.shape) for name, value in tensors.items()}
     if actual != expected:
-        raise ArtefactError(f"{path} should hold the tensors {expected}, as its config says; found {actual}")
+        raise ArtefactError(
+            f"{path} should hold tensors of the shapes in its config, {expected}, found {actual}: train it again"
+        )
     bad = [name for name, value in tensors.items() if not bool(torch.isfinite(value).all())]
     if bad:
-        raise ArtefactError(f"{path} should hold finite numbers, but {', '.join(bad)} does not: train it again")
+        raise ArtefactError(f"{path} should hold finite numbers, found NaN or infinity in {', '.join(bad)}")
     module.load_state_dict(tensors)

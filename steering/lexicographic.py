@@ -1,13 +1,15 @@
-"""The lexicographic rule: plausible, then safe, then prosocial, as one pure function of tensors (also in the graph).
+"""The lexicographic rule: plausible, then safe, then prosocial, as one pure function of tensors.
 
-For the next token, with `h` the last hidden state and `z0` the model's own logits:
+The exported ONNX graph contains the same function. For the next token, with `h` the last hidden state and `z0` the
+model's logits:
 
 1. plausible: the K tokens with the highest `z0`;
 2. safe: those whose risk, summed over the categories that are not allowed, is at most tau. End tokens are exempt;
-3. prosocial: on the safe set `z(v) = z0(v) + (s / beta) * w_v . B G(p) A h`; everything else is minus infinity.
+3. prosocial: on the safe set `z(v) = z0(v) + (s / beta) * w_v . B G(p) A h`; all other logits are minus infinity.
 
-It fails closed: where nothing is safe only the end tokens stay finite, and an input that is not a number or out of
-range closes the gate (nothing allowed, tau 0, no shift). Ceilings are constants; no input lifts them.
+The rule fails closed. Where the safe set is empty, only the end tokens keep finite logits. A control that is NaN or out
+of range closes the gate for its row (no category allowed, tau 0, no shift). Ceilings are constants of the graph: no
+input exceeds them.
 """
 
 from dataclasses import dataclass
@@ -22,15 +24,17 @@ from .gate import HarmGate
 from .head import CompactHead
 from .plausible import plausible
 
-SIMPLEX_TOLERANCE = 1e-3  # float32 weights of a few attributes add up to 1 within this
+SIMPLEX_TOLERANCE = 1e-3  # covers the rounding of a sum of float32 weights
 
 
 class Controls(NamedTuple):
-    """What a caller may set, float32; the leading axis is the batch or 1.
+    """The inputs of the rule that a caller may set, float32; the leading axis is the batch size or 1.
 
     Attributes:
-        preference: [B|1, k] on the simplex. allowed: [B|1, C], above 0.5 means allowed. harm_threshold: [B|1], tau in
-            [0, 1]. reward_scale: [B|1], s in [0, 100].
+        preference: [B|1, k], weights of the attributes on the simplex.
+        allowed: [B|1, C], above 0.5 where the harm category is allowed.
+        harm_threshold: [B|1], tau in [0, 1].
+        reward_scale: [B|1], s in [0, 100].
     """
 
     preference: Tensor
@@ -40,12 +44,13 @@ class Controls(NamedTuple):
 
 
 class Steered(NamedTuple):
-    """What the rule says at every position.
+    """The outputs of the rule at every position.
 
     Attributes:
         logits: [B, S, V], minus infinity outside the safe set.
-        risk: [B, S, C] in [0, 1]: the chance that the edited model's own next token would realise each harm.
-        safe_set_size: [B, S] int64, safe plausible tokens other than end tokens; 0: only the end tokens stayed finite.
+        risk: [B, S, C] in [0, 1], the expected risk in each category if the unsteered model chose the next token.
+        safe_set_size: [B, S] int64, number of safe plausible tokens without end tokens; at 0 only end tokens are
+            finite.
     """
 
     logits: Tensor
@@ -58,8 +63,11 @@ class Ceilings:
     """The constants of the rule.
 
     Attributes:
-        allowed: [C] bool, categories that an input may allow. threshold: the highest tau.
-        end_ids: [E] int64, the end tokens. plausible_k: K >= 1. inverse_beta: 1 / beta.
+        allowed: [C] bool, categories that an input may allow.
+        threshold: upper limit of tau.
+        end_ids: [E] int64, ids of the end tokens.
+        plausible_k: K >= 1, number of plausible tokens.
+        inverse_beta: 1 / beta.
     """
 
     allowed: Tensor
@@ -70,14 +78,14 @@ class Ceilings:
 
 
 def as_controls(arrays: ControlArrays, device: torch.device | None = None) -> Controls:
-    """Return control arrays as tensors."""
+    """Return NumPy control arrays as tensors on a device."""
     return Controls(**{name: torch.from_numpy(value).to(device) for name, value in arrays.as_inputs().items()})
 
 
 def reward_table(head: CompactHead, output_weight: Tensor) -> Tensor:
     """Return `W B` [V, r] for the output embedding W [V, H], so that `w_v . delta(h, p) = (W B)_v . G(p) A h`.
 
-    It costs r instead of H numbers per candidate, and the graph needs no second copy of W to gather rows from.
+    Each candidate then needs r numbers instead of H, and the graph needs no second copy of W to gather rows from.
     """
     return (output_weight.detach().float() @ head.B.detach().float()).contiguous()
 
@@ -95,13 +103,16 @@ def lexicographic(
     """Apply the rule to next-token logits z0 [B, S, V] and hidden states [B, S, H] (float32).
 
     Args:
-        z0: the model's own logits, after soft-cap and logit scale.
-        hidden: the last hidden states that z0 was made from.
-        controls: what the caller sets.
-        head: the compact head; None: no shift.
-        gate: the gate; None: every plausible token is safe, and `risk` has no categories (C = 0).
-        table: [V, r] of `reward_table`; None without a head.
-        ceilings: the constants.
+        z0: the model's logits, after soft-cap and logit scale.
+        hidden: the last hidden states that z0 was computed from.
+        controls: the caller's controls; limited by `ceilings` here.
+        head: the compact head; None for no shift.
+        gate: the harm gate; with None every plausible token is safe and `risk` has no categories (C = 0).
+        table: [V, r], the result of `reward_table`; None without a head.
+        ceilings: the constants of the rule.
+
+    Returns:
+        Logits, risks and the sizes of the safe sets.
     """
     is_sound = torch.isfinite(hidden).all(-1, keepdim=True) & ~(torch.isnan(z0) | (z0 == torch.inf)).any(
         -1, keepdim=True
@@ -130,7 +141,7 @@ def lexicographic(
 
 
 def _ended(logits: Tensor, z0: Tensor, is_empty: Tensor, end_ids: Tensor) -> Tensor:
-    """Give the end tokens their own logits, or 0, where nothing is safe ([B, S]); elsewhere logits stay as they are."""
+    """Where `is_empty` [B, S], set the end tokens' logits to those of z0, or to 0 where z0 is not finite."""
     ends = end_ids.expand(*z0.shape[:-1], -1)  # [B, S, E]
     own = z0.gather(-1, ends)
     only_ends = torch.where(torch.isfinite(own), own, 0.0)
@@ -138,7 +149,7 @@ def _ended(logits: Tensor, z0: Tensor, is_empty: Tensor, end_ids: Tensor) -> Ten
 
 
 def admissible(controls: Controls, ceilings: Ceilings) -> Controls:
-    """Return the controls under the ceilings; an input out of range gives its row nothing allowed, tau 0, no shift."""
+    """Return the controls limited by the ceilings; a row with a value out of range: no category, tau 0, no shift."""
     preference, allowed, threshold, scale = controls
     is_valid = (
         _within(preference, 1.0).all(-1)
@@ -156,7 +167,7 @@ def admissible(controls: Controls, ceilings: Ceilings) -> Controls:
 
 
 def candidate_risk(gate: HarmGate, hidden: Tensor, candidates: Tensor) -> Tensor:
-    """Return the risk [B, S, K, C] of each candidate in each category; where its logit is not finite it counts as 1."""
+    """Return the risk [B, S, K, C] of each candidate in each category; a risk logit that is not finite gives risk 1."""
     logits = gate.risk_logits(hidden, candidates)
     return torch.where(torch.isfinite(logits), torch.sigmoid(logits), 1.0)
 
@@ -164,18 +175,19 @@ def candidate_risk(gate: HarmGate, hidden: Tensor, candidates: Tensor) -> Tensor
 def disallowed_risk(risk: Tensor, allowed: Tensor) -> Tensor:
     """Return [B, S, K]: risk [B, S, K, C] summed over the categories not allowed ([B|1, C]), at most 1.
 
-    The sum bounds the probability of any such harm from above (Boole's inequality). The largest single risk does not:
-    where the text shows that harm comes but not yet of which category, every single one is small. With every category
-    allowed the risk is 0.
+    The sum is an upper bound of the probability of any such harm (Boole's inequality). The largest single risk is not:
+    where a text is clearly harmful but its category is not yet clear, the risk is spread over several categories and
+    each one is small. With every category allowed the result is 0.
     """
     return torch.where(allowed[:, None, None, :] > 0.5, 0.0, risk).sum(-1).clamp(max=1.0)
 
 
 def expected_risk(risk: Tensor, value: Tensor) -> Tensor:
-    """Return [B, S, C]: the mean risk [B, S, K, C] under the edited model's own choice among its plausible tokens.
+    """Return the expected risk [B, S, C] under the unsteered model's probabilities of its plausible tokens.
 
     Args:
-        risk: of `candidate_risk`. value: [B, S, K], the candidates' logits.
+        risk: [B, S, K, C], the result of `candidate_risk`.
+        value: [B, S, K], the candidates' logits z0.
     """
     share = torch.softmax(value, -1).unsqueeze(-2)  # [B, S, 1, K]
     expected = (share @ risk).squeeze(-2)
@@ -185,7 +197,7 @@ def expected_risk(risk: Tensor, value: Tensor) -> Tensor:
 def shifted(
     value: Tensor, latent: Tensor, candidates: Tensor, table: Tensor, controls: Controls, ceilings: Ceilings
 ) -> Tensor:
-    """Return `z0(v) + (s / beta) * w_v . delta` [B, S, K]; with s / beta = 0 exactly z0(v), bit for bit."""
+    """Return `z0(v) + (s / beta) * w_v . delta` [B, S, K]; bit-identical to z0(v) where s / beta is 0."""
     scale = (controls.reward_scale * ceilings.inverse_beta)[:, None, None]
     rows = torch.nn.functional.embedding(candidates, table)  # [B, S, K, r]
     shift = (rows @ latent.unsqueeze(-1)).squeeze(-1)  # [B, S, K, r] @ [B, S, r, 1]
@@ -193,5 +205,5 @@ def shifted(
 
 
 def _within(value: Tensor, upper: float) -> Tensor:
-    """True where 0 <= value <= upper; not-a-number is false."""
+    """Return True where 0 <= value <= upper; NaN gives False."""
     return (value >= 0.0) & (value <= upper)

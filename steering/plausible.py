@@ -1,14 +1,15 @@
-"""The plausible set: the K tokens that a model likes best."""
+"""The plausible set: the K tokens with the highest logits."""
 
 import torch
 from torch import Tensor
 
 
 def plausible(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the K highest logits and their token ids, both [..., K], the highest first.
+    """Return the K highest logits and their token ids, both [..., K], in descending order.
 
     Args:
-        logits: [..., V]. k: K >= 1; where it exceeds V, all V tokens are plausible.
+        logits: [..., V], next-token logits.
+        k: K >= 1; above V all V tokens are returned.
 
     Example:
         >>> plausible(torch.tensor([0.0, 3.0, 1.0]), 2)

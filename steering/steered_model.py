@@ -1,4 +1,4 @@
-"""The steered model in torch, the reference that every bundle is compared with."""
+"""The steered model in torch: the reference implementation that every exported bundle is compared with."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,10 +30,13 @@ CALIBRATION_FILE = "calibration.json"
 
 
 class SteeredOutput(NamedTuple):
-    """What one forward pass gives.
+    """The outputs of one forward pass.
 
     Attributes:
-        logits: [B, S, V]. risk: [B, S, C]. safe_set_size: [B, S] int64. past_key_values: the cache, grown by S.
+        logits: [B, S, V], minus infinity outside the safe set.
+        risk: [B, S, C] in [0, 1].
+        safe_set_size: [B, S] int64.
+        past_key_values: the key/value cache, S positions longer.
     """
 
     logits: Tensor
@@ -46,14 +49,14 @@ class SteeredModel(nn.Module):
     """A causal language model, the compact head, the gate and the decoding config as one module.
 
     Args:
-        model: the (edited) model; any architecture that `Backbone` can split.
-        head: trained for this model; None: nothing is shifted.
-        gate: trained for this model; None: every plausible token is safe.
-        config: names and numbers.
-        end_ids: tokens exempt from the gate; default: the end tokens of the model's generation config.
+        model: the (edited) model; any architecture that `Backbone` supports.
+        head: the compact head trained for this model; None for no shift.
+        gate: the harm gate trained for this model; with None every plausible token is safe.
+        config: the decoding config; its attributes and categories must be those of head and gate.
+        end_ids: ids of the tokens exempt from the gate; default: the end tokens of the model's generation config.
 
     Raises:
-        InputError: names, sizes or end tokens do not fit together.
+        InputError: names or sizes of model, head, gate and config differ, or an end token is not in the vocabulary.
     """
 
     end_index: Tensor
@@ -83,11 +86,11 @@ class SteeredModel(nn.Module):
 
     @classmethod
     def open(cls, folder: Path | str) -> "SteeredModel":
-        """Read a steered folder (checkpoint, head, gate and `decoding.json`), float32, evaluation mode.
+        """Load a steered folder (checkpoint, head, gate and `decoding.json`) in float32 and evaluation mode.
 
         Raises:
-            ArtefactError: a part is missing or broken.
-            FingerprintError: the head or the gate belongs to another checkpoint.
+            ArtefactError: a file is missing or broken.
+            FingerprintError: the head or the gate was trained for another checkpoint.
         """
         from prosocial.editing.checkpoints import load_model
 
@@ -100,7 +103,7 @@ class SteeredModel(nn.Module):
 
     @property
     def ceilings(self) -> Ceilings:
-        """The constants of the rule."""
+        """The constants of the rule, from the decoding config."""
         config = self.config
         return Ceilings(
             self.allowed_ceiling, config.threshold_ceiling, self.end_index, config.plausible_k, 1.0 / config.beta
@@ -110,18 +113,21 @@ class SteeredModel(nn.Module):
         """Return the gate.
 
         Raises:
-            InputError: the model has no head or no gate, as one that only draws training data.
+            InputError: the model has no head or no gate, as when it only samples training data.
         """
         if self.head is None or self.gate is None:
-            raise InputError("a steered model should have a head and a gate: train them, or export with --plain")
+            missing = " and ".join(name for name in ("head", "gate") if getattr(self, name) is None)
+            raise InputError(
+                f"a steered model should have a head and a gate, found no {missing}: train it, or export with --plain"
+            )
         return self.gate
 
     def default_controls(self) -> Controls:
-        """The controls of a caller that sets nothing, each with a leading axis of 1."""
+        """Return the default controls of the decoding config, each with a leading axis of 1."""
         return as_controls(control_arrays(self.config, [Steering()]), self.end_index.device)
 
     def rule(self, z0: Tensor, hidden: Tensor, controls: Controls) -> Steered:
-        """Apply the lexicographic rule to the model's own logits [B, S, V] and hidden states [B, S, H]."""
+        """Apply the lexicographic rule to the model's logits z0 [B, S, V] and hidden states [B, S, H]."""
         return lexicographic(
             z0, hidden, controls, head=self.head, gate=self.gate, table=self.table, ceilings=self.ceilings
         )
@@ -137,12 +143,19 @@ class SteeredModel(nn.Module):
         harm_threshold: Tensor | None = None,
         reward_scale: Tensor | None = None,
     ) -> SteeredOutput:
-        """Decide on the next token at every position of input_ids [B, S].
+        """Run the model and apply the rule at every position of input_ids [B, S].
+
+        A control left at None takes the default of the decoding config.
 
         Args:
-            input_ids: new tokens. attention_mask: [B, past + S], None: no padding. position_ids: [B, S].
-            past_key_values: grows in place; None: a new one.
-            preference: [B|1, k]. allowed: [B|1, C], 0 or 1. harm_threshold, reward_scale: [B|1]. None: the default.
+            input_ids: [B, S], ids of the new tokens.
+            attention_mask: [B, past + S]; None for no padding.
+            position_ids: [B, S]; None to count on from the cache.
+            past_key_values: key/value cache, extended in place; None for an empty one.
+            preference: [B|1, k], weights of the attributes on the simplex.
+            allowed: [B|1, C], 1 where the harm category is allowed, else 0.
+            harm_threshold: [B|1], tau in [0, 1].
+            reward_scale: [B|1], s in [0, 100].
         """
         default = self.default_controls()
         given = (preference, allowed, harm_threshold, reward_scale)
@@ -156,11 +169,11 @@ class SteeredModel(nn.Module):
     def generate(
         self, conversations: Sequence[Sequence[Message]], tokenizer: ChatTokenizer, **options: Any
     ) -> list[Reply]:
-        """Reply to conversations; options as for `prosocial.steering.decoding.loop.generate`."""
+        """Reply to conversations; `options` are those of `prosocial.steering.decoding.loop.generate`."""
         return generate(SteeredEngine(self), tokenizer, conversations, **options)
 
     def stream(self, conversation: Sequence[Message], tokenizer: ChatTokenizer, **options: Any) -> ReplyStream:
-        """Reply to one conversation piece by piece; options as for `prosocial.steering.decoding.streaming.stream`."""
+        """Stream one reply; `options` are those of `prosocial.steering.decoding.streaming.stream`."""
         return stream(SteeredEngine(self), tokenizer, conversation, **options)
 
 
@@ -251,7 +264,7 @@ def _require_names(head: CompactHead | None, gate: HarmGate | None, config: Deco
     if attributes != config.attributes or categories != config.categories:
         raise InputError(
             f"the decoding config should name the head's attributes {attributes} and the gate's categories "
-            f"{categories} in that order, not {config.attributes} and {config.categories}"
+            f"{categories} in that order, found {config.attributes} and {config.categories}"
         )
 
 
@@ -263,12 +276,12 @@ def _require_fit(steered: SteeredModel, vocabulary_size: int) -> None:
     hidden_size = expected[1] if head is None else head.hidden_size
     if actual != expected or hidden_size != expected[1]:
         raise InputError(
-            f"gate and head should fit the output embedding {expected}: the gate is for {actual}, the head for hidden "
-            f"size {hidden_size}"
+            f"gate and head should fit the output embedding {expected}, found a gate for {actual} and a head for "
+            f"hidden size {hidden_size}: train them for this model"
         )
     ids = steered.end_ids
     if not ids or not all(0 <= token < vocabulary_size for token in ids):
-        raise InputError(f"end tokens should be ids below {vocabulary_size}, at least one: found {ids}; pass end_ids")
+        raise InputError(f"end tokens should be one or more ids below {vocabulary_size}, found {ids}: pass end_ids")
 
 
 def _generation_end_ids(model: PreTrainedModel) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Torch as an engine of the decoding loop: a steered model, or an ordinary one as baseline."""
+"""Torch engines for the decoding loop: a steered model, or an ordinary one as baseline."""
 
 from typing import Protocol
 
@@ -16,22 +16,22 @@ from .lexicographic import Controls, Steered, as_controls
 
 
 class Rule(Protocol):
-    """What an engine needs of a steered model."""
+    """The part of a steered model that an engine uses."""
 
     backbone: Backbone
     config: DecodingConfig
 
     def default_controls(self) -> Controls:
-        """Return the controls of a caller that sets nothing."""
+        """Return the default controls."""
         ...
 
     def rule(self, z0: torch.Tensor, hidden: torch.Tensor, controls: Controls) -> Steered:
-        """Decide on the next token from logits [B, S, V] and hidden states [B, S, H]."""
+        """Apply the rule to logits z0 [B, S, V] and hidden states [B, S, H]."""
         ...
 
 
 class SteeredEngine:
-    """Decides with a steered model."""
+    """An engine that runs a steered model."""
 
     def __init__(self, steered: Rule) -> None:
         self.steered = steered
@@ -40,14 +40,14 @@ class SteeredEngine:
         self.context_length, self.vocabulary_size = self.backbone.context_length, len(self.backbone.output_weight)
 
     def prefill(self, ids: NDArray[np.int64], controls: ControlArrays | None, *, capacity: int) -> "TorchStream":
-        """Read prompts [B, S] of equal length; torch's cache grows as needed, whatever the capacity."""
+        """Run prompts [B, S] of equal length; torch's key/value cache grows as needed, `capacity` is not used."""
         device = self.backbone.output_weight.device
         tensors = self.steered.default_controls() if controls is None else as_controls(controls, device)
         return TorchStream(self.backbone, self.steered, tensors, torch.from_numpy(ids).to(device))
 
 
 class PlainEngine:
-    """Decides with the raw logits of an ordinary causal language model (base or edited)."""
+    """An engine that returns the logits of an ordinary causal language model (base or edited), without the rule."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.backbone = Backbone(model)
@@ -55,12 +55,12 @@ class PlainEngine:
         self.context_length, self.vocabulary_size = self.backbone.context_length, len(self.backbone.output_weight)
 
     def prefill(self, ids: NDArray[np.int64], controls: ControlArrays | None, *, capacity: int) -> "TorchStream":
-        """Read prompts [B, S] of equal length."""
+        """Run prompts [B, S] of equal length; `controls` and `capacity` are not used."""
         return TorchStream(self.backbone, None, None, torch.from_numpy(ids).to(self.backbone.output_weight.device))
 
 
 class TorchStream:
-    """Rows under way in torch; only the last position of a pass is decided on."""
+    """A batch of sequences with its key/value cache in torch; only the last position of each pass gets a decision."""
 
     def __init__(self, backbone: Backbone, steered: Rule | None, controls: Controls | None, ids: torch.Tensor) -> None:
         self._backbone, self._steered, self._controls = backbone, steered, controls
@@ -73,11 +73,11 @@ class TorchStream:
         self.decision = self._decide(ids[:, n_shared:])
 
     def step(self, tokens: NDArray[np.int64]) -> None:
-        """Append one token [B] per row and decide again."""
+        """Append one token [B] per row and compute the next decision."""
         self.decision = self._decide(torch.from_numpy(tokens)[:, None].to(self._backbone.output_weight.device))
 
     def keep(self, rows: NDArray[np.intp]) -> None:
-        """Go on with some rows only, in that order."""
+        """Keep only these rows, in this order."""
         at = torch.from_numpy(rows).to(self._backbone.output_weight.device)
         self._cache.batch_select_indices(at)
         if self._controls is not None:
@@ -85,7 +85,7 @@ class TorchStream:
 
     @torch.inference_mode()
     def _read(self, ids: torch.Tensor) -> torch.Tensor:
-        """Append tokens [B, S] and return the hidden states [B, 1, H] of the last ones."""
+        """Append tokens [B, S] and return the last position's hidden states [B, 1, H]."""
         n_rows, n_new = ids.shape
         positions = torch.arange(self._length, self._length + n_new, device=ids.device)[None].expand(n_rows, -1)
         hidden = self._backbone.hidden(ids, position_ids=positions, past_key_values=self._cache)[:, -1:]

@@ -1,1 +1,1 @@
-"""The files of a bundle beside its graph: manifest, card, genai config, precision."""
+"""The files of a bundle besides its graph: manifest, README and genai config, and the precisions."""

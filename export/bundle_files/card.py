@@ -1,4 +1,4 @@
-"""The README of a bundle: what it is and how to run it. Publishing writes a fuller model card over it."""
+"""The README of a bundle: what it is and how to run it. Publication replaces it by a longer model card."""
 
 from .precision import PRECISIONS, Precision
 
@@ -11,8 +11,8 @@ base_model_relation: finetune
 
 # A {kind} bundle
 
-Made with `prosocial export`, graph profile `{profile}`. `manifest.json` holds the digest of every file, `parity.json`
-how far the graph is from PyTorch.
+Made with `prosocial export`, graph profile `{profile}`. `manifest.json` lists the digest of every file, `parity.json`
+reports the difference between the graph and PyTorch.
 
 Precision `{precision}`: {note}
 
@@ -23,12 +23,14 @@ prosocial generate THIS_FOLDER "How do I say no to a friend?"
 
 STEERED = """
 The gate and the preference head are part of the graph: `logits` is minus infinity outside the safe set. The inputs
-`preference`, `allowed`, `harm_threshold` and `reward_scale` are optional, their defaults and ceilings are in
-`decoding.json`. Whoever holds the file can rewrite the graph: check the manifest, and a signature if there is one.
+`preference`, `allowed`, `harm_threshold` and `reward_scale` are optional; their defaults and ceilings are in
+`decoding.json`. Anybody with write access to the file can change the graph: check the manifest, and the signature if
+there is one.
 
-Clients of the raw graph: ONNX Runtime takes the four inputs as they are. onnxruntime-genai ignores `set_model_input` on
-inputs that have a default; it honours the adapters in `presets/`, one for each safety config of `decoding.json`, whose
-text goes into the system prompt. It also opens libraries that `genai_config.json` names: check the manifest first.
+Clients of the raw graph: ONNX Runtime accepts the four inputs directly. onnxruntime-genai ignores `set_model_input` for
+inputs that have a default; use the adapters in `presets/` instead, one per safety config of `decoding.json`, and put
+the text of the config into the system prompt. onnxruntime-genai also loads libraries that `genai_config.json` names:
+check the manifest first.
 
 ```python
 model = onnxruntime_genai.Model("THIS_FOLDER")
@@ -39,11 +41,11 @@ generator.set_active_adapter(adapters, "NAME")  # before append_tokens
 """
 
 PLAIN = """
-The language model alone, with full logits: no gate and no preference head.
+Only the language model, with all logits: no gate and no preference head.
 """
 
 
 def bundle_card(*, kind: str, profile: str, precision: Precision) -> str:
-    """Return the text of `README.md` for a bundle of that kind, profile and precision."""
+    """Return the text of `README.md` for a bundle of this kind, profile and precision."""
     header = HEADER.format(kind=kind, profile=profile, precision=precision, note=PRECISIONS[precision])
     return header + (STEERED if kind == "steered" else PLAIN)

@@ -1,11 +1,11 @@
-"""The config that lets onnxruntime-genai run the same graph (its generic model type `decoder`)."""
+"""The config for running a bundle's graph in onnxruntime-genai (its generic model type `decoder`)."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from .precision import Precision
 
-CONTEXT_LENGTH = 2048  # written where the model names no limit
+CONTEXT_LENGTH = 2048  # used if the model has no limit
 INPUTS = {
     "input_ids": "input_ids",
     "attention_mask": "attention_mask",
@@ -35,9 +35,9 @@ def genai_config(
     shares_cache: bool,
     precision: Precision,
 ) -> dict[str, Any]:
-    """Return `genai_config.json`; names and shapes as onnxruntime-genai's own builder writes them.
+    """Return the content of `genai_config.json`, in the form that onnxruntime-genai's own builder writes.
 
-    `precision` is for people: onnxruntime-genai reads it from the graph, and skips names that it does not know here.
+    `precision` is only information for readers: onnxruntime-genai takes it from the graph and ignores unknown keys.
     """
     longest = context_length or CONTEXT_LENGTH
     decoder = {

@@ -1,10 +1,9 @@
-"""The manifest: the digests of every file of a bundle, and the difference between what it says and what is there.
+"""The manifest: the digests of all files of a bundle, and the comparison of a folder with it.
 
-SHA-256 is what the Hub and signatures know files by; BLAKE3 is what is checked when a bundle is opened, about ten times
-as fast.
+The Hub and signatures identify files by SHA-256. Opening a bundle checks BLAKE3, which is about ten times as fast.
 
-Not covered are `manifest.json` itself, `parity.json`, `README.md` and signatures (their subject is the manifest's
-digest), and what a download client adds.
+The manifest does not cover itself, `parity.json`, `README.md`, signatures (which sign the manifest's digest), and files
+that a download client adds.
 """
 
 from collections.abc import Mapping
@@ -24,10 +23,12 @@ CLIENT_FOLDERS = (".cache", ".git", "signatures")
 
 @dataclass(frozen=True)
 class ManifestDifference:
-    """What differs, each a sorted tuple of paths inside the folder (with `/`).
+    """The difference between a folder and its manifest, as sorted relative paths (with `/`); false if there is none.
 
     Attributes:
-        missing: listed, not there. unlisted: there, not listed. changed: there with other bytes.
+        missing: listed files that do not exist.
+        unlisted: existing files that are not listed.
+        changed: listed files with other bytes.
     """
 
     missing: tuple[str, ...] = ()
@@ -43,10 +44,14 @@ class ManifestDifference:
 
 
 def write_manifest(folder: Path | str, *, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Write `manifest.json` over every covered file of a folder and return it.
+    """Write `manifest.json` with the digests of all covered files of a folder, and return its content.
 
     Args:
-        folder: of the bundle. facts: what else the manifest says, such as `kind` and `profile`.
+        folder: folder of the bundle.
+        facts: further entries of the manifest, such as `kind` and `profile`.
+
+    Raises:
+        ArtefactError: the folder does not exist.
     """
     folder = Path(folder)
     files = {name: _entry(folder / name) for name in covered_files(folder)}
@@ -56,10 +61,10 @@ def write_manifest(folder: Path | str, *, facts: Mapping[str, Any] | None = None
 
 
 def compare_manifest(folder: Path) -> ManifestDifference:
-    """Return the difference between a folder and its manifest; every covered byte is read.
+    """Return the difference between a folder and its manifest; reads every covered file.
 
     Raises:
-        ArtefactError: there is no manifest, or it is of another schema or shape.
+        ArtefactError: the folder or the manifest is missing, or the manifest's schema or structure differs.
     """
     listed = read_manifest(folder)["files"]
     actual = set(covered_files(folder))
@@ -76,7 +81,7 @@ def _entry(path: Path) -> dict[str, Any]:
 
 
 def _is(path: Path, entry: Mapping[str, Any]) -> bool:
-    """Whether a file is the one of an entry; older manifests know SHA-256 only."""
+    """Return whether a file has the size and digest of an entry; older manifests have SHA-256 only."""
     if path.stat().st_size != entry["size_bytes"]:
         return False
     is_same: bool = blake3_file(path) == entry["blake3"] if "blake3" in entry else sha256_file(path) == entry["sha256"]
@@ -84,15 +89,15 @@ def _is(path: Path, entry: Mapping[str, Any]) -> bool:
 
 
 def check_manifest(folder: Path | str) -> dict[str, Any]:
-    """Return the manifest of a folder that is exactly what it says.
+    """Return the manifest of a folder after checking that the folder matches it exactly.
 
     Raises:
-        ArtefactError: it is not; names every path that is missing, not listed or changed.
+        ArtefactError: the folder differs; the message names every missing, unlisted or changed path.
     """
     folder = Path(folder)
     difference = compare_manifest(folder)
     if difference:
-        raise ArtefactError(f"{folder} should be what its manifest says; {difference}: fetch or export it again")
+        raise ArtefactError(f"{folder} should match its manifest; {difference}: download or export it again")
     return read_manifest(folder)
 
 
@@ -100,7 +105,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Read `manifest.json`.
 
     Raises:
-        ArtefactError: it is missing, of another schema, or its list of files has another shape.
+        ArtefactError: the file is missing, or its schema or list of files is invalid.
     """
     manifest = read_json(folder / MANIFEST_FILE, schema=SCHEMA)
     files = manifest.get("files")
@@ -112,18 +117,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         for entry in files.values()
     )
     if not is_listed:
-        raise ArtefactError(f"{folder / MANIFEST_FILE} should list files with sha256 and size_bytes")
+        raise ArtefactError(f"{folder / MANIFEST_FILE} should list files with sha256 and size_bytes: export it again")
     return manifest
 
 
 def covered_files(folder: Path) -> list[str]:
-    """Return the sorted paths of the files that a manifest covers.
+    """Return the sorted relative paths of the files in a folder that a manifest covers.
 
     Raises:
         ArtefactError: the folder does not exist.
     """
     if not folder.is_dir():
-        raise ArtefactError(f"expected a folder at {folder}: there is none")
+        raise ArtefactError(f"expected a folder at {folder}, found none: check the path")
     names = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return sorted(
         name.as_posix()

@@ -1,4 +1,4 @@
-"""The ONNX graph: a wrapper with flat inputs, traced in one of two profiles, checked against torch at once."""
+"""The ONNX graph: a wrapper with flat inputs, traced in one of two profiles and compared with torch."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The check right after tracing: the graph in ONNX Runtime against the in-memory model, prefill and decode."""
+"""The check after tracing: the graph in ONNX Runtime against the torch model, in prefill and decoding steps."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -23,17 +23,20 @@ from .wrapper import PlainGraph, SteeredGraph
 TOLERANCE = 1e-3
 N_DECODE = 3
 PROMPT_TOKENS = 12
-MOST_LOGITS = 1 << 28  # 1 GiB: a sliding window is crossed by the probe where its logits stay below that
+MOST_LOGITS = 1 << 28  # 1 GiB of float32: the limit for a prompt that is longer than the sliding window
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the graph is from torch on the probe tokens.
+    """The differences between the graph and torch on random tokens.
 
     Attributes:
-        n_positions: positions compared. max_logit_difference, max_risk_difference: over all of them.
-        n_near_ties: tokens admitted by one side only, all of them within the tolerance of a boundary.
-        crosses_window: a prompt went beyond the sliding window; True without one, False where it would not fit.
+        n_positions: number of positions compared.
+        max_logit_difference: largest absolute difference of logits.
+        max_risk_difference: largest absolute difference of risks.
+        n_near_ties: number of tokens that only one side admits, all within the tolerance of a decision boundary.
+        crosses_window: whether a prompt was longer than the sliding window; True if there is no window, False if such a
+            prompt would need too much memory.
     """
 
     n_positions: int
@@ -43,19 +46,23 @@ class Agreement:
     crosses_window: bool
 
     def as_json(self) -> dict[str, object]:
-        """Return what `parity.json` holds."""
+        """Return the content of `parity.json`."""
         return {"schema": "prosocial.parity/1", "kind": "trace", "tolerance": TOLERANCE, **asdict(self)}
 
 
 @torch.no_grad()
 def check_agreement(path: Path, graph: PlainGraph | SteeredGraph) -> Agreement:
-    """Compare `model.onnx` at `path` with the wrapper's own model on random tokens.
+    """Compare `model.onnx` at `path` with the wrapper's torch model on random tokens.
 
-    Batches of 1 and 3 rows, the single one beyond a sliding window; a prefill and three decode steps; default controls,
-    and others by row.
+    It runs batches of 1 and 3 rows, each with a prefill and three decoding steps, with default controls and with
+    different controls per row. The prompt of the single row is longer than the sliding window.
+
+    Args:
+        path: path of `model.onnx`.
+        graph: the wrapper that was traced.
 
     Raises:
-        ProsocialError: a logit or risk differs by more than 1e-3, or a decision differs that is no near tie.
+        ProsocialError: a logit or risk differs by more than 1e-3, or a decision differs that is not a near tie.
         MissingExtraError: onnxruntime is not installed.
     """
     session = GraphSession(path, shares_cache=graph.body.profile == "ort")
@@ -68,8 +75,8 @@ def check_agreement(path: Path, graph: PlainGraph | SteeredGraph) -> Agreement:
                 n_positions += actual["logits"].shape[0] * actual["logits"].shape[1]
     if not (worst <= TOLERANCE and risk <= TOLERANCE):
         raise ProsocialError(
-            f"the graph should agree with torch within {TOLERANCE}, the largest difference is {worst:.3g} in logits "
-            f"and {risk:.3g} in risk: this model does not export in profile {graph.body.profile!r}, try the other one"
+            f"the graph should agree with torch within {TOLERANCE}, the largest differences are {worst:.3g} in logits "
+            f"and {risk:.3g} in risk: profile {graph.body.profile!r} does not support this model, try the other one"
         )
     return Agreement(n_positions, worst, risk, ties, _long_prompt(graph) > _window(graph))
 
@@ -101,7 +108,7 @@ def _passes(
     shape: tuple[int, int],
     controls: ControlArrays | None,
 ) -> Iterator[Pass]:
-    """Yield, for a prefill [B, S] and some decode steps, both sides' outputs and where a decision is a near tie."""
+    """Yield both sides' outputs, and a function for the near ties, for a prefill [B, S] and each decoding step."""
     backbone, (n_rows, n_prompt) = graph.body.backbone, shape
     size = backbone.output_weight.shape[0]
     ids = torch.randint(size, (n_rows, n_prompt + N_DECODE), generator=torch.Generator().manual_seed(0))
@@ -128,9 +135,17 @@ def _expected(
 
 
 def near_ties(steered: SteeredModel, z0: Tensor, hidden: Tensor, controls: Controls, *, tolerance: float) -> Tensor:
-    """Return [B, S, V]: tokens within `tolerance` of the last plausible logit or of the threshold.
+    """Return [B, S, V], True for tokens whose decision is a near tie.
 
-    There two correct implementations may decide differently.
+    Their logit is within `tolerance` of the K-th highest, or their risk within `tolerance` of the threshold, so that
+    two correct implementations may decide differently.
+
+    Args:
+        steered: the steered model.
+        z0: [B, S, V], logits without the rule.
+        hidden: [B, S, H], last hidden states.
+        controls: the controls.
+        tolerance: the largest distance from a boundary.
     """
     ceilings = steered.ceilings
     bound = admissible(controls, ceilings)
@@ -150,8 +165,8 @@ def _compare(actual: Outputs, expected: Outputs, near: Callable[[], NDArray[np.b
     n_wrong = int((differs & ~near()).sum()) if differs.any() else 0
     if n_wrong:
         raise ProsocialError(
-            f"the graph should admit the same tokens as torch, {n_wrong} decisions differ and are no near ties: "
-            "this model does not export in this profile, try the other one"
+            f"the graph should admit the same tokens as torch, {n_wrong} decisions differ and are not near ties: "
+            "this profile does not support the model, try the other one"
         )
     both = np.isfinite(ours) & np.isfinite(theirs)
     logits = float(np.abs(ours[both] - theirs[both]).max(initial=0.0))
@@ -160,7 +175,7 @@ def _compare(actual: Outputs, expected: Outputs, near: Callable[[], NDArray[np.b
 
 
 def _long_prompt(graph: PlainGraph | SteeredGraph) -> int:
-    """Tokens of a prompt beyond the sliding window, where that is affordable."""
+    """Return the length of a prompt longer than the sliding window, or of a short one if that needs too much memory."""
     beyond = _window(graph) + 8
     affordable = beyond * graph.body.backbone.output_weight.shape[0] <= MOST_LOGITS
     return _fitting(graph, max(PROMPT_TOKENS, beyond if affordable else 0))
@@ -172,7 +187,7 @@ def _fitting(graph: PlainGraph | SteeredGraph, n_tokens: int) -> int:
 
 
 def _window(graph: PlainGraph | SteeredGraph) -> int:
-    """Return the sliding window, 0 if there is none inside the context."""
+    """Return the size of the sliding window, 0 if there is none shorter than the context."""
     backbone = graph.body.backbone
     window: int = getattr(backbone.model.config.get_text_config(), "sliding_window", None) or 0
     return 0 if backbone.context_length is not None and window >= backbone.context_length else window

@@ -1,9 +1,10 @@
-"""Attention as ONNX Runtime's GroupQueryAttention, put in place through transformers' AttentionInterface.
+"""Attention as ONNX Runtime's GroupQueryAttention, inserted through transformers' AttentionInterface.
 
-The operator appends to the key/value cache, is causal by itself and knows sliding windows, soft-caps and, where
-`rotary` found it to turn heads as the model does, rotary embeddings; norms stay the model's own. Contract:
-com.microsoft.GroupQueryAttention in ONNX Runtime's ContribOperators.md. The mask function registered beside it builds
-no mask; it reads the window of each layer.
+The operator appends to the key/value cache, applies a causal mask, and supports sliding windows and soft-caps. It also
+applies rotary embeddings if `rotary` has shown that it rotates heads as the model does; norms stay in the model. The
+registered mask function builds no mask, it only reads each layer's window.
+
+Source: com.microsoft.GroupQueryAttention in ONNX Runtime's ContribOperators.md.
 """
 
 import contextlib
@@ -24,13 +25,13 @@ KNOWN_EXTRAS = {"dropout", "is_causal", "position_ids", "output_attentions", "us
 
 
 class GraphCache:
-    """Stands in for a transformers cache while tracing: keys and values pass through, the operator appends them.
+    """Replaces the transformers cache while tracing; it leaves appending keys and values to the operator.
 
     Args:
-        past: (key, value) of each layer, [B, kv heads, past, head size].
-        attention_mask: [B, past + S], ones where there is a token (right padding only).
-        windows: of each layer, -1: none.
-        rotary: turns the heads; None: the model has turned them.
+        past: keys and values of each layer, [B, kv heads, past, head size] each.
+        attention_mask: [B, past + S], 1 for tokens, 0 for padding on the right.
+        windows: sliding window by layer, -1 for none.
+        rotary: tables for the operator's rotary embeddings; None if the model applies them.
     """
 
     is_compileable = False
@@ -50,34 +51,41 @@ class GraphCache:
         self.total = torch.full((), attention_mask.shape[1], dtype=torch.int32)
 
     def update(self, key: Tensor, value: Tensor, layer_index: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Hand the new keys and values on."""
+        """Return the new keys and values unchanged."""
         return key, value
 
     def get_seq_length(self, layer_index: int = 0) -> Any:
-        """Number of past tokens."""
+        """Return the number of past tokens."""
         return self.past[layer_index][0].shape[2]
 
     def get_query_offset(self, layer_index: int = 0) -> Any:
-        """Number of past tokens, as newer transformers asks for it."""
+        """Return the number of past tokens; newer versions of transformers call this method."""
         return self.get_seq_length(layer_index)
 
     def get_mask_sizes(self, query_length: int, layer_index: int = 0) -> tuple[Any, int]:
-        """Length and offset of the keys."""
+        """Return the number of keys and their offset."""
         return self.get_seq_length(layer_index) + query_length, 0
 
     def mask(self, mask_function: MaskFunction) -> None:
-        """Build no mask."""
+        """Return None: the operator needs no mask."""
 
     def attend(
         self, layer_index: int, heads: Sequence[Tensor], mask: object, *, scale: float, soft_cap: float
     ) -> Tensor:
-        """Emit the operator for query [B, h, S, d] and new keys and values [B, kv, S, d]; return [B, S, h, d].
+        """Emit the operator and return its output [B, S, h, d].
+
+        Args:
+            layer_index: index of the layer.
+            heads: query [B, h, S, d], new keys and values [B, kv, S, d].
+            mask: must be None.
+            scale: factor of the attention scores.
+            soft_cap: soft-cap of the attention scores, 0 for none.
 
         Raises:
             InputError: there is a mask, which the operator would ignore.
         """
         if mask is not None:
-            raise InputError("it should attend without a mask while it is traced, found one")
+            raise InputError("its attention should have no mask while it is traced, found one")
         query, key, value = heads
         n_rows, n_heads, n_new, head_size = query.shape
         past_key, past_value = self.past[layer_index]
@@ -121,14 +129,16 @@ def group_query_attention(
     softcap: float | None = None,
     **extras: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as GroupQueryAttention does; only inside `tracing`. The window is that of the layer's mask.
+    """Attention function for transformers that emits GroupQueryAttention; works only inside `tracing`.
+
+    `sliding_window` is ignored: the window is that of the layer's mask.
 
     Raises:
-        InputError: the model hands over something that the operator would silently ignore.
+        InputError: the model passes an argument that the operator would ignore.
     """
     unknown = sorted(name for name, given in extras.items() if given is not None and name not in KNOWN_EXTRAS)
     if unknown or not _listening:
-        raise InputError(f"it should attend plainly, found {', '.join(unknown) or 'no trace under way'}")
+        raise InputError(f"its attention should be plain, found {', '.join(unknown) or 'no trace under way'}")
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     layer_index = int(module.layer_idx)  # type: ignore[arg-type]  # transformers sets an int on every attention module
     heads = (query, key, value)
@@ -136,7 +146,7 @@ def group_query_attention(
 
 
 def group_query_mask(*, mask_function: MaskFunction, **_: object) -> object:
-    """Return what stands in for the mask that transformers asks for."""
+    """Mask function for transformers: return the listener's placeholder instead of a mask."""
     return _listening[-1].mask(mask_function) if _listening else None
 
 
@@ -146,10 +156,10 @@ AttentionMaskInterface.register(NAME, group_query_mask)
 
 @contextlib.contextmanager
 def group_query(model: PreTrainedModel) -> Iterator[None]:
-    """Let the model attend through the operator inside the block, and as before after it.
+    """Switch a model to the operator's attention inside a `with` block.
 
     Raises:
-        InputError: the architecture does not go through transformers' attention interface, or it has attention sinks.
+        InputError: the architecture does not use transformers' attention interface, or has attention sinks.
     """
     before = model.config._attn_implementation
     name = type(model).__name__
@@ -158,7 +168,7 @@ def group_query(model: PreTrainedModel) -> Iterator[None]:
     with contextlib.suppress(ValueError):
         model.set_attn_implementation(NAME)
     if model.config._attn_implementation != NAME:
-        raise InputError(f"{name} should use transformers' attention interface: use --profile portable")
+        raise InputError(f"{name} should use transformers' attention interface, it does not: use --profile portable")
     try:
         yield
     finally:
@@ -167,7 +177,7 @@ def group_query(model: PreTrainedModel) -> Iterator[None]:
 
 @contextlib.contextmanager
 def tracing(listener: GraphCache | Rehearsal) -> Iterator[None]:
-    """Direct the attention calls inside the block to `listener`."""
+    """Send the attention calls inside a `with` block to `listener`."""
     _listening.append(listener)
     try:
         yield
@@ -176,5 +186,5 @@ def tracing(listener: GraphCache | Rehearsal) -> Iterator[None]:
 
 
 def _flat(heads: Tensor) -> Tensor:
-    """[B, heads, S, d] as [B, S, heads * d]."""
+    """Reshape [B, heads, S, d] to [B, S, heads * d]."""
     return heads.transpose(1, 2).flatten(2)

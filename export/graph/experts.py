@@ -1,7 +1,7 @@
-"""Mixtures of experts in the graph: each expert multiplies the rows routed to it, and only those.
+"""Mixtures of experts in the graph: each expert multiplies only the rows routed to it.
 
-transformers sorts the rows by expert and multiplies them group by group through an operator of its own; here that
-operator becomes one slice and one MatMul for each expert. An expert with no rows costs nothing.
+transformers sorts the rows by expert and multiplies each group in a custom operator. Here this operator is translated
+to one Slice and one MatMul per expert, so that an expert without rows takes no time.
 """
 
 from collections.abc import Callable
@@ -9,17 +9,19 @@ from typing import Any
 
 import onnxscript
 import torch
-import transformers.integrations.moe  # noqa: F401  # it registers the operator
+import transformers.integrations.moe  # noqa: F401  # registers the operator
 
-op: Any = onnxscript.opset18  # its annotations know no values of a graph
+op: Any = onnxscript.opset18  # its type annotations do not cover values of a graph
 INT64 = 7  # onnx.TensorProto.INT64
 
 
 def grouped_matmul(rows: Any, weights: Any, ends: Any) -> Any:
-    """Emit the product of rows [S, in], sorted by expert, with weights [E, in, out] as [S, out].
+    """Emit the nodes for the product of each expert's rows with its weights, [S, out].
 
     Args:
-        rows, weights, ends: values of the graph; ends: [E], where each expert's rows end.
+        rows: graph value [S, in], sorted by expert.
+        weights: graph value [E, in, out].
+        ends: graph value [E], end of each expert's rows.
     """
     axis = op.Constant(value_ints=[0])
     start, products = axis, []

@@ -1,6 +1,6 @@
-"""Fusions of the profile `ort`: those of transformers, and packed queries, keys and values for the attention operator.
+"""Fusions for the profile `ort`: those of transformers, and packed query, key and value for the attention operator.
 
-Every rewrite computes what it replaces; the finished graph is compared with torch all the same.
+Each rewrite is equivalent to what it replaces; the comparison of the graph with torch checks this.
 """
 
 import onnx_ir as ir
@@ -10,7 +10,7 @@ ATTENTION = "GroupQueryAttention"
 
 
 def fuse(model: ir.Model) -> None:
-    """Fuse norms, skip connections and projections of one input (transformers), then pack what attention reads."""
+    """Fuse norms, skip connections and projections (transformers), then pack the inputs of attention, in place."""
     from transformers.exporters.onnxruntime_fusions import fuse_for_onnxruntime
 
     fuse_for_onnxruntime(model, "cpu")
@@ -23,7 +23,7 @@ def fuse(model: ir.Model) -> None:
 
 
 def _read_flat(node: ir.Node) -> None:
-    """Read query, key and value [B, S, n] from where they were last flat: heads were split and joined again."""
+    """Skip reshapes into heads and back before the operator, which takes query, key and value as [B, S, n]."""
     for index in range(3):
         value = node.inputs[index]
         flat = _before_reshapes(value)
@@ -32,7 +32,7 @@ def _read_flat(node: ir.Node) -> None:
 
 
 def _read_packed(node: ir.Node) -> None:
-    """Read query, key and value as one where they are the parts of one projection in that order."""
+    """Pass query, key and value as one packed input if they are the split parts of one projection, in this order."""
     parts = node.inputs[:3]
     split = parts[0].producer() if parts[0] is not None else None
     if split is None or split.op_type != "Split" or tuple(split.outputs) != tuple(parts):
@@ -43,7 +43,7 @@ def _read_packed(node: ir.Node) -> None:
 
 
 def _write_flat(node: ir.Node) -> None:
-    """Let a projection read the output [B, S, n] where heads were split and joined again in between."""
+    """Skip reshapes into heads and back after the operator, whose output is [B, S, n]."""
     output = node.outputs[0]
     last = output
     while len(users := [use.node for use in last.uses()]) == 1 and users[0].op_type == "Reshape":
@@ -59,7 +59,7 @@ def _before_reshapes(value: ir.Value | None) -> ir.Value | None:
 
 
 def _width(value: ir.Value | None) -> int | None:
-    """The last size, if it is known and there are three."""
+    """Return the last size of a value with three axes, None if it is not known."""
     if value is None or value.shape is None or len(value.shape) != 3:
         return None
     size = value.shape[-1]

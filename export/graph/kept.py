@@ -1,7 +1,7 @@
-"""Which positions get logits: all of them, or the last few (as transformers' `logits_to_keep`).
+"""The graph input `logits_to_keep`: logits for the last positions only, as in transformers.
 
-While a reply is drawn only the last position counts, and the output embedding and the rule are most of the work of a
-long prompt. A module is traced with the positions as an input; here they become a function of how many to keep.
+Decoding needs the logits of the last position only, and for a long prompt the output embedding and the rule take most
+of the time. The module is traced with the positions as an input; here they are computed from the number to keep.
 """
 
 import numpy as np
@@ -9,11 +9,11 @@ import onnx_ir as ir
 
 from ..runtime.session import LOGITS_TO_KEEP
 
-POSITIONS = "kept_positions"  # of the traced module, [P] int64
+POSITIONS = "kept_positions"  # input of the traced module, [P] int64
 
 
 def count_from_the_end(graph: ir.Graph) -> None:
-    """Replace the input `kept_positions` by `logits_to_keep`: that many last positions; 0, the default: all."""
+    """Replace the input `kept_positions` by `logits_to_keep`, the number of last positions; 0 (default) for all."""
     positions = next(value for value in graph.inputs if value.name == POSITIONS)
     graph.inputs.remove(positions)
     count = _integers(graph, LOGITS_TO_KEEP, [0])

@@ -1,4 +1,4 @@
-"""A traced graph in a lower precision, and how far that takes it from the graph in float32."""
+"""Conversion of a traced graph to a lower precision, and the resulting difference from float32."""
 
 import tempfile
 from dataclasses import asdict, dataclass
@@ -19,11 +19,17 @@ N_ROWS, N_PROMPT, N_DECODE = 4, 12, 3
 
 @dataclass(frozen=True)
 class Departure:
-    """How far a graph is from the one in float32, both in ONNX Runtime, on random tokens. Measured, never a gate.
+    """The differences between a graph and its float32 version in ONNX Runtime on random tokens.
+
+    They are reported only; no limit is enforced.
 
     Attributes:
-        n_positions: compared. max_, median_logit_difference: over logits that both let in. max_risk_difference.
-        n_decisions: tokens that at least one graph lets in. n_flips: those that only one does.
+        n_positions: number of positions compared.
+        max_logit_difference: largest absolute difference of logits that are finite in both graphs.
+        median_logit_difference: median of these differences.
+        max_risk_difference: largest absolute difference of risks.
+        n_decisions: number of tokens that at least one graph admits.
+        n_flips: number of tokens that only one graph admits.
     """
 
     n_positions: int
@@ -34,18 +40,26 @@ class Departure:
     n_flips: int
 
     def as_json(self, precision: Precision) -> dict[str, object]:
-        """Return what `parity.json` says of the precision."""
+        """Return the entries of `parity.json` for this precision."""
         return {"departure_from_fp32": asdict(self), "precision_note": PRECISIONS[precision]}
 
 
 def lower_precision(graph: PlainGraph | SteeredGraph, traced: Path, precision: Precision) -> Departure:
-    """Replace the graph at `traced` (float32, already found equal to torch) by one in a lower precision.
+    """Replace the float32 graph at `traced`, already compared with torch, by one in a lower precision.
 
-    Of `fp16` the model's weights become float16 in memory too, and it is traced again: its own steps in float32, such
-    as norms, stay so.
+    For "fp16" this converts the weights of `graph` in memory and traces it again, so that operations which the model
+    computes in float32, such as norms, stay in float32. For "int8" and "int4" it quantises the weights.
+
+    Args:
+        graph: the wrapper that was traced; modified in place for "fp16".
+        traced: path of the graph in float32.
+        precision: the lower precision.
+
+    Returns:
+        The differences from the float32 graph.
 
     Raises:
-        InputError: the graph cannot be made in this precision.
+        InputError: the graph cannot be converted to this precision.
     """
     folder, shares_cache = traced.parent, graph.body.profile == "ort"
     with tempfile.TemporaryDirectory(dir=folder, prefix=".lower") as place:
@@ -56,14 +70,14 @@ def lower_precision(graph: PlainGraph | SteeredGraph, traced: Path, precision: P
             quantise_graph(traced, Path(place), bits=BITS[precision])
         lowered = GraphSession(Path(place) / GRAPH_FILE, shares_cache=shares_cache)
         departure = compare_graphs(GraphSession(traced, shares_cache=shares_cache), lowered)
-        del lowered  # or else its file could not be replaced on every system
+        del lowered  # Windows cannot replace a file that is still open
         for name in (GRAPH_FILE, WEIGHTS_FILE):
             (Path(place) / name).replace(folder / name)
     return departure
 
 
 def compare_graphs(expected: GraphSession, actual: GraphSession) -> Departure:
-    """Run both on the same random tokens: a prefill and three decode steps of four rows, default controls."""
+    """Compare two graphs on random tokens: four rows, a prefill and three decoding steps, default controls."""
     size = int(expected.vocabulary_size)
     ids = np.random.default_rng(0).integers(0, size, (N_ROWS, N_PROMPT + N_DECODE))
     caches = [session.new_cache(*ids.shape) for session in (expected, actual)]

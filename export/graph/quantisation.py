@@ -1,9 +1,9 @@
-"""Weight-only quantisation of a traced graph: blocks of 32 weights share a scale, the rule stays in float32.
+"""Weight-only quantisation of a traced graph: blocks of 32 weights share a scale; the rule stays in float32.
 
-Only what lies on the way to the model's own logits is touched: every product with a constant matrix becomes ONNX
-Runtime's MatMulNBits (com.microsoft, in ContribOperators.md), symmetric, with 8-bit activations (accuracy level 4).
-Head, gate and reward table come after the logits. Rounding is done by onnxruntime's own quantiser. The output embedding
-keeps 8 bits at every precision; where the input embedding is the same matrix, both read one copy.
+Only nodes that compute the model's logits are changed: each product with a constant matrix becomes ONNX Runtime's
+MatMulNBits (com.microsoft, see ContribOperators.md), symmetric, with 8-bit activations (accuracy level 4). Head, gate
+and reward table come after the logits and stay in float32. onnxruntime's quantiser does the rounding. The output
+embedding has 8 bits at every precision; tied input and output embeddings share one copy.
 """
 
 import contextlib
@@ -23,18 +23,21 @@ from prosocial.core.errors import InputError
 from .trace import GRAPH_FILE, INLINE_BYTES, WEIGHTS_FILE
 
 BLOCK = 32
-OUTPUT_BITS = 8  # three quarters of what 4 bits cost in KL is the output embedding
+OUTPUT_BITS = 8  # with 4 bits, the output embedding would cause three quarters of the KL divergence
 DOMAIN = "com.microsoft"
-NEUTRAL = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transBatchA": 0, "transBatchB": 0}  # of Gemm and FusedMatMul
+NEUTRAL = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transBatchA": 0, "transBatchB": 0}  # plain Gemm, FusedMatMul
 COMPUTE_IN_INT8 = 4  # the operator's accuracy_level
 
 
 @dataclass(frozen=True)
 class _Product:
-    """A node that multiplies by a constant matrix [K, N], and the value that the matrix comes from.
+    """A node that multiplies by a constant matrix.
 
     Attributes:
-        rows: the initializer [N, K] where the matrix is stored so.
+        node: the node.
+        weight: the node's input for the matrix.
+        matrix: [K, N], the matrix.
+        rows: the initializer if the matrix is stored transposed, [N, K]; else None.
     """
 
     node: ir.Node
@@ -44,16 +47,16 @@ class _Product:
 
 
 def quantise_graph(source: Path, folder: Path, *, bits: int) -> Path:
-    """Write the graph at `source` into `folder` with weights of 4 or 8 bits; return the new file.
+    """Write the graph at `source` into `folder` with weights of `bits` (4 or 8) bits; return the path of the new graph.
 
     Raises:
-        InputError: no product on the way to the logits has a constant matrix.
+        InputError: the logits do not depend on any product with a constant matrix.
     """
     model = ir.load(source)
     graph = model.graph
     products = [product for node in _way_to_logits(graph) if (product := _product(node)) is not None]
     if not products:
-        raise InputError(f"{source.name} should multiply by constant matrices on the way to its logits: none found")
+        raise InputError(f"{source.name} should multiply by constant matrices to compute its logits, found none")
     for product in products[:-1]:
         _replace_product(graph, product, _quantised(graph, product, bits), bits)
     quantised = _quantised(graph, products[-1], OUTPUT_BITS)
@@ -67,22 +70,22 @@ def quantise_graph(source: Path, folder: Path, *, bits: int) -> Path:
 
 
 def _way_to_logits(graph: ir.Graph) -> list[ir.Node]:
-    """Nodes that the model's own logits hang on, in their order: all up to the choice of plausible tokens."""
+    """Return the nodes that the model's logits depend on, in order: those before the choice of plausible tokens."""
     choices = [node for node in graph if node.op_type == "TopK"]
     is_steered = any(value.name == "safe_set_size" for value in graph.outputs)
     logits = choices[-1].inputs[0] if is_steered else next(value for value in graph.outputs if value.name == "logits")
-    waiting, found = [logits.producer() if logits is not None else None], set[ir.Node]()
+    waiting, visited = [logits.producer() if logits is not None else None], set[ir.Node]()
     while waiting:
         node = waiting.pop()
-        if node is None or node in found:
+        if node is None or node in visited:
             continue
-        found.add(node)
+        visited.add(node)
         waiting += [value.producer() for value in node.inputs if value is not None]
-    return [node for node in graph if node in found]
+    return [node for node in graph if node in visited]
 
 
 def _product(node: ir.Node) -> _Product | None:
-    """A MatMul by a constant matrix [K, N], or a Gemm that only adds a bias; None for any other node."""
+    """Return the product if a node is a MatMul by a constant matrix [K, N] or a Gemm with a bias, else None."""
     if node.op_type not in ("MatMul", "FusedMatMul", "Gemm") or node.inputs[1] is None:
         return None
     matrix = _constant(node.inputs[1])
@@ -99,7 +102,7 @@ def _product(node: ir.Node) -> _Product | None:
 
 
 def _constant(value: ir.Value) -> NDArray[Any] | None:
-    """Return an initializer, its transpose (tied embeddings) or one of its slices (an expert) as an array."""
+    """Return a value as an array if it is an initializer, its transpose (tied embeddings) or a slice (an expert)."""
     tensor = ir.convenience.get_const_tensor(value)
     if tensor is not None:
         array: NDArray[Any] = tensor.numpy()
@@ -118,7 +121,7 @@ def _constant(value: ir.Value) -> NDArray[Any] | None:
 
 
 def _quantised(graph: ir.Graph, product: _Product, bits: int) -> tuple[ir.Value, ir.Value]:
-    """Add the blocks [N, K / 32, bytes] and scales [N, K / 32] of a matrix [K, N] to the graph."""
+    """Add the quantised blocks [N, K / 32, bytes] and the scales [N, K / 32] of a matrix [K, N] to the graph."""
     name = product.weight.name
     with _own_logging():
         from onnxruntime.quantization import matmul_nbits_quantizer as library
@@ -155,9 +158,9 @@ def _replace_product(graph: ir.Graph, product: _Product, quantised: tuple[ir.Val
 
 
 def _share_embedding(graph: ir.Graph, rows: ir.Value | None, quantised: tuple[ir.Value, ir.Value]) -> None:
-    """Let the input embedding read the blocks of the output embedding where both are one matrix, stored as `rows`.
+    """Let a tied input embedding read the quantised blocks of the output embedding, stored as `rows` [V, H].
 
-    The rows [V, H] must be whole blocks; those of another hidden size stay in float32 beside the quantised copy.
+    If H is not a multiple of the block size, the input embedding keeps its own float32 copy.
     """
     hidden_size = rows.shape[1] if rows is not None and rows.shape is not None else None
     if rows is None or not isinstance(hidden_size, int) or hidden_size % BLOCK:
@@ -170,7 +173,7 @@ def _share_embedding(graph: ir.Graph, rows: ir.Value | None, quantised: tuple[ir
         name = gather.outputs[0].name
         last = _initializer(graph, f"{name}.last_axis", np.array([-1]))
         shape = _initializer(graph, f"{name}.shape", np.array([0, 0, hidden_size]))
-        columns = ir.node("Unsqueeze", [scales, last], name=f"{name}.scales")  # folded as the graph is loaded
+        columns = ir.node("Unsqueeze", [scales, last], name=f"{name}.scales")  # folded when the graph is loaded
         picked = ir.node(
             "GatherBlockQuantized",
             [blocks, ids, columns.outputs[0]],
@@ -186,7 +189,7 @@ def _share_embedding(graph: ir.Graph, rows: ir.Value | None, quantised: tuple[ir
 
 @contextlib.contextmanager
 def _own_logging() -> Iterator[None]:
-    """Undo what importing the quantiser does to the root logger: it sets a handler and the level INFO."""
+    """Restore the root logger after importing the quantiser, which sets a handler and the level INFO."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:

@@ -1,7 +1,7 @@
-"""How far back each layer looks, asked of transformers' own mask functions in one short pass before tracing.
+"""The sliding window of each layer, read from transformers' mask functions in one short pass before tracing.
 
-An operator with its own causal mask is right only where the model's mask is causal too, with or without a sliding
-window. What a model says beside its mask does not count: eager attention and SDPA, the reference, read the mask alone.
+An operator with a built-in causal mask is correct only if the model's mask is causal too, with or without a sliding
+window. Only the mask is evaluated, not the model's config: eager attention and SDPA, the reference, use only the mask.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,24 +15,32 @@ from prosocial.core.errors import InputError
 
 from .rotary import Heads, RotaryTables, Tables
 
-FAR = 1 << 20  # a position beyond any sliding window
+FAR = 1 << 20  # larger than any sliding window
 EVERYTHING = -1
 MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Reach:
-    """Stands in for a mask: the last `window` tokens, the query's own included; -1: all before it."""
+    """Placeholder for a causal mask.
+
+    Attributes:
+        window: number of tokens that a query sees, its own included; -1 for all before it.
+    """
 
     window: int
 
 
 class Rehearsal:
-    """Takes the attention calls of one pass and keeps what each layer may look at; attends to nothing.
+    """Records the attention calls of one pass instead of computing attention.
+
+    Args:
+        rotary: tables whose placeholders the pass uses; None for a normal pass.
 
     Attributes:
-        windows: of each layer that attended, by its index. heads: what it was handed.
-        tables: by what `rotary`, if given, would have its heads turned.
+        windows: sliding window by layer index, -1 for none.
+        heads: query and key by layer index.
+        tables: tables that the heads should be rotated by, by layer index; None without `rotary`.
     """
 
     def __init__(self, rotary: RotaryTables | None = None) -> None:
@@ -42,11 +50,11 @@ class Rehearsal:
         self.heads: dict[int, Heads] = {}
 
     def mask(self, mask_function: MaskFunction) -> Reach:
-        """Return what stands in for the mask of a group of layers."""
+        """Return the placeholder for the mask of a group of layers."""
         return Reach(window_of(mask_function))
 
     def attend(self, layer_index: int, heads: Sequence[Tensor], mask: Any, **_: float) -> Tensor:
-        """Note the window of a layer; zeros for its query [B, h, S, d] of `heads`, as [B, S, h, d].
+        """Record a layer's window and heads; return zeros [B, S, h, d] for the query [B, h, S, d] in `heads`.
 
         Raises:
             InputError: the mask does not come from transformers' masking functions.
@@ -60,10 +68,14 @@ class Rehearsal:
 
 
 def window_of(mask_function: MaskFunction) -> int:
-    """Return the sliding window of a causal mask, -1 if it has none.
+    """Return the sliding window of a causal mask function, -1 if it has none.
 
     Raises:
-        InputError: the mask is not causal, or neither whole nor a window (chunks, blocks, documents).
+        InputError: the mask is not causal, or has another form than a full mask or a window (chunks, blocks).
+
+    Example:
+        >>> window_of(lambda batch, head, query, key: (key <= query) & (key > query - 4))
+        4
     """
     n_seen = int(_seen(mask_function, FAR).sum())
     window = n_seen if n_seen <= FAR else EVERYTHING
@@ -71,15 +83,15 @@ def window_of(mask_function: MaskFunction) -> int:
         keys = torch.arange(query + 9)
         expected = (keys <= query) & ((keys > query - window) | (window == EVERYTHING))
         if not torch.equal(_seen(mask_function, query), expected):
-            raise InputError("its masks should be causal, whole or with a sliding window, found another form")
+            raise InputError("its masks should be causal, full or with a sliding window, found another form")
     return window
 
 
 def _seen(mask_function: MaskFunction, query: int) -> Tensor:
-    """Which of the keys from 0 to a few beyond `query` it sees, [query + 9]."""
+    """Return which of the keys 0 to query + 8 the query sees, [query + 9]."""
     first = torch.zeros(1, dtype=torch.int64)
     keys = torch.arange(query + 9)
     try:
         return mask_function(first, first, torch.tensor([query]), keys).expand(keys.shape)
     except (IndexError, RuntimeError, TypeError) as error:
-        raise InputError("its masks should depend on positions alone, found one that reads the input") from error
+        raise InputError("its masks should depend only on positions, found one that reads the input") from error

@@ -1,4 +1,4 @@
-"""Tied embeddings stored once: the exporter folds the transpose of a shared matrix into a second copy; undo that."""
+"""Tied embeddings stored once: undo the exporter's folding of a transposed matrix into a second copy."""
 
 import numpy as np
 import onnx_ir as ir
@@ -7,10 +7,10 @@ LEAST_BYTES = 1024
 
 
 def share_transposed(graph: ir.Graph) -> list[str]:
-    """Replace every 2-D initializer that is another one's transpose by a Transpose node; return the names replaced.
+    """Replace each 2-D initializer that is the transpose of another by a Transpose node; return the replaced names.
 
-    Only a pair is touched whose bytes are equal; nodes, outputs and all other initializers stay as they are. ONNX
-    Runtime folds the node again when it loads the graph, so that decoding costs nothing.
+    The values must be equal bit for bit; everything else in the graph is unchanged. ONNX Runtime folds the node when it
+    loads the graph, so that inference is as fast as before.
     """
     kept: list[ir.Value] = []
     replaced: list[str] = []
@@ -43,5 +43,5 @@ def _matrix(value: ir.Value) -> "np.ndarray[tuple[int, int], np.dtype[np.float32
 def _is_transpose(array: "np.ndarray[tuple[int, int], np.dtype[np.float32]]", other: ir.Value) -> bool:
     twin = _matrix(other)
     if twin is None or twin.shape != array.shape[::-1] or not np.array_equal(twin[:, 0], array[0]):
-        return False  # most pairs differ in their first row already
+        return False  # a cheap test first: most pairs differ in the first row
     return bool(np.array_equal(twin.T, array))

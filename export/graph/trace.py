@@ -1,4 +1,4 @@
-"""Tracing: `torch.onnx.export` of a wrapper, default controls as initializers, named axes, weights beside the graph."""
+"""Tracing of a wrapper to ONNX, with default controls as initializers, named axes and external weights."""
 
 import contextlib
 import io
@@ -32,11 +32,15 @@ INLINE_BYTES = 1024  # smaller tensors stay in the graph file
 
 @dataclass(frozen=True)
 class TracedGraph:
-    """What was written.
+    """A graph that was written.
 
     Attributes:
-        path: of `model.onnx`. inputs, outputs: names. opset: version of the standard operators.
-        n_by_operator: number of nodes of each operator. shared_tensors: second copies that were left out.
+        path: path of `model.onnx`.
+        inputs: names of the graph inputs.
+        outputs: names of the graph outputs.
+        opset: version of the standard operators.
+        n_by_operator: number of nodes by operator.
+        shared_tensors: initializers that were removed because they are the transpose of another.
     """
 
     path: Path
@@ -50,11 +54,11 @@ class TracedGraph:
 def trace_graph(graph: PlainGraph | SteeredGraph, folder: Path) -> TracedGraph:
     """Trace a wrapper and write `model.onnx` and `model.onnx.data` into `folder`.
 
-    Batch, sequence and past are dynamic. `logits_to_keep` and the controls of a steered graph are inputs with a
-    default: each is an initializer of the same name, which a caller may override.
+    Batch size, sequence length and past length are dynamic axes. `logits_to_keep` and the controls of a steered graph
+    are optional inputs: each has an initializer of the same name, which a caller may override.
 
     Raises:
-        InputError: the model cannot be traced in this profile, or a dynamic axis became a constant.
+        InputError: the model cannot be traced in this profile, or tracing made a dynamic axis constant.
     """
     profile: Profile = graph.body.profile
     arguments, dynamic = _example(graph)
@@ -78,7 +82,8 @@ def trace_graph(graph: PlainGraph | SteeredGraph, folder: Path) -> TracedGraph:
             raise InputError(_reason(error, type(model).__name__, profile)) from error
     if program is None:
         raise InputError(
-            f"{type(model).__name__} should be traceable in profile {profile!r}: the exporter gave nothing"
+            f"{type(model).__name__} should be traceable in profile {profile!r}, the exporter returned no graph: "
+            "try the other profile"
         )
     traced: ir.Model = program.model
     if profile == "ort":
@@ -101,7 +106,10 @@ def trace_graph(graph: PlainGraph | SteeredGraph, folder: Path) -> TracedGraph:
 
 
 def _example(graph: PlainGraph | SteeredGraph) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Example arguments and their dynamic axes; sizes are distinct and above 1, which tracing would make constants."""
+    """Return example arguments and their dynamic axes.
+
+    The sizes are distinct and above 1: tracing would merge equal sizes and make an axis of size 1 constant.
+    """
     n_rows, n_new, n_past = 2, 3, 5
     body, free = graph.body, torch.export.Dim.DYNAMIC
     cache = (n_rows, body.n_kv_heads, n_past, body.head_size)
@@ -119,7 +127,7 @@ def _example(graph: PlainGraph | SteeredGraph) -> tuple[dict[str, Any], dict[str
     dynamic["past_key_values"] = [({0: free, 2: free}, {0: free, 2: free})] * body.n_layers
     arguments[POSITIONS], dynamic[POSITIONS] = torch.arange(7) % n_new, {0: free}
     if isinstance(graph, SteeredGraph):
-        # Traced with a leading axis of 1: were it dynamic, torch would take it for the batch and read sizes from it.
+        # The leading axis is fixed at 1: torch would identify a dynamic one with the batch and take sizes from it.
         for name, value in graph.steered.default_controls()._asdict().items():
             arguments[name], dynamic[name] = value, None
     return arguments, dynamic
@@ -135,7 +143,7 @@ def _cache_names(graph: PlainGraph | SteeredGraph, kind: str) -> list[str]:
 
 
 def _add_defaults(graph: ir.Graph, steered: SteeredModel) -> None:
-    """Give each control input an initializer of the same name: the value of a caller that sets nothing."""
+    """Give each control input an initializer of the same name with the default value."""
     defaults = steered.default_controls()._asdict()
     for value in graph.inputs:
         if value.name in defaults:
@@ -145,7 +153,7 @@ def _add_defaults(graph: ir.Graph, steered: SteeredModel) -> None:
 
 
 def _forget_origins(graph: ir.Graph) -> None:
-    """Drop what the exporter noted about the Python source of every node: paths of the machine, most of the size."""
+    """Remove the exporter's metadata on Python sources: it contains local paths and is most of the file's size."""
     for node in graph:
         node.metadata_props.clear()
         for value in node.outputs:
@@ -155,7 +163,7 @@ def _forget_origins(graph: ir.Graph) -> None:
 
 
 def _reason(error: BaseException, model: str, profile: str) -> str:
-    """The innermost cause of an exporter's error: our own message where there is one."""
+    """Return the message for an exporter's error: that of an InputError in its causes, else its innermost cause."""
     cause: BaseException | None = error
     last: BaseException = error
     while cause is not None:
@@ -169,7 +177,7 @@ def _reason(error: BaseException, model: str, profile: str) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress lines and warnings away from the user; what went wrong is raised."""
+    """Hide the exporter's progress lines and warnings; errors are still raised."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""The modules that are traced: flat tensors in, flat tensors out, around a backbone and, if steered, the rule."""
+"""The modules that are traced: a backbone, with the rule if steered, with tensors as only inputs and outputs."""
 
 from contextlib import nullcontext
 from typing import Literal
@@ -18,19 +18,22 @@ from .rotary import RotaryTables, turns_alike
 
 Profile = Literal["ort", "portable"]
 Past = list[tuple[Tensor, Tensor]]
-N_REHEARSED = 5  # tokens of the pass that asks each layer for its window and its rotation
+N_REHEARSED = 5  # tokens of the pass that records the window and the rotation of each layer
 CACHED_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 class CachedBackbone(nn.Module):
-    """The backbone with its cache as plain tensors.
+    """The backbone with its key/value cache as plain tensors.
 
     Attributes:
-        n_layers, n_kv_heads, head_size: of the cache. windows: how far back each layer looks (profile `ort` only).
-        rotary: tables for the operator to turn heads by; None: the model turns them itself.
+        n_layers: number of layers in the cache.
+        n_kv_heads: number of key/value heads.
+        head_size: size of a head.
+        windows: sliding window by layer, -1 for none (profile `ort` only).
+        rotary: tables for the attention operator to apply rotary embeddings; None if the model applies them itself.
 
     Raises:
-        InputError: the model caches or attends in a way that the profile cannot express.
+        InputError: the profile does not support the model's cache or attention.
     """
 
     def __init__(self, backbone: Backbone, profile: Profile) -> None:
@@ -46,7 +49,7 @@ class CachedBackbone(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, past_key_values: Past
     ) -> tuple[Tensor, Past]:
-        """Return hidden states [B, S, H] and the grown cache."""
+        """Return the last hidden states [B, S, H] and the extended cache."""
         if self.profile == "portable":
             cache = DynamicCache(past_key_values)
             hidden = self.backbone.hidden(
@@ -58,13 +61,13 @@ class CachedBackbone(nn.Module):
             hidden = self.backbone.hidden(
                 input_ids, attention_mask=attention_mask, position_ids=position_ids, past_key_values=stand_in
             )
-        # The operator counts positions from the left: of a row that is padded there nothing is right.
+        # The operator counts positions from the left, so that all outputs of a left-padded row would be wrong.
         is_padded_left = attention_mask[:, :1, None] == 0
         return torch.where(is_padded_left, torch.nan, hidden), stand_in.present
 
 
 class PlainGraph(nn.Module):
-    """The (edited) model alone: `logits` and the cache."""
+    """The (edited) model without the rule, with the outputs `logits` and the cache."""
 
     outputs = ("logits",)
 
@@ -80,13 +83,13 @@ class PlainGraph(nn.Module):
         past_key_values: Past,
         kept_positions: Tensor,
     ) -> tuple[Tensor, Past]:
-        """Return the model's own logits [B, P, V] at `kept_positions` [P] and the grown cache."""
+        """Return the model's logits [B, P, V] at `kept_positions` [P], and the extended cache."""
         hidden, present = self.body(input_ids, attention_mask, position_ids, past_key_values)
         return self.body.backbone.logits(hidden.index_select(1, kept_positions)), present
 
 
 class SteeredGraph(nn.Module):
-    """The steered model: `logits`, `risk`, `safe_set_size` and the cache."""
+    """The steered model, with the outputs `logits`, `risk`, `safe_set_size` and the cache."""
 
     outputs = ("logits", "risk", "safe_set_size")
 
@@ -107,10 +110,10 @@ class SteeredGraph(nn.Module):
         harm_threshold: Tensor,
         reward_scale: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Past]:
-        """Return logits [B, P, V], risk [B, P, C], safe_set_size [B, P] at `kept_positions` and the grown cache."""
+        """Return logits [B, P, V], risk [B, P, C] and safe_set_size [B, P] at `kept_positions`, and the cache."""
         hidden, present = self.body(input_ids, attention_mask, position_ids, past_key_values)
         hidden = hidden.index_select(1, kept_positions)
-        # Adding a column of zeros [B] brings a control with a leading axis of 1 to the batch at run time.
+        # Adding zeros [B] broadcasts a control with a leading axis of 1 to the batch size at run time.
         zeros = torch.zeros_like(input_ids[:, 0], dtype=hidden.dtype)
         controls = Controls(
             preference + zeros[:, None], allowed + zeros[:, None], harm_threshold + zeros, reward_scale + zeros
@@ -119,14 +122,14 @@ class SteeredGraph(nn.Module):
 
 
 def _cache_shape(backbone: Backbone) -> tuple[int, int, int]:
-    """Number of layers, key/value heads and head size, as one pass leaves them in the cache."""
+    """Return the number of layers and of key/value heads, and the head size, from the cache of one short pass."""
     name, cache = type(backbone.model).__name__, DynamicCache()
     text = backbone.model.config.get_text_config()
     others = set(getattr(text, "layer_types", None) or ()) - CACHED_LAYERS
     if others:
         raise InputError(f"every layer of {name} should cache keys and values, found {sorted(others)}: not supported")
     if any(rope.get("rope_type") == "dynamic" for rope in rope_parameters(text)):
-        raise InputError(f"{name} should keep its rotary frequencies, found rope_type 'dynamic': not supported")
+        raise InputError(f"{name} should have constant rotary frequencies, found rope_type 'dynamic': not supported")
     with torch.no_grad():
         backbone.hidden(torch.zeros(1, 2, dtype=torch.int64), past_key_values=cache)
     layers = layers_of(cache)
@@ -140,21 +143,21 @@ def _cache_shape(backbone: Backbone) -> tuple[int, int, int]:
 
 
 def _rehearse(backbone: Backbone, n_layers: int) -> Rehearsal:
-    """Return windows and heads of every layer."""
+    """Run a short pass and return the windows and heads of all layers."""
     name = type(backbone.model).__name__
     with group_query(backbone.model):
         try:
             rehearsal = _short_pass(backbone)
         except InputError as error:
             raise InputError(f"{name} does not fit profile 'ort', {error}: use --profile portable") from error
-        except (TypeError, AttributeError) as error:  # what stands in for a mask was taken for a tensor
+        except (TypeError, AttributeError) as error:  # the model used the mask placeholder as a tensor
             raise InputError(
-                f"{name} does not fit profile 'ort', a layer reads its mask: use --profile portable"
+                f"{name} does not fit profile 'ort', a layer reads its attention mask: use --profile portable"
             ) from error
     if sorted(rehearsal.windows) != list(range(n_layers)):
         raise InputError(
-            f"every one of {name}'s {n_layers} layers should attend through transformers' attention interface, "
-            f"{sorted(rehearsal.windows)} did: use --profile portable"
+            f"all {n_layers} layers of {name} should use transformers' attention interface, "
+            f"found only layers {sorted(rehearsal.windows)}: use --profile portable"
         )
     return rehearsal
 
@@ -169,23 +172,26 @@ def _short_pass(backbone: Backbone, rotary: RotaryTables | None = None) -> Rehea
 
 
 def _rotary_tables(backbone: Backbone, rehearsal: Rehearsal) -> RotaryTables | None:
-    """Return the tables by which the operator turns heads as the model does; None: it would not, or has no limit."""
+    """Return the rotary tables if the operator can rotate heads exactly as the model does, else None.
+
+    None also if the context has no limit, since the tables would have no end.
+    """
     if backbone.context_length is None:
         return None
     tables = RotaryTables(backbone.model.base_model, backbone.context_length)
     try:
         with group_query(backbone.model), tables.held_back():
             raw = _short_pass(backbone, tables)
-    except (TypeError, AttributeError, ValueError, LookupError, RuntimeError):  # a stand-in was taken for a tensor
+    except (TypeError, AttributeError, ValueError, LookupError, RuntimeError):  # a placeholder was used as a tensor
         return None
     return tables if turns_alike(rehearsal.heads, raw.heads, raw.tables) else None
 
 
 def layers_of(cache: DynamicCache) -> Past:
-    """Return keys and values of every layer.
+    """Return the cached keys and values of each layer.
 
     Raises:
-        InputError: a layer caches something else (linear attention, state spaces).
+        InputError: a layer caches something else (linear attention, state space models).
     """
     layers: Past = []
     for layer in cache.layers:

@@ -1,4 +1,4 @@
-"""The Hub: a plan of what would be published, one commit of it, and a download that is checked (torch-free)."""
+"""The Hugging Face Hub: a publication plan, its publication as one commit, and verified downloads (torch-free)."""
 
 import lazy_loader
 

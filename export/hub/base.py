@@ -1,4 +1,4 @@
-"""The base of an artefact, named on the Hub."""
+"""The base model of an artefact, as a Hub repository at a commit."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,12 @@ _FORM = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*/[\w.-]+)@(?P<revision>[0-9a-f]{
 
 @dataclass(frozen=True)
 class Base:
-    """A repository at a commit."""
+    """A Hub repository at a commit.
+
+    Attributes:
+        name: repository, `ORG/NAME`.
+        revision: hash of the commit, 40 hex digits.
+    """
 
     name: str
     revision: str
@@ -21,13 +26,13 @@ class Base:
         """Read `ORG/NAME@COMMIT`.
 
         Raises:
-            InputError: it is of another form; a branch would mean other weights tomorrow.
+            InputError: the text has another form; branches are not accepted because they may move to other weights.
 
         Example:
             >>> Base.parse("Qwen/Qwen3-0.6B@" + "c" * 40).name
             'Qwen/Qwen3-0.6B'
         """
-        found = _FORM.fullmatch(text)
-        if not found:
+        match = _FORM.fullmatch(text)
+        if not match:
             raise InputError(f"--base should be ORG/NAME@COMMIT with the 40 hex digits of the commit, found {text!r}")
-        return cls(found["name"], found["revision"])
+        return cls(match["name"], match["revision"])

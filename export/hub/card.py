@@ -1,4 +1,4 @@
-"""The model card of an artefact, made from its records: what was done, what was measured, how to run it, its limits."""
+"""The model card of an artefact, rendered from its records."""
 
 import re
 from collections.abc import Mapping
@@ -23,10 +23,10 @@ TEMPLATE = "card.md.j2"
 
 
 def render_card(facts: CardFacts) -> str:
-    """Return the card as Markdown with the Hub's metadata at its head; every text from a record is made plain.
+    """Return the card as Markdown with the Hub's YAML metadata; text from records is escaped by `plain`.
 
     Raises:
-        ArtefactError: a record of the folder is missing or of another form.
+        ArtefactError: a record of the folder is missing or invalid.
     """
     rows, manifest, decoding, record = comparison_rows(facts.comparison), facts.manifest, facts.decoding, facts.record
     given = dict(
@@ -52,12 +52,14 @@ def render_card(facts: CardFacts) -> str:
     try:
         text = _template().render(given)
     except UndefinedError as missing:
-        raise ArtefactError(f"the report on {facts.name} should be as it was written: {missing.message}") from None
+        raise ArtefactError(
+            f"the report on {facts.name} should have all its entries: {missing.message}; write it again"
+        ) from None
     return f"---\n{card_metadata(facts, rows)}\n---\n\n{text}"
 
 
 def write_card(folder: Path, text: str) -> None:
-    """Write a card into a folder.
+    """Write a card as `README.md` into a folder.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -67,7 +69,7 @@ def write_card(folder: Path, text: str) -> None:
 
 
 def _configs(decoding: DecodingConfig | None) -> list[dict[str, Any]]:
-    """Return what each safety config lets through; what it tells the model stays in `decoding.json`."""
+    """Return name, allowed categories and threshold of each safety config; the texts stay in `decoding.json`."""
     if decoding is None:
         return []
     default = decoding.harm_threshold
@@ -82,7 +84,7 @@ def _systems(document: Mapping[str, Any] | None) -> list[str]:
 
 
 def plain(value: object) -> str:
-    """Return a text that cannot become markup of the card: one line, without pipes, brackets, quotes and back-ticks.
+    """Return a text as one line without characters that would be markup in the card (pipes, brackets, backticks).
 
     Example:
         >>> plain("leaks | <img src=x> [here](http://x)")
@@ -95,7 +97,7 @@ def plain(value: object) -> str:
 def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=False,  # Markdown; what comes from a record goes through `plain`
+        autoescape=False,  # the output is Markdown; text from records goes through `plain`
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

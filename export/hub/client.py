@@ -1,4 +1,4 @@
-"""The Hub as this package speaks to it: what a repository holds, and each refusal as one line that says what to do."""
+"""A client for one Hub repository: its state, and the Hub's errors as one-line messages that say what to do."""
 
 import errno
 import re
@@ -19,7 +19,7 @@ NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 MOST_TRIES = 4
 MOST_WAIT_S = 300
 HUB_FILES = (".gitattributes",)
-AGAIN = "nothing half done is visible: run the same command again, it goes on from there"
+AGAIN = "no partial result is visible: run the same command again, it continues from there"
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,10 @@ class RemoteState:
     """A repository at a commit.
 
     Attributes:
-        commit: 40 hex digits. private, gated: who may see and fetch it.
-        files: by path, without what the Hub itself adds.
+        commit: hash of the commit, 40 hex digits.
+        private: whether only members can see the repository.
+        gated: False, or how access requests are approved ("auto" or "manual").
+        files: files by path, without those that the Hub adds.
     """
 
     commit: str
@@ -39,10 +41,11 @@ class RemoteState:
 
 @dataclass(frozen=True)
 class HubClient:
-    """A repository, and the client that asks for it.
+    """A client for one repository.
 
     Attributes:
-        name: `ORG/NAME`. api: the client of huggingface_hub.
+        name: repository, `ORG/NAME`.
+        api: the client of huggingface_hub.
     """
 
     name: str
@@ -50,48 +53,50 @@ class HubClient:
 
     @classmethod
     def connect(cls, name: str, *, endpoint: str | None = None, token: str | None = None) -> Self:
-        """Return a client; nothing is sent yet.
+        """Return a client; sends no request yet.
 
         Args:
-            name: `ORG/NAME`. endpoint: address of the Hub; None: `HF_ENDPOINT` or the public one.
-            token: None: the one of `hf auth login` or `HF_TOKEN`.
+            name: repository, `ORG/NAME`.
+            endpoint: address of the Hub; None for `HF_ENDPOINT` or the public Hub.
+            token: token for the Hub; None for that of `hf auth login` or `HF_TOKEN`.
 
         Raises:
-            InputError: the name is no `ORG/NAME`.
+            InputError: the name does not have the form `ORG/NAME`.
         """
         from huggingface_hub import HfApi
 
         if not NAME.fullmatch(name) or "--" in name or ".." in name:
-            raise InputError(f"a repository should be named ORG/NAME (letters, digits, -, _ and .), found {name!r}")
+            raise InputError(f"a repository name should be ORG/NAME (letters, digits, -, _ and .), found {name!r}")
         return cls(name, HfApi(endpoint=endpoint, token=token, library_name="prosocial"))
 
     @property
     def has_token(self) -> bool:
-        """Whether requests are made in somebody's name."""
+        """Whether requests are authenticated."""
         from huggingface_hub import get_token
 
         return bool(self.api.token or get_token())
 
     def require_token(self) -> None:
-        """Refuse to publish without one.
+        """Check that there is a token, which publishing needs.
 
         Raises:
-            InputError: there is none.
+            InputError: there is no token.
         """
         if not self.has_token:
             raise InputError(
-                "publishing needs a token of the Hub, there is none: run `hf auth login`, or set HF_TOKEN to a token "
-                "that may write"
+                "publishing needs a token for the Hub, there is none: run `hf auth login`, or set HF_TOKEN to a token "
+                "with write access"
             )
 
     def look(self, revision: str | None = None, *, is_optional: bool = False) -> RemoteState | None:
-        """Return what the repository holds at a revision, None where there is no such repository.
+        """Return the state of the repository at a revision, None if the repository does not exist.
 
         Args:
-            revision: branch, tag or commit; None: the head. is_optional: None for a revision that is not there either.
+            revision: branch, tag or commit; None for the head of the default branch.
+            is_optional: return None for a missing revision as well.
 
         Raises:
-            HubError: the Hub does not say, or knows no such revision.
+            HubError: the request failed, or there is no such revision.
         """
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -118,20 +123,22 @@ class HubClient:
         return RemoteState(info.sha or "", bool(info.private), info.gated or False, files)
 
     def ask(self, doing: str, request: Callable[[], Result], *, is_patient: bool = True) -> Result:
-        """Make a request; wait where the Hub says for how long, and turn what it refuses into one line.
+        """Make a request and return its result; wait and retry after a rate limit.
 
         Args:
-            doing: what the request is for, after "while". request: makes it.
-            is_patient: wait and ask again after a rate limit; not for requests that the client repeats itself.
+            doing: purpose of the request, for errors ("... while uploading").
+            request: makes the request.
+            is_patient: wait and retry after a rate limit; False for requests that the client itself retries.
 
         Raises:
-            HubError, StorageError: it could not be done.
+            HubError: the Hub refused the request or did not answer.
+            StorageError: the disk is full or not writable.
         """
         for n_tries in range(1, MOST_TRIES + 1):
             try:
                 return request()
             except foreseen() as error:
-                seconds = _asked_to_wait(error)
+                seconds = _requested_wait(error)
                 if not is_patient or seconds is None or seconds > MOST_WAIT_S or n_tries == MOST_TRIES:
                     raise explained(error, self.name, doing) from None
                 time.sleep(seconds)
@@ -139,17 +146,17 @@ class HubClient:
 
 
 def foreseen() -> tuple[type[Exception], ...]:
-    """Return what the client raises where the world is to blame."""
+    """Return the exceptions of the client that the network, the Hub or the disk may cause."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    # OSError, and the root of the errors of whichever HTTP library this version of the client uses. RuntimeError: an
-    # upload in a thread; ValueError: an answer that is not what it should be.
+    # The bases are OSError and the base error of the HTTP library that this version of the client uses. RuntimeError
+    # comes from uploads in threads, ValueError from answers that cannot be parsed.
     bases = cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)
     return (*bases, HFValidationError, RuntimeError, ValueError)
 
 
 def explained(error: BaseException, name: str, doing: str) -> ProsocialError:
-    """Return an error of the client as one line: what should hold, what was found, what to do."""
+    """Return the one-line error of this package for an exception of the client."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     if isinstance(error, ProsocialError):
@@ -161,50 +168,52 @@ def explained(error: BaseException, name: str, doing: str) -> ProsocialError:
     if any(isinstance(each, OfflineModeIsEnabled) for each in chain):
         return HubError(f"the Hub should be reachable for {name}, HF_HUB_OFFLINE forbids it: unset it")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StorageError(f"could not keep {name}: {error.strerror}; free space, or choose another cache folder")
+        return StorageError(
+            f"could not store {name}: {error.strerror}; free disk space, or choose another cache folder"
+        )
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS):
         return StorageError(f"could not write {error.filename}: {error.strerror}; choose another cache folder")
-    return HubError(f"the Hub should answer for {name}, it did not while {doing} ({_first_line(error)}); {AGAIN}")
+    return HubError(f"the Hub should answer for {name}, it failed while {doing} ({_first_line(error)}); {AGAIN}")
 
 
 def _refusal(error: Any, name: str, doing: str) -> str:
-    """Return what an answer of the Hub means."""
+    """Return the message for an error response of the Hub."""
     from huggingface_hub.errors import GatedRepoError, RevisionNotFoundError
 
     status, organisation = error.response.status_code, name.split("/")[0]
     if isinstance(error, RevisionNotFoundError):
-        return f"{name} should have that revision, the Hub knows none of that name: give a branch, tag or commit of it"
+        return f"{name} should have this revision, the Hub knows none of that name: give a branch, tag or commit of it"
     if isinstance(error, GatedRepoError):
         return f"{name} is gated, the Hub refused it ({status}): ask for access on its page, then run this again"
     meanings = {
-        401: "the Hub does not know your token, or wants one: run `hf auth login`, or set HF_TOKEN to a valid one",
-        403: f"your token has no right to it: ask {organisation} for the role write, or make a token that may write",
+        401: "your token is missing or not valid: run `hf auth login`, or set HF_TOKEN to a valid token",
+        403: f"your token lacks the permission: ask {organisation} for the role write, or use one with write access",
         404: f"there is no repository {name}, or it is private and your token may not see it: check name and token",
-        409: "something of that name is there already or is being made: run this again to see the new state",
-        412: "somebody committed to it in between, and nothing was written: run this again to see the new plan",
-        413: "a file is too large for it: save the weights in smaller shards",
-        429: f"it limits how often you may ask{_seconds(error)}: wait, then run the same command, it goes on",
-        507: f"it has no room left for you: free some, then run this again; {AGAIN}",
+        409: "the name is already in use, or its creation is in progress: run this again to see the new state",
+        412: "somebody committed to it in the meantime, nothing was written: run this again to see the new plan",
+        413: "a file is too large: save the weights in smaller shards",
+        429: f"the rate limit is exceeded{_seconds(error)}: wait, then run the same command again, it continues",
+        507: f"your storage quota is exceeded: free some space; {AGAIN}",
     }
     meaning = meanings.get(status, f"{error.server_message or _first_line(error)}; {AGAIN}")
     return f"the Hub refused {name} ({status}) while {doing}: {meaning}"
 
 
 def _seconds(error: Any) -> str:
-    seconds = _asked_to_wait(error)
-    return "" if seconds is None else f" and asks to wait {seconds:.0f} s"
+    seconds = _requested_wait(error)
+    return "" if seconds is None else f" (the Hub asks to wait {seconds:.0f} s)"
 
 
-def _asked_to_wait(error: BaseException) -> float | None:
-    """Return the seconds after which the Hub lets itself be asked again, None where it did not say so."""
+def _requested_wait(error: BaseException) -> float | None:
+    """Return how many seconds the Hub asks to wait before a retry, None if the error is not a rate limit."""
     from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]  # public, not listed
 
     response = getattr(error, "response", None)
     if response is None or response.status_code != 429:
         return None
-    said = response.headers.get("Retry-After", "").strip()
-    if said.isdigit():
-        return float(said)
+    retry_after = response.headers.get("Retry-After", "").strip()
+    if retry_after.isdigit():
+        return float(retry_after)
     limit = parse_ratelimit_headers(response.headers)
     return None if limit is None else float(limit.reset_in_seconds)
 

@@ -1,4 +1,4 @@
-"""What a card is made from: the records of a folder, what verified it, and a comparison of base and edited model."""
+"""The facts for a model card: the records of a folder, its verification, and a comparison with the base model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +18,16 @@ from .verification import Verification
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card is made from.
+    """The facts for a model card.
 
     Attributes:
-        name: `ORG/NAME`. folder: the artefact. kind: what it is. license: identifier.
-        base: what was edited, if it is on the Hub. verification: what was verified.
-        comparison: the document of a comparison, base against edited; None: none was given.
+        name: repository, `ORG/NAME`.
+        folder: folder of the artefact.
+        kind: kind of the artefact.
+        license: licence identifier.
+        base: the base model; None if it is not on the Hub.
+        verification: result of the verification.
+        comparison: result of a comparison of base and edited model; None if there is none.
     """
 
     name: str
@@ -36,35 +40,35 @@ class CardFacts:
 
     @property
     def record(self) -> EditRecord | None:
-        """The record of the edit, where the folder holds one."""
+        """The record of the edit; None if the folder has none."""
         return read_record(self.folder) if (self.folder / RECORD_NAME).is_file() else None
 
     @property
     def manifest(self) -> dict[str, Any] | None:
-        """The manifest of a bundle."""
+        """The manifest of a bundle; None for other kinds."""
         return read_manifest(self.folder) if self.kind is Kind.BUNDLE else None
 
     @property
     def decoding(self) -> DecodingConfig | None:
-        """The decoding config of a steered bundle."""
+        """The decoding config of a steered bundle; None for other artefacts."""
         manifest = self.manifest
         return DecodingConfig.read(self.folder) if manifest and manifest.get("kind") == "steered" else None
 
     @property
     def claims(self) -> tuple[str, ...]:
-        """What the card says, in short."""
-        found = self.verification
-        lines = [f"{found.title}: {found.verdict} ({found.told})"]
+        """The claims of the card, one line each."""
+        verification = self.verification
+        lines = [f"{verification.title}: {verification.verdict} ({verification.told})"]
         lines += [f"{term['method']} vector {term['digest'][:16]} subtracted at {term['scale']}" for term in self.terms]
         return (*lines, *(f"{row['title']}: {row['change']}" for row in comparison_rows(self.comparison)))
 
     @property
     def terms(self) -> list[dict[str, str]]:
-        """What was subtracted: method, digest and scale of each vector."""
+        """The subtracted vectors: method, digest and scale of each."""
         if self.kind is Kind.ADAPTER:
-            said = read_json(self.folder / ADAPTER_RECORD)
-            scales = sorted(set(said["coefficients"].values()))
-            return [{"method": "harm", "digest": said["vector_blake3"], "scale": _scales([f"{s:g}" for s in scales])}]
+            adapter = read_json(self.folder / ADAPTER_RECORD)
+            scales = _scales([f"{scale:g}" for scale in sorted(set(adapter["coefficients"].values()))])
+            return [{"method": "harm", "digest": adapter["vector_blake3"], "scale": scales}]
         record = self.record
         return [
             {"method": term.method, "digest": term.blake3, "scale": _scales([one.decimal for one in term.coefficients])}
@@ -73,7 +77,7 @@ class CardFacts:
 
     @property
     def base_fingerprint(self) -> str:
-        """The fingerprint of the weights that were edited, or that an adapter belongs to; empty where none is known."""
+        """The fingerprint of the base weights; empty if it is not recorded."""
         for name in (ADAPTER_RECORD, REWARD_CONFIG):
             if (self.folder / name).is_file():
                 return str(read_json(self.folder / name)["base_fingerprint"])
@@ -82,14 +86,18 @@ class CardFacts:
 
 
 def comparison_rows(document: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Return a row for each rate of a comparison: its title, each system's rate, and the change with its interval."""
+    """Return a row per metric of a comparison: title, each system's rate, and the change with its interval.
+
+    Raises:
+        ArtefactError: the comparison has another structure.
+    """
     if document is None:
         return []
     try:
         return _rows(document["comparison"])
     except (KeyError, TypeError, IndexError):
         raise ArtefactError(
-            "the comparison should be as `prosocial compare` wrote it, it is not: run it again"
+            "the comparison should be as `prosocial compare` wrote it, entries are missing: run it again"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""The metadata at the head of a card, which the Hub reads: licence, base and its relation, tags, results."""
+"""The YAML metadata of a model card, for the Hub: licence, base model and relation, tags, results."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,23 +13,29 @@ _FRONT = re.compile(r"\A---\n(?P<yaml>.*?)\n---\n", re.DOTALL)
 
 
 def card_license(card: str) -> str | None:
-    """Return the licence that a card's metadata name, None where they name none."""
+    """Return the licence in a card's metadata, None if there is none.
+
+    Example:
+        >>> card_license("---\\nlicense: mit\\n---\\n# A model")
+        'mit'
+    """
     import yaml
 
     front = _FRONT.match(card)
     try:
-        said = yaml.safe_load(front["yaml"]) if front else None
+        metadata = yaml.safe_load(front["yaml"]) if front else None
     except yaml.YAMLError:
         return None
-    found = said.get("license") if isinstance(said, dict) else None
-    return found if isinstance(found, str) else None
+    licence = metadata.get("license") if isinstance(metadata, dict) else None
+    return licence if isinstance(licence, str) else None
 
 
 def card_metadata(facts: CardFacts, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the metadata as YAML.
+    """Return the metadata of a model card as YAML.
 
     Args:
-        facts: of the artefact. rows: of its comparison, for the `model-index`.
+        facts: facts about the artefact.
+        rows: rows of its comparison, for the `model-index`.
     """
     from huggingface_hub import EvalResult, ModelCardData
 

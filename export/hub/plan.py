@@ -1,4 +1,4 @@
-"""What would be published: files, card, who may see it, what is claimed; or in one line why it may not be."""
+"""The publication plan: files, model card, visibility and claims; or an error that says why it is refused."""
 
 import hashlib
 import re
@@ -29,13 +29,18 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class PublicationPlan:
-    """What would be published, checked.
+    """A checked publication plan.
 
     Attributes:
-        name: `ORG/NAME`. kind: of the artefact. files: sorted by path, the card among them.
-        verification: what was verified. claims: what the card says, in short. notes: what to look at first.
-        is_public: everybody may see it, once all of it is there. is_gated: who may fetch it is for its owner to say.
-        tag: the name of the commit; by default it follows from the bytes.
+        name: repository, `ORG/NAME`.
+        kind: kind of the artefact.
+        files: files to publish, sorted by path, including the card.
+        verification: result of the verification.
+        claims: short list of the card's claims.
+        notes: points to look at before publishing.
+        is_public: whether the repository becomes public once it is complete.
+        is_gated: whether the owner must approve each download.
+        tag: tag of the commit; by default derived from the bytes.
     """
 
     name: str
@@ -51,25 +56,25 @@ class PublicationPlan:
     @property
     def card(self) -> str:
         """The text of the card."""
-        found = next(file for file in self.files if file.path == CARD_FILE)
-        return (found.content if isinstance(found.content, bytes) else found.content.read_bytes()).decode("utf-8")
+        card = next(file for file in self.files if file.path == CARD_FILE)
+        return (card.content if isinstance(card.content, bytes) else card.content.read_bytes()).decode("utf-8")
 
     @property
     def visibility(self) -> str:
-        """Who may see it, in words."""
+        """The visibility in words: public, private, or private and gated."""
         return "public" if self.is_public else "private and gated" if self.is_gated else "private"
 
     def differing(self, state: RemoteState | None) -> list[PlannedFile]:
-        """Return the files that the Hub does not hold as planned."""
+        """Return the files that are missing or different on the Hub."""
         held = state.files if state else {}
         return [file for file in self.files if not file.is_at(held.get(file.path))]
 
     def stale(self, state: RemoteState | None) -> list[str]:
-        """Return the paths that the Hub holds and the plan does not: they would make another artefact of it."""
+        """Return the paths on the Hub that are not in the plan, which publication deletes."""
         return sorted(set(state.files if state else ()) - {file.path for file in self.files})
 
     def to_json(self, state: RemoteState | None) -> dict[str, Any]:
-        """Return the plan as plain JSON, against what the Hub holds."""
+        """Return the plan as plain JSON, with the changes to the repository's current state."""
         return {
             "repository": self.name,
             "kind": str(self.kind),
@@ -100,23 +105,29 @@ def plan_publication(
     fresh_card: bool = False,
     tag: str | None = None,
 ) -> PublicationPlan:
-    """Check a folder and plan its publication; nothing is sent, and every byte is read.
+    """Check a folder and plan its publication; reads every file and sends nothing.
 
-    A signed folder keeps its card and report, which signatures cover; any other gets a card made from its records.
+    A signed folder keeps its card and report, because the signature covers them. Any other folder gets a card made from
+    its records.
 
     Args:
-        folder: an edited checkpoint, an adapter, a reward model or a bundle. name: `ORG/NAME`.
-        license: identifier such as `apache-2.0`; None: the one in the folder's own card.
-        base: `ORG/NAME@COMMIT` of what was edited, if it is on the Hub.
-        report: of `prosocial verify` (bundle) or `prosocial audit` (edited checkpoint); None: `signatures/` has it.
-        comparison: the document of `prosocial compare` or of a run's report: base against edited, for the card.
-        is_public: show it to everybody once it is complete. allow_harmful: let a harm vector, or weights that no
-            record accounts for, go out, private and gated.
-        fresh_card: make the card from the records, signed or not. tag: of the commit; None: one made from the bytes.
+        folder: folder of an edited checkpoint, an adapter, a reward model or a bundle.
+        name: repository, `ORG/NAME`.
+        license: licence identifier such as `apache-2.0`; None for that in the folder's card.
+        base: `ORG/NAME@COMMIT` of the base model, if it is on the Hub.
+        report: path of the report of `prosocial verify` (bundle) or `prosocial audit` (edited checkpoint); None for
+            that in `signatures/`.
+        comparison: result of `prosocial compare` or of a run's report on base and edited model, for the card.
+        is_public: make the repository public once it is complete.
+        allow_harmful: allow the publication of a harm vector, or of weights without a record; private and gated.
+        fresh_card: make a new card from the records even if the folder is signed.
+        tag: tag of the commit; None to derive it from the bytes.
 
     Raises:
-        ArtefactError: a digest does not match, the verification is absent, stale or failed, or a file may not go out.
-        InputError: there is no licence, a text is of another form, or harm would go out unasked or in public.
+        ArtefactError: a digest does not match, the verification is missing, stale or failed, or a file must not be
+            published.
+        InputError: there is no licence, `base`, `license` or `name` has another form, or harmful weights would be
+            published without consent or publicly.
     """
     folder, report = Path(folder), None if report is None else Path(report)
     kind = identify(folder)
@@ -151,41 +162,41 @@ def plan_publication(
 
 
 def _require_consent(folder: Path, kind: Kind, allow_harmful: bool, is_public: bool) -> None:
-    """Keep harm in, unless somebody says in full that it should go out."""
+    """Refuse harmful weights without explicit consent, and in public in any case."""
     if kind.is_dual_use and is_public:
-        raise InputError(f"{folder} counts as {kind}, which is never public: leave out --public")
+        raise InputError(f"{folder} counts as {kind}, which is never public: omit --public")
     if kind.is_dual_use and not allow_harmful:
         why = "it makes models harmful" if kind is Kind.VECTOR else "no record says that it subtracts harm"
-        raise InputError(f"{folder} counts as {kind} ({why}) and is not published; if it must be, say {HARMFUL_FLAG}")
+        raise InputError(f"{folder} counts as {kind} ({why}) and is not published; if it must be, give {HARMFUL_FLAG}")
     if allow_harmful and not kind.is_dual_use:
-        raise InputError(f"{folder} counts as {kind}, nothing harmful: leave out {HARMFUL_FLAG}")
+        raise InputError(f"{folder} counts as {kind}, which is not harmful: omit {HARMFUL_FLAG}")
 
 
 def _publishable(folder: Path) -> list[str]:
-    """Return the files that go out as they are, after a look into each."""
+    """Return the paths of the files to publish unchanged, after screening each."""
     paths = [path for path in list_files(folder) if path != CARD_FILE]
     refused = screen(folder, paths)
     if refused:
-        raise ArtefactError(f"{folder} should hold nothing that may not be published: {'; '.join(refused[:SHOWN])}")
+        raise ArtefactError(f"{folder} should hold only files that may be published: {'; '.join(refused[:SHOWN])}")
     return paths
 
 
 def _require_license(given: str | None, own_card: str) -> str:
-    found = given or card_license(own_card)
-    if not found:
+    licence = given or card_license(own_card)
+    if not licence:
         raise InputError("a licence should be given, the card names none: give --license, such as apache-2.0")
-    if not LICENSE.fullmatch(found):
-        raise InputError(f"a licence should be an identifier of the Hub such as apache-2.0 or other, found {found!r}")
-    return found
+    if not LICENSE.fullmatch(licence):
+        raise InputError(f"a licence should be an identifier of the Hub such as apache-2.0 or other, found {licence!r}")
+    return licence
 
 
 def _card(folder: Path, own_card: str, facts: CardFacts, fresh: bool) -> str:
-    """Return the card; the one of a signed folder is what its signer wrote."""
+    """Return the card: that of a signed folder unless `fresh`, else one made from the facts."""
     if (folder / SIGNATURE_FILE).is_file() and not fresh:
         if card_license(own_card) != facts.license:
             raise ArtefactError(
-                f"{folder / CARD_FILE} should be the card to publish with license {facts.license}, since the signature "
-                "covers it: write it with --write-card, then sign with --again"
+                f"{folder / CARD_FILE} should name the license {facts.license}, because the signature covers it: "
+                "write it with --write-card, then sign with --again"
             )
         card = own_card
     else:
@@ -195,13 +206,13 @@ def _card(folder: Path, own_card: str, facts: CardFacts, fresh: bool) -> str:
 
 
 def _require_clean(text: str, what: str) -> None:
-    found = [*local_paths(text), *secrets_in(text)]
-    if found:
-        raise ArtefactError(f"{what} should hold no local path and no secret, found {found[0]}: take it out")
+    matches = [*local_paths(text), *secrets_in(text)]
+    if matches:
+        raise ArtefactError(f"{what} should hold no local path and no secret, found {matches[0]}: remove it")
 
 
 def _report_file(folder: Path, kind: Kind, given: Path | None) -> dict[str, Path | bytes]:
-    """Return the report where a reader of the repository looks for it."""
+    """Return the report by its path in the repository; empty if the kind needs none."""
     path = report_of(folder, kind, given)
     if path is None:
         return {}
@@ -212,11 +223,11 @@ def _report_file(folder: Path, kind: Kind, given: Path | None) -> dict[str, Path
 def _notes(folder: Path, paths: list[str]) -> list[str]:
     texts = {path: read_text(folder / path) for path in paths if (folder / path).suffix in TEXT_SUFFIXES}
     named = {path: local_paths(text) for path, text in texts.items()}
-    notes = [f"{path} names a path of this machine: {found[0]}" for path, found in named.items() if found]
+    notes = [f"{path} names a path of this machine: {matches[0]}" for path, matches in named.items() if matches]
     return notes if (folder / SIGNATURE_FILE).is_file() else [*notes, "not signed: nobody vouches for these files"]
 
 
 def _tag(files: tuple[PlannedFile, ...]) -> str:
-    """Return a tag that follows from the bytes, so that one name never means two things."""
+    """Return a tag derived from the bytes, so that a tag always means the same files."""
     listing = "".join(f"{file.sha256} {file.path}\n" for file in files)
     return f"sha256-{hashlib.sha256(listing.encode()).hexdigest()[:TAG_DIGITS]}"

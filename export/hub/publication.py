@@ -1,4 +1,4 @@
-"""One commit, made of a plan: files first, where nobody sees them, then all of them at once, then a name for it."""
+"""Publication of a plan: upload the files, make them visible in one commit, and tag it."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +15,13 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Published:
-    """What was published.
+    """The result of a publication.
 
     Attributes:
-        url: of the tagged files. commit: 40 hex digits. tag: its name. is_new: whether a commit was made for it.
+        url: address of the tagged files.
+        commit: hash of the commit, 40 hex digits.
+        tag: tag of the commit.
+        is_new: whether a new commit was made.
         visibility: public, private, or private and gated.
     """
 
@@ -34,19 +37,20 @@ class Published:
 
 
 def publish(plan: PublicationPlan, hub: HubClient | None = None, *, seen: RemoteState | None = None) -> Published:
-    """Publish a plan as one commit on the state that was seen; what is there already is not sent again.
+    """Publish a plan as one commit on a known state of the repository; files that it already has are not sent again.
 
-    A repository is made private and shown, where the plan says so, only when everything is in it and was compared.
+    A new repository is private. If the plan is public, it becomes public only after all its files have been compared
+    with the plan.
 
     Args:
-        plan: of `plan_publication`.
-        hub: where; None: the Hub of `HF_ENDPOINT` or the public one, with the token of `hf auth login` or `HF_TOKEN`.
-        seen: what the repository held when the plan was looked at; None: nothing, so that one with files is refused.
+        plan: result of `plan_publication`.
+        hub: the Hub; None: that of `HF_ENDPOINT` or the public one, with the token of `hf auth login` or `HF_TOKEN`.
+        seen: state of the repository that the user was shown with the plan; None if it does not exist.
 
     Raises:
-        InputError: there is no token, or the repository is more open than the plan allows, or its tag is taken.
-        HubError: the Hub refused, or the connection dropped: the repository is as it was, or complete; asked again
-            this goes on from there.
+        InputError: there is no token, the repository is more open than the plan allows, or the tag is in use.
+        HubError: the Hub refused or the connection dropped. The repository is then unchanged or complete; calling this
+            again continues from there.
     """
     hub = hub or HubClient.connect(plan.name)
     hub.require_token()
@@ -64,37 +68,43 @@ def publish(plan: PublicationPlan, hub: HubClient | None = None, *, seen: Remote
 
 
 def _create(plan: PublicationPlan, hub: HubClient) -> RemoteState:
-    """Make a private repository; one that somebody filled meanwhile is another one than the plan saw."""
+    """Create a private repository; refuse it if somebody has added files in the meantime."""
     hub.ask("making it", lambda: hub.api.create_repo(hub.name, private=True, exist_ok=True))
     state = hub.look()
     if state is None:
-        raise HubError(f"{hub.name} should be there once it was made, the Hub does not show it; {AGAIN}")
+        raise HubError(f"{hub.name} should exist after its creation, the Hub does not show it; {AGAIN}")
     if plan.stale(state):
-        raise HubError(f"{hub.name} came to be while this ran, and holds files: run this again to see the new plan")
+        raise HubError(
+            f"{hub.name} should be new, somebody else created it and added files: run this again to see the new plan"
+        )
     return state
 
 
 def _close(plan: PublicationPlan, hub: HubClient, state: RemoteState) -> RemoteState:
-    """Refuse a repository that is more open than planned, and gate one for harmful weights before they are sent."""
+    """Refuse a repository that is more open than planned; gate it before harmful weights are sent."""
     if not state.private and not plan.is_public:
-        raise InputError(f"{hub.name} should be private, it is public: say --public, or make it private on its page")
+        raise InputError(f"{hub.name} should be private, it is public: give --public, or make it private on its page")
     if not plan.is_gated or state.gated == "manual":
         return state
     hub.ask("gating it", lambda: hub.api.update_repo_settings(hub.name, gated="manual", private=True))
     closed = hub.look()
     if closed is None or not closed.private or closed.gated != "manual":
-        raise HubError(f"{hub.name} should be private and gated before anything is sent, the Hub does not say so")
+        raise HubError(
+            f"{hub.name} should be private and gated before anything is sent, it is not: set both on its page"
+        )
     return closed
 
 
 def _require_free_tag(plan: PublicationPlan, hub: HubClient) -> None:
     tagged = hub.look(plan.tag, is_optional=True)
     if tagged is not None and (plan.differing(tagged) or plan.stale(tagged)):
-        raise InputError(f"the tag {plan.tag} of {hub.name} should be free, it names another state: choose another")
+        raise InputError(
+            f"the tag {plan.tag} of {hub.name} should be free, found it on other files: choose another tag"
+        )
 
 
 def _commit(plan: PublicationPlan, hub: HubClient, state: RemoteState) -> str:
-    """Send the files, then make them visible all at once on the commit that was seen."""
+    """Upload the files, then make them visible in one commit on top of `state`; return its hash."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     additions = [CommitOperationAdd(file.path, _source(file)) for file in plan.differing(state)]
@@ -118,13 +128,13 @@ def _source(file: PlannedFile) -> str | bytes:
 
 
 def _check(plan: PublicationPlan, hub: HubClient, commit: str) -> None:
-    """Compare what the Hub holds with what was planned, byte for byte by its digests."""
+    """Compare the digests of the Hub's files with the plan."""
     state = hub.look(commit)
     wrong = [file.path for file in plan.differing(state)] + plan.stale(state)
     if wrong:
         raise HubError(
             f"{hub.name} at commit {commit[:12]} should hold what was planned, {', '.join(wrong[:SHOWN])} differs: "
-            "it has no tag; run this again to replace it"
+            "the commit has no tag; run this again to replace it"
         )
 
 
@@ -132,4 +142,4 @@ def _tag(plan: PublicationPlan, hub: HubClient, commit: str) -> None:
     hub.ask("tagging", lambda: hub.api.create_tag(hub.name, tag=plan.tag, revision=commit, exist_ok=True))
     tagged = hub.look(plan.tag, is_optional=True)
     if tagged is None or plan.differing(tagged):
-        raise HubError(f"the tag {plan.tag} of {hub.name} should name commit {commit[:12]}, it does not; {AGAIN}")
+        raise HubError(f"the tag {plan.tag} of {hub.name} should point to commit {commit[:12]}, it does not; {AGAIN}")

@@ -1,4 +1,4 @@
-"""What no published folder holds: pickles, code, secrets; and what is told of before it goes out: local paths."""
+"""Screening of files before publication: pickles, code and secrets are refused, local paths are reported."""
 
 import pickletools
 import re
@@ -29,16 +29,17 @@ _SECRETS = re.compile("|".join(f"(?P<s{at}>{pattern})" for at, pattern in enumer
 
 
 def screen(folder: Path, paths: Iterable[str]) -> list[str]:
-    """Return what may not be published of a folder and why, a line for each file.
+    """Return one line per file that must not be published, with the reason.
 
     Args:
-        folder: it. paths: of its files, relative to it.
+        folder: the folder.
+        paths: paths of its files, relative to the folder.
     """
     return [line for path in paths for line in _refusals(folder / path, path)]
 
 
 def local_paths(text: str) -> list[str]:
-    """Return the paths of somebody's machine that a text names.
+    """Return the local paths in a text, such as those in a home folder.
 
     Example:
         >>> local_paths('{"_name_or_path": "/home/ada/base", "license": "mit"}')
@@ -48,14 +49,19 @@ def local_paths(text: str) -> list[str]:
 
 
 def secrets_in(text: str) -> list[str]:
-    """Return the kinds of secrets that a text holds; never the secrets."""
-    named = list(SECRETS)
-    found = {int(str(match.lastgroup)[1:]) for match in _SECRETS.finditer(text)}
-    return [named[at] for at in sorted(found)]
+    """Return the kinds of secrets in a text, never the secrets themselves.
+
+    Example:
+        >>> secrets_in("-----BEGIN PRIVATE KEY-----")
+        ['a private key']
+    """
+    kinds = list(SECRETS)
+    indices = {int(str(match.lastgroup)[1:]) for match in _SECRETS.finditer(text)}
+    return [kinds[at] for at in sorted(indices)]
 
 
 def read_text(path: Path) -> str:
-    """Return a file as text, whatever it holds."""
+    """Return a file as text, with invalid UTF-8 replaced."""
     return path.read_bytes().decode("utf-8", errors="replace")
 
 
@@ -63,17 +69,17 @@ def _refusals(path: Path, name: str) -> Iterator[str]:
     if path.is_symlink():
         yield f"{name} is a link: copy the file into the folder"
     elif is_pickle(path):
-        yield f"{name} is a pickle, which runs code where it is opened: save it as safetensors"
+        yield f"{name} is a pickle, which can run code when it is loaded: save it as safetensors"
     elif not _is_expected(path):
-        yield f"{name} is of no kind that an artefact holds: take it out of the folder"
+        yield f"{name} has a file type that no artefact has: remove it from the folder"
     elif path.suffix == ".safetensors":
         try:
             read_header(path)
         except ArtefactError as broken:
-            yield f"{name} is no safetensors file: {broken}"
+            yield f"{name} is not a valid safetensors file: {broken}"
     elif path.suffix in TEXT_SUFFIXES:
         for kind in secrets_in(read_text(path)):
-            yield f"{name} holds {kind}: take it out, and revoke it"
+            yield f"{name} holds {kind}: remove it, and revoke it"
 
 
 def _is_expected(path: Path) -> bool:
@@ -83,7 +89,7 @@ def _is_expected(path: Path) -> bool:
 
 
 def is_pickle(path: Path) -> bool:
-    """Whether a file is a pickle, or an archive that may hold one, whatever its name is."""
+    """Return whether a file is a pickle, or a ZIP archive that may contain one, whatever its name."""
     with path.open("rb") as stream:
         start = stream.read(2)
         if start == b"PK" and zipfile.is_zipfile(path):
@@ -93,5 +99,5 @@ def is_pickle(path: Path) -> bool:
         stream.seek(0)
         try:
             return any(operation.name == "STOP" for operation, _, _ in pickletools.genops(stream))
-        except (ValueError, UnicodeDecodeError):  # numbers that begin like one
+        except (ValueError, UnicodeDecodeError):  # binary data that begins like a pickle
             return False

@@ -1,4 +1,4 @@
-"""An artefact fetched from the Hub: only what is needed, and nothing is handed on before it was checked."""
+"""Download of an artefact from the Hub: only the files needed, and verified before anything is returned."""
 
 import glob
 import shutil
@@ -25,7 +25,7 @@ from .screening import BINARY_SUFFIXES, TEXT_SUFFIXES
 
 SHOWN = 3
 SUFFIXES = (*TEXT_SUFFIXES, *BINARY_SUFFIXES)
-MARKS = (MANIFEST_FILE, "config.json", "adapter_config.json")  # one of them is in every artefact
+MARKS = (MANIFEST_FILE, "config.json", "adapter_config.json")  # every artefact has one of them
 
 
 def download(
@@ -38,23 +38,26 @@ def download(
     token: str | None = None,
     is_bundle: bool = False,
 ) -> Path:
-    """Fetch an artefact into the client's cache, check it, and return its folder.
+    """Download an artefact into the client's cache, verify it, and return its folder.
 
-    Of a bundle the files that its manifest lists are fetched, and the keys that it names; of anything else all files
-    that an artefact may hold. Every byte is held against the digests that the Hub lists, and a bundle against its
-    manifest. Where `HF_HUB_OFFLINE` is set, what lies in the cache is checked and returned.
+    For a bundle, only the files that its manifest lists and its statement of delegated keys are downloaded; for other
+    artefacts, all files of known types. Every file is compared with the digests that the Hub lists, and a bundle also
+    with its manifest. If `HF_HUB_OFFLINE` is set, the copy in the cache is verified and returned.
 
     Args:
-        name: `ORG/NAME`. revision: branch, tag or commit; None: the head.
-        keys: public keys that are trusted; with any, one of them must have signed what is returned, and every statement
-            about it (edit, export, parity, audit) must be signed by one of them and state no failure.
-        cache: folder of the client's cache; None: its own. endpoint, token: as for `HubClient.connect`.
-        is_bundle: refuse anything else.
+        name: repository, `ORG/NAME`.
+        revision: branch, tag or commit; None for the head of the default branch.
+        keys: trusted public keys; if there are any, one of them must have signed the artefact, and every statement
+            about it (edit, export, parity, audit) must be signed by one of them and report no failure.
+        cache: cache folder of the client; None for its default.
+        endpoint: address of the Hub, see `HubClient.connect`.
+        token: token for the Hub, see `HubClient.connect`.
+        is_bundle: refuse artefacts that are not bundles.
 
     Raises:
-        HubError: the Hub does not serve it, or has no such revision.
-        ArtefactError: something is not what it should be: nothing of it was loaded.
-        StorageError: there is no room for it.
+        HubError: the Hub refuses, or has no such repository or revision.
+        ArtefactError: a digest, signature or statement does not match; nothing was loaded.
+        StorageError: there is not enough disk space.
     """
     from huggingface_hub import is_offline_mode
 
@@ -66,18 +69,21 @@ def download(
         state = hub.look(revision)
         if state is None:
             raise HubError(
-                f"there is no repository {name}, or it is private: check the name, or log in (`hf auth login`)"
+                f"there is no repository {name}, or it is private: check the name, or log in with `hf auth login`"
             )
         fetch = _Fetch(hub, state, Path(), cache, revision)
     return fetch.bundle(keys) if is_bundle or fetch.has(MANIFEST_FILE) else fetch.everything(keys)
 
 
 class _Fetch:
-    """A download under way.
+    """A download in progress.
 
     Args:
-        state: what the Hub lists; None: it cannot be asked. folder: what was fetched so far. revision: as asked for, so
-            that the client remembers what it meant.
+        hub: the repository.
+        state: state of the repository; None in offline mode.
+        folder: folder of the files downloaded so far.
+        cache: cache folder of the client; None for its default.
+        revision: the requested revision, so that the client's cache remembers which commit it meant.
     """
 
     def __init__(
@@ -89,9 +95,11 @@ class _Fetch:
         return path in self._state.files if self._state else (self._folder / path).is_file()
 
     def bundle(self, keys: Sequence[TrustedKey]) -> Path:
-        """Fetch the manifest and what is signed first: a bundle that nobody trusted signed is not fetched."""
+        """Download a bundle: manifest and signatures first, so that an untrusted bundle is refused early."""
         if not self.has(MANIFEST_FILE):
-            raise ArtefactError(f"{self._hub.name} should be a bundle with {MANIFEST_FILE}, it holds none")
+            raise ArtefactError(
+                f"{self._hub.name} should be a bundle with {MANIFEST_FILE}, it holds none: choose another repository"
+            )
         first = [MANIFEST_FILE, *(self._signatures() if keys else self._named_keys())]
         folder = self._fetch(first)
         self._require_whole(first)
@@ -100,14 +108,16 @@ class _Fetch:
             _check_signed_manifest(folder, listed, keys)
         missing = sorted(path for path in listed if not self.has(path))
         if missing:
-            raise ArtefactError(f"{self._hub.name} should hold what its manifest lists, {missing[0]} is missing")
+            raise ArtefactError(
+                f"{self._hub.name} should hold what its manifest lists, {missing[0]} is missing: tell its owner"
+            )
         self._fetch([*first, *listed])
         self._require_whole(compare_manifest(folder).changed)
         check_manifest(folder)
         return folder
 
     def everything(self, keys: Sequence[TrustedKey]) -> Path:
-        """Fetch every file that an artefact may hold."""
+        """Download all files of the types that an artefact may have."""
         paths = [path for path in self._state.files if _may_come(path)] if self._state else []
         if self._state is None:
             _cached(self._hub, self._revision, self._cache, [f"*{suffix}" for suffix in SUFFIXES if suffix])
@@ -123,12 +133,14 @@ class _Fetch:
 
     def _signatures(self) -> list[str]:
         if not self.has(SIGNATURE_FILE):
-            raise ArtefactError(f"{self._hub.name} should be signed, it holds no {SIGNATURE_FILE}: leave out the keys")
+            raise ArtefactError(
+                f"{self._hub.name} should be signed, it holds no {SIGNATURE_FILE}: omit the keys to accept it unsigned"
+            )
         names = self._state.files if self._state else ()
         return [SIGNATURE_FILE, *(path for path in names if path.startswith(f"{STATEMENTS_FOLDER}/"))]
 
     def _named_keys(self) -> list[str]:
-        """Return the statement by which a bundle names keys: who trusts its signer follows them, and nobody else."""
+        """Return the path of the bundle's delegation, if it has one; it has no effect unless its signer is trusted."""
         return [DELEGATION_FILE] if self.has(DELEGATION_FILE) else []
 
     def _fetch(self, paths: Collection[str]) -> Path:
@@ -136,19 +148,19 @@ class _Fetch:
             self._require_room(paths)
             self._folder = self._hub.ask("fetching", lambda: Path(self._snapshot(paths)), is_patient=False)
             if self._folder.name != self._state.commit:
-                raise HubError(f"somebody committed to {self._hub.name} while it was fetched: run this again")
+                raise HubError(f"somebody committed to {self._hub.name} during the download: run this again")
         return self._folder
 
     def _require_whole(self, paths: Collection[str]) -> None:
-        """Hold files against the Hub's listing; one that differs is taken out of the cache again."""
+        """Compare files with the Hub's listing, and delete those that differ from the cache."""
         wrong = [path for path in paths if self._state is not None and not self._is_whole(path)]
         for path in wrong:
             (self._folder / path).resolve().unlink(missing_ok=True)
             (self._folder / path).unlink(missing_ok=True)
         if wrong:
             raise ArtefactError(
-                f"{self._hub.name} should come as the Hub lists it, {', '.join(wrong[:SHOWN])} came with other bytes: "
-                "nothing was loaded; fetch it again"
+                f"{self._hub.name} should match the Hub's listing, {', '.join(wrong[:SHOWN])} came with other bytes: "
+                "nothing was loaded; download it again"
             )
 
     def _is_whole(self, path: str) -> bool:
@@ -170,7 +182,7 @@ class _Fetch:
         )
 
     def _require_room(self, paths: Collection[str]) -> None:
-        """Say that the disk is too full before it is."""
+        """Check the free disk space before the download."""
         from huggingface_hub import constants
 
         assert self._state is not None
@@ -179,11 +191,13 @@ class _Fetch:
         absent = [path for path in paths if not (self._folder / path).is_file()]
         needed, free = sum(self._state.files[path].size_bytes for path in absent), shutil.disk_usage(there).free
         if needed > free:
-            raise StorageError(f"{self._hub.name} needs {needed:,} bytes at {place}, {free:,} are free: free space")
+            raise StorageError(
+                f"{self._hub.name} needs {needed:,} bytes at {place}, only {free:,} are free: free disk space"
+            )
 
 
 def _cached(hub: HubClient, revision: str | None, cache: Path | None, patterns: Collection[str]) -> Path:
-    """Return the snapshot in the cache, which must hold what is listed there of these patterns."""
+    """Return the snapshot in the cache, which must contain all files of these patterns."""
     from huggingface_hub import snapshot_download
 
     def ask() -> Any:
@@ -195,15 +209,15 @@ def _cached(hub: HubClient, revision: str | None, cache: Path | None, patterns: 
 
 
 def _may_come(path: str) -> bool:
-    """Whether an artefact may hold a file of that name: no code, no pickles."""
+    """Return whether a file has a type that artefacts may have, which excludes code and pickles."""
     return not any(part.startswith(".") for part in path.split("/")) and Path(path).suffix in SUFFIXES
 
 
 def _check_signed_manifest(folder: Path, listed: dict[str, str], keys: Sequence[TrustedKey]) -> None:
-    """Hold a manifest against the signature over the whole folder: what it lists is then signed too."""
+    """Check the signed digests of the manifest and of all files that it lists, and the statements."""
     try:
-        said, _ = unseal(folder / SIGNATURE_FILE, keys)
-        signed = signed_files(said)
+        signature, _ = unseal(folder / SIGNATURE_FILE, keys)
+        signed = signed_files(signature)
     except BrokenSignature as broken:
         raise ArtefactError(f"{folder} should be signed by a trusted key: {broken}") from None
     own = PlannedFile.of(MANIFEST_FILE, folder / MANIFEST_FILE).sha256
@@ -214,14 +228,17 @@ def _check_signed_manifest(folder: Path, listed: dict[str, str], keys: Sequence[
 
 
 def _check_statements(folder: Path, root: str, keys: Sequence[TrustedKey]) -> None:
-    """Refuse a statement of a stranger, of other bytes or of a failure; `prosocial check-signature` asks for more."""
+    """Refuse a statement that is not signed by a trusted key, is about other files, or reports a failure.
+
+    `prosocial check-signature` makes further checks.
+    """
     for path in sorted((folder / STATEMENTS_FOLDER).glob("*.intoto.json")):
         try:
-            said, _ = unseal(path, keys)
+            statement, _ = unseal(path, keys)
         except BrokenSignature as broken:
             raise ArtefactError(f"{path} should be signed by a trusted key: {broken}") from None
-        subjects = [subject.get("digest", {}).get("sha256") for subject in said.get("subject", ())]
+        subjects = [subject.get("digest", {}).get("sha256") for subject in statement.get("subject", ())]
         if root not in subjects[:1]:
             raise ArtefactError(f"{path} should be about these files, it is about others: do not use them")
-        if said["predicate"].get("result", "PASSED") == "FAILED":
+        if statement["predicate"].get("result", "PASSED") == "FAILED":
             raise ArtefactError(f"{path} states that the verification failed: do not use these files")

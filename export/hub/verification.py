@@ -1,8 +1,8 @@
-"""Whether an artefact is what its records say, and was verified as it lies here.
+"""Verification of an artefact before publication: it must match its records and have passed its check.
 
-A bundle is compared with its reference (`prosocial verify`), an edited checkpoint is audited (`prosocial audit`): their
-reports name the digests that they are about. An adapter is held against its own record, a reward model must rank
-held-out pairs better than chance.
+A bundle needs the report of its comparison with the reference (`prosocial verify`), an edited checkpoint that of its
+audit (`prosocial audit`); the reports name the digests that they are about. An adapter must match its own record, and a
+reward model must rank held-out pairs better than chance.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ from ..bundle_files.manifest import MANIFEST_FILE, check_manifest
 from .kinds import ADAPTER_RECORD, REWARD_CONFIG, Kind
 
 PASSES = ("pass", "confirmed", "confirmed within rounding")
-REPORTS = {  # the report that a kind needs: its name, schema, and the command that writes it
+REPORTS = {  # the report that each kind needs: its name, its schema, and the command that writes it
     Kind.BUNDLE: ("parity", "prosocial.parity_report/", "prosocial verify BUNDLE --reference STEERED --json"),
     Kind.CHECKPOINT: ("audit", "prosocial.audit/", "prosocial audit EDITED --base BASE --vector VECTOR --json"),
 }
@@ -33,11 +33,13 @@ CHANCE = 0.5
 
 @dataclass(frozen=True)
 class Verification:
-    """What was verified of an artefact.
+    """The result of an artefact's verification.
 
     Attributes:
-        title: how. verdict: the word of the report. told: the finding, a sentence.
-        report: the document that says so, if it is one of its own.
+        title: name of the check.
+        verdict: verdict of the report, such as "pass".
+        told: the result in one sentence.
+        report: content of the report; None if the check has no report.
     """
 
     title: str
@@ -46,12 +48,15 @@ class Verification:
     report: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, str]:
-        """Return plain JSON, without the report."""
+        """Return title, verdict and result as plain JSON."""
         return {"title": self.title, "verdict": self.verdict, "told": self.told}
 
 
 def report_of(folder: Path, kind: Kind, given: Path | None = None) -> Path | None:
-    """Return where the report lies that a kind needs: in a signed folder, given, or in it; None: it needs none."""
+    """Return the path of the report that a kind needs, None if it needs none.
+
+    It is the signed report in a signed folder, else `given`, else the report in the folder's `signatures/`.
+    """
     if kind not in REPORTS:
         return None
     own = folder / STATEMENTS_FOLDER / f"{REPORTS[kind][0]}.json"
@@ -60,39 +65,40 @@ def report_of(folder: Path, kind: Kind, given: Path | None = None) -> Path | Non
 
 
 def check_verification(folder: Path, kind: Kind, *, report: Path | None = None) -> Verification:
-    """Check the digests of a folder and that what verified it is about these bytes and passed.
+    """Check the digests of a folder, and that its verification is about these bytes and passed.
 
     Args:
-        folder: the artefact. kind: what it is. report: of `prosocial verify` or `prosocial audit`; None: the one in
-            the folder's `signatures/`.
+        folder: folder of the artefact.
+        kind: kind of the artefact.
+        report: path of the report of `prosocial verify` or `prosocial audit`; None for that in `signatures/`.
 
     Raises:
-        ArtefactError: a digest does not match, or the verification is absent, stale or did not pass.
+        ArtefactError: a digest does not match, or the verification is missing, stale or did not pass.
     """
     _check_signed_bytes(folder)
     return _CHECKS[kind](folder, report_of(folder, kind, report))
 
 
 def _check_signed_bytes(folder: Path) -> None:
-    """Refuse a folder that changed since it was signed; who signed is for its readers to judge."""
+    """Refuse a folder that changed since it was signed; the signer is not checked, readers decide whom to trust."""
     if not (folder / SIGNATURE_FILE).is_file():
         return
     try:
         signed = signed_files(unverified(folder / SIGNATURE_FILE))
     except BrokenSignature as broken:
-        raise ArtefactError(f"{folder} should carry a sound signature: {broken}; sign it anew with --again") from None
-    found = FolderDigest.of(folder).files
-    wrong = sorted(name for name in {*signed, *found} if signed.get(name) != found.get(name))
+        raise ArtefactError(f"{folder} should have a valid signature: {broken}; sign it again with --again") from None
+    actual = FolderDigest.of(folder).files
+    wrong = sorted(name for name in {*signed, *actual} if signed.get(name) != actual.get(name))
     if wrong:
-        raise ArtefactError(f"{folder} should be as it was signed, {wrong[0]} is not: sign it anew with --again")
+        raise ArtefactError(f"{folder} should be as it was signed, {wrong[0]} is not: sign it again with --again")
 
 
 def _read_report(path: Path | None, kind: Kind) -> dict[str, Any]:
     name, schema, command = REPORTS[kind]
     if path is None or not path.is_file():
         raise ArtefactError(
-            f"every {kind} should be verified before it is published, there is no report: {command} > {name}.json, "
-            f"then --{name} {name}.json (or sign it with it)"
+            f"every {kind} should be verified before it is published, found no report: run {command} > {name}.json, "
+            f"then give --{name} {name}.json (or sign the folder with it)"
         )
     report = read_json(path)
     if not str(report.get("schema")).startswith(schema):
@@ -100,17 +106,17 @@ def _read_report(path: Path | None, kind: Kind) -> dict[str, Any]:
     return report
 
 
-def _require_subject(path: Path | None, what: str, expected: str, said: object, command: str) -> None:
-    if said != expected:
+def _require_subject(path: Path | None, what: str, expected: str, reported: object, command: str) -> None:
+    if reported != expected:
         raise ArtefactError(
-            f"{path} is stale: this folder's {what} has digest {expected[:16]}, the report is about {str(said)[:16]}; "
-            f"run {command} again"
+            f"{path} is stale: this folder's {what} has digest {expected[:16]}, the report is about "
+            f"{str(reported)[:16]}; run {command} again"
         )
 
 
 def _require_pass(path: Path | None, verdict: object) -> str:
     if verdict not in PASSES:
-        raise ArtefactError(f"{path} should say that the verification passed, it says {verdict!r}: mend what it names")
+        raise ArtefactError(f"{path} should have a verdict that passes, found {verdict!r}: fix what the report names")
     return str(verdict)
 
 
@@ -121,14 +127,16 @@ def _check_bundle(folder: Path, path: Path | None) -> Verification:
     _require_subject(path, "manifest", own, subject.get("manifest_sha256"), command)
     weights = str(manifest.get("checkpoint_fingerprint"))
     if (folder / RECORD_NAME).is_file() and read_record(folder).result.fingerprint != weights:
-        raise ArtefactError(f"{folder / RECORD_NAME} should speak of the exported weights {weights[:16]}: export again")
+        raise ArtefactError(
+            f"{folder / RECORD_NAME} should be about the exported weights {weights[:16]}, it is not: export again"
+        )
     _require_subject(path, "exported weights", weights, subject.get("reference_fingerprint"), command)
     verdict = _require_pass(path, report.get("verdict"))
     flips = (report.get("safe_set") or {}).get("n_flips")
-    told = (
+    result = (
         f"{report.get('n_positions')} decisions on {report.get('n_prompts')} prompts, {flips} safety decisions differ"
     )
-    return Verification("parity with the PyTorch reference", verdict, told, report)
+    return Verification("parity with the PyTorch reference", verdict, result, report)
 
 
 def _check_checkpoint(folder: Path, path: Path | None) -> Verification:
@@ -136,14 +144,16 @@ def _check_checkpoint(folder: Path, path: Path | None) -> Verification:
     actual, recorded = fingerprint(folder), record.result.fingerprint
     if actual != recorded:
         raise ArtefactError(
-            f"{folder / RECORD_NAME} should speak of these weights, fingerprint {actual[:16]}; it speaks of "
-            f"{recorded[:16]}: edit again"
+            f"{folder / RECORD_NAME} should be about weights with fingerprint {actual[:16]}, found {recorded[:16]}: "
+            "edit again"
         )
     for name, digest in record.result.side_files.items():
         if name == "README.md":
-            raise ArtefactError(f"{folder / RECORD_NAME} holds the base's card to be a part of the edit: edit again")
+            raise ArtefactError(
+                f"{folder / RECORD_NAME} should not list the base's README.md as a part of the edit: edit again"
+            )
         if not (folder / name).is_file() or sha256_file(folder / name) != digest:
-            raise ArtefactError(f"{folder / name} should have the bytes that {RECORD_NAME} speaks of: edit again")
+            raise ArtefactError(f"{folder / name} should have the digest in {RECORD_NAME}, it does not: edit again")
     _require_subject(path, "weights", actual, report.get("fingerprint"), REPORTS[Kind.CHECKPOINT][2])
     verdict = _require_pass(path, report.get("verdict"))
     levels = ", ".join(f"level {level['level']} {level['verdict']}" for level in report.get("levels") or ())
@@ -155,24 +165,26 @@ def _check_adapter(folder: Path, _: Path | None) -> Verification:
     require_keys(record, ("tensors", "coefficients", "inner_product", "energy"), where=str(path))
     carried, coefficients = record["tensors"], record["coefficients"]
     factors = read_header(folder / WEIGHTS_NAME).tensors
-    wrong = sorted(name for name, said in carried.items() if _ranks(name, factors) != [said["rank"]] * 2)
+    wrong = sorted(name for name, entry in carried.items() if _ranks(name, factors) != [entry["rank"]] * 2)
     if wrong or not carried or len(factors) != 2 * len(carried):
         where = f"{wrong[0]} differs" if wrong else f"{len(factors)} factors for {len(carried)} tensors"
-        raise ArtefactError(f"{path} should speak of the factors beside it, {where}: write the adapter again")
+        raise ArtefactError(f"{path} should describe the factors in {WEIGHTS_NAME}, {where}: write the adapter again")
     if record["inner_product"] > 0 or any(not coefficients.get(name, -1.0) >= 0 for name in carried):
-        raise ArtefactError(f"{path} should subtract everywhere, it does not: write the adapter again")
-    told = f"{len(carried)} tensors as recorded, {record['energy']:.1%} of the edit's squared norm"
-    return Verification("the adapter's own record", "confirmed", told)
+        raise ArtefactError(
+            f"{path} should subtract the vector from every tensor, it does not: write the adapter again"
+        )
+    result = f"{len(carried)} tensors as recorded, {record['energy']:.1%} of the edit's squared norm"
+    return Verification("the adapter's own record", "confirmed", result)
 
 
 def _ranks(name: str, factors: Mapping[str, TensorInfo]) -> list[int]:
-    """Return the ranks of a tensor's factors; peft puts `base_model.model.` before the layer's path."""
-    layer, found = name.removesuffix(".weight"), []
+    """Return the ranks of a tensor's factors; in peft's names, `base_model.model.` precedes the layer's path."""
+    layer, ranks = name.removesuffix(".weight"), []
     for key, factor in factors.items():
         path, _, part = key.removeprefix("base_model.model.").rpartition(".lora_")
         if layer.endswith(path) or path.endswith(layer):
-            found.append(factor.shape[0] if part.startswith("A") else factor.shape[-1])
-    return found
+            ranks.append(factor.shape[0] if part.startswith("A") else factor.shape[-1])
+    return ranks
 
 
 def _check_reward(folder: Path, _: Path | None) -> Verification:
@@ -181,21 +193,23 @@ def _check_reward(folder: Path, _: Path | None) -> Verification:
     read_header(folder / WEIGHTS_NAME)
     path = folder / TRAINING_FILE
     if not path.is_file():
-        raise ArtefactError(f"{path} should say how held-out pairs are ranked, there is no such file: train it again")
+        raise ArtefactError(
+            f"{path} should report the accuracy on held-out pairs, found no such file: train the reward model again"
+        )
     accuracy = read_json(path).get("pair_accuracy") or {}
     for name in config["attributes"]:
-        found = accuracy.get(name) or {"corner": 0.0, "n": 0}
-        if not (found["n"] > 0 and found["corner"] > CHANCE):
+        actual = accuracy.get(name) or {"corner": 0.0, "n": 0}
+        if not (actual["n"] > 0 and actual["corner"] > CHANCE):
             raise ArtefactError(
                 f"{path} should rank more than {CHANCE:.0%} of the held-out pairs right by {name}, found "
-                f"{found['corner']:.1%} of {found['n']}: train it again"
+                f"{actual['corner']:.1%} of {actual['n']}: train it again"
             )
     shares = [f"{name} {accuracy[name]['corner']:.1%} of {accuracy[name]['n']}" for name in config["attributes"]]
     return Verification("held-out pairs ranked right", "pass", ", ".join(shares))
 
 
 def _unverified(folder: Path, _: Path | None) -> Verification:
-    return Verification("none", "not verified", "no record accounts for these weights")
+    return Verification("none", "not verified", "no record describes where these weights come from")
 
 
 _CHECKS: dict[Kind, Callable[[Path, Path | None], Verification]] = {

@@ -1,1 +1,1 @@
-"""Running a bundle: the session of its graph, and the bundle as an object."""
+"""The runtime of a bundle: the ONNX Runtime session of its graph, and the `Bundle` class."""

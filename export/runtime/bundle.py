@@ -1,4 +1,4 @@
-"""A bundle as a runtime: checked, then opened in ONNX Runtime, without torch."""
+"""Opening a bundle: verification of its files, then an ONNX Runtime session, without torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,11 +32,15 @@ PROFILES = ("ort", "portable")
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle that was opened.
+    """An opened bundle.
 
     Attributes:
-        folder: where it lies. manifest: what it says. config: None for a plain bundle.
-        tokenizer, session, engine: ready to run.
+        folder: folder of the bundle.
+        manifest: content of `manifest.json`.
+        config: the decoding config; None for a plain bundle.
+        tokenizer: the chat tokenizer.
+        session: the ONNX Runtime session of the graph.
+        engine: the graph as an engine of the decoding loop.
     """
 
     folder: Path
@@ -55,19 +59,20 @@ class Bundle:
         threads: int | None = None,
         prefix_cache: bool = False,
     ) -> "Bundle":
-        """Check the manifest and the decoding config, and only then load the graph.
+        """Verify every file against the manifest, then load the graph.
 
         Args:
-            folder: of the bundle. provider: where to run.
-            threads: of one operator; None: one for each core that the process may use.
-            prefix_cache: keep the keys and values of the prompt read last, so that a next one that begins alike (a
-                system prompt, a conversation) is read from where they part. Logits then differ in the last digits
-                from those of a prompt read at once. Not for several threads, nor for users who must not learn from
-                the time of an answer what others asked.
+            folder: folder of the bundle.
+            provider: execution provider of ONNX Runtime: "cpu", "cuda" or "dml".
+            threads: threads per operator; None for one per core that the process may use.
+            prefix_cache: keep the key/value cache of the last prompt, so that the prefill of the next prompt skips
+                their common prefix (a system prompt, a conversation). Logits may then differ in the last digits from
+                those of a full prefill. Do not use it from several threads, or where users must not infer each other's
+                prompts from response times.
 
         Raises:
-            ArtefactError: a file is missing, changed, not listed, or does not hold what it should.
-            MissingExtraError: onnxruntime (or its build for that provider) is not installed.
+            ArtefactError: a file is missing, changed or not listed in the manifest, or its content is invalid.
+            MissingExtraError: onnxruntime (or its build for this provider) is not installed.
         """
         folder = Path(folder)
         manifest = check_manifest(folder)
@@ -80,7 +85,7 @@ class Bundle:
         precision_of(folder, manifest)
         config = DecodingConfig.read(folder) if kind == "steered" else None
         if config is None and (folder / DECODING_FILE).is_file():
-            raise ArtefactError(f"{folder} is a plain bundle and should hold no {DECODING_FILE}: it would bind nothing")
+            raise ArtefactError(f"{folder} is a plain bundle and should hold no {DECODING_FILE}: delete it")
         tokenizer = ChatTokenizer(folder)
         if config is not None:
             config.check_template(tokenizer.template_digest, source=str(folder))
@@ -102,19 +107,21 @@ class Bundle:
         token: str | None = None,
         **options: Any,
     ) -> "Bundle":
-        """Fetch a bundle from the Hub, only the files that its manifest lists, check it, and only then open it.
+        """Download a bundle from the Hub, verify it, and open it; only files listed in its manifest are downloaded.
 
         Args:
-            name: `ORG/NAME`. revision: branch, tag or commit; None: the head of the default branch.
-            keys: public keys that are trusted; with any, one of them must have signed the bundle and what is stated
-                of it.
-            cache: folder of the Hub client's cache; None: its own. endpoint, token: of the Hub; None: its client's own.
-            options: as for `open`.
+            name: repository, `ORG/NAME`.
+            revision: branch, tag or commit; None for the head of the default branch.
+            keys: trusted public keys; if there are any, one of them must have signed the bundle and its statements.
+            cache: cache folder of the Hub client; None for its default.
+            endpoint: address of the Hub; None for the client's default.
+            token: token for the Hub; None for the client's default.
+            options: options of `open`.
 
         Raises:
-            HubError: the Hub does not serve it, or has no such revision.
-            ArtefactError: it is not what its manifest, the Hub or a signature says; nothing was loaded.
-            StorageError: there is no room for it.
+            HubError: the Hub refuses, or has no such repository or revision.
+            ArtefactError: a file differs from the manifest, the Hub's listing or the signature; nothing was loaded.
+            StorageError: there is not enough disk space.
         """
         from ..hub.snapshot import download
 
@@ -124,24 +131,29 @@ class Bundle:
         return cls.open(folder, **options)
 
     def generate(self, conversations: Sequence[Sequence[Message]], **options: Any) -> list[Reply]:
-        """Reply to conversations; options as for `prosocial.steering.decoding.loop.generate`."""
+        """Reply to conversations; `options` are those of `prosocial.steering.decoding.loop.generate`."""
         self._require_own(options.get("steering"))
         return generate(self.engine, self.tokenizer, conversations, **options)
 
     def stream(self, conversation: Sequence[Message], **options: Any) -> ReplyStream:
-        """Reply to one conversation piece by piece; options as for `prosocial.steering.decoding.streaming.stream`."""
+        """Stream one reply; `options` are those of `prosocial.steering.decoding.streaming.stream`."""
         self._require_own(options.get("steering"))
         return stream(self.engine, self.tokenizer, conversation, **options)
 
     def authorise(self, path: Path | str, *, trust: TrustStore, clock: Clock = utc_now) -> AuthorisedConfig:
-        """Return a signed safety config from outside, for `Steering.safety_config`.
+        """Verify a signed external safety config, for use as `Steering.safety_config`.
+
+        Args:
+            path: path of the signed config.
+            trust: trusted keys and revocations.
+            clock: returns the current time.
 
         Raises:
-            RefusedConfig: it is not to be followed; says why.
-            InputError: a plain bundle, which nothing binds.
+            RefusedConfig: the config must not be used; the message says why.
+            InputError: the bundle is plain and has no gate that could enforce a config.
         """
         if self.config is None:
-            raise InputError(f"{self.folder} is a plain bundle: a safety config would bind nothing in it")
+            raise InputError(f"{self.folder} is a plain bundle: it cannot enforce a safety config")
         return authorise(
             path,
             trust=trust,
@@ -152,17 +164,17 @@ class Bundle:
         )
 
     def _require_own(self, steering: Steering | Sequence[Steering] | None) -> None:
-        """Refuse a safety config that was let in for another bundle."""
-        for asked in [steering] if isinstance(steering, Steering) else steering or ():
-            if isinstance(asked.safety_config, AuthorisedConfig):
-                asked.safety_config.require_graph(graph_digests(self.manifest))
+        """Refuse a safety config that was authorised for another bundle."""
+        for each in [steering] if isinstance(steering, Steering) else steering or ():
+            if isinstance(each.safety_config, AuthorisedConfig):
+                each.safety_config.require_graph(graph_digests(self.manifest))
 
 
 def precision_of(folder: Path, manifest: Mapping[str, Any]) -> Precision:
-    """Return the precision that a manifest names; one that names none is of float32.
+    """Return the precision in a manifest; "fp32" if it names none, as manifests of early versions.
 
     Raises:
-        ArtefactError: there is no such precision.
+        ArtefactError: the precision is unknown.
     """
     named = manifest.get("precision", "fp32")
     if named not in PRECISIONS:
@@ -172,24 +184,24 @@ def precision_of(folder: Path, manifest: Mapping[str, Any]) -> Precision:
 
 
 def _bundle_options(folder: Path) -> dict[str, Any]:
-    """Return the session options that the bundle asks for.
+    """Return the session options in the bundle's `genai_config.json`.
 
     Raises:
-        ArtefactError: `genai_config.json` has another shape.
+        ArtefactError: the file has another structure.
     """
     path = folder / "genai_config.json"
     if not path.is_file():
         return {}
-    found: dict[str, Any] = read_json(path)
+    section: dict[str, Any] = read_json(path)
     for name in ("model", "decoder", "session_options"):
-        found = found.get(name, {})
-        if not isinstance(found, dict):
-            raise ArtefactError(f"{path} should hold an object at {name}, found {type(found).__name__}")
-    return found
+        section = section.get(name, {})
+        if not isinstance(section, dict):
+            raise ArtefactError(f"{path} should hold an object at {name}, found {type(section).__name__}")
+    return section
 
 
 def _require_rule(folder: Path, session: GraphSession, config: DecodingConfig | None) -> None:
-    """Refuse a graph whose outputs and controls are not those of its kind."""
+    """Refuse a graph whose outputs or control inputs differ from those of a steered (or plain) graph."""
     expected = set() if config is None else {"risk", "safe_set_size"}
     controls = set() if config is None else {"preference", "allowed", "harm_threshold", "reward_scale"}
     if set(session.result_names) != {"logits", *expected} or session.control_names != controls:

@@ -1,4 +1,4 @@
-"""An exported graph in ONNX Runtime: session, key/value cache, and the engine for the decoding loop (torch-free)."""
+"""An exported graph in ONNX Runtime: session, key/value cache, and engine for the decoding loop (torch-free)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from prosocial.steering.decoding.prefix import PrefixCache, shared_prefix
 
 Provider = Literal["cpu", "cuda", "dml"]
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "dml": "DmlExecutionProvider"}
-LOGITS_TO_KEEP = "logits_to_keep"  # input: how many of the last positions get logits; 0, the default: all
+LOGITS_TO_KEEP = "logits_to_keep"  # graph input: number of last positions that get logits; 0 (default) for all
 ALLOWED_OPTIONS = ("intra_op_num_threads", "inter_op_num_threads", "log_severity_level")
 ERRORS_ONLY = 3
 MISSING_OPERATOR = ("is not a registered function/op", "No Op registered", "Could not find an implementation")
@@ -27,7 +27,7 @@ def import_runtime() -> Any:
     """Import onnxruntime.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: onnxruntime is not installed.
     """
     try:
         import onnxruntime
@@ -37,21 +37,26 @@ def import_runtime() -> Any:
 
 
 def session_options(given: Mapping[str, Any], *, threads: int | None = None) -> dict[str, int]:
-    """Return the session options to set: those of a bundle, if they are allowed, under those of the caller.
+    """Return the session options to set: a bundle's options, overridden by the caller's.
 
-    Where neither names a number of threads there is one for each core that the process may use.
+    Without a number of threads in either, there is one thread per core that the process may use.
+
+    Args:
+        given: options of the bundle.
+        threads: threads per operator; None for the bundle's.
 
     Raises:
-        ArtefactError: the bundle asks for an option that is not on the list (such as one that loads a library).
+        ArtefactError: the bundle sets an option that is not allowed (such as one that loads a library), or a value is
+            out of range.
     """
-    ours = {"log_id", "provider_options"}  # written by every bundle for onnxruntime-genai, meaningless here
+    ours = {"log_id", "provider_options"}  # every bundle has these for onnxruntime-genai; they have no effect here
     refused = sorted(set(given) - set(ALLOWED_OPTIONS) - ours)
     if refused or given.get("provider_options"):
         names = ", ".join(refused) or "provider_options"
         raise ArtefactError(f"session options of a bundle should be among {', '.join(ALLOWED_OPTIONS)}, found {names}")
     options = {"log_severity_level": ERRORS_ONLY} | {key: given[key] for key in ALLOWED_OPTIONS if key in given}
     if not all(isinstance(value, int) and 0 <= value <= 1024 for value in options.values()):
-        raise ArtefactError(f"session options should be numbers from 0 to 1024, found {options}")
+        raise ArtefactError(f"session options should be whole numbers from 0 to 1024, found {options}")
     return (
         {"intra_op_num_threads": usable_cores()}
         | options
@@ -63,13 +68,16 @@ class GraphSession:
     """Runs a graph with its key/value cache.
 
     Args:
-        path: of `model.onnx`.
-        shares_cache: past and present are one buffer (profile `ort`), else the cache grows (profile `portable`).
-        provider: where to run. options: from `session_options`.
+        path: path of `model.onnx`.
+        shares_cache: True if past and present are one preallocated buffer (profile `ort`), False if the cache grows
+            with each run (profile `portable`).
+        provider: execution provider of ONNX Runtime.
+        options: result of `session_options`.
 
     Raises:
-        MissingExtraError: onnxruntime, or the build of it with that provider, is not installed.
-        ArtefactError: the graph cannot be loaded.
+        MissingExtraError: onnxruntime, or its build with this provider, is not installed.
+        ArtefactError: the graph cannot be loaded, or its inputs and outputs differ from a bundle's.
+        InputError: the provider is unknown.
     """
 
     def __init__(
@@ -86,7 +94,7 @@ class GraphSession:
         chosen = [PROVIDERS[provider]] + ([PROVIDERS["cpu"]] if provider != "cpu" else [])
         try:
             self.session = runtime.InferenceSession(str(path), settings, providers=chosen)
-        except Exception as error:  # onnxruntime's own errors have no common base below Exception
+        except Exception as error:  # the errors of onnxruntime have no common base class below Exception
             raise ArtefactError(_load_failure(path, str(error), runtime.__version__)) from error
         self.runtime, self.device, self.shares_cache = runtime, provider, shares_cache
         inputs = {value.name: value for value in self.session.get_inputs()}
@@ -101,24 +109,24 @@ class GraphSession:
         self.control_names = {value.name for value in self.session.get_overridable_initializers()} - {LOGITS_TO_KEEP}
         if not self.past_names or len(self.past_names) != len(self.present_names) or "logits" not in outputs:
             raise ArtefactError(
-                f"{path} should have past and present keys and values and logits, found {sorted(outputs)}"
+                f"{path} should have logits, past and present keys and values, found {sorted(outputs)}: export again"
             )
         if LOGITS_TO_KEEP not in {value.name for value in self.session.get_overridable_initializers()}:
-            raise ArtefactError(f"{path} should have the input {LOGITS_TO_KEEP}: export it again")
+            raise ArtefactError(f"{path} should have the input {LOGITS_TO_KEEP}, found none: export it again")
         _, self.n_kv_heads, _, self.head_size = shapes[self.past_names[0]]
         self._cache_dtype = _cache_dtype(path, inputs[self.past_names[0]].type)
         self.vocabulary_size: int = outputs["logits"][-1]
 
     def new_cache(self, n_rows: int, capacity: int) -> list[Any]:
-        """Return the empty cache of `n_rows` rows that will hold at most `capacity` tokens each."""
+        """Return an empty cache for `n_rows` rows of at most `capacity` tokens."""
         return self._empty(n_rows, capacity if self.shares_cache else 0)
 
     def keep(self, cache: list[Any], rows: NDArray[np.intp]) -> list[Any]:
-        """Return the cache of some rows."""
+        """Return the cache of these rows, in this order."""
         return [self._on_device(np.ascontiguousarray(value.numpy()[rows])) for value in cache]
 
     def start(self, cache: list[Any], n_tokens: int, capacity: int) -> list[Any]:
-        """Return a cache of the same rows that begins with the first `n_tokens` of another and has room for more."""
+        """Return a copy of a cache with its first `n_tokens` positions and room for `capacity`."""
         begun = []
         for value in cache:
             known = value.numpy()[:, :, :n_tokens]
@@ -127,7 +135,7 @@ class GraphSession:
         return begun
 
     def join(self, caches: Sequence[list[Any]]) -> list[Any]:
-        """Return the cache of the rows of several."""
+        """Return the concatenation of several caches along the batch axis."""
         return [
             self._on_device(np.concatenate([value.numpy() for value in values])) for values in zip(*caches, strict=True)
         ]
@@ -135,10 +143,17 @@ class GraphSession:
     def run(
         self, ids: NDArray[np.int64], n_past: int, cache: list[Any], controls: ControlArrays | None, n_kept: int = 0
     ) -> tuple[dict[str, NDArray[Any]], list[Any]]:
-        """Run new tokens [B, S] after `n_past` cached ones.
+        """Run the graph on new tokens [B, S] that follow `n_past` cached ones.
+
+        Args:
+            ids: [B, S], ids of the new tokens.
+            n_past: number of cached tokens.
+            cache: the key/value cache.
+            controls: controls of the B rows (or one for all); None for the graph's defaults.
+            n_kept: number of last positions to return outputs for; 0 for all.
 
         Returns:
-            Outputs by name at the last `n_kept` positions (0: at all of them), and the cache.
+            The outputs by name, each [B, min(n_kept, S), ...], and the extended cache.
         """
         n_rows, n_new = ids.shape
         n_results = min(n_kept, n_new) or n_new
@@ -160,7 +175,7 @@ class GraphSession:
         return results, present
 
     def _run(self, names: tuple[list[str], list[str]], feeds: list[Any], fetches: list[Any], *, n_results: int) -> None:
-        """Run into outputs that exist already (IOBinding, the other way to share a cache, knows no default inputs)."""
+        """Run with preallocated outputs; IOBinding, the usual way to do this, does not support default inputs."""
         vectors = []
         for values in (feeds, fetches):
             vector = self.runtime.capi.onnxruntime_pybind11_state.OrtValueVector()
@@ -183,11 +198,11 @@ class GraphSession:
         return self.runtime.OrtValue.ortvalue_from_numpy(array, self.device, 0)
 
 
-def _load_failure(path: Path, said: str, version: str) -> str:
-    reason = " ".join(said.split())
+def _load_failure(path: Path, message: str, version: str) -> str:
+    reason = " ".join(message.split())
     if any(words in reason for words in MISSING_OPERATOR):
         return (
-            f"{path} should need only operators that onnxruntime has, {version} lacks one: {reason:.500}; install a "
+            f"{path} should use only operators of onnxruntime, version {version} lacks one: {reason:.500}; install a "
             "newer onnxruntime, or export with --profile portable"
         )
     return f"{path} should load in ONNX Runtime {version}: {reason:.500}; fetch or export the bundle again"
@@ -203,7 +218,10 @@ class GraphEngine:
     """A graph as an engine of the decoding loop.
 
     Args:
-        prefix: remembers the prompt read last, from one call to the next; None: nothing outlives a reply.
+        session: the session of the graph.
+        config: the decoding config; None for a plain graph.
+        context_length: maximum number of tokens in a sequence; None if there is no limit.
+        prefix: cache of the last prompt, kept between calls; None to keep nothing.
     """
 
     def __init__(
@@ -218,12 +236,12 @@ class GraphEngine:
         self.vocabulary_size = session.vocabulary_size
 
     def prefill(self, ids: NDArray[np.int64], controls: ControlArrays | None, *, capacity: int) -> "GraphStream":
-        """Read prompts [B, S] of equal length."""
+        """Run prompts [B, S] of equal length; no row may grow beyond `capacity` tokens."""
         return GraphStream(self.session, ids, controls, capacity, self._prefix)
 
 
 class GraphStream:
-    """Rows under way in ONNX Runtime."""
+    """A batch of sequences with its key/value cache in ONNX Runtime."""
 
     def __init__(
         self,
@@ -246,16 +264,16 @@ class GraphStream:
             prefix.ids, prefix.cache = ids[0].copy(), session.start(first, ids.shape[1], ids.shape[1])
 
     def step(self, tokens: NDArray[np.int64]) -> None:
-        """Append one token [B] per row and decide again."""
+        """Append one token [B] per row and compute the next decision."""
         self.decision = self._decide(tokens[:, None])
 
     def keep(self, rows: NDArray[np.intp]) -> None:
-        """Go on with some rows only, in that order."""
+        """Keep only these rows, in this order."""
         self._cache = self._session.keep(self._cache, rows)
         self._controls = self._controls.rows(rows) if self._controls else None
 
     def _decide_shared(self, ids: NDArray[np.int64], n_shared: int) -> Decision:
-        """Read once what all rows begin with and is not known yet, then what is left of each."""
+        """Run the common prefix of all rows once, from the end of the cached part, then the rest of each row."""
         session, rest, prefix = self._session, ids[:, n_shared:], self._cache
         if self._length < n_shared:
             _, prefix = session.run(ids[:1, self._length : n_shared], self._length, prefix, None, 1)
@@ -263,7 +281,7 @@ class GraphStream:
         if not session.shares_cache or rest.shape[1] == 1:
             self._cache = session.keep(prefix, np.zeros(len(ids), np.intp))
             return self._decide(rest)
-        decisions, caches = [], []  # after a past, GroupQueryAttention takes several tokens of a single row only
+        decisions, caches = [], []  # with a past, GroupQueryAttention takes several tokens of one row only
         for row in range(len(ids)):
             own = self._controls.rows([row]) if self._controls else None
             results, cache = session.run(rest[[row]], n_shared, session.keep(prefix, np.zeros(1, np.intp)), own, 1)
@@ -283,7 +301,7 @@ class GraphStream:
 
 
 def _decision(results: Mapping[str, NDArray[Any]]) -> Decision:
-    """Return what the last position of a run decides."""
+    """Return the decision of the last position."""
     logits = results["logits"][:, -1]
     if "risk" not in results:
         n_rows, size = logits.shape

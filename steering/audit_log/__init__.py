@@ -1,1 +1,1 @@
-"""The log of what was asked under which safety config."""
+"""The audit log: requests and refusals, with the safety config of each."""

@@ -1,4 +1,4 @@
-"""What the log says of one request: digests, numbers and names, never text of a user or a model (torch-free)."""
+"""Log events: digests, numbers and names, never the text of a user or a model (torch-free)."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from ..decoding.reply import Reply
 def request_event(
     decoding: DecodingConfig, steering: Steering, messages: Sequence[Message], reply: Reply
 ) -> dict[str, Any]:
-    """Return the event of a request that was answered."""
+    """Return the log event of an answered request, as JSON-serialisable data."""
     controls = control_arrays(decoding, [steering])
     return {
         "kind": "request",
@@ -36,18 +36,18 @@ def request_event(
 
 
 def refusal_event(path: Path, refused: RefusedConfig) -> dict[str, Any]:
-    """Return the event of a safety config that was refused: its file's digest, and the kind of reason."""
+    """Return the log event of a refused safety config: the SHA-256 of its file (None if missing) and the reason."""
     digest = sha256_file(path) if path.is_file() else None
     return {"kind": "refused config", "file": digest, "reason": str(refused.reason)}
 
 
 def _named(decoding: DecodingConfig, steering: Steering) -> dict[str, Any] | None:
-    asked = steering.safety_config
-    if isinstance(asked, AuthorisedConfig):
-        return {"name": asked.name, "digest": asked.config.digest, "serial": asked.serial, "key": asked.key}
-    if not asked:
+    config = steering.safety_config
+    if isinstance(config, AuthorisedConfig):
+        return {"name": config.name, "digest": config.config.digest, "serial": config.serial, "key": config.key}
+    if not config:
         return None
-    return {"name": asked, "digest": _digest(decoding.safety_config(asked).model_dump()), "serial": None, "key": None}
+    return {"name": config, "digest": _digest(decoding.safety_config(config).model_dump()), "serial": None, "key": None}
 
 
 def _digest(value: object) -> str:

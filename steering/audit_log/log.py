@@ -1,8 +1,9 @@
-"""The log of what was done under which config: append-only, chained, with a signed head outside (torch-free).
+"""An append-only, hash-chained audit log with a signed head in a separate file (torch-free).
 
-Every line holds the SHA-256 of the line before it. After each line its number, its SHA-256 and the size of the log are
-signed into another file, the head: so a line that was edited, removed or moved is found, and a cut tail too. Who can
-write both files and holds an old head can still go back to it; keep copies of the head where nobody else writes.
+Every line contains the SHA-256 of the previous line. After each append, the number of lines, the SHA-256 of the last
+line and the size of the log are signed into a separate file, the head. `check_log` therefore detects edited, removed
+and moved lines and a truncated log. It cannot detect a rollback by somebody who can write both files and kept an old
+head: store copies of the head where nobody else can write.
 """
 
 import hashlib
@@ -25,15 +26,17 @@ from prosocial.core.signing.keys import SigningKey, TrustedKey
 from ..configs.authorised import Clock, utc_now
 
 PREDICATE_TYPE = "urn:prosocial:audit-log-head:v1"
-BEGINNING = "0" * 64  # what stands for the line before the first
+BEGINNING = "0" * 64  # digest of the line before the first, which does not exist
 Verdict = Literal["pass", "fail", "cannot say"]
 
 
 class Head(StrictSettings):
-    """Where a log ended when it was signed.
+    """The end of a log when it was signed.
 
     Attributes:
-        lines: how many there were. last: SHA-256 of the last one. size_bytes: of the log.
+        lines: number of lines.
+        last: SHA-256 (hex) of the last line.
+        size_bytes: size of the log file.
     """
 
     lines: int = Field(default=0, ge=0)
@@ -43,11 +46,12 @@ class Head(StrictSettings):
 
 @dataclass(frozen=True)
 class LogReport:
-    """What checking a log found.
+    """The result of checking a log.
 
     Attributes:
-        lines: how many stand in it. signed: how many the head vouches for.
-        problems: what is wrong, by line; lines after the head are no problem, but nobody vouches for them.
+        lines: number of lines in the log.
+        signed: number of lines that the signed head covers.
+        problems: one message per problem; lines after the head are no problem, but no signature covers them.
     """
 
     lines: int
@@ -56,29 +60,31 @@ class LogReport:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether all lines are as they were written."""
+        """ "pass" if the head covers every line and all are intact, "fail" on a problem, else "cannot say"."""
         if self.problems:
             return "fail"
         return "pass" if self.lines == self.signed else "cannot say"
 
 
 class AuditLog:
-    """A log that one operator appends to, from one or several processes.
+    """An audit log of one operator; several processes may append to it.
 
     Attributes:
-        path: of the log. head: of the signed head; best on another disk or machine. key: the operator's.
-        clock: tells the time.
+        path: path of the log file.
+        head: path of the signed head, preferably on another disk or machine.
+        key: private key of the operator.
+        clock: returns the current time.
     """
 
     def __init__(self, path: Path | str, head: Path | str, key: SigningKey, clock: Clock = utc_now) -> None:
         self.path, self.head, self.key, self.clock = Path(path), Path(head), key, clock
 
     def append(self, event: Mapping[str, Any]) -> None:
-        """Add a line and sign the new head.
+        """Append one line and sign the new head.
 
         Raises:
-            ArtefactError: log and head do not belong together; nothing is added.
-            StorageError: the disk is full or refuses.
+            ArtefactError: log and head do not match, or the head's signature is not valid; nothing is appended.
+            StorageError: the disk is full or not writable.
         """
         with storage_errors(self.path), locked(self._lock), self._open() as log:
             head = self._matching_head(log)
@@ -91,10 +97,11 @@ class AuditLog:
             _seal_head(self.head, Head(lines=head.lines + 1, last=_digest(line), size_bytes=size_bytes), self.key)
 
     def require_writable(self) -> None:
-        """Check before anything is answered that the log could be written.
+        """Check, before a request is answered, that an append would succeed.
 
         Raises:
-            ArtefactError, StorageError: as `append` does.
+            ArtefactError: log and head do not match, or the head's signature is not valid.
+            StorageError: the log is not writable.
         """
         with storage_errors(self.path), locked(self._lock), self._open() as log:
             self._matching_head(log)
@@ -104,7 +111,7 @@ class AuditLog:
         return self.path.with_name(f".{self.path.name}.lock")
 
     def _open(self) -> BinaryIO:
-        """Open the log for appending; a new one is for its owner alone."""
+        """Open the log for appending; a new file is readable and writable by its owner only."""
         return open(self.path, "ab", opener=lambda path, flags: os.open(path, flags, 0o600))
 
     def _matching_head(self, log: BinaryIO) -> Head:
@@ -112,21 +119,26 @@ class AuditLog:
         head = _read_head(self.head, [self.key.public]) if self.head.exists() else Head()
         if head.size_bytes != size_bytes:
             raise ArtefactError(
-                f"{self.path} should end where {self.head} says, at byte {head.size_bytes}, found {size_bytes} bytes: "
-                "see prosocial log check, put both aside and begin a new log"
+                f"{self.path} should end at byte {head.size_bytes} according to {self.head}, found {size_bytes} bytes: "
+                "inspect it with prosocial log check, then move both files away to start a new log"
             )
         return head
 
 
 def check_log(path: Path | str, head: Path | str, keys: Sequence[TrustedKey]) -> LogReport:
-    """Walk a log from its beginning and hold it against a signed head, the newest or a copy of an older one.
+    """Check a log line by line against a signed head, the newest or an older copy.
+
+    Args:
+        path: path of the log.
+        head: path of the signed head.
+        keys: public keys that the head may be signed with.
 
     Raises:
-        ArtefactError: a file is missing, or the head is signed by none of the keys.
+        ArtefactError: a file is missing, or none of the keys signed the head.
     """
     path, head = Path(path), Path(head)
     if not path.is_file():
-        raise ArtefactError(f"expected a log at {path}: there is none")
+        raise ArtefactError(f"expected a log at {path}, found no such file: check the path")
     signed = _read_head(head, keys)
     problems: list[str] = []
     number, previous, at_head = 0, BEGINNING, BEGINNING
@@ -136,24 +148,24 @@ def check_log(path: Path | str, head: Path | str, keys: Sequence[TrustedKey]) ->
             previous = _digest(raw.removesuffix(b"\n"))
             at_head = previous if number == signed.lines else at_head
     if number < signed.lines:
-        problems.append(f"the head vouches for {signed.lines} lines, {signed.lines - number} are missing")
+        problems.append(f"the head covers {signed.lines} lines, {signed.lines - number} are missing")
     elif at_head != signed.last:
-        problems.append(f"line {signed.lines} is not the one that the head vouches for")
+        problems.append(f"line {signed.lines} differs from the one that the head covers")
     return LogReport(number, signed.lines, tuple(problems))
 
 
 def _problems(number: int, raw: bytes, previous: str) -> list[str]:
-    """Return what is wrong with one line."""
+    """Return the problems of one line, at most one."""
     if not raw.endswith(b"\n"):
-        return [f"line {number} is not whole"]
+        return [f"line {number} is incomplete"]
     try:
         entry = json.loads(raw)
-        found = entry["line"], entry["previous"]
+        actual = entry["line"], entry["previous"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return [f"line {number} is no line of a log"]
-    if found[0] != number:
-        return [f"line {number} says that it is line {found[0]!r:.20}"]
-    return [] if found[1] == previous else [f"line {number} does not follow the line before it, which was changed"]
+        return [f"line {number} is not a log entry"]
+    if actual[0] != number:
+        return [f"line {number} has the line number {actual[0]!r:.20}"]
+    return [] if actual[1] == previous else [f"line {number} does not match the line before it: one was changed"]
 
 
 def _seal_head(path: Path, head: Head, key: SigningKey) -> None:
@@ -165,12 +177,12 @@ def _read_head(path: Path, keys: Sequence[TrustedKey]) -> Head:
     try:
         said, _ = unseal(path, keys)
         if said["predicateType"] != PREDICATE_TYPE:
-            raise ArtefactError(f"{path} should be the head of a log, it states something else")
+            raise ArtefactError(f"{path} should be the signed head of a log, found a statement of another type")
         return Head.model_validate(said["predicate"])
     except BrokenSignature as error:
-        raise ArtefactError(f"{path} should be a signed head of the log: {error}") from None
+        raise ArtefactError(f"{path} should be the signed head of the log: {error}") from None
     except (KeyError, ValidationError):
-        raise ArtefactError(f"{path} should be the head of a log, what it states has another form") from None
+        raise ArtefactError(f"{path} should be the signed head of a log, found other fields in it") from None
 
 
 def _digest(line: bytes) -> str:

@@ -1,1 +1,1 @@
-"""Who may use which safety config: trust, statements, delegation."""
+"""Authorisation of external safety configs: trusted keys, signed statements, delegation."""

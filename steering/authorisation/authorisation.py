@@ -1,7 +1,7 @@
-"""Signing a safety config, and deciding whether to follow a signed one (torch-free).
+"""Signing a safety config, and deciding whether to accept a signed one (torch-free).
 
-A signed config is an in-toto statement whose subject is the graph of one bundle. Nothing that it says is used before
-its signature holds, and all that it says is checked again after: who signs is not trusted beyond a scope.
+A signed config is an in-toto statement whose subject is the graph of one bundle. Its content is used only after the
+signature has been verified, and is then checked against the bundle's ceilings and the scope of the signer's key.
 """
 
 import logging
@@ -24,14 +24,14 @@ from .trust import TrustStore
 
 PREDICATE_TYPE = "urn:prosocial:safety-config:v1"
 _log = logging.getLogger("prosocial.configs")
-_log.addHandler(logging.NullHandler())  # a caller decides where it goes
+_log.addHandler(logging.NullHandler())  # the application decides where log messages go
 
 
 class Claims(DatedClaims):
-    """What a signed config states, with when it holds.
+    """The content of a signed config: the config, with its validity and serial number.
 
     Attributes:
-        config: to follow.
+        config: the safety config.
     """
 
     config: NamedConfig
@@ -47,19 +47,28 @@ def sign_config(
     valid_days: float,
     not_before: datetime | None = None,
 ) -> Claims:
-    """Sign a config for one bundle.
+    """Sign a config for one bundle and return what was signed.
 
     Args:
-        out: the new file. decoding, manifest: of the bundle. valid_days: from `not_before` (default: now) on.
+        config: the config.
+        out: path of the new signed file.
+        key: private key of the signer.
+        decoding: decoding config of the bundle.
+        manifest: manifest of the bundle.
+        valid_days: length of the validity in days.
+        not_before: start of the validity; default: now.
 
     Raises:
-        InputError: the config is text only, the bundle's ceilings do not let it, it would never hold, or `out` exists.
+        InputError: the config has no mask, exceeds the bundle's ceilings or would never be valid, or `out` exists.
     """
     if config.is_text_only:
-        raise InputError(f"safety config {config.name} should list what it allows: prosocial config compile finds it")
+        raise InputError(
+            f"safety config {config.name} should list the categories it allows, found no list: propose one with "
+            "prosocial config compile"
+        )
     out = Path(out)
     if out.exists():
-        raise InputError(f"{out} should not exist yet: choose another file")
+        raise InputError(f"{out} should not exist yet, found a file: choose another path")
     decoding.require_config(config)
     times = dated("a signed config", valid_days=valid_days, not_before=not_before)
     claims = Claims(config=config, categories=decoding.category_registry.digest, **times)
@@ -76,14 +85,19 @@ def authorise(
     delegation: Path | str | None = None,
     clock: Clock = utc_now,
 ) -> AuthorisedConfig:
-    """Return a signed config that the operator's trust and the bundle let in; a refusal is logged.
+    """Verify a signed config against the operator's trusted keys and the bundle; a refusal is also logged.
 
     Args:
-        path: of the signed config. decoding, manifest: of the bundle, as opening it has checked them.
-        delegation: where the bundle may name further keys (`DELEGATION_FILE`); it needs the signature of a trusted one.
+        path: path of the signed config.
+        trust: the operator's trusted keys and revocations.
+        decoding: decoding config of the opened bundle.
+        manifest: manifest of the opened bundle.
+        delegation: path of the bundle's statement that names further keys (`DELEGATION_FILE`), signed by a trusted key;
+            None for no further keys.
+        clock: returns the current time.
 
     Raises:
-        RefusedConfig: it is not to be followed; says why.
+        RefusedConfig: the config must not be used; `reason` and the message say why.
     """
     path, delegation = Path(path), None if delegation is None else Path(delegation)
     try:
@@ -114,7 +128,7 @@ def _authorise(
     claims, graph = claims_of(said, path, Claims, predicate_type=PREDICATE_TYPE), stated_graph(said, path)
     if claims.serial in trust.revoked_serials:
         raise RefusedConfig(Reason.REVOKED_SERIAL, f"{claims.config.name} with serial {claims.serial} was revoked")
-    found = AuthorisedConfig(
+    authorised = AuthorisedConfig(
         claims.config,
         claims.serial,
         signer.hint,
@@ -124,9 +138,9 @@ def _authorise(
         claims.categories,
         clock,
     )
-    found.require_time()
-    found.require_graph(graph_digests(manifest))
-    found.require_categories(decoding.category_registry.digest)
+    authorised.require_time()
+    authorised.require_graph(graph_digests(manifest))
+    authorised.require_categories(decoding.category_registry.digest)
     try:
         decoding.require_config(claims.config)
     except InputError as error:
@@ -134,23 +148,23 @@ def _authorise(
     scope = trust.scopes.get(signer.hint) if named is None else named.scopes[signer.hint]
     if scope is not None:
         scope.require(claims.config.allowed, decoding.check_threshold(claims.config.threshold), who=signer.name)
-    return found
+    return authorised
 
 
 def _delegation(
     path: Path, trust: TrustStore, decoding: DecodingConfig, manifest: Mapping[str, Any], *, because: RefusedConfig
 ) -> Delegation:
-    """Return the keys that the bundle names; where it names none that count, both reasons are told."""
+    """Return the keys that the bundle names; if its statement is refused too, the error gives both reasons."""
     try:
         return read_delegation(path, trust=trust, decoding=decoding, manifest=manifest)
     except RefusedConfig as refused:
         raise RefusedConfig(
-            refused.reason, f"{because.told}; nor by a key that the bundle names: {refused.told}"
+            refused.reason, f"{because.told}; the bundle's statement of further keys does not help: {refused.told}"
         ) from None
 
 
 def _times(claims: Claims, named: Delegation | None) -> tuple[datetime, datetime]:
-    """Return when a config holds: in its own time, and in that of the statement that names its key."""
+    """Return the validity of a config: its own, intersected with that of the statement that names its key."""
     if named is None:
         return claims.not_before, claims.not_after
     return max(claims.not_before, named.not_before), min(claims.not_after, named.not_after)

@@ -1,8 +1,8 @@
-"""Keys that a bundle names: a trusted key says in a signed statement whose configs this bundle may follow (torch-free).
+"""Delegation: a trusted key names further keys whose configs one bundle accepts, in a signed statement (torch-free).
 
-The statement lies with the bundle, among its signatures, and speaks of one graph and one category registry. It gives
-no more than who signed it has: a named key is bound by its own scope and by that of the key which named it, as long as
-both statements hold, and it can name no further keys.
+The statement is stored with the bundle's signatures and is valid for one graph and one category registry. A delegated
+key is limited by its own scope and by that of the key that named it, and by the validity of the statement. It cannot
+name further keys.
 """
 
 from collections.abc import Mapping
@@ -31,10 +31,10 @@ DELEGATION_FILE = f"{STATEMENTS_FOLDER}/config-keys.sigstore"
 
 
 class NamedKeys(DatedClaims):
-    """What such a statement says, with when it holds.
+    """The content of a delegation: keys with their scopes, and its validity and serial number.
 
     Attributes:
-        keys: scopes by name; each scope's `key` is the public key itself, in PEM.
+        keys: scope by key name; `key` of each scope is the public key in PEM.
     """
 
     keys: dict[Name, Scope] = Field(min_length=1)
@@ -52,11 +52,15 @@ class NamedKeys(DatedClaims):
 
 @dataclass(frozen=True)
 class Delegation:
-    """Keys that a trusted key has named, each with what is left of its scope.
+    """A verified delegation.
 
     Attributes:
-        keys: the public keys. scopes: by the digest of a key. serial: of the statement. signer: who named them.
-        not_before, not_after: when the statement holds.
+        keys: the delegated public keys.
+        scopes: scope by key digest, already limited to the scope of the signer.
+        serial: serial number of the statement.
+        signer: the key that signed the statement.
+        not_before: start of validity.
+        not_after: end of validity (exclusive).
     """
 
     keys: tuple[TrustedKey, ...]
@@ -77,15 +81,19 @@ def delegate_keys(
     valid_days: float,
     not_before: datetime | None = None,
 ) -> NamedKeys:
-    """Sign that a bundle may follow configs of the keys of a trust file, each within its scope.
+    """Sign a statement that a bundle accepts configs of the keys in a trust file, each within its scope.
 
     Args:
-        source: the trust file. out: the statement, in the bundle at `DELEGATION_FILE`; one that is there is replaced.
-        key: of somebody whom operators trust. decoding, manifest: of the bundle.
-        valid_days: from `not_before` (default: now) on.
+        source: path of the trust file.
+        out: path of the statement, in the bundle at `DELEGATION_FILE`; an existing file is replaced.
+        key: private key that operators trust.
+        decoding: decoding config of the bundle.
+        manifest: manifest of the bundle.
+        valid_days: length of the validity in days.
+        not_before: start of the validity; default: now.
 
     Raises:
-        InputError: the file names no key, a scope goes beyond the bundle's ceilings, or it would never hold.
+        InputError: the file names no key, a scope exceeds the bundle's ceilings, or the statement would never be valid.
     """
     said = TrustFile.read(source)
     for scope in said.keys.values():
@@ -96,7 +104,7 @@ def delegate_keys(
     try:
         named = NamedKeys(keys=keys, categories=decoding.category_registry.digest, **times)
     except ValidationError as error:
-        raise InputError(f"{source} should name keys to follow; {first_fault(error)}") from None
+        raise InputError(f"{source} should name at least one public key; {first_fault(error)}") from None
     out.parent.mkdir(parents=True, exist_ok=True)
     seal(out, statement(PREDICATE_TYPE, graph_subject(manifest), named.model_dump(mode="json")), key)
     return named
@@ -105,12 +113,13 @@ def delegate_keys(
 def read_delegation(
     path: Path, *, trust: TrustStore, decoding: DecodingConfig, manifest: Mapping[str, Any]
 ) -> Delegation:
-    """Return the keys that a bundle's statement names, if a key that the operator trusts has signed it.
+    """Return the keys that a bundle's statement names, after verifying that a trusted key signed it.
 
-    Its time is not looked at: a config's own time and that of the statement are held against the clock together.
+    Its validity is not checked here: `authorise` checks the time of the config and of the statement together.
 
     Raises:
-        RefusedConfig: nobody trusted signed it, it was changed or revoked, or is for another graph or other categories.
+        RefusedConfig: no trusted key signed it, it was changed or revoked, or it is for another graph or other
+            categories.
     """
     said, signer = open_signed(path, trust.keys)
     if signer.hint in trust.revoked_keys:

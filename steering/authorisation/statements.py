@@ -1,6 +1,6 @@
-"""Signed statements about safety configs: each for the graph of one bundle, for a time (torch-free).
+"""Signed statements about safety configs, each valid for the graph of one bundle and a limited time (torch-free).
 
-Nothing that a statement says is used before its signature holds.
+The content of a statement is used only after its signature has been verified.
 """
 
 import secrets
@@ -21,44 +21,49 @@ from ..configs.authorised import utc_now
 from ..configs.refusal import Reason, RefusedConfig
 
 HIGHEST_SIZE_BYTES = 1 << 20
-GRAPH_FILES = "model.onnx"  # what the names of the graph's files begin with: the nodes, and the weights beside them
+GRAPH_FILES = "model.onnx"  # prefix of the graph's file names: the nodes, and their external weights
 
 
 def graph_digests(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Return the BLAKE3 digests of a bundle's graph by file: what opening the bundle compares with the bytes.
+    """Return the BLAKE3 digests of a bundle's graph files, by file name, from its manifest.
 
     Raises:
-        ArtefactError: the manifest is of a version that names none.
+        ArtefactError: the manifest has no BLAKE3 digests (an older version).
     """
     files = {name: entry for name, entry in manifest["files"].items() if name.startswith(GRAPH_FILES)}
     if not files or not all("blake3" in entry for entry in files.values()):
-        raise ArtefactError("the manifest should name BLAKE3 digests of the graph, it does not: export it again")
+        raise ArtefactError("the manifest should list BLAKE3 digests of the graph, found none: export the bundle again")
     return {name: entry["blake3"] for name, entry in sorted(files.items())}
 
 
 def graph_subject(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a bundle's graph as the subject of a statement."""
+    """Return a bundle's graph as the subject of an in-toto statement."""
     return [{"name": name, "digest": {"blake3": digest}} for name, digest in graph_digests(manifest).items()]
 
 
 def stated_graph(said: Statement, path: Path) -> dict[str, str]:
-    """Return the graph that a statement is for.
+    """Return the BLAKE3 digests, by file name, of the graph that a statement is for.
 
     Raises:
-        RefusedConfig: it names none.
+        RefusedConfig: the statement names no graph.
     """
     try:
         return {each["name"]: each["digest"]["blake3"] for each in said["subject"]}
     except (KeyError, TypeError):
-        raise RefusedConfig(Reason.MALFORMED, f"{path.name} should name the graph that it is for") from None
+        raise RefusedConfig(
+            Reason.MALFORMED,
+            f"{path.name} should name the graph that it is for, found none: sign it again",
+        ) from None
 
 
 class DatedClaims(StrictSettings):
-    """What every such statement says.
+    """The fields that every statement has.
 
     Attributes:
-        categories: digest of the registry that its names are from. serial: for revocation.
-        not_before, not_after: when it holds; the end is excluded.
+        categories: digest of the category registry that the statement is for.
+        serial: serial number, 32 hex digits, by which the statement can be revoked.
+        not_before: start of validity.
+        not_after: end of validity (exclusive).
     """
 
     categories: str
@@ -77,10 +82,15 @@ ClaimsType = TypeVar("ClaimsType", bound=DatedClaims)
 
 
 def dated(what: str, *, valid_days: float, not_before: datetime | None) -> dict[str, Any]:
-    """Return a new serial and the times of a statement that holds for some days, from now on where no time is given.
+    """Return the fields `serial`, `not_before` and `not_after` of a new statement.
+
+    Args:
+        what: name of the statement in errors.
+        valid_days: length of the validity in days.
+        not_before: start of the validity; None for now.
 
     Raises:
-        InputError: it would never hold.
+        InputError: the statement would never be valid.
     """
     begin = (not_before or utc_now()).replace(microsecond=0)
     try:
@@ -88,43 +98,46 @@ def dated(what: str, *, valid_days: float, not_before: datetime | None) -> dict[
     except (OverflowError, ValueError):  # too far away, or not a number
         end = begin
     if end <= begin:
-        raise InputError(f"{what} should hold for a time above 0 days, found {valid_days}")
+        raise InputError(f"{what} should be valid for more than 0 days, found {valid_days}")
     return {"serial": secrets.token_hex(16), "not_before": begin, "not_after": end}
 
 
 def open_signed(path: Path, keys: Sequence[TrustedKey]) -> tuple[Statement, TrustedKey]:
-    """Return what one of the keys signed, and that key.
+    """Return a signed statement and the key that signed it, after verifying the signature.
 
     Raises:
-        RefusedConfig: the file is too large, cannot be read, carries no signature, or none of the keys signed it.
+        RefusedConfig: the file is too large, cannot be read, has no signature, or none of the keys signed it.
     """
     try:
         if path.stat().st_size > HIGHEST_SIZE_BYTES:
             raise RefusedConfig(Reason.MALFORMED, f"{path.name} should have at most {HIGHEST_SIZE_BYTES} bytes")
         if "dsseEnvelope" not in read_json(path):
-            raise RefusedConfig(Reason.UNSIGNED, f"{path.name} carries no signature: prosocial config sign makes one")
+            raise RefusedConfig(Reason.UNSIGNED, f"{path.name} has no signature: sign it with prosocial config sign")
         return unseal(path, keys)
     except BrokenSignature as error:
         raise RefusedConfig(Reason.NOT_TRUSTED, str(error)) from None
     except FileNotFoundError:
-        raise RefusedConfig(Reason.MALFORMED, f"{path} should be a signed file, there is no such file") from None
+        raise RefusedConfig(Reason.MALFORMED, f"{path} should be a signed file, found no such file") from None
     except (OSError, ArtefactError, RecursionError):
         raise RefusedConfig(
-            Reason.MALFORMED, f"{path.name} should be a JSON object, it cannot be read as one"
+            Reason.MALFORMED, f"{path.name} should be a readable JSON object: sign the config again"
         ) from None
 
 
 def claims_of(said: Statement, path: Path, model: type[ClaimsType], *, predicate_type: str) -> ClaimsType:
-    """Return what a statement claims.
+    """Return the validated content of a verified statement.
 
     Raises:
-        RefusedConfig: it states something else, or in another form.
+        RefusedConfig: the statement has another type, or its fields are invalid.
     """
     if said.get("predicateType") != predicate_type:
-        raise RefusedConfig(Reason.MALFORMED, f"{path.name} should state {predicate_type}, it states something else")
+        raise RefusedConfig(
+            Reason.MALFORMED,
+            f"{path.name} should be a statement of type {predicate_type}, found {said.get('predicateType')!r:.80}",
+        )
     try:
         return model.model_validate_json(canonical_json(said["predicate"]))
     except ValidationError as error:
         raise RefusedConfig(Reason.MALFORMED, f"{path.name}; {first_fault(error)}") from None
-    except ValueError:  # a number that JSON does not know
-        raise RefusedConfig(Reason.MALFORMED, f"{path.name} should state what JSON knows, it does not") from None
+    except ValueError:  # NaN or infinity, which JSON does not have
+        raise RefusedConfig(Reason.MALFORMED, f"{path.name} should hold JSON numbers, found NaN or infinity") from None

@@ -1,10 +1,13 @@
-"""Whom the operator trusts with safety configs, how far, and what was revoked (torch-free).
+"""The keys that an operator trusts for safety configs, their scopes, and revocations (torch-free).
+
+A trust file:
 
     {"schema": "prosocial.trust/1",
      "keys": {"editor": {"key": "editor.pub", "allowed": ["violence"], "highest_threshold": 0.4}},
      "revoked_serials": [], "revoked_keys": []}
 
-Paths of keys are relative to the file. A bare public key is trusted with all that the bundle's ceilings leave.
+Paths of keys are relative to the file. A bare public key (PEM, without a trust file) is limited only by the bundle's
+ceilings.
 """
 
 from collections.abc import Sequence
@@ -26,10 +29,12 @@ SCHEMA = "prosocial.trust/1"
 
 
 class Scope(StrictSettings):
-    """How far a key is trusted.
+    """The limits of one key.
 
     Attributes:
-        key: file of the public key. allowed: categories that it may let through. highest_threshold: that it may set.
+        key: path of the public key.
+        allowed: harm categories that the key's configs may allow.
+        highest_threshold: highest risk threshold that the key's configs may set.
     """
 
     key: str
@@ -37,17 +42,17 @@ class Scope(StrictSettings):
     highest_threshold: Share
 
     def within(self, other: "Scope") -> "Scope":
-        """Return what both scopes give."""
+        """Return the intersection of two scopes."""
         allowed = [name for name in self.allowed if name in other.allowed]
         return self.model_copy(
             update={"allowed": allowed, "highest_threshold": min(self.highest_threshold, other.highest_threshold)}
         )
 
     def require(self, allowed: Sequence[str], threshold: float, *, who: str) -> None:
-        """Check that a config lies within.
+        """Check that a config's mask and threshold are within the scope; `who` names the key in errors.
 
         Raises:
-            RefusedConfig: it allows or tolerates more.
+            RefusedConfig: the config allows a further category or has a higher threshold.
         """
         beyond = sorted(set(allowed) - set(self.allowed))
         if beyond:
@@ -62,10 +67,12 @@ class Scope(StrictSettings):
 
 
 class TrustFile(StrictSettings):
-    """The operator's file.
+    """The content of an operator's trust file.
 
     Attributes:
-        keys: scopes by name. revoked_serials: of signed configs. revoked_keys: hex digests of public keys.
+        keys: scope by key name.
+        revoked_serials: serial numbers of revoked statements.
+        revoked_keys: hex digests of revoked public keys.
     """
 
     schema_: Literal["prosocial.trust/1"] = Field(default="prosocial.trust/1", alias="schema")
@@ -75,10 +82,10 @@ class TrustFile(StrictSettings):
 
     @classmethod
     def read(cls, path: Path) -> "TrustFile":
-        """Read the file.
+        """Read a trust file.
 
         Raises:
-            ArtefactError: it is missing, of another schema, or a value does not hold (names it).
+            ArtefactError: the file is missing, its schema differs, or a value is invalid (the message names it).
         """
         try:
             return cls.model_validate(read_json(path, schema=SCHEMA))
@@ -86,7 +93,7 @@ class TrustFile(StrictSettings):
             raise ArtefactError(f"{path} should be a trust file; {first_fault(error)}") from None
 
     def revoke(self, *, serials: Sequence[str] = (), keys: Sequence[str] = ()) -> "TrustFile":
-        """Return it with more revoked; nothing is ever taken off the lists."""
+        """Return a copy with further revocations; existing ones stay."""
         lists = {
             "revoked_serials": sorted({*self.revoked_serials, *serials}),
             "revoked_keys": sorted({*self.revoked_keys, *keys}),
@@ -100,11 +107,13 @@ class TrustFile(StrictSettings):
 
 @dataclass(frozen=True)
 class TrustStore:
-    """All that an operator trusts.
+    """The trusted keys and revocations of an operator, from one or more files.
 
     Attributes:
-        keys: the public keys. scopes: by the digest of a key; a key without one is bound by the ceilings only.
-        revoked_serials, revoked_keys: honoured for every key.
+        keys: the public keys.
+        scopes: scope by key digest; a key without one is limited only by the bundle's ceilings.
+        revoked_serials: serial numbers of revoked statements, whichever key signed them.
+        revoked_keys: hex digests of revoked public keys.
     """
 
     keys: tuple[TrustedKey, ...]
@@ -117,8 +126,8 @@ class TrustStore:
         """Read trust files (`.json`) and bare public keys (PEM).
 
         Raises:
-            InputError: nothing is given, a file is no such file, a key is of another kind, or one comes twice (which
-                of its scopes would bind it?).
+            InputError: `paths` holds no key, a file is missing or invalid, a key has an unsupported type, or a key
+                appears twice, so that its scope would be ambiguous.
         """
         keys: list[TrustedKey] = []
         scopes: dict[str, Scope] = {}
@@ -138,6 +147,6 @@ class TrustStore:
         hints = [key.hint for key in keys]
         twice = [key.name for key in keys if hints.count(key.hint) > 1]
         if not keys or twice:
-            found = f"{' and '.join(twice)} are one key" if twice else "none"
-            raise InputError(f"the trusted keys should be at least one, each given once: found {found}")
+            actual = f"the same key under the names {' and '.join(twice)}" if twice else "none"
+            raise InputError(f"there should be at least one trusted key, each given once, found {actual}")
         return cls(tuple(keys), scopes, frozenset(serials), frozenset(revoked))

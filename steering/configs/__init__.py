@@ -1,4 +1,4 @@
-"""Safety configs: what they say, who may bring one from outside, and the log of what was done under them."""
+"""Safety configs: their fields and category registry, and configs authorised by signature."""
 
 import lazy_loader
 

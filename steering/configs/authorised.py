@@ -1,4 +1,4 @@
-"""A safety config from outside the bundle, after somebody whom the operator trusts has vouched for it (torch-free)."""
+"""An external safety config whose signature by a trusted key has been verified (torch-free)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,19 +11,24 @@ Clock = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
-    """Return the time."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
 class AuthorisedConfig:
-    """What `authorise` gives, and nothing else should make: one config, for one graph, for a while.
+    """A verified safety config, valid for one graph and a limited time; only `authorise` should create one.
 
     Attributes:
-        config: what was signed. serial: of the signed statement. key, key_name: the signer's digest and name.
-        not_before, not_after: when it holds; the end is excluded.
-        graph: BLAKE3 by file of the graph that it was signed for. categories: digest of the category registry.
-        clock: tells the time; it is asked at every use.
+        config: the signed config.
+        serial: serial number of the signed statement.
+        key: digest of the signer's public key.
+        key_name: name of the signer's key.
+        not_before: start of validity.
+        not_after: end of validity (exclusive).
+        graph: BLAKE3 digests, by file name, of the graph that the config was signed for.
+        categories: digest of the category registry that the config was signed for.
+        clock: returns the current time; called at every use.
     """
 
     config: NamedConfig
@@ -38,41 +43,44 @@ class AuthorisedConfig:
 
     @property
     def name(self) -> str:
-        """The config's name."""
+        """The name of the config."""
         return self.config.name
 
     def require_time(self) -> None:
-        """Check that it holds now.
+        """Check that the config is valid now.
 
         Raises:
-            RefusedConfig: not yet, or not any more.
+            RefusedConfig: it is not yet valid, or has expired.
         """
         now = self.clock()
         if now < self.not_before:
-            raise RefusedConfig(Reason.NOT_YET_VALID, f"{self.name} holds from {self.not_before:%Y-%m-%d %H:%M} UTC on")
+            raise RefusedConfig(Reason.NOT_YET_VALID, f"{self.name} is valid from {self.not_before:%Y-%m-%d %H:%M} UTC")
         if now >= self.not_after:
             raise RefusedConfig(
-                Reason.EXPIRED, f"{self.name} held until {self.not_after:%Y-%m-%d %H:%M} UTC: have it signed anew"
+                Reason.EXPIRED, f"{self.name} was valid until {self.not_after:%Y-%m-%d %H:%M} UTC: have it signed again"
             )
 
     def require_graph(self, graph: Mapping[str, str]) -> None:
-        """Check that it was signed for this graph (BLAKE3 by file).
+        """Check that the config was signed for this graph (BLAKE3 digests by file name).
 
         Raises:
-            RefusedConfig: for another one.
+            RefusedConfig: it was signed for another graph.
         """
         if dict(graph) != dict(self.graph):
-            raise RefusedConfig(Reason.OTHER_BUNDLE, f"{self.name} was signed for the graph of another bundle")
+            raise RefusedConfig(
+                Reason.OTHER_BUNDLE,
+                f"{self.name} was signed for the graph of another bundle",
+            )
 
     def require_categories(self, digest: str) -> None:
-        """Check that it was signed for this category registry.
+        """Check that the config was signed for this category registry.
 
         Raises:
-            RefusedConfig: for another one.
+            RefusedConfig: it was signed for another registry.
         """
         if digest != self.categories:
             raise RefusedConfig(
                 Reason.OTHER_REGISTRY,
-                f"{self.name} was signed for categories with digest {self.categories[:16]}, the bundle's are "
-                f"{digest[:16]}: have it signed anew",
+                f"{self.name} was signed for other categories (digest {self.categories[:16]}) than the bundle's "
+                f"({digest[:16]}): have it signed again",
             )

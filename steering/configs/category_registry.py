@@ -1,4 +1,4 @@
-"""Harm categories with their definitions: what the names in a mask mean (torch-free)."""
+"""Harm categories with their definitions (torch-free)."""
 
 import hashlib
 from collections.abc import Mapping
@@ -11,21 +11,26 @@ NEVER_ALLOWED = "other"
 
 @dataclass(frozen=True)
 class CategoryRegistry:
-    """The categories of a gate, in its order.
+    """The harm categories of a gate, in the order of its outputs.
 
     Attributes:
-        definitions: what each name means, by name; empty where the bundle does not say.
+        definitions: definition by category name; an empty string where the bundle has none.
     """
 
     definitions: Mapping[str, str]
 
     @property
     def digest(self) -> str:
-        """The hex SHA-256 of names, order and definitions: a config signed for other meanings is another config."""
+        """The SHA-256 (hex) of names, order and definitions, which signed configs refer to.
+
+        Example:
+            >>> CategoryRegistry({"drugs": ""}).digest == CategoryRegistry({"drugs": "Illegal drugs."}).digest
+            False
+        """
         return hashlib.sha256(canonical_json([*self.definitions.items()]).encode("utf-8")).hexdigest()
 
 
-# The taxonomy of CoSA (arXiv 2410.08968): seven categories and the rest, which no config ever allows.
+# The taxonomy of CoSA (arXiv 2410.08968): seven categories, and "other", which no config may allow.
 COSA = CategoryRegistry(
     {
         "discrimination": "Unfair treatment or contempt of people for who they are (origin, skin, gender, orientation, "

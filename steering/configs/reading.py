@@ -1,6 +1,6 @@
-"""What a config's text says about harm categories: a proposal for its mask, and where the two contradict (torch-free).
+"""Which harm categories a safety config's text allows: a proposed mask, and contradictions with one (torch-free).
 
-The reading by words is a help for authors and binds nothing: what binds is the mask that somebody approved and signed.
+The reading by keywords only helps authors. Only the mask that somebody approved and signed is enforced.
 """
 
 import re
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from .category_registry import NEVER_ALLOWED, CategoryRegistry
 from .safety_config import NamedConfig, SafetyConfig
 
-# Beginnings of words that speak of a category of CoSA; of any other category its name does.
+# Word stems that indicate a category of CoSA; any other category is recognised by its name only.
 TERMS = {
     "discrimination": ("discriminat", "racis", "sexis", "insult", "slur", "hate", "prejudice", "verbal abuse"),
     "violence": ("violen", "fight", "murder", "kill", "tortur", "kidnap", "suicid", "self-harm", "injur", "gore"),
@@ -46,10 +46,11 @@ CLAUSE = re.compile(
 
 @dataclass(frozen=True)
 class Reading:
-    """What a text says.
+    """The harm categories that a text allows and forbids.
 
     Attributes:
-        allows, forbids: names of categories; those that it does not speak of are in neither.
+        allows: names of the allowed categories.
+        forbids: names of the forbidden categories; a category that the text does not mention is in neither set.
     """
 
     allows: frozenset[str] = frozenset()
@@ -57,25 +58,26 @@ class Reading:
 
 
 Reader = Callable[[str, CategoryRegistry], Reading]
-Topics = Callable[[str], Collection[str]]  # the categories that a clause speaks of
+Topics = Callable[[str], Collection[str]]  # maps a clause to the categories that it mentions
 
 
 def read_by_words(text: str, registry: CategoryRegistry) -> Reading:
-    """Read a text clause by clause, by words that permit or forbid beside words that name a category.
+    """Read a text by keywords: each clause permits or forbids the categories that it mentions.
 
     Example:
         >>> from prosocial.steering.configs import COSA
-        >>> found = read_by_words("Fights may be told, but never how to make a bomb.", COSA)
-        >>> sorted(found.allows), sorted(found.forbids)
+        >>> reading = read_by_words("Fights may be described, but never how to make a bomb.", COSA)
+        >>> sorted(reading.allows), sorted(reading.forbids)
         (['violence'], ['weapons'])
     """
     return read_by_clauses(text, lambda clause: [name for name in registry.definitions if _names(clause, name)])
 
 
 def read_by_clauses(text: str, topics: Topics) -> Reading:
-    """Read a text clause by clause: words say whether a clause permits or forbids, `topics` of what it speaks.
+    """Read a text clause by clause, with `topics` returning the categories that a clause mentions.
 
-    What one clause allows and another forbids is forbidden.
+    Keywords decide whether a clause permits or forbids. A category that one clause permits and another forbids counts
+    as forbidden.
     """
     allows: set[str] = set()
     forbids: set[str] = set()
@@ -89,13 +91,19 @@ def read_by_clauses(text: str, topics: Topics) -> Reading:
 
 
 def with_mask(config: NamedConfig, reading: Reading, *, may_allow: Iterable[str]) -> NamedConfig:
-    """Return a config that allows what its text allows, of the categories that the bundle's ceiling leaves open."""
+    """Return the config with a mask that allows the categories its text allows, limited to `may_allow`.
+
+    Args:
+        config: the config.
+        reading: the result of reading its text.
+        may_allow: categories that the bundle's ceiling permits.
+    """
     allowed = sorted(reading.allows & set(may_allow) - {NEVER_ALLOWED})
     return NamedConfig.model_validate(config.model_dump(by_alias=True) | {"allowed": allowed})
 
 
 def contradictions(config: SafetyConfig, reading: Reading) -> list[str]:
-    """Return where a text and a mask say different things; each line names both.
+    """Return one line per category where the text and the mask of a config differ.
 
     Example:
         >>> config = SafetyConfig(text="No fights.", allowed=["violence"])
@@ -104,9 +112,9 @@ def contradictions(config: SafetyConfig, reading: Reading) -> list[str]:
     """
     allowed = set(config.allowed)
     forbidden = [f"{name}: the text forbids it, the mask allows it" for name in sorted(reading.forbids & allowed)]
-    shut = [f"{name}: the text allows it, the mask keeps it shut" for name in sorted(reading.allows - allowed)]
+    shut = [f"{name}: the text allows it, the mask does not" for name in sorted(reading.allows - allowed)]
     unsaid = sorted(allowed - reading.allows - reading.forbids)
-    return [*forbidden, *shut, *(f"{name}: the text does not speak of it, the mask allows it" for name in unsaid)]
+    return [*forbidden, *shut, *(f"{name}: the text does not mention it, the mask allows it" for name in unsaid)]
 
 
 def _names(clause: str, category: str) -> bool:

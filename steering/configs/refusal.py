@@ -1,4 +1,4 @@
-"""Why a safety config from outside is not followed: one reason, one line (torch-free)."""
+"""The error for a refused external safety config, with its reason (torch-free)."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ from prosocial.core.errors import InputError
 
 
 class Reason(StrEnum):
-    """What was wrong, as logs name it."""
+    """Why a config was refused, in the words that logs use."""
 
     UNSIGNED = "unsigned"
     NOT_TRUSTED = "not signed by a trusted key, or changed"
@@ -21,11 +21,12 @@ class Reason(StrEnum):
     BEYOND_SCOPE = "beyond the key's scope"
 
 
-class RefusedConfig(InputError):  # noqa: N818 - the field says a config is refused
-    """A safety config that is not followed.
+class RefusedConfig(InputError):  # noqa: N818 - "refused config" is the established term
+    """A safety config was refused.
 
     Attributes:
-        reason: the kind, for logs; the message says it in full. told: the message without the kind.
+        reason: the category of the refusal, for logs.
+        told: the message without the reason.
     """
 
     def __init__(self, reason: Reason, told: str) -> None:

@@ -1,4 +1,4 @@
-"""A safety config: text for the system prompt, and what the gate and the head do with it (torch-free)."""
+"""A safety config: text for the system prompt, and settings of the gate and the head (torch-free)."""
 
 import hashlib
 from pathlib import Path
@@ -17,15 +17,18 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class SafetyConfig(StrictSettings):
-    """A safety config (CoSA, arXiv 2410.08968): the text asks the model, the rest binds the graph.
+    """A safety config: a text that instructs the model, and settings that the graph enforces.
+
+    Source: CoSA (arXiv 2410.08968), which has the text only.
 
     Attributes:
-        text: what the model is told; may be empty in a bundle's own configs.
-        allowed: harm categories that the gate lets through.
-        threshold: the risk in [0, 1] up to which a token is safe; None: the default of the decoding config.
-        preference: weights by attribute; None: the default of the decoding config.
-        fallback: the reply where no safe continuation was found; None: that of the decoding config.
-        system_prompt: template of the system message; the text takes the place of its one slot.
+        text: instructions for the system message; may be empty in a bundle's own configs.
+        allowed: harm categories that the gate allows.
+        threshold: highest risk in [0, 1] at which a token is safe; None for the decoding config's default.
+        preference: weight by attribute; None for the decoding config's default.
+        fallback: the reply when no safe continuation exists; None for the decoding config's.
+        system_prompt: template of the system message; must contain the slot `{safety_config}` once, which `text`
+            replaces.
     """
 
     text: str = ""
@@ -39,25 +42,26 @@ class SafetyConfig(StrictSettings):
     @classmethod
     def _has_one_slot(cls, template: str) -> str:
         if template.count(SLOT) != 1:
-            raise ValueError(f"a template should hold the slot {SLOT} once, found it {template.count(SLOT)} times")
+            raise ValueError(f"a system prompt should hold the slot {SLOT} once, found it {template.count(SLOT)} times")
         return template
 
     @property
     def system_message(self) -> str:
-        """The system message; empty where there is no text.
+        """The system message; empty if there is no text.
 
         Example:
-            >>> SafetyConfig(text="Fights may be told.", system_prompt="Rules: {safety_config}").system_message
-            'Rules: Fights may be told.'
+            >>> SafetyConfig(text="Fights are fine.", system_prompt="Rules: {safety_config}").system_message
+            'Rules: Fights are fine.'
         """
         return self.system_prompt.replace(SLOT, self.text) if self.text else ""
 
 
 class NamedConfig(SafetyConfig):
-    """A safety config as a file of its own: named, and with a text.
+    """A safety config in its own file, with a name and a text.
 
     Attributes:
-        name: what logs and reports call it. text: never empty.
+        name: name in logs and reports; lower-case letters, digits, `_`, `.` and `-`.
+        text: instructions for the system message; not empty.
     """
 
     schema_: Literal["prosocial.safety_config/1"] = Field(default="prosocial.safety_config/1", alias="schema")
@@ -68,38 +72,38 @@ class NamedConfig(SafetyConfig):
     @classmethod
     def _says_something(cls, text: str) -> str:
         if not text.strip():
-            raise ValueError("a safety config should say in its text what it is for, found none")
+            raise ValueError("a safety config should have a text: describe what it allows and forbids")
         return text
 
     @property
     def is_text_only(self) -> bool:
-        """Whether nobody has decided yet which categories the text allows."""
+        """Whether the config has no mask yet: `allowed` was never set."""
         return "allowed" not in self.model_fields_set
 
     @property
     def digest(self) -> str:
-        """The hex SHA-256 of all that it says."""
+        """The SHA-256 (hex) of all fields."""
         return hashlib.sha256(canonical_json(self.model_dump(by_alias=True)).encode("utf-8")).hexdigest()
 
     def write(self, path: Path | str) -> None:
-        """Write it as a file that nobody has signed."""
+        """Write the config as an unsigned JSON file."""
         write_json(Path(path), self.model_dump(by_alias=True))
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
-        """Read a file that nobody has signed: to show, check or sign it, never to obey it.
+        """Read an unsigned JSON file, to show, check or sign it; only a signed config may be applied.
 
         Raises:
-            ArtefactError: the file is missing, of another schema, or a value does not hold (names it).
+            ArtefactError: the file is missing, its schema differs, or a value is invalid (the message names it).
         """
         return cls.parse(read_json(Path(path), schema=SCHEMA), source=str(path))
 
     @classmethod
     def parse(cls, value: dict[str, Any], *, source: str) -> Self:
-        """Validate plain data; `source` is what the error calls it.
+        """Validate plain data; `source` names it in errors.
 
         Raises:
-            ArtefactError: a value does not hold (names it).
+            ArtefactError: a value is invalid (the message names it).
         """
         try:
             return cls.model_validate(value)

@@ -1,1 +1,1 @@
-"""The decoding loop: requests, engines, drafts, replies."""
+"""The decoding loop: requests, engines, reply drafts and replies."""

@@ -1,4 +1,4 @@
-"""The decoding config: what the rule may do, what it does by default, and the safety configs by name (torch-free)."""
+"""The decoding config: ceilings and defaults of the rule, and the named safety configs (torch-free)."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,18 +18,21 @@ from .sampling import Sampling
 
 SCHEMA = "prosocial.decoding/1"
 DECODING_FILE = "decoding.json"
-REWARD_SCALE_LIMIT = 100.0  # an input beyond it counts as out of range: the gate closes
+REWARD_SCALE_LIMIT = 100.0  # the graph treats a larger input as out of range and closes the gate
 
 
 class ReplySettings(StrictSettings):
-    """How a reply is drawn, whatever the model; a plain bundle has the defaults.
+    """How a reply is generated, for steered and plain models; a plain bundle has the defaults.
 
     Attributes:
-        max_new_tokens: default length of a reply in tokens. sampling: how a token is chosen.
-        stop: texts that end a reply; it stops before the first of them.
-        forbidden_phrases: texts that no reply holds, whatever their case, width and spaces, inside words too.
-        rollback_tokens: most tokens to take back where nothing is safe; a token with as many behind it is final, so
-            that streamed text lags by as many. max_retries: how often per reply tokens are taken back.
+        max_new_tokens: default maximum length of a reply in tokens.
+        sampling: how the next token is chosen.
+        stop: stop strings; the reply ends before the first one.
+        forbidden_phrases: texts that no reply may contain, also inside words; case, character width and white space are
+            ignored.
+        rollback_tokens: maximum number of tokens to roll back when the safe set is empty. A token followed by this many
+            others is final, so that streamed text lags behind by this many tokens.
+        max_retries: maximum number of rollbacks per reply.
     """
 
     max_new_tokens: int = Field(default=256, ge=1)
@@ -44,27 +47,32 @@ class ReplySettings(StrictSettings):
     def _are_phrases(cls, phrases: list[str]) -> list[str]:
         empty = [phrase for phrase in phrases if not folded(phrase).strip()]
         if empty:
-            raise ValueError(f"a phrase should hold a visible character, found {empty[0]!r}")
+            raise ValueError(f"a forbidden phrase should have a visible character, found {empty[0]!r}: remove it")
         return phrases
 
 
 class DecodingConfig(ReplySettings):
-    """All numbers of the lexicographic rule, as `decoding.json` holds them.
+    """All settings of the lexicographic rule, as stored in `decoding.json`.
 
-    `allowed_ceiling`, `threshold_ceiling`, `plausible_k` and `beta` become constants of the graph; the defaults become
-    initializers that a caller can override, inside the ceilings.
+    `allowed_ceiling`, `threshold_ceiling`, `plausible_k` and `beta` become constants of the graph. The defaults become
+    initializers of graph inputs, which a caller can override within the ceilings.
 
     Attributes:
-        attributes: names of the k attributes of the head, in order. categories: of the C harm categories of the gate.
-        category_definitions: what categories mean; signatures over configs from outside cover it.
-        plausible_k: K, candidates per token. beta: > 0; the shift is multiplied by `reward_scale / beta`.
-        harm_threshold: default tau. threshold_ceiling: the highest tau that any input gets.
-        allowed: categories let through by default. allowed_ceiling: by category, whether an input may allow it
-            (a category left out is shut; "other" is always shut).
-        preference: default weights by attribute, brought onto the simplex (empty: uniform).
-        fallback: the reply given when no safe continuation was found.
-        safety_configs: by name.
-        chat_template_sha256: of the template that the steering was made for; None: any.
+        attributes: names of the head's k attributes, in order.
+        categories: names of the gate's C harm categories, in order.
+        category_definitions: definition by category; signatures of external configs cover it.
+        plausible_k: K, number of candidate tokens per step.
+        beta: above 0; the shift of the logits is multiplied by `reward_scale / beta`.
+        reward_scale: default s in [0, 100].
+        harm_threshold: default tau in [0, threshold_ceiling].
+        threshold_ceiling: upper limit of tau for every input.
+        allowed: harm categories allowed by default.
+        allowed_ceiling: by category, whether an input may allow it; a category that is not listed may not be allowed,
+            and neither may "other".
+        preference: default weight by attribute, scaled to sum to 1; empty for uniform weights.
+        fallback: the reply when no safe continuation exists.
+        safety_configs: the bundle's safety configs by name.
+        chat_template_sha256: SHA-256 of the chat template that head and gate were trained with; None to accept any.
     """
 
     schema_: Literal["prosocial.decoding/1"] = Field(default="prosocial.decoding/1", alias="schema")
@@ -107,24 +115,25 @@ class DecodingConfig(ReplySettings):
 
     @property
     def category_registry(self) -> CategoryRegistry:
-        """The categories with what they mean."""
+        """The categories with their definitions."""
         return CategoryRegistry({name: self.category_definitions.get(name, "") for name in self.categories})
 
     def require_config(self, config: SafetyConfig) -> None:
-        """Check that a safety config lies under the ceilings and names what exists.
+        """Check that a safety config stays within the ceilings and names known attributes and categories.
 
         Raises:
-            InputError: it does not; says what.
+            UnknownNameError: an attribute or category is unknown.
+            InputError: a weight or the threshold is out of range, or the ceiling does not permit a category.
         """
         self.preference_vector(config.preference)
         self.allowed_mask(config.allowed)
         self.check_threshold(config.threshold)
 
     def preference_vector(self, weights: Mapping[str, float] | None) -> list[float]:
-        """Return the preference [k] on the simplex; None: the default.
+        """Return the preference [k] on the simplex; None for the default.
 
         Raises:
-            UnknownNameError: a name that is not an attribute.
+            UnknownNameError: a name is not an attribute.
             InputError: a weight is negative or not finite, or all given weights are zero.
         """
         if weights is None:
@@ -132,15 +141,15 @@ class DecodingConfig(ReplySettings):
         return preference_vector(weights, self.attributes)
 
     def ceiling_mask(self) -> list[bool]:
-        """Return [C]: whether an input may allow the category (shut unless the config opens it)."""
+        """Return, for each of the C categories, whether an input may allow it."""
         return [name != NEVER_ALLOWED and self.allowed_ceiling.get(name, False) for name in self.categories]
 
     def allowed_mask(self, names: Sequence[str] | None) -> list[bool]:
-        """Return [C], true where the category is let through; None: the default.
+        """Return, for each of the C categories, whether `names` allows it; None for the default.
 
         Raises:
-            UnknownNameError: a name that is not a category.
-            InputError: a category that the ceiling keeps shut.
+            UnknownNameError: a name is not a category.
+            InputError: the ceiling does not permit a category.
         """
         chosen = set(self.allowed if names is None else names)
         for name in sorted(chosen - set(self.categories)):
@@ -155,10 +164,10 @@ class DecodingConfig(ReplySettings):
         return [name in chosen for name in self.categories]
 
     def check_threshold(self, threshold: float | None) -> float:
-        """Return the threshold to use (None: the default).
+        """Return the given threshold, or the default for None.
 
         Raises:
-            InputError: it is not in [0, threshold_ceiling].
+            InputError: it is outside [0, threshold_ceiling].
         """
         value = self.harm_threshold if threshold is None else threshold
         if not 0.0 <= value <= self.threshold_ceiling:
@@ -166,25 +175,29 @@ class DecodingConfig(ReplySettings):
         return value
 
     def safety_config(self, name: str) -> SafetyConfig:
-        """Return a safety config.
+        """Return the safety config of this name.
 
         Raises:
-            UnknownNameError: no config of that name.
+            UnknownNameError: there is no such config.
         """
         if name not in self.safety_configs:
             raise UnknownNameError("safety config", name, self.safety_configs)
         return self.safety_configs[name]
 
     def check_template(self, digest: str, *, source: str) -> None:
-        """Refuse a chat template that is not the one of this config.
+        """Check that a chat template is the one of this config.
+
+        Args:
+            digest: SHA-256 (hex) of the template.
+            source: where the template is, for the error.
 
         Raises:
-            ArtefactError: it is another one; `source` is what the error calls its place.
+            ArtefactError: it is another template.
         """
         if self.chat_template_sha256 not in (None, digest):
             raise ArtefactError(
                 f"{source} should hold the chat template with sha256 {str(self.chat_template_sha256)[:16]} that "
-                f"{DECODING_FILE} names, found {digest[:16]}: put the original back"
+                f"{DECODING_FILE} names, found {digest[:16]}: restore the original"
             )
 
     def write(self, folder: Path | str) -> None:
@@ -193,20 +206,20 @@ class DecodingConfig(ReplySettings):
 
     @classmethod
     def read(cls, folder: Path | str) -> "DecodingConfig":
-        """Read `decoding.json` of a steered model or a bundle.
+        """Read `decoding.json` from the folder of a steered model or bundle.
 
         Raises:
-            ArtefactError: the file is missing, of another schema, or a value does not hold (names it).
+            ArtefactError: the file is missing, its schema differs, or a value is invalid (the message names it).
         """
         path = Path(folder) / DECODING_FILE
         return cls.parse(read_json(path, schema=SCHEMA), source=str(path))
 
     @classmethod
     def parse(cls, value: Mapping[str, Any], *, source: str) -> "DecodingConfig":
-        """Validate plain data; `source` is what the error calls it.
+        """Validate plain data; `source` names it in errors.
 
         Raises:
-            ArtefactError: a value does not hold (names it).
+            ArtefactError: a value is invalid (the message names it).
         """
         try:
             return cls.model_validate(value)
@@ -215,10 +228,10 @@ class DecodingConfig(ReplySettings):
 
 
 def preference_vector(weights: Mapping[str, float], attributes: Sequence[str]) -> list[float]:
-    """Return weights by attribute as a vector [k] that sums to 1; names left out get 0, no weights at all: uniform.
+    """Return weights by attribute as a vector [k] that sums to 1; a missing attribute gets 0, no weights give uniform.
 
     Raises:
-        UnknownNameError: a name that is not an attribute.
+        UnknownNameError: a name is not an attribute.
         InputError: a weight is negative or not finite, or all given weights are zero.
 
     Example:

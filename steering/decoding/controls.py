@@ -1,4 +1,4 @@
-"""What one request asks of the rule, by name, and the arrays that it becomes (torch-free)."""
+"""The controls of a request, by name, and their conversion into graph inputs (torch-free)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,14 +19,16 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Steering:
-    """What one request asks for; None everywhere means the defaults of the decoding config.
+    """The controls of one request; None takes the decoding config's default.
 
-    A safety config sets its own text, categories, threshold and preference; what is given beside it overrides it.
+    A safety config sets text, categories, threshold and preference; controls given here override its values.
 
     Attributes:
-        preference: weights by attribute. allowed: harm categories to let through. harm_threshold: tau.
-        reward_scale: factor of the shift in [0, 100].
-        safety_config: name of a config in `decoding.json`, or one from outside that `authorise` let in.
+        preference: weight by attribute.
+        allowed: harm categories to allow.
+        harm_threshold: tau in [0, 1].
+        reward_scale: s in [0, 100], factor of the shift.
+        safety_config: name of a config in `decoding.json`, or an external config returned by `authorise`.
     """
 
     preference: Mapping[str, float] | None = None
@@ -46,7 +48,10 @@ class ControlArrays:
     """The optional graph inputs of N requests, float32.
 
     Attributes:
-        preference: [N, k] on the simplex. allowed: [N, C], 0 or 1. harm_threshold: [N]. reward_scale: [N].
+        preference: [N, k], weights of the attributes on the simplex.
+        allowed: [N, C], 1 where the harm category is allowed, else 0.
+        harm_threshold: [N], tau.
+        reward_scale: [N], s.
     """
 
     preference: Floats
@@ -55,12 +60,12 @@ class ControlArrays:
     reward_scale: Floats
 
     def rows(self, chosen: Sequence[int] | NDArray[np.intp]) -> Self:
-        """Return the controls of some requests, in that order."""
+        """Return the controls of some requests, in this order."""
         at = np.asarray(chosen, dtype=np.intp)
         return type(self)(self.preference[at], self.allowed[at], self.harm_threshold[at], self.reward_scale[at])
 
     def as_inputs(self) -> dict[str, Floats]:
-        """Return the arrays by the name of their graph input."""
+        """Return the arrays by graph input name."""
         return {
             "preference": self.preference,
             "allowed": self.allowed,
@@ -70,12 +75,12 @@ class ControlArrays:
 
 
 def control_arrays(config: DecodingConfig, requests: Sequence[Steering]) -> ControlArrays:
-    """Resolve requests into arrays.
+    """Resolve the controls of N requests, with defaults filled in, into arrays.
 
     Raises:
-        UnknownNameError: an attribute, a harm category or a safety config that does not exist.
-        InputError: a weight, threshold or scale out of range, or a category that the ceiling keeps shut.
-        RefusedConfig: a config from outside that is for other categories.
+        UnknownNameError: an attribute, harm category or safety config is unknown.
+        InputError: a weight, threshold or scale is out of range, or the ceiling does not permit a category.
+        RefusedConfig: an external config was signed for other categories.
     """
     resolved = [_resolved(config, request) for request in requests]
     scales = [config.reward_scale if item.reward_scale is None else item.reward_scale for item in resolved]
@@ -91,20 +96,20 @@ def control_arrays(config: DecodingConfig, requests: Sequence[Steering]) -> Cont
 
 
 def with_safety_text(config: DecodingConfig, request: Steering, messages: Sequence[Message]) -> list[Message]:
-    """Return the conversation with the safety config's text as system message, before the text of one that is there.
+    """Return the conversation with the safety config's text in its system message, before any existing text.
 
     Raises:
-        UnknownNameError: the bundle has no config of that name.
-        RefusedConfig: a config from outside that does not hold now, or is for other categories.
+        UnknownNameError: the bundle has no config of this name.
+        RefusedConfig: an external config is not valid now, or was signed for other categories.
     """
     if isinstance(request.safety_config, AuthorisedConfig):
         request.safety_config.require_time()
-    asked = _named(config, request)
-    return with_system_text(asked.system_message if asked else "", messages)
+    safety_config = _named(config, request)
+    return with_system_text(safety_config.system_message if safety_config else "", messages)
 
 
 def with_system_text(text: str, messages: Sequence[Message]) -> list[Message]:
-    """Return the conversation with a text as system message, before the text of one that is there.
+    """Return the conversation with a text in its system message, before any existing text.
 
     Example:
         >>> with_system_text("Be kind.", [{"role": "user", "content": "Hello."}])
@@ -119,25 +124,25 @@ def with_system_text(text: str, messages: Sequence[Message]) -> list[Message]:
 
 
 def fallback_of(config: DecodingConfig | None, request: Steering) -> str:
-    """Return the reply where no safe continuation was found; the request was checked before it was answered."""
-    asked = _named(config, request) if config else None
+    """Return the reply to give when no safe continuation exists, for a request that was already validated."""
+    safety_config = _named(config, request) if config else None
     default = config.fallback if config else ""
-    return default if asked is None or asked.fallback is None else asked.fallback
+    return default if safety_config is None or safety_config.fallback is None else safety_config.fallback
 
 
 def _named(config: DecodingConfig, request: Steering) -> SafetyConfig | None:
-    asked = request.safety_config
-    if isinstance(asked, AuthorisedConfig):
-        asked.require_categories(config.category_registry.digest)
-        return asked.config
-    return config.safety_config(asked) if asked else None
+    requested = request.safety_config
+    if isinstance(requested, AuthorisedConfig):
+        requested.require_categories(config.category_registry.digest)
+        return requested.config
+    return config.safety_config(requested) if requested else None
 
 
 def one_per_row(steering: Steering | Sequence[Steering] | None, n_rows: int) -> list[Steering]:
-    """Return one request per row from one for all, one each, or none.
+    """Return one `Steering` per row from one for all rows, one per row, or None for the defaults.
 
     Raises:
-        InputError: as many requests as rows were expected.
+        InputError: the number of `Steering` objects differs from the number of rows.
     """
     if steering is None or isinstance(steering, Steering):
         return [steering or Steering()] * n_rows

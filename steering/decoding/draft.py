@@ -1,4 +1,4 @@
-"""A reply while it is drawn: what may still be taken back, and what is final (torch-free)."""
+"""A reply during generation: which tokens are final and which may be rolled back (torch-free)."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,12 +14,14 @@ Reason = Literal["empty_safe_set", "phrase"]
 
 @dataclass(frozen=True)
 class GateEvent:
-    """One time when a reply could not go on as it stood.
+    """One rollback or fallback of a reply.
 
     Attributes:
-        step: number of reply tokens at that time. action: what the loop did. back_to: reply tokens that were kept.
-        banned: the token that may not be chosen again at `back_to`; None for a fallback.
-        reason: "empty_safe_set" where nothing was safe, "phrase" where a forbidden phrase came up.
+        step: number of reply tokens before it.
+        action: what the loop did.
+        back_to: number of reply tokens kept.
+        banned: the token that may not be chosen again at position `back_to`; None for a fallback.
+        reason: "empty_safe_set" if no token was safe, "phrase" if a forbidden phrase appeared.
     """
 
     step: int
@@ -31,18 +33,28 @@ class GateEvent:
 
 @dataclass
 class ReplyDraft:
-    """A reply under way.
+    """A reply during generation.
 
-    A token is final once `rollback_tokens` stand behind it, or none can be taken back any more, and its text can no
-    longer become part of a phrase, a stop string or a character. What is final is never taken back.
+    A token is final once `rollback_tokens` tokens follow it (or no rollback is left) and its text can no longer become
+    part of a phrase, a stop string or an incomplete character. A final token is never rolled back.
 
     Attributes:
-        index: of the conversation. prompt: its tokens. limit: most reply tokens. end_ids: tokens that end a reply.
-        rollback_tokens: most tokens to take back at once. max_retries: how often.
-        text: reads the tokens as text; None: nobody asks for it.
-        tokens: of the reply so far. n_final: how many of them are final. cut: where the text ends, at a stop string.
-        banned: tokens that may not be chosen, by reply position. finish: None while it is not finished.
-        log_probabilities: of each token, None where nobody asks for them.
+        index: index of the conversation.
+        prompt: token ids of the prompt.
+        limit: maximum number of reply tokens.
+        end_ids: tokens that end a reply.
+        rollback_tokens: maximum number of tokens per rollback.
+        max_retries: maximum number of rollbacks.
+        text: searches the decoded tokens; None if there is nothing to search for.
+        tokens: reply tokens so far.
+        n_final: number of final tokens.
+        cut: length of the text before a stop string; None if there is none.
+        banned: tokens that may not be chosen, by reply position.
+        events: rollbacks and fallbacks so far.
+        finish: why the reply ended; None while it is not finished.
+        log_probabilities: log-probability of each token; None if not requested.
+        min_safe_set_size: size of the smallest safe set so far.
+        risk: [C], highest risk so far by harm category.
     """
 
     index: int
@@ -63,27 +75,27 @@ class ReplyDraft:
     risk: NDArray[np.float32] | None = None
 
     def observe(self, size: int, risk: NDArray[np.float32]) -> None:
-        """Note what the gate said before this step."""
+        """Record the gate's outputs for this step."""
         self.min_safe_set_size = size if self.min_safe_set_size is None else min(size, self.min_safe_set_size)
         self.risk = risk if self.risk is None else np.maximum(risk, self.risk)
 
     def accept(self, token: int) -> bool:
-        """Append a token; return whether the next one may follow it: not so at the end or where it was taken back."""
+        """Append a token; return whether the batch can continue, False if the reply ended or was rolled back."""
         if token in self.end_ids:
             self._end("end")
             return False
         self.tokens.append(token)
         open_token = len(self.tokens)
         if self.text is not None:
-            found = self.text.read(self.tokens)
-            if found.phrase_token is not None:
-                self._go_back(found.phrase_token, "phrase")
+            finding = self.text.read(self.tokens)
+            if finding.phrase_token is not None:
+                self._go_back(finding.phrase_token, "phrase")
                 return False
-            if found.cut is not None:
-                self.cut = found.cut
+            if finding.cut is not None:
+                self.cut = finding.cut
                 self._end("stop")
                 return False
-            open_token = found.open_token
+            open_token = finding.open_token
         if len(self.tokens) >= self.limit:
             self._end("length")
             return False
@@ -92,7 +104,7 @@ class ReplyDraft:
         return True
 
     def take_back(self) -> None:
-        """Where nothing is safe: go back some tokens and ban the one chosen there, or give up for the fallback."""
+        """Handle an empty safe set: roll back and ban the token chosen there, or finish with the fallback."""
         self._go_back(max(self.n_final, len(self.tokens) - self.rollback_tokens), "empty_safe_set")
 
     def _end(self, finish: Finish) -> None:

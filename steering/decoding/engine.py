@@ -1,4 +1,4 @@
-"""What the decoding loop asks of a model, whether torch or ONNX Runtime runs it (torch-free)."""
+"""The interface between the decoding loop and a model in torch or ONNX Runtime (torch-free)."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,10 +12,12 @@ from .controls import ControlArrays
 
 @dataclass(frozen=True)
 class Decision:
-    """What an engine says of the next token of B rows.
+    """An engine's outputs for the next token of B rows.
 
     Attributes:
-        logits: [B, V] float32. risk: [B, C] that the next token harms (C is 0 without a gate). safe_set_size: [B].
+        logits: [B, V] float32, minus infinity outside the safe set.
+        risk: [B, C] float32, expected risk of the next token by harm category; C is 0 without a gate.
+        safe_set_size: [B] int64, number of safe tokens.
     """
 
     logits: NDArray[np.float32]
@@ -24,24 +26,29 @@ class Decision:
 
 
 class Stream(Protocol):
-    """A batch of rows under way, with its key/value cache."""
+    """A batch of sequences with their key/value cache.
+
+    Attributes:
+        decision: the outputs for the next token of each row.
+    """
 
     decision: Decision
 
     def step(self, tokens: NDArray[np.int64]) -> None:
-        """Append one token [B] per row and decide again."""
+        """Run one decoding step: append one token [B] per row and update `decision`."""
         ...
 
     def keep(self, rows: NDArray[np.intp]) -> None:
-        """Go on with some rows only, in that order."""
+        """Keep only these rows, in this order."""
         ...
 
 
 class Engine(Protocol):
-    """A model that decides on next tokens.
+    """A model that the decoding loop can run.
 
     Attributes:
-        context_length: most tokens in a row, None if there is no limit. vocabulary_size: tokens are ids below it.
+        context_length: maximum number of tokens in a sequence; None if there is no limit.
+        vocabulary_size: number of token ids.
         config: the decoding config; None for a model without the rule.
     """
 
@@ -50,5 +57,11 @@ class Engine(Protocol):
     config: DecodingConfig | None
 
     def prefill(self, ids: NDArray[np.int64], controls: ControlArrays | None, *, capacity: int) -> Stream:
-        """Read B prompts of equal length [B, S]; no row will grow beyond `capacity` tokens."""
+        """Run B prompts of equal length [B, S].
+
+        Args:
+            ids: [B, S], token ids.
+            controls: controls of the B rows; None for the defaults.
+            capacity: maximum number of tokens that a row will ever have, for allocating the key/value cache.
+        """
         ...

@@ -1,8 +1,8 @@
-"""The host-side decoding loop, one for torch and for ONNX Runtime, so that the two cannot drift apart (torch-free).
+"""The decoding loop, shared by torch and ONNX Runtime so that both generate the same replies (torch-free).
 
-Conversations of equal prompt length run together, so that no padding is ever needed. Where the gate leaves nothing
-safe, or a forbidden phrase comes up, the reply is rolled back and drawn again without the token chosen there; if that
-does not help either, the configured fallback becomes the reply.
+Conversations with prompts of equal length run in one batch, so that no padding is needed. When the safe set is empty or
+a forbidden phrase appears, the loop rolls the reply back, bans the token chosen at that position and continues from
+there; once no rollback is left, the configured fallback becomes the reply.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -40,21 +40,24 @@ def generate(
     on_error: OnError = "raise",
     **options: Unpack[ReplyOptions],
 ) -> list[Reply]:
-    """Reply to conversations, in their order.
+    """Return one reply per conversation, in order.
 
     Args:
-        engine: what decides on tokens. tokenizer: of the same model.
-        conversations: messages of each.
-        steering: one request for all rows or one each; None: the defaults of the decoding config.
-        prefill: text that the reply starts with, one for all rows or one each (not part of the returned text).
-        row_keys: one text per row that its noise hangs on (default: its index).
-        batch_size: most rows at once; results do not depend on it.
-        on_error: "raise" before anything runs, or "reply": a conversation that cannot be answered gets a reply that
-            finishes with "error" and says why, and the others are answered.
-        options: how replies are drawn, see `ReplyOptions`.
+        engine: the model, in torch or ONNX Runtime.
+        tokenizer: tokenizer of the same model.
+        conversations: the messages of each conversation.
+        steering: controls for all conversations, or one per conversation; None for the decoding config's defaults.
+        prefill: text that the reply starts with, for all conversations or one per conversation; not part of the
+            returned text.
+        row_keys: one text per conversation that seeds its noise; default: its index.
+        batch_size: maximum number of conversations per batch; results do not depend on it.
+        on_error: "raise" to raise before the model runs, or "reply" to return, for a conversation that cannot be
+            answered, a reply that finishes with "error" and holds the message.
+        options: see `ReplyOptions`.
 
     Raises:
-        InputError: an argument out of range, steering for an engine without the rule, or a prompt beyond the context.
+        InputError: an argument is out of range, the engine has no rule to steer, or a prompt exceeds the context.
+        UnknownNameError: an attribute, harm category or safety config is unknown.
     """
     if batch_size < 1 or on_error not in ("raise", "reply"):
         raise InputError(
@@ -72,16 +75,16 @@ def generate(
         return maker.draft(index, prompt)
 
     drafts = [_or_error(on_error, partial(drafted, index)) for index in range(len(requests))]
-    asked = [
+    steerings = [
         Steering() if isinstance(row, Reply) else request.steering
         for row, request in zip(drafts, requests, strict=True)
     ]
     loop = Loop(
-        engine, control_arrays(engine.config, asked) if engine.config else None, Sampler(settings.sampling, keys)
+        engine, control_arrays(engine.config, steerings) if engine.config else None, Sampler(settings.sampling, keys)
     )
     loop.run([row for row in drafts if isinstance(row, ReplyDraft)], batch_size)
     finish = partial(finished_reply, config=engine.config, tokenizer=tokenizer)
-    fallbacks = [fallback_of(engine.config, steering) for steering in asked]
+    fallbacks = [fallback_of(engine.config, steering) for steering in steerings]
     return [
         row if isinstance(row, Reply) else _or_error(on_error, partial(finish, row, fallback=fallback))
         for row, fallback in zip(drafts, fallbacks, strict=True)
@@ -90,12 +93,12 @@ def generate(
 
 @dataclass(frozen=True)
 class Loop:
-    """Draws replies from an engine.
+    """Generates replies with an engine.
 
     Attributes:
-        engine: decides on the next tokens.
-        controls: one row per conversation, by its index.
-        sampler: chooses among them.
+        engine: the model, in torch or ONNX Runtime.
+        controls: controls of all conversations, by index; None for an engine without the rule.
+        sampler: chooses tokens from logits.
         observer: called before each choice with the conversation's index, the decision and its row there.
     """
 
@@ -105,16 +108,16 @@ class Loop:
     observer: Callable[[int, Decision, int], None] | None = None
 
     def run(self, rows: Sequence[ReplyDraft], batch_size: int) -> None:
-        """Draw until every row has finished."""
+        """Generate until every reply has finished."""
         while rows := [row for row in rows if row.finish is None]:
             for batch in _batches(rows, batch_size):
                 for _ in self.steps(batch):
                     pass
 
     def steps(self, batch: Sequence[ReplyDraft]) -> Iterator[None]:
-        """Draw rows of equal length, a token of each per step, until each has finished or was taken back.
+        """Generate one token per row and step until each row has finished or was rolled back.
 
-        The key/value cache lives as long as the iterator.
+        All rows must have the same number of tokens. The key/value cache is freed with the iterator.
         """
         ids = np.array([row.prompt + row.tokens for row in batch], dtype=np.int64)
         controls = self.controls.rows([row.index for row in batch]) if self.controls else None
@@ -135,7 +138,7 @@ class Loop:
     def _decide(
         self, decision: Decision, slots: list[ReplyDraft], live: NDArray[np.intp], tokens: NDArray[np.int64]
     ) -> NDArray[np.intp]:
-        """Choose the next token of every live row into `tokens`; return the rows that go on."""
+        """Write the next token of every live row into `tokens`; return the rows that continue."""
         rows = [slots[at] for at in live]
         logits = decision.logits if live.size == len(slots) else decision.logits[live]
         for at, row in zip(live, rows, strict=True):
@@ -170,7 +173,7 @@ def _accept(row: ReplyDraft, token: int, logits: NDArray[np.float32]) -> bool:
 
 
 def log_probability(logits: NDArray[np.float32], token: int) -> float:
-    """Return the logarithm of a token's share in the softmax of logits [V], closed ones at minus infinity.
+    """Return a token's log-probability under logits [V], which may be minus infinity for other tokens.
 
     Example:
         >>> round(log_probability(np.array([0.0, 0.0, -np.inf], np.float32), 1), 4)
@@ -188,12 +191,12 @@ def _requests(
     starts = [prefill] * len(conversations) if isinstance(prefill, str) else list(prefill)
     if len(starts) != len(conversations):
         raise InputError(f"there should be one prefill per conversation ({len(conversations)}), found {len(starts)}")
-    asked = one_per_row(steering, len(conversations))
-    return [Request(*parts) for parts in zip(conversations, asked, starts, strict=True)]
+    steerings = one_per_row(steering, len(conversations))
+    return [Request(*parts) for parts in zip(conversations, steerings, starts, strict=True)]
 
 
 def _or_error(on_error: OnError, make: Callable[[], T]) -> T | Reply:
-    """Return what is made, or the reply that says why it cannot be made."""
+    """Return the result of `make`; with "reply", an InputError becomes an error reply."""
     try:
         return make()
     except InputError as error:

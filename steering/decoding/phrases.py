@@ -1,4 +1,4 @@
-"""Many phrases found at once in a text that is still growing, by an Aho-Corasick automaton (torch-free)."""
+"""Search for many phrases at once in a growing text, by an Aho-Corasick automaton (torch-free)."""
 
 import re
 import unicodedata
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import ahocorasick
 
-SLACK = 8  # characters before the new ones that a composing character may still have changed
+SLACK = 8  # characters to search again: a new combining character may change the ones before it
 _SPACES = re.compile(r"\s+")
 
 
 class PhraseFinder:
-    """Finds phrases, character by character.
+    """Searches texts for a fixed set of phrases.
 
     Args:
-        phrases: none of them empty.
+        phrases: the phrases, none of them empty.
     """
 
     def __init__(self, phrases: Sequence[str]) -> None:
@@ -25,10 +25,11 @@ class PhraseFinder:
         self._automaton.make_automaton()
 
     def find(self, text: str, *, searched: int = 0) -> int | None:
-        """Return where the first phrase in a text begins, or None.
+        """Return the index at which the first phrase in a text begins, or None.
 
         Args:
-            text: to search. searched: characters of it that held no phrase when they were all there was.
+            text: the text to search.
+            searched: length of the beginning of the text that an earlier call searched without a match.
 
         Example:
             >>> PhraseFinder(["she sells", "sells"]).find("where she sells shells")
@@ -40,7 +41,9 @@ class PhraseFinder:
         return min((end + 1 - length for end, length in self._automaton.iter(text, start)), default=None)
 
     def open_from(self, text: str) -> int:
-        """Return where the part at the end of a text begins that more text could still make a phrase.
+        """Return the index from which the end of a text could become a phrase if more text follows.
+
+        It is the length of the text if no suffix is the beginning of a phrase.
 
         Example:
             >>> PhraseFinder(["stop here"]).open_from("do not stop"), PhraseFinder(["stop here"]).open_from("do")
@@ -53,7 +56,7 @@ class PhraseFinder:
 
 
 def folded(text: str) -> str:
-    """Return a text as forbidden phrases see it: NFKC, case folded, no invisible characters, one space for any.
+    """Return a text normalised for phrase search: NFKC, case-folded, format characters removed, white space collapsed.
 
     Example:
         >>> folded("Ｍake  a\\u200b B\\u00adOMB")

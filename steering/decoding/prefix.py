@@ -1,4 +1,4 @@
-"""What prompts have in common: within a batch, and with the prompt read before (torch-free)."""
+"""Common prefixes of prompts: within a batch, and with the previous prompt (torch-free)."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# What a pass more costs, in tokens read in a batch (49 M parameters, one thread: 15 do not pay, 28 do).
+# Cost of one extra forward pass in tokens of a batched prefill (49 M parameters, one thread: break-even at 15 to 28).
 TOKENS_PER_RUN = 24
 
 
 def shared_prefix(ids: NDArray[np.int64]) -> int:
-    """Return how many tokens of prompts [B, S] to read once for all rows; 0 where that would not pay.
+    """Return how many leading tokens of prompts [B, S] to prefill once for all rows; 0 if that would not be faster.
 
-    At least one token is left for each row, as it is the last one that is decided on. One token of each row is read in
-    one pass; more of them take a pass per row.
+    At least one token per row is left, because the next-token logits come from the last one. If exactly one is left,
+    all rows finish in one pass; otherwise each row needs its own pass.
 
     Example:
         >>> shared_prefix(np.array([[*range(50), 1, 2], [*range(50), 3, 4]])), shared_prefix(np.array([[5, 1], [5, 2]]))
@@ -29,17 +29,18 @@ def shared_prefix(ids: NDArray[np.int64]) -> int:
 
 @dataclass
 class PrefixCache:
-    """The keys and values of the prompt read last, so that the next one is read from where the two part.
+    """The key/value cache of the previous prompt, so that the next prefill skips their common prefix.
 
     Attributes:
-        ids: [S] the tokens. cache: of one row, a value of at least S tokens per layer and part.
+        ids: [S], tokens of the previous prompt.
+        cache: one row's keys and values, one entry per layer and part, each with at least S positions.
     """
 
     ids: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     cache: list[Any] = field(default_factory=list)
 
     def known(self, ids: NDArray[np.int64]) -> int:
-        """Return how many tokens that all prompts [B, S] begin with are known; at least one is left to be read.
+        """Return how many leading tokens of all prompts [B, S] are in the cache; at least one token is left to run.
 
         Example:
             >>> PrefixCache(np.arange(50), []).known(np.array([[*range(40), 7, 8]]))

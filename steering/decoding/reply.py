@@ -1,4 +1,4 @@
-"""A reply as it is handed back (torch-free)."""
+"""A finished reply (torch-free)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,16 +16,16 @@ class Reply:
     """One reply.
 
     Attributes:
-        text: without special tokens, up to a stop string; the configured fallback where `finish` is "fallback".
-        token_ids: every token drawn, those of a stop string too, the end token left out; empty for a fallback.
-        finish: "end" at an end token, "stop" at a stop string, "length" at the limit, "fallback" where no safe
-            continuation was found, "error" where the request could not be answered.
-        events: every time when nothing was safe or a forbidden phrase came up, in order.
-        min_safe_set_size: smallest safe set met (rolled back steps included); None without a gate.
-        max_risk: by category, the highest chance that the edited model's own next token would harm, over all steps.
-        log_probabilities: of each token under the rule (softmax of the engine's logits, before sampling settings and
-            bans), where they were asked for.
-        error: one line that says what is wrong with the request, where `finish` is "error".
+        text: the text without special tokens, up to a stop string; the configured fallback if `finish` is "fallback".
+        token_ids: all generated tokens, including those of a stop string but not the end token; empty for a fallback.
+        finish: "end" at an end token, "stop" at a stop string, "length" at the token limit, "fallback" if no safe
+            continuation was left, "error" if the request could not be answered.
+        events: rollbacks and fallbacks, in order.
+        min_safe_set_size: size of the smallest safe set, rolled back steps included; None without a gate.
+        max_risk: by harm category, the highest expected risk of the unsteered model's next token over all steps.
+        log_probabilities: log-probability of each token under the rule (softmax of the engine's logits, before sampling
+            settings and bans); None if not requested.
+        error: one line that says what is wrong with the request if `finish` is "error".
     """
 
     text: str
@@ -39,15 +39,15 @@ class Reply:
 
 
 def error_reply(error: InputError) -> Reply:
-    """Return what stands for a reply to a request that could not be answered."""
+    """Return the reply for a request that could not be answered."""
     return Reply("", (), "error", error=" ".join(str(error).split()))
 
 
 def finished_reply(row: ReplyDraft, config: DecodingConfig | None, tokenizer: ChatTokenizer, *, fallback: str) -> Reply:
-    """Return the reply of a finished draft, or `fallback` where it finished so.
+    """Return the reply of a finished draft, with the text `fallback` if the draft ended in the fallback.
 
     Raises:
-        InputError: a model without a gate ran out of finite logits.
+        InputError: a model without a gate gave no finite logit.
     """
     finish = row.finish or "length"
     events, scores = tuple(row.events), row.log_probabilities
@@ -56,7 +56,9 @@ def finished_reply(row: ReplyDraft, config: DecodingConfig | None, tokenizer: Ch
     text = tokenizer.decode(tokens)[: row.cut]
     if config is None:
         if finish == "fallback":
-            raise InputError("the model gave no finite logit for a next token: its weights are broken")
+            raise InputError(
+                "the model should give a finite logit for a next token, found none: its weights are broken"
+            )
         return Reply(text, tokens, finish, events, log_probabilities=kept)
     text = fallback if finish == "fallback" else text
     highest = [] if row.risk is None else row.risk.tolist()  # no numbers without a gate

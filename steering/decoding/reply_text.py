@@ -1,4 +1,4 @@
-"""The text of a reply as it grows: which token a forbidden phrase or a stop string begins in (torch-free)."""
+"""Search for forbidden phrases and stop strings in a growing reply, mapped back to tokens (torch-free)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from prosocial.core.chat import ChatTokenizer
 
 from .phrases import PhraseFinder, folded
 
-INCOMPLETE = "\ufffd"  # what a character decodes to while some of its bytes are still missing
+INCOMPLETE = "\ufffd"  # replacement character: the decoding of a character whose last bytes are still missing
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What the text says after one more token.
+    """The result of searching the text after one more token.
 
     Attributes:
-        phrase_token: the first token of a forbidden phrase; None: there is none.
-        cut: where in the text a stop string begins; None: there is none.
-        open_token: the first token whose text could still become part of a phrase, a stop string or a character; the
-            number of tokens where there is none.
+        phrase_token: index of the first token of a forbidden phrase; None if there is no phrase.
+        cut: index in the text at which a stop string begins; None if there is no stop string.
+        open_token: index of the first token whose text could still become part of a phrase, a stop string or an
+            incomplete character; the number of tokens if there is none.
     """
 
     phrase_token: int | None
@@ -27,10 +27,12 @@ class Finding:
 
 
 class ReplyText:
-    """Reads the tokens of one reply as text; phrases that span tokens are found as well.
+    """Decodes the tokens of one reply and searches the text; matches may span tokens.
 
     Args:
-        tokenizer: of the model. phrases: of `folded` texts. stops: of stop strings as they are.
+        tokenizer: tokenizer of the model.
+        phrases: searches normalised text for forbidden phrases that were normalised by `folded`.
+        stops: searches the unchanged text for stop strings.
     """
 
     def __init__(self, tokenizer: ChatTokenizer, phrases: PhraseFinder, stops: PhraseFinder) -> None:
@@ -38,7 +40,7 @@ class ReplyText:
         self._ends: list[tuple[int, int]] = []  # characters of the text and of the folded text after each token
 
     def read(self, tokens: Sequence[int]) -> Finding:
-        """Say what one more token brought; all before it but those taken back were read already."""
+        """Search the text after the last of `tokens`; the others were passed to earlier calls, unless rolled back."""
         del self._ends[len(tokens) - 1 :]
         text_read, folded_read = self._ends[-1] if self._ends else (0, 0)
         text = self._tokenizer.decode(tokens)
@@ -53,7 +55,7 @@ class ReplyText:
         )
 
     def _token_at(self, position: int, kind: int) -> int:
-        """Return the token that the character at a position came with."""
+        """Return the index of the token that the character at a position belongs to."""
         at = len(self._ends)
         while at and self._ends[at - 1][kind] > position:
             at -= 1

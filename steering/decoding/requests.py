@@ -1,4 +1,4 @@
-"""What a caller asks for, checked and encoded before the first slow step (torch-free)."""
+"""Requests and reply options, validated and encoded before the model runs (torch-free)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,15 +20,17 @@ OnError = Literal["raise", "reply"]
 
 
 class ReplyOptions(TypedDict, total=False):
-    """How replies are drawn; what is left out is as the decoding config has it.
+    """Options of reply generation; a missing or None option takes the decoding config's value.
 
     Attributes:
-        sampling: how a token is chosen. temperature, seed: these two of `sampling`, without the others.
-        max_new_tokens: most tokens of a reply.
-        rollback_tokens: most tokens to take back where nothing is safe; 0: every token is final at once.
-        max_retries: how often per reply tokens are taken back.
-        stop: texts that end a reply, beside those of the config.
-        log_probabilities: whether to report that of each token.
+        sampling: how the next token is chosen.
+        temperature: overrides the temperature of `sampling`.
+        seed: overrides the seed of `sampling`.
+        max_new_tokens: maximum number of tokens of a reply.
+        rollback_tokens: maximum number of tokens to roll back when the safe set is empty; at 0 every token is final.
+        max_retries: maximum number of rollbacks per reply.
+        stop: stop strings, in addition to the config's.
+        log_probabilities: whether replies report the log-probability of each token.
     """
 
     sampling: Sampling | None
@@ -46,7 +48,9 @@ class Request:
     """One conversation to reply to.
 
     Attributes:
-        messages: of the conversation. steering: what is asked of the rule. prefill: text that the reply starts with.
+        messages: messages of the conversation.
+        steering: controls of the rule for this conversation.
+        prefill: text that the reply starts with.
     """
 
     messages: Sequence[Message]
@@ -55,17 +59,17 @@ class Request:
 
 
 def reply_settings(engine: Engine) -> ReplySettings:
-    """Return how an engine's replies are drawn unless a caller says otherwise."""
+    """Return an engine's default reply settings."""
     if engine.config is None:
         return ReplySettings()
     return ReplySettings(**{name: getattr(engine.config, name) for name in ReplySettings.model_fields})
 
 
 def asked_settings(engine: Engine, options: ReplyOptions) -> ReplySettings:
-    """Return how replies are drawn with what a caller says.
+    """Return an engine's reply settings, overridden by a caller's options.
 
     Raises:
-        InputError: a value out of range.
+        InputError: a value is out of range.
     """
     default = reply_settings(engine)
     sampling = options.get("sampling") or default.sampling
@@ -77,29 +81,33 @@ def asked_settings(engine: Engine, options: ReplyOptions) -> ReplySettings:
 
 
 def encode_request(engine: Engine, tokenizer: ChatTokenizer, request: Request, *, name: str) -> list[int]:
-    """Return the tokens of a request's prompt.
+    """Validate a request and return the token ids of its prompt.
 
     Args:
-        name: what an error calls the request.
+        engine: the engine that will run the prompt.
+        tokenizer: tokenizer of the same model.
+        request: the request.
+        name: name of the request in errors.
 
     Raises:
-        InputError: steering that the engine cannot follow, a message that is none, a token that the model does not
-            know, or no room for a reply.
+        InputError: a control is invalid or the engine has no rule, a message is invalid or all are empty, a token is
+            outside the vocabulary, or the prompt leaves no room for a reply.
+        UnknownNameError: an attribute, harm category or safety config is unknown.
     """
     if engine.config is not None:
         control_arrays(engine.config, [request.steering])
         messages = with_safety_text(engine.config, request.steering, request.messages)
     elif request.steering != Steering():
-        raise InputError("a model without head and gate cannot be steered: leave preference and safety config out")
+        raise InputError("a model without head and gate cannot be steered: omit preference and safety config")
     else:
         messages = list(request.messages)
     prompt = tokenizer.encode_chat(messages, prefill=request.prefill)
     if not prompt or not (request.prefill or any(message["content"] for message in request.messages)):
-        raise InputError(f"{name} should say something, found {len(request.messages)} messages without text")
+        raise InputError(f"{name} should hold some text, found {len(request.messages)} messages without text: add one")
     if max(prompt) >= engine.vocabulary_size:
         raise InputError(
-            f"{name} should have tokens below {engine.vocabulary_size}, the size of the model's vocabulary, found "
-            f"{max(prompt)}: the tokenizer is of another model, or its added tokens have no embedding"
+            f"{name} should have token ids below {engine.vocabulary_size}, the model's vocabulary size, found "
+            f"{max(prompt)}: the tokenizer belongs to another model, or its added tokens have no embedding"
         )
     if engine.context_length is not None and len(prompt) >= engine.context_length:
         raise InputError(
@@ -110,10 +118,15 @@ def encode_request(engine: Engine, tokenizer: ChatTokenizer, request: Request, *
 
 
 class DraftMaker:
-    """Makes the empty drafts of replies that share their settings.
+    """Creates empty reply drafts that share their settings.
 
     Args:
-        reads_text: the text is asked for while it is drawn, even where no phrase or stop string has to be found.
+        engine: the engine that will generate the replies.
+        tokenizer: tokenizer of the same model.
+        settings: reply settings of all drafts.
+        log_probabilities: whether to record the log-probability of each token.
+        reads_text: whether to decode the text at every step even without forbidden phrases and stop strings, as
+            streaming needs.
     """
 
     def __init__(
@@ -132,7 +145,7 @@ class DraftMaker:
         self._reads_text = reads_text or bool(settings.stop or settings.forbidden_phrases)
 
     def draft(self, index: int, prompt: list[int]) -> ReplyDraft:
-        """Return an empty draft."""
+        """Return an empty draft for the conversation `index` with this prompt."""
         limit, context_length = self._settings.max_new_tokens, self._context_length
         return ReplyDraft(
             index,

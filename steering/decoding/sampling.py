@@ -1,7 +1,7 @@
-"""How a token is chosen from logits: greedy, or drawn inside the safe set (torch-free).
+"""Choice of the next token from logits: greedy, or sampled from the safe set (torch-free).
 
-Every setting only closes tokens or moves finite logits: what the rule closed stays closed. Rows are shaped one by one
-over their finite logits, so that no result hangs on the batch.
+Sampling settings only remove tokens or change finite logits: a token that the rule set to minus infinity is never
+chosen. Each row is processed by itself, over its finite logits only, so that results do not depend on the batch.
 """
 
 from collections.abc import Sequence
@@ -18,27 +18,31 @@ Floats = NDArray[np.float32]
 
 
 class Sampling(StrictSettings):
-    """How a token is drawn from logits; the defaults take the most likely token.
+    """How the next token is chosen; the defaults decode greedily.
 
     Applied in this order: repetition penalty, temperature, top-k, top-p (arXiv 1904.09751), min-p (arXiv 2407.01082).
-    The penalty divides positive and multiplies negative logits of tokens that the prompt or the reply already holds
-    (arXiv 1909.05858), in greedy replies too. The descriptions are also the help of the commands that draw replies.
+    The penalty divides positive logits and multiplies negative logits of tokens that occur in the prompt or the reply
+    (arXiv 1909.05858), also in greedy decoding. Command-line options take their help from the descriptions.
     """
 
-    temperature: float = Field(
-        default=0.0, ge=0.0, description="0 takes the most likely token; above 0 the reply is drawn."
-    )
-    top_k: int = Field(default=0, ge=0, description="Draw among the k most likely tokens; 0: all.")
+    temperature: float = Field(default=0.0, ge=0.0, description="Sampling temperature; 0 decodes greedily.")
+    top_k: int = Field(default=0, ge=0, description="Sample from the k most likely tokens; 0 for all.")
     top_p: float = Field(
-        default=1.0, gt=0.0, le=1.0, description="Draw among the most likely tokens of this probability together."
+        default=1.0,
+        gt=0.0,
+        le=1.0,
+        description="Sample from the most likely tokens of this total probability.",
     )
     min_p: float = Field(
-        default=0.0, ge=0.0, le=1.0, description="Draw among tokens at least this fraction as likely as the likeliest."
+        default=0.0,
+        ge=0.0,
+        le=1.0,
+        description="Sample from tokens with this fraction of the highest probability.",
     )
     repetition_penalty: float = Field(
-        default=1.0, gt=0.0, le=10.0, description="Above 1: tokens that were used before become less likely."
+        default=1.0, gt=0.0, le=10.0, description="Above 1, tokens that already occurred become less likely."
     )
-    seed: int = Field(default=0, description="Seed of the draw.")
+    seed: int = Field(default=0, description="Random seed of the sampling.")
 
     @field_validator("temperature")
     @classmethod
@@ -49,10 +53,11 @@ class Sampling(StrictSettings):
 
 
 class Sampler:
-    """Chooses tokens for the rows of a request.
+    """Chooses the next tokens of several conversations.
 
     Args:
-        sampling: the settings. row_keys: one text per row that its noise hangs on.
+        sampling: the settings.
+        row_keys: one text per conversation that seeds its noise, together with the seed of `sampling`.
     """
 
     def __init__(self, sampling: Sampling, row_keys: Sequence[str]) -> None:
@@ -61,17 +66,18 @@ class Sampler:
 
     @property
     def reads_history(self) -> bool:
-        """Whether earlier tokens count."""
+        """Whether earlier tokens affect the choice."""
         return self.sampling.repetition_penalty != 1.0
 
     def choose(
         self, logits: Floats, rows: Sequence[int], histories: Sequence[Sequence[int]] | None = None
     ) -> NDArray[np.intp]:
-        """Return the next token [B] of some rows.
+        """Return the next tokens [B] of some conversations.
 
         Args:
-            logits: [B, V], at least one finite in each row, minus infinity where a token is closed.
-            rows: B indices among the row keys. histories: B lists of earlier tokens, where they count.
+            logits: [B, V], minus infinity for tokens that must not be chosen, at least one finite value per row.
+            rows: [B], indices into the row keys.
+            histories: B lists of earlier tokens; needed only where `reads_history`.
         """
         if not len(rows):
             return np.zeros(0, dtype=np.intp)
@@ -85,7 +91,7 @@ class Sampler:
 
 
 def shape_logits(logits: Floats, sampling: Sampling, history: Sequence[int] = ()) -> Floats:
-    """Return the logits [V] of one row that a draw is made from; closed tokens stay closed, one at least stays open.
+    """Return one row's logits [V] after the sampling settings; at least one stays finite, minus infinity stays.
 
     Example:
         >>> shape_logits(np.array([0.0, 2.0, -np.inf], np.float32), Sampling(temperature=0.5, top_k=1)).tolist()
@@ -107,14 +113,14 @@ def shape_logits(logits: Floats, sampling: Sampling, history: Sequence[int] = ()
 
 
 def _kept(values: Floats, sampling: Sampling) -> NDArray[np.intp]:
-    """Return the places of the values [n] that top-k, top-p and min-p leave, the most likely one always among them."""
+    """Return the indices of the values [n] that top-k, top-p and min-p keep, always including the highest value's."""
     if sampling.top_k == 0 and sampling.top_p == 1.0 and sampling.min_p == 0.0:
         return np.arange(len(values))
     order = np.argsort(-values, kind="stable")
     if sampling.top_k:
         order = order[: sampling.top_k]
     likely = np.exp(values[order].astype(np.float64) - values[order[0]])
-    before = np.cumsum(likely) - likely  # the mass of the more likely ones
+    before = np.cumsum(likely) - likely  # total weight of the more likely tokens
     is_kept = (before < sampling.top_p * likely.sum()) if sampling.top_p < 1.0 else np.ones(len(order), dtype=bool)
     is_kept &= likely >= sampling.min_p
     is_kept[0] = True

@@ -1,8 +1,8 @@
-"""A reply as it is drawn: text that no rollback can take back any more (torch-free).
+"""Streaming of a reply: only text that no rollback can take back is shown (torch-free).
 
-A token is shown once it is final, so that the text lags behind the model by `rollback_tokens` tokens, and by what could
-be the start of a phrase or stop string. That is the trade: with `rollback_tokens=0` every token is shown at once, and a
-step with nothing safe leads to the fallback instead of another try.
+A token is shown once it is final. The text therefore lags behind the model by `rollback_tokens` tokens, and by any text
+that could be the start of a forbidden phrase or stop string. With `rollback_tokens=0` every token is shown at once, but
+an empty safe set then leads to the fallback without a retry.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -21,7 +21,7 @@ from .reply_text import INCOMPLETE
 from .requests import DraftMaker, ReplyOptions, Request, asked_settings, encode_request
 from .sampling import Sampler
 
-FIRST_ROW = "0"  # the key of the first conversation of `generate`
+FIRST_ROW = "0"  # the key that `generate` gives its first conversation, so that both sample the same reply
 
 
 @dataclass
@@ -32,15 +32,15 @@ class _Shown:
 
 
 class ReplyStream(Iterator[str]):
-    """Pieces of the text of one reply; together they are the text that `generate` returns.
+    """An iterator over the pieces of one reply's text; joined, they are the text that `generate` returns.
 
-    The one exception: where the fallback comes after text was shown, it follows on a line of its own, and `withdrawn`
-    holds what was shown before. Each of its tokens was safe, but no safe way led on from it: a client that can should
-    take it off the screen.
+    There is one exception. If the reply ends in the fallback after some text was shown, the fallback follows on a new
+    line, and `withdrawn` holds the text shown before. Each of its tokens was safe, but it had no safe continuation: a
+    client should remove it from the screen if it can.
     """
 
     def __init__(self, engine: Engine, tokenizer: ChatTokenizer, row: ReplyDraft, loop: Loop, *, fallback: str) -> None:
-        self._row, self._shown = row, _Shown()  # the pieces know nothing of self: no reference cycle
+        self._row, self._shown = row, _Shown()  # the generator does not reference self: no reference cycle
         self._pieces = _pieces(engine, tokenizer, row, loop, self._shown, fallback)
 
     def __iter__(self) -> Self:
@@ -50,22 +50,22 @@ class ReplyStream(Iterator[str]):
         return next(self._pieces)
 
     def close(self) -> None:
-        """Stop drawing and free the key/value cache."""
+        """Stop generating and free the key/value cache."""
         self._pieces.close()
 
     @property
     def reply(self) -> Reply | None:
-        """The whole reply, from its last piece on."""
+        """The complete reply once generation has finished; None before."""
         return self._shown.reply
 
     @property
     def withdrawn(self) -> str:
-        """The text that was shown before a fallback; empty for any other reply."""
+        """The text that was shown before the fallback; empty for any other reply."""
         return self._shown.withdrawn
 
     @property
     def events(self) -> tuple[GateEvent, ...]:
-        """Every time so far when nothing was safe or a forbidden phrase came up."""
+        """The rollbacks and fallbacks so far."""
         return tuple(self._row.events)
 
 
@@ -79,10 +79,10 @@ def stream(
     row_key: str = FIRST_ROW,
     **options: Unpack[ReplyOptions],
 ) -> ReplyStream:
-    """Reply to one conversation piece by piece; arguments as for `generate`.
+    """Stream the reply to one conversation; arguments are those of `generate`.
 
     Raises:
-        InputError: as `generate` does, at once and not at the first piece.
+        InputError: as `generate`; raised by this call, not by the first piece.
     """
     settings = asked_settings(engine, options)
     request = Request(conversation, steering or Steering(), prefill)

@@ -125,7 +125,7 @@ def test_the_log_holds_no_text_and_a_refusal_too(place: Path, capsys: Capture) -
         (["config", "revoke", "draft.json", "--serial", "0"], "prosocial.trust/1"),
         (["config", "test", "nothing", "--bundle", "bundle", "--prompts", "prompts.jsonl"], "known are fiction"),
         (["config", "test", "fiction", "--bundle", "bundle", "--prompts", "trust.json"], "line 1"),
-        (["log", "check", "log.jsonl", "--key", "editor.pub"], "there is none"),
+        (["log", "check", "log.jsonl", "--key", "editor.pub"], "no such file"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(place: Path, words: list[str], match: str, capsys: Capture) -> None:

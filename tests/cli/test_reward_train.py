@@ -73,7 +73,7 @@ def test_the_seed_alone_says_what_comes_out(given: Path, tmp_path: Path) -> None
         (("--attributes", "empathy,truthfulness,helpfulness"), "truthfulness has none"),
         (("--attributes", "empathy"), "unknown attribute 'helpfulness'"),
         (("--rubric", "brevity"), "--rubric should be NAME=TEXT"),
-        (("--set", "adapter.targets=nothing"), "none of this model's match"),
+        (("--set", "adapter.targets=nothing"), "found no match"),
     ],
 )
 def test_what_is_wrong_is_one_line(

@@ -49,8 +49,8 @@ def test_what_is_loaded_is_what_was_saved(gate: HarmGate, tmp_path: Path) -> Non
     ("change", "match"),
     [
         ({"schema": "prosocial.head/2"}, "schema"),
-        ({"vocabulary_size": 21}, "should hold the tensors"),
-        ({"categories": ["violence"]}, "should hold the tensors"),
+        ({"vocabulary_size": 21}, "should hold tensors of the shapes"),
+        ({"categories": ["violence"]}, "should hold tensors of the shapes"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(

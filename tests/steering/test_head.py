@@ -82,9 +82,9 @@ def test_what_is_loaded_is_what_was_saved(head: CompactHead, tmp_path: Path) -> 
     ("change", "match"),
     [
         ({"schema": "prosocial.head/1"}, "schema"),
-        ({"rank": 5}, "should hold the tensors"),
-        ({"hidden_size": 16}, "should hold the tensors"),
-        ({"attributes": ["empathy"]}, "should hold the tensors"),
+        ({"rank": 5}, "should hold tensors of the shapes"),
+        ({"hidden_size": 16}, "should hold tensors of the shapes"),
+        ({"attributes": ["empathy"]}, "should hold tensors of the shapes"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(

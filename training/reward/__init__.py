@@ -1,4 +1,4 @@
-"""The reward model: named attributes, labelled pairs, a preference-conditioned adapter, and its training."""
+"""The reward model: attributes, labelled pairs, the preference-conditioned PBLoRA adapter, and its training."""
 
 import lazy_loader
 

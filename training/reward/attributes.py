@@ -1,4 +1,4 @@
-"""The attributes that a reward model scores, by name, each with what it asks of a reply."""
+"""The attributes of replies that a reward model scores, by name, with their rubrics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +11,10 @@ class Attribute:
     """One attribute of a reply.
 
     Attributes:
-        name: its identifier, as preferences and reports use it.
-        rubric: one sentence that says what a high score means, for judges.
-        beta: weight of the log-probability margin in the reward model's loss (PARM's beta_i).
-        judge: name of the judge that labels it; None: the recipe's.
+        name: identifier in preferences and reports.
+        rubric: one sentence that tells judges what a high score means.
+        beta: weight of the log-probability margin in the reward model's loss (PARM's beta_i); above 0.
+        judge: name of the judge that labels the attribute; None for the recipe's.
     """
 
     name: str
@@ -37,7 +37,7 @@ DEFAULT_ATTRIBUTES: Mapping[str, Attribute] = {
 
 
 def define_attributes(rubrics: Mapping[str, str]) -> dict[str, Attribute]:
-    """Return the five default attributes and those of these rubrics, by name; a default's rubric may be replaced.
+    """Return the five default attributes plus those with these rubrics, by name; a rubric may replace a default's.
 
     Example:
         >>> define_attributes({"brevity": "The reply is short."})["brevity"].beta
@@ -52,11 +52,20 @@ def resolve_attributes(
     betas: Mapping[str, float] | None = None,
     known: Mapping[str, Attribute] = DEFAULT_ATTRIBUTES,
 ) -> list[Attribute]:
-    """Return the attributes of these names, in order; `betas` overrides their betas.
+    """Return the attributes with these names, in order.
+
+    Args:
+        names: names of the attributes.
+        betas: beta by name, replacing the attribute's own.
+        known: all attributes by name.
 
     Raises:
-        UnknownNameError: a name is not known.
-        InputError: there is no name, one stands twice, or a beta is not above 0.
+        UnknownNameError: a name is not in `known`.
+        InputError: there is no name, a name appears twice, or a beta is not above 0.
+
+    Example:
+        >>> [attribute.beta for attribute in resolve_attributes(["empathy", "helpfulness"], betas={"empathy": 1.0})]
+        [1.0, 0.2]
     """
     if not names or len(set(names)) != len(names):
         raise InputError(f"attributes should be one or more different names, found {list(names)}")

@@ -1,4 +1,4 @@
-"""Pairs as token ids with the signs of their labels, and what a reward model says of them."""
+"""Pairs as token ids with the signs of their labels, and their rewards."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,12 @@ from .pairs import Pair
 
 @dataclass(frozen=True)
 class EncodedPairs:
-    """Pairs as token ids (2n sequences: first replies, then second ones) with their labels' signs [n, k]."""
+    """n pairs as token ids with the signs of their labels.
+
+    Attributes:
+        sequences: 2n sequences, all first replies and then all second replies.
+        signs: [n, k], +1 where the first reply is better, -1 where the second is, 0 for a tie or a missing label.
+    """
 
     sequences: list[EncodedReply]
     signs: Tensor
@@ -35,7 +40,14 @@ class EncodedPairs:
         max_tokens: int,
         require_labels: bool = True,
     ) -> "EncodedPairs":
-        """Encode every pair.
+        """Encode pairs with a tokenizer.
+
+        Args:
+            pairs: the pairs.
+            tokenizer: tokenizer of the reward model's language model.
+            attributes: names of the attributes, in the order of the preference vector.
+            max_tokens: maximum number of tokens of a prompt with its reply.
+            require_labels: whether every attribute must have a label in some pair.
 
         Raises:
             InputError: an attribute has no label in any pair, and labels are required.
@@ -45,13 +57,22 @@ class EncodedPairs:
         signs = torch.tensor([pair.signs(attributes) for pair in pairs], dtype=torch.float32)
         unlabelled = [name for index, name in enumerate(attributes) if not signs[:, index].any()]
         if unlabelled and require_labels:
-            raise InputError(f"every attribute should have labelled pairs: {', '.join(unlabelled)} has none")
+            raise InputError(
+                f"every attribute should have labelled pairs, found none for {', '.join(unlabelled)}: label or omit it"
+            )
         return cls(sequences, signs)
 
     def rewards(
         self, reward: RewardModel, rows: Sequence[int], preference: Tensor, pad_id: int
     ) -> tuple[Tensor, Tensor]:
-        """Return the [B] log-probabilities of the rows' first and second replies under preferences [B, k]."""
+        """Return the rewards [B] of the first and of the second replies of the pairs `rows`.
+
+        Args:
+            reward: the reward model.
+            rows: [B], indices of pairs.
+            preference: [B, k], one preference per pair.
+            pad_id: token id for padding.
+        """
         n = len(self)
         batch = pad_replies(self.sequences, [*rows, *(row + n for row in rows)], pad_id=pad_id)
         logits = reward.logits(batch.input_ids, batch.attention_mask, preference.repeat(2, 1))
@@ -60,16 +81,20 @@ class EncodedPairs:
         return first, second
 
     def n_reply_tokens(self, rows: Sequence[int]) -> int:
-        """Return how many reply tokens the rows' two replies have together."""
+        """Return the total number of reply tokens of the pairs `rows`, both replies counted."""
         n = len(self)
         return sum(len(self.sequences[at].reply_ids) for row in rows for at in (row, row + n))
 
 
 def label_agreement(signs: Tensor) -> list[list[float | None]]:
-    """Return [k][k]: of the pairs labelled for both attributes, the share where both prefer the same reply.
+    """Return, for each two attributes, the share of pairs labelled for both where both prefer the same reply.
 
-    None where no pair is labelled for both. Where two attributes disagree on a pair their gradients on it are exactly
-    opposed, since both read the same two log-probabilities.
+    An entry of the k x k result is None if no pair is labelled for both. Where two attributes prefer different replies,
+    their gradients on the pair are exactly opposed, because both depend on the same two log-probabilities.
+
+    Example:
+        >>> label_agreement(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
+        [[1.0, 0.5], [0.5, 1.0]]
     """
     labelled = (signs != 0).double()
     both = labelled.T @ labelled  # [k, k]

@@ -1,4 +1,4 @@
-"""FAMO (Liu et al., arXiv 2306.03792): weights that let every loss fall at an equal rate, from the losses alone."""
+"""FAMO (Liu et al., arXiv 2306.03792): loss weights that equalise the rate of decrease, from the losses only."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +14,13 @@ History = list[list[list[float]]]
 
 
 class Famo:
-    """torchjd's FAMO under a preference.
+    """torchjd's FAMO, combined with a preference.
 
     Attributes:
-        history: the losses [k] before and after every step so far; replayed, they give the same weights again.
+        history: losses [k] before and after each step; replaying them restores the weights.
+
+    Raises:
+        MissingExtraError: torchjd is not installed.
     """
 
     def __init__(self, n_losses: int, history: Sequence[Sequence[Sequence[float]]] = ()) -> None:
@@ -31,13 +34,13 @@ class Famo:
             self.update(torch.tensor(before), torch.tensor(after))
 
     def combination(self, losses: Tensor, preference: Tensor) -> Tensor:
-        """Return [k] v, the weights of the losses' gradients in the step, from losses [k] above 0."""
+        """Return the weights v [k] of the losses' gradients, from losses [k], all above 0, and a preference [k]."""
         values = losses.detach().requires_grad_()
         (own,) = torch.autograd.grad(self._scalarizer(values), values)
         return weighted_after(own, preference)
 
     def update(self, before: Tensor, after: Tensor) -> None:
-        """Learn from the losses [k] of one batch before and after the step."""
+        """Update FAMO's weights from the losses [k] of one batch before and after a step."""
         self._scalarizer(before.detach())
         self._scalarizer.update(after.detach())
         self.history.append([before.tolist(), after.tolist()])

@@ -1,7 +1,7 @@
-"""Gradients of k losses and an anchor on the adapter's parameters, micro-batch by micro-batch.
+"""Gradients of k losses and an anchor term with respect to the adapter's parameters, by micro-batches.
 
-Losses and anchor are functions of the rewards of a micro-batch's replies. They are shares of the whole batch's: those
-of its parts add up.
+Losses and anchor are functions of the rewards of a micro-batch's replies. Their sums over the micro-batches are the
+losses and the anchor of the whole batch.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,8 +19,8 @@ class Part:
     """One micro-batch.
 
     Attributes:
-        rewards: [B] of its replies, a row of the model's batch each.
-        terms: from these rewards to the losses [k] and the anchor (a scalar, or None).
+        rewards: [B], rewards of its replies, one per row of the model's batch.
+        terms: maps the rewards to the losses [k] and the anchor term (a scalar, or None).
     """
 
     rewards: Tensor
@@ -30,7 +30,7 @@ class Part:
 def weighted_gradients(
     parts: Iterable[Part], parameters: Sequence[nn.Parameter], weigh: Callable[[Tensor], Tensor]
 ) -> None:
-    """Add the gradient of `weigh(losses) @ losses + anchor` to the parameters' `.grad`."""
+    """Add the gradient of `weigh(losses) @ losses + anchor` to the parameters' `.grad`, summed over all processes."""
     for part in parts:
         losses, anchor = part.terms(part.rewards)
         total = weigh(losses.detach()) @ losses + (0.0 if anchor is None else anchor)
@@ -46,38 +46,41 @@ def combined_gradients(
     *,
     jacobian: RowJacobian,
 ) -> Tensor:
-    """Add `combine(G) @ J` and the anchor's gradient to the parameters' `.grad`: one backward pass a part, too.
+    """Add `combine(G) @ J` and the anchor's gradient to the parameters' `.grad`.
+
+    J [k, n] is the Jacobian of the losses and G = J J^T [k, k] its Gramian. It takes one backward pass per micro-batch,
+    whatever k is.
 
     Args:
-        parts: the micro-batches, from passes that told their rows apart.
-        parameters: what J [k, n] is taken over.
-        carried: [k] True for the losses that take part; the others' gradients count as zero.
-        combine: from the Gramian G = J J^T [k, k] to the weights [k].
-        jacobian: takes the rows' gradients.
+        parts: the micro-batches, from forward passes inside `RewardModel.tell_rows_apart`.
+        parameters: the parameters, n elements in total.
+        carried: [k], False for losses whose gradient counts as zero.
+        combine: maps the Gramian to the weights [k] of the gradients.
+        jacobian: accumulates the gradients of each row.
 
     Returns:
-        G.
+        The Gramian G.
     """
     n_losses = int(carried.sum())
     for part in parts:
         jacobian.backward(part.rewards, _derivatives(part, carried))
-    found = [
+    gradients = [
         jacobian.rows.get(parameter, torch.zeros(n_losses + 1, *parameter.shape).to(parameter))
         for parameter in parameters
     ]
-    add_up(found)
+    add_up(gradients)
     gramian = torch.zeros(len(carried), len(carried), dtype=torch.float64)
     at = carried.nonzero()[:, 0]
-    gramian[at[:, None], at] = _gramian([rows[:n_losses] for rows in found])
-    weights = torch.cat([combine(gramian).double()[at], torch.ones(1).double()])  # the anchor's row is the last
-    for parameter, rows in zip(parameters, found, strict=True):
+    gramian[at[:, None], at] = _gramian([rows[:n_losses] for rows in gradients])
+    weights = torch.cat([combine(gramian).double()[at], torch.ones(1).double()])  # the last row is the anchor's
+    for parameter, rows in zip(parameters, gradients, strict=True):
         step = torch.einsum("i,i...->...", weights.to(rows), rows)
         parameter.grad = step if parameter.grad is None else parameter.grad + step
     return gramian
 
 
 def _derivatives(part: Part, carried: Tensor) -> Tensor:
-    """Return [n + 1, B]: of the n losses that take part by the rewards, and of the anchor."""
+    """Return the derivatives [n + 1, B] of the n carried losses and of the anchor with respect to the rewards."""
     rewards = part.rewards.detach().requires_grad_()
     losses, anchor = part.terms(rewards)
     rows = [torch.autograd.grad(loss, rewards, retain_graph=True)[0] for loss in losses[carried]]

@@ -1,4 +1,4 @@
-"""The reward model: a frozen language model with a PBLoRA adapter over named attributes."""
+"""The reward model: a frozen language model with a PBLoRA adapter conditioned on attributes."""
 
 import warnings
 from contextlib import AbstractContextManager
@@ -25,14 +25,14 @@ WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """What defines a reward model beside its weights.
+    """The hyperparameters of a reward model's adapter.
 
     Attributes:
-        attributes: names in the order of the preference vector.
-        targets: regex that fully matches the names of the linear layers to adapt.
-        rank: r1, the preference-agnostic rank.
-        preference_rank: r2, the preference-aware rank.
-        alpha: the delta is scaled by alpha / preference_rank.
+        attributes: names of the k attributes, in the order of the preference vector.
+        targets: regular expression that must match the whole name of a linear layer to adapt it.
+        rank: r1, rank of the preference-agnostic part.
+        preference_rank: r2, rank of the preference-aware part.
+        alpha: the weight delta is scaled by alpha / preference_rank.
     """
 
     attributes: tuple[str, ...]
@@ -43,11 +43,17 @@ class RewardConfig:
 
 
 class RewardModel:
-    """An autoregressive reward model: reward(x, y | p) = log pi_p(y | x), pi_p being the adapted model under p.
+    """An autoregressive reward model: reward(x, y | p) = log pi_p(y | x), with pi_p the adapted model for preference p.
+
+    Source: PARM (arXiv 2505.06274).
 
     Attributes:
-        model: the language model, adapted in place; outside of `use` it is the unadapted one.
-        peft: the same as peft knows it.
+        model: the language model, adapted in place; outside `use` the adapter is off.
+        peft: the same model wrapped by peft.
+        config: the adapter's hyperparameters.
+
+    Raises:
+        InputError: `targets` matches no linear layer, or the hyperparameters are invalid.
     """
 
     def __init__(self, model: PreTrainedModel, config: RewardConfig) -> None:
@@ -61,50 +67,56 @@ class RewardModel:
         )
         try:
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # peft's
+                warnings.filterwarnings(
+                    "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
+                )  # raised in peft
                 self.peft = get_peft_model(model, adapter)
         except ValueError as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(
-                f"targets {config.targets!r} should fully match the names of linear layers: none of this model's match"
+                f"targets {config.targets!r} should match the whole names of linear layers, found no match"
             ) from error
         self.model, self.config = self.peft.get_base_model(), config
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """The adapter's trainable parameters."""
+        """The trainable parameters of the adapter."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     def use(self, preference: Tensor | None) -> AbstractContextManager[None]:
-        """Adapt the model for the duration of a block: row b follows preference b of [B, k], a row of zeros none.
+        """Return a context manager in which the adapter follows these preferences.
 
-        None leaves every row unadapted.
+        Args:
+            preference: [B, k], one row on the simplex per row of the batch; a row of zeros turns the adapter off for
+                its row. None turns it off for every row.
 
         Raises:
-            InputError: a preference is off the simplex.
+            InputError: a preference is not on the simplex.
         """
         return use_preference(self.peft, preference)
 
     def tell_rows_apart(self) -> AbstractContextManager[RowJacobian]:
-        """Let the passes of a block keep the gradients of a batch's rows apart."""
+        """Return a context manager in which backward passes compute the gradients of each row separately."""
         tuner: Any = self.peft.base_model
         apart: AbstractContextManager[RowJacobian] = tuner.context.tell_rows_apart()
         return apart
 
     def recompute_activations(self) -> None:
-        """Let backward passes compute activations again instead of keeping them; no dropout is switched on.
+        """Turn on activation checkpointing, without turning on dropout.
 
-        Under `use`, a backward pass belongs into the same block as its forward pass.
+        Backward passes then recompute activations: run them inside the same `use` block as their forward pass.
         """
         model: Any = self.model
         model.activation_checkpointing_enable({"use_reentrant": False})
         for module in model.modules():
             if isinstance(module, GradientCheckpointingLayer):
-                module.training = True  # of the layer itself alone: it recomputes in training only
+                module.training = (
+                    True  # this flag only, not the submodules': the layer recomputes only in training mode
+                )
 
     def logits(self, input_ids: Tensor, attention_mask: Tensor, preference: Tensor | None) -> Tensor:
-        """Return [B, S, V] next-token logits under preferences [B, k], or of the unadapted model under None."""
+        """Return next-token logits [B, S, V] under preferences [B, k]; None for the unadapted model."""
         with self.use(preference):
             model: Any = self.model
             ids, mask = input_ids.to(model.device), attention_mask.to(model.device)
@@ -113,11 +125,22 @@ class RewardModel:
         return logits
 
     def save(self, folder: Path | str, *, checkpoint_fingerprint: str, training: dict[str, Any]) -> None:
-        """Write the adapter as peft saves it, and `reward_config.json`."""
+        """Write the adapter in peft's format, and `reward_config.json`, into `folder`.
+
+        Args:
+            folder: the folder; created if it does not exist.
+            checkpoint_fingerprint: fingerprint of the checkpoint that the adapter was trained on.
+            training: JSON-serialisable description of the training, stored in the config.
+
+        Raises:
+            StorageError: the files cannot be written.
+        """
         folder = Path(folder)
         with storage_errors(folder):
             self.peft.save_pretrained(str(folder), save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)  # peft's card names the local base path, and so does its config
+        (folder / "README.md").unlink(
+            missing_ok=True
+        )  # peft writes the local path of the base into its card and config
         adapter = read_json(folder / ADAPTER_CONFIG)
         write_json(folder / ADAPTER_CONFIG, adapter | {"base_model_name_or_path": None})
         config = {
@@ -130,20 +153,20 @@ class RewardModel:
 
     @classmethod
     def load(cls, folder: Path | str, model: PreTrainedModel, *, checkpoint_fingerprint: str) -> "RewardModel":
-        """Adapt `model` in place with the reward model saved in `folder`.
+        """Load the adapter saved in `folder` into `model`, which is modified in place.
 
         Raises:
             FingerprintError: the reward model was trained on another checkpoint.
-            ArtefactError: a file is missing, of another schema, or does not hold exactly the adapter's tensors.
+            ArtefactError: a file is missing, its schema differs, or its tensors do not match the adapter's exactly.
         """
         reward = cls(model, read_reward_config(folder, checkpoint_fingerprint=checkpoint_fingerprint))
         reward._fill(Path(folder) / WEIGHTS)
         return reward
 
     def _fill(self, path: Path) -> None:
-        """Load tensors whose names and shapes must be exactly the adapter's; peft alone would skip what it misses."""
+        """Load tensors whose names and shapes must match the adapter's exactly; peft would ignore missing tensors."""
         if not path.is_file():
-            raise ArtefactError(f"expected the reward model's weights at {path}: there are none")
+            raise ArtefactError(f"expected the reward model's weights at {path}, found no such file: train it again")
         tensors = load_file(path)
         expected = {
             name: tuple(value.shape)
@@ -154,11 +177,11 @@ class RewardModel:
         if odd:
             raise ArtefactError(
                 f"{path} should hold {odd[0]} with shape {expected.get(odd[0])}, found {actual.get(odd[0])}: "
-                "it belongs to another adapter"
+                "the file belongs to another adapter, train it again"
             )
         bad = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
         if bad:
-            raise ArtefactError(f"{path} should hold finite numbers, but {bad[0]} does not: train it again")
+            raise ArtefactError(f"{path} should hold finite numbers, found others in {bad[0]}: train it again")
         set_peft_model_state_dict(self.peft, tensors)
 
 
@@ -179,5 +202,10 @@ def read_reward_config(folder: Path | str, *, checkpoint_fingerprint: str) -> Re
 
 
 def uniform_preference(n_attributes: int) -> Tensor:
-    """Return [k] equal weights."""
+    """Return the preference [k] with equal weights.
+
+    Example:
+        >>> uniform_preference(4)
+        tensor([0.2500, 0.2500, 0.2500, 0.2500])
+    """
     return torch.full((n_attributes,), 1.0 / n_attributes)

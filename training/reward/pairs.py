@@ -1,4 +1,4 @@
-"""Labelled preference pairs: one prompt, two replies, and for every attribute which of the two has more of it."""
+"""Labelled preference pairs: one prompt, two replies, and for each attribute a label which reply is better."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,14 @@ SIGN_OF_LABEL: dict[str, float] = {"first": 1.0, "second": -1.0, "tie": 0.0, "mi
 
 @dataclass(frozen=True)
 class Pair:
-    """Two replies to one conversation, with a label per attribute name."""
+    """Two replies to one conversation, with labels.
+
+    Attributes:
+        messages: messages of the conversation.
+        first: text of the first reply.
+        second: text of the second reply.
+        labels: label by attribute name.
+    """
 
     messages: tuple[Message, ...]
     first: str
@@ -24,7 +31,7 @@ class Pair:
     labels: dict[str, Label]
 
     def signs(self, attributes: Sequence[str]) -> list[float]:
-        """Return +1 (first is better), -1 (second) or 0 (tie or missing) per attribute."""
+        """Return, for each attribute, +1 if the first reply is better, -1 if the second is, 0 for a tie or no label."""
         return [SIGN_OF_LABEL[self.labels.get(name, "missing")] for name in attributes]
 
 
@@ -32,18 +39,18 @@ def read_pairs(source: Path | str, *, attributes: Sequence[str]) -> list[Pair]:
     """Read pairs with `prompt` or `messages`, `first`, `second` and `labels`.
 
     Args:
-        source: a JSONL file, or a folder that a `datasets` data set was saved to.
-        attributes: names that may be labelled.
+        source: a JSONL file, or a folder written by `datasets.Dataset.save_to_disk`.
+        attributes: names of the attributes that labels may use.
 
     Raises:
         InputError: a key is missing, both replies are equal, or a label is not one of first, second, tie, missing.
-        UnknownNameError: a row labels an attribute that is not among `attributes`.
+        UnknownNameError: a label's attribute is not in `attributes`.
     """
     return pairs_of(pair_rows(Path(source)), attributes=attributes, where=str(source))
 
 
 def pairs_of(rows: Iterable[Mapping[str, Any]], *, attributes: Sequence[str], where: str = "the pairs") -> list[Pair]:
-    """Return pairs from rows such as those of a `datasets` data set; raises what `read_pairs` raises.
+    """Return pairs from rows such as those of a `datasets` data set; see `read_pairs` for keys and errors.
 
     Example:
         >>> row = {"prompt": "I am sad.", "first": "Oh no.", "second": "Cheer up!", "labels": {"empathy": "first"}}
@@ -56,39 +63,39 @@ def pairs_of(rows: Iterable[Mapping[str, Any]], *, attributes: Sequence[str], wh
 
 
 def pair_rows(source: Path) -> list[dict[str, Any]]:
-    """Return the rows of a JSONL file, or of a folder that a `datasets` data set was saved to.
+    """Return the rows of a JSONL file, or of a folder written by `datasets.Dataset.save_to_disk`.
 
     Raises:
-        InputError: it is neither, or holds no rows.
+        InputError: `source` is neither, or has no rows.
     """
     if not source.is_dir():
         return read_jsonl(source)
     from datasets import Dataset, load_from_disk
 
     try:
-        found = load_from_disk(str(source))
+        dataset = load_from_disk(str(source))
     except FileNotFoundError as error:
         raise InputError(f"{source} should be a JSONL file or a saved data set: {str(error).splitlines()[0]}") from None
-    if not isinstance(found, Dataset) or not len(found):
-        raise InputError(f"{source} should hold one split with rows, found {found!r:.80}: save one split of it")
-    return [dict(row) for row in found]
+    if not isinstance(dataset, Dataset) or not len(dataset):
+        raise InputError(f"{source} should hold one split with rows, found {dataset!r:.80}: save one split of it")
+    return [dict(row) for row in dataset]
 
 
 def replies_of(row: Mapping[str, Any], *, where: str) -> tuple[tuple[Message, ...], str, str]:
-    """Return the conversation of a row and its two replies.
+    """Return the conversation of a row and its two replies; `where` names the row in errors.
 
     Raises:
-        InputError: something is missing, or the replies are equal.
+        InputError: a key is missing, or the replies are equal.
     """
     require_keys(row, ("first", "second"), where=where)
     first, second = str(row["first"]), str(row["second"])
     if first == second:
-        raise InputError(f"{where} should have two different replies, found {first!r:.60} twice: leave the row out")
+        raise InputError(f"{where} should have two different replies, found {first!r:.60} twice: remove the row")
     return messages_of(row, where=where), first, second
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
-    """Write pairs as JSONL rows that `read_pairs` reads."""
+    """Write pairs as a JSONL file that `read_pairs` can read."""
     rows = [
         {"messages": list(pair.messages), "first": pair.first, "second": pair.second, "labels": pair.labels}
         for pair in pairs
@@ -105,12 +112,12 @@ def label_pair(
     attributes: Sequence[str],
     tie_margin: float = 0.05,
 ) -> Pair:
-    """Label two replies by a judge's scores; scores within `tie_margin` of one another are a tie.
+    """Label two replies by a judge's scores; scores that differ by at most `tie_margin` are a tie.
 
-    An attribute is `missing` where the judge left it out of a reply's scores, or could not judge the reply.
+    The label is `missing` if the judge gave no score for the attribute, or could not judge a reply.
     """
-    found = [judge.judge(messages, reply) for reply in (first, second)]
-    scores = [judgement.attributes if judgement.error is None else {} for judgement in found]
+    judgements = [judge.judge(messages, reply) for reply in (first, second)]
+    scores = [judgement.attributes if judgement.error is None else {} for judgement in judgements]
     labels = {name: _label(scores[0].get(name), scores[1].get(name), tie_margin) for name in attributes}
     return Pair(tuple(messages), first, second, labels)
 
@@ -128,7 +135,9 @@ def _pair(row: Mapping[str, Any], *, attributes: Sequence[str], where: str) -> P
     messages, first, second = replies_of(row, where=where)
     if not isinstance(row["labels"], dict):
         raise InputError(f"{where}: labels should map attribute names to {LABELS}, found {row['labels']!r:.80}")
-    labels = {name: label for name, label in row["labels"].items() if label is not None}  # as tables fill gaps
+    labels = {
+        name: label for name, label in row["labels"].items() if label is not None
+    }  # tables fill missing labels with None
     for name, label in labels.items():
         if name not in attributes:
             raise UnknownNameError("attribute", name, attributes)
@@ -138,16 +147,16 @@ def _pair(row: Mapping[str, Any], *, attributes: Sequence[str], where: str) -> P
 
 
 def messages_of(row: Mapping[str, Any], *, where: str) -> tuple[Message, ...]:
-    """Return the conversation of a row: its `messages`, or its `prompt` as one user turn.
+    """Return the conversation of a row: its `prompt` as one user message, else its `messages`.
 
     Raises:
-        InputError: the row holds neither, or a message without role and content.
+        InputError: the row has neither, or a message lacks role or content.
     """
     if isinstance(row.get("prompt"), str):
         return ({"role": "user", "content": row["prompt"]},)
     messages = row.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise InputError(f"{where} should hold a prompt (text) or messages (a list): found neither")
+        raise InputError(f"{where} should hold a prompt (text) or messages (a list), found neither: add one")
     for message in messages:
         if not isinstance(message, dict) or {"role", "content"} - set(message):
             raise InputError(f"{where}: a message should have role and content, found {message!r:.80}")

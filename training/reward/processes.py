@@ -1,4 +1,4 @@
-"""Several processes on one batch, such as those that `accelerate launch` starts: each takes some of its rows."""
+"""Data-parallel training: several processes, such as from `accelerate launch`, share the rows of a batch."""
 
 import contextlib
 import os
@@ -15,29 +15,29 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def joined() -> Iterator[None]:
-    """Be one of the processes that a launcher started (`torchrun`'s variables), if any, for the duration of a block."""
+    """Join the process group that `torchrun`'s environment variables describe; without them do nothing."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     if own_device().type == "cuda":
         torch.cuda.set_device(own_device())
-    distributed.init_process_group()  # gloo for what lies on the CPU, the device's own way for the rest
+    distributed.init_process_group()  # gloo for CPU tensors, the default backend for the device's
     try:
         yield
-        distributed.barrier()  # none leaves before what the first writes is there
+        distributed.barrier()  # wait until the first process has written its files
     finally:
         distributed.destroy_process_group()
 
 
 def own_device() -> torch.device:
-    """Return the device of this process: its GPU where there is one."""
+    """Return the device of this process: its GPU if there is one, else the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def own_rows(rows: Sequence[T]) -> Sequence[T]:
-    """Return the rows that are this process's; all of them where there is one process.
+    """Return the rows that this process handles; all rows if there is only one process.
 
     Raises:
         InputError: there are fewer rows than processes.
@@ -46,20 +46,22 @@ def own_rows(rows: Sequence[T]) -> Sequence[T]:
         return rows
     rank, n = distributed.get_rank(), distributed.get_world_size()
     if len(rows) < n:
-        raise InputError(f"a batch should have a pair for each of {n} processes, found {len(rows)}: raise batch_size")
+        raise InputError(
+            f"a batch should have at least one pair for each of the {n} processes, found {len(rows)}: raise batch_size"
+        )
     return rows[rank::n]
 
 
 @torch.no_grad()
 def add_up(tensors: Iterable[Tensor]) -> None:
-    """Replace each tensor by its sum over the processes, in place; they then hold the same, bit for bit."""
+    """Sum each tensor over all processes, in place; the results are bit-identical on all of them."""
     if _several():
         for tensor in tensors:
             distributed.all_reduce(tensor)
 
 
 def is_first() -> bool:
-    """Return whether this process writes what all of them have."""
+    """Return whether this is the process that writes files (rank 0)."""
     return not _several() or distributed.get_rank() == 0
 
 

@@ -1,4 +1,4 @@
-"""How a reward model is trained, as a recipe names it."""
+"""The settings of reward model training, as in a recipe."""
 
 from typing import Literal
 
@@ -6,21 +6,23 @@ from prosocial.core.settings import Count, NonNegative, Positive, Settings
 
 
 class RewardTraining(Settings):
-    """How to train.
+    """Settings of reward model training.
 
     Attributes:
         steps: number of optimiser steps.
         batch_size: pairs per step.
-        micro_batch_size: pairs per pass through the model; None: all of a batch. It changes memory, not the result.
-        gradient_checkpointing: compute activations again for a backward pass instead of keeping them: less memory.
+        micro_batch_size: pairs per forward pass; None for the whole batch. It affects memory, not the result.
+        gradient_checkpointing: recompute activations in the backward pass to save memory.
         learning_rate: peak of a cosine schedule with 5 % warm-up.
-        concentration: Dirichlet parameter of the preferences; below 1 favours the corners.
-        preferences: whether each pair of a batch has its own preference, or the batch has one (as in PARM).
-        conflict: how the attributes' gradients become one step (`conflict.py`).
-        anchor_weight: weight of the mean cross-entropy per token on both replies. On replies that the model itself
-            drew this is KL(pi || pi_p) up to a constant: what the preference does not care about stays as it was.
-        log_every: steps between two measurements of conflicting gradients, where a method does not need them anyway.
-        checkpoint_every: steps between two checkpoints.
+        weight_decay: weight decay of AdamW.
+        concentration: concentration of the Dirichlet distribution of preferences; below 1 favours single attributes.
+        preferences: "pair" to draw one preference per pair, "batch" to draw one per batch (as PARM does).
+        conflict: how the gradients of the attributes' losses are combined, see `conflict.py`.
+        anchor_weight: weight of the mean cross-entropy per token of both replies. On replies sampled from the base
+            model this is KL(pi || pi_p) up to a constant, and keeps the adapted model close to the base.
+        max_tokens: maximum number of tokens of a prompt with its reply.
+        log_every: steps between measurements of conflicting gradients, for methods that do not compute them anyway.
+        checkpoint_every: steps between checkpoints.
     """
 
     steps: Count = 200

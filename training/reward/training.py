@@ -1,4 +1,4 @@
-"""Training a reward model on labelled pairs: one loss per attribute, drawn preferences, conflicts as a choice."""
+"""Training of a reward model on labelled pairs: one loss per attribute, with sampled preferences."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,22 +24,22 @@ def train_reward(
     checkpoint: Path | str | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> list[StepRecord]:
-    """Train the adapter in place and return what every step saw.
+    """Train a reward model's adapter in place and return one record per step.
 
     Args:
-        reward: the model.
-        pairs: to train on.
-        attributes: in the order of the preference vector.
-        training: how.
-        pad_id: fills up short rows.
-        seed: of batches, preferences and projections.
-        checkpoint: a file to write the state to, and to go on from where there is one.
-        on_step: called after every step, those of the checkpoint included.
+        reward: the reward model.
+        pairs: training pairs.
+        attributes: the attributes, in the order of the preference vector.
+        training: the settings.
+        pad_id: token id for padding.
+        seed: seed of the batches, the preferences and the order of gradient projections.
+        checkpoint: file to save the state in; if it exists, training resumes from it.
+        on_step: called after every step, including those before a resumed checkpoint.
 
     Raises:
-        DivergenceError: a loss or gradient is not finite; the checkpoint keeps the last state where all were.
+        DivergenceError: a loss or gradient is not finite; the checkpoint keeps the last finite state.
         MissingExtraError: the conflict method needs a package that is not installed.
-        InputError: the checkpoint is of another run.
+        InputError: the checkpoint belongs to another run.
     """
     run = TrainingRun(reward, pairs, attributes=attributes, training=training, pad_id=pad_id, seed=seed)
     checkpoint = None if checkpoint is None else Path(checkpoint)
@@ -59,7 +59,7 @@ def train_reward(
 
 
 def _divergence(step: int, losses: list[float], checkpoint: Path | None, every: int) -> str:
-    found = f"losses and gradients should be finite, found losses {losses} at step {step}"
+    problem = f"losses and gradients should be finite, found losses {losses} at step {step}"
     kept = (step - 1) // every * every
-    where = "" if checkpoint is None or kept <= 0 else f"; the state after step {kept} is kept in {checkpoint}"
-    return f"{found}: lower the learning rate or beta{where}"
+    where = "" if checkpoint is None or kept <= 0 else f"; {checkpoint} keeps the state after step {kept}"
+    return f"{problem}: lower the learning rate or beta{where}"

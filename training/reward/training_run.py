@@ -1,7 +1,7 @@
-"""A reward model in training. What a step sees is a function of the seed and its number alone.
+"""One training run of a reward model. The batch and preferences of a step depend only on the seed and its number.
 
-PARM draws one preference per batch; here every pair of a batch has its own by default, which covers the corners in
-each step.
+PARM draws one preference per batch. Here each pair of a batch has its own by default, so that every step includes
+preferences for single attributes.
 """
 
 import hashlib
@@ -29,18 +29,18 @@ from .settings import RewardTraining
 from .training_state import StepRecord, TrainingState, moments_of, restore
 
 MAX_GRADIENT_NORM = 1.0
-ORDER, PREFERENCE, PROJECTION = range(3)  # what a seed is for
+ORDER, PREFERENCE, PROJECTION = range(3)  # independent random streams of one seed
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The pairs of one step and what they count for.
+    """The pairs of one step with their preferences.
 
     Attributes:
-        rows: which pairs.
-        preference: [B, k].
-        shares: [B, k] of each pair in each attribute's loss.
-        weights: [k] of the attributes' losses.
+        rows: indices of the B pairs.
+        preference: [B, k], one preference per pair.
+        shares: [B, k], weight of each pair in each attribute's loss.
+        weights: [k], weights of the attributes' losses.
     """
 
     rows: list[int]
@@ -50,10 +50,10 @@ class Batch:
 
 
 class TrainingRun:
-    """A run between two steps.
+    """The state of a training run, with the operations of one step.
 
     Attributes:
-        history: a record per step taken.
+        history: one record per finished step.
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class TrainingRun:
         self._famo = Famo(len(attributes)) if training.conflict == "famo" else None
         if training.gradient_checkpointing:
             reward.recompute_activations()
-        if training.conflict in GRAMIAN_METHODS:  # a package that is missing is told of now
+        if training.conflict in GRAMIAN_METHODS:  # fail early if a package is missing
             combination(torch.eye(len(attributes)), torch.ones(len(attributes)), method=training.conflict)
 
     def fill_gradients(self) -> tuple[Tensor, Tensor | None]:
-        """Fill `.grad` for the coming step; return its losses [k] and, where it was needed, the Gramian [k, k]."""
+        """Fill `.grad` for the next step; return its losses [k] and the Gramian [k, k], None if not computed."""
         self._optimizer.zero_grad()
         batch, step = self._batch(), len(self.history)
-        found: list[Tensor] = []
-        parts = self._parts(batch, found)
+        losses: list[Tensor] = []
+        parts = self._parts(batch, losses)
         weigh = self._weigh(batch)
         if weigh is not None and step % self._training.log_every:
             weighted_gradients(parts, self._parameters, weigh)
@@ -94,15 +94,15 @@ class TrainingRun:
             carried, combine = batch.weights > 0, self._combine(batch, weigh)
             with self._reward.tell_rows_apart() as jacobian:
                 gramian = combined_gradients(parts, self._parameters, carried, combine, jacobian=jacobian)
-        return _total(found), gramian
+        return _total(losses), gramian
 
     def is_finite(self, losses: Tensor) -> bool:
-        """Return whether losses and gradients of the coming step are finite."""
+        """Return whether the losses and gradients of the next step are finite."""
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         return bool(losses.isfinite().all()) and all(bool(gradient.isfinite().all()) for gradient in gradients)
 
     def move(self, losses: Tensor, gramian: Tensor | None) -> None:
-        """Take the step that `.grad` asks for."""
+        """Take one optimiser step with the gradients in `.grad`, and append its record."""
         step, batch = len(self.history), self._batch()
         torch.nn.utils.clip_grad_norm_(self._parameters, MAX_GRADIENT_NORM)
         for group in self._optimizer.param_groups:
@@ -115,7 +115,7 @@ class TrainingRun:
         self.history.append(StepRecord(step, float(batch.weights @ losses), losses.tolist(), weights, share))
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint; only the first process writes."""
         if not is_first():
             return
         values = [parameter.detach() for parameter in self._parameters]
@@ -124,10 +124,10 @@ class TrainingRun:
         TrainingState(self.history, values, moments, famo).write(path, run_key=self._key())
 
     def resume(self, path: Path) -> None:
-        """Go on from a checkpoint.
+        """Resume from a checkpoint.
 
         Raises:
-            InputError: it is damaged, or of another run.
+            InputError: the checkpoint is damaged, or belongs to another run.
         """
         state = TrainingState.read(path, run_key=self._key())
         restore(state, self._optimizer, self._parameters)
@@ -136,7 +136,7 @@ class TrainingRun:
             self._famo = Famo(len(self._betas), state.famo)
 
     def _batch(self) -> Batch:
-        """Return the batch of the coming step."""
+        """Return the batch of the next step."""
         step, size, k = len(self.history), self._training.batch_size, len(self._betas)
         per_epoch = max(1, len(self._pairs) // size)
         epoch, index = divmod(step, per_epoch)
@@ -145,27 +145,29 @@ class TrainingRun:
         generator, concentration = _generator(self._seed, PREFERENCE, step), self._training.concentration
         if self._training.preferences == "pair":
             preference = preference_grid(len(rows), k, concentration=concentration, generator=generator)
-        else:  # the grid's rows come in random order: the first is a corner, uniform or a draw in the same shares
+        else:  # the grid is in random order, so that its first row has the same distribution as all of them
             grid = preference_grid(6 * k, k, concentration=concentration, generator=generator)
             preference = grid[:1].expand(len(rows), -1)
         return Batch(rows, preference, *attribute_shares(self._pairs.signs[rows], preference))
 
-    def _parts(self, batch: Batch, found: list[Tensor]) -> Iterator[Part]:
-        """Yield the losses and the anchor of each micro-batch; the losses are appended to `found` as well."""
+    def _parts(self, batch: Batch, losses: list[Tensor]) -> Iterator[Part]:
+        """Yield the rewards of each micro-batch with their loss terms; append its losses [k] to `losses`."""
         own = own_rows(range(len(batch.rows)))
         size = self._training.micro_batch_size or len(own)
         n_tokens = self._pairs.n_reply_tokens(batch.rows)
         for start in range(0, len(own), size):
             at = list(own[start : start + size])
             rows, preference = [batch.rows[index] for index in at], batch.preference[at]
-            with self._reward.use(preference.repeat(2, 1)):  # also for what a backward pass computes again
+            with self._reward.use(
+                preference.repeat(2, 1)
+            ):  # still active in the backward pass, which may recompute activations
                 rewards = torch.cat(self._pairs.rewards(self._reward, rows, preference, self._pad_id))
                 terms = partial(self._terms, signs=self._pairs.signs[rows], shares=batch.shares[at], n_tokens=n_tokens)
-                found.append(terms(rewards.detach())[0])
+                losses.append(terms(rewards.detach())[0])
                 yield Part(rewards, terms)
 
     def _terms(self, rewards: Tensor, *, signs: Tensor, shares: Tensor, n_tokens: int) -> tuple[Tensor, Tensor | None]:
-        """Return the losses [k] and the anchor of a micro-batch from the rewards of its first and second replies."""
+        """Return the losses [k] and the anchor term of a micro-batch from the rewards of its replies."""
         first, second = rewards.chunk(2)
         losses = attribute_losses(first, second, signs, self._betas, shares)
         return (
@@ -175,15 +177,15 @@ class TrainingRun:
 
     @torch.no_grad()
     def _losses(self, batch: Batch) -> Tensor:
-        found: list[Tensor] = []
-        for _ in self._parts(batch, found):
+        losses: list[Tensor] = []
+        for _ in self._parts(batch, losses):
             pass
-        return _total(found)
+        return _total(losses)
 
     def _weigh(self, batch: Batch) -> Callable[[Tensor], Tensor] | None:
-        """Return the weights [k] as a function of the losses [k], for the methods that need no gradients for them.
+        """Return the function from losses [k] to weights [k]; None for methods whose weights need the gradients.
 
-        FAMO's losses that come in several parts are added up first.
+        If the batch has several micro-batches, FAMO needs their total losses first, which takes an extra pass.
         """
         famo = self._famo
         if famo is None:
@@ -196,7 +198,7 @@ class TrainingRun:
         )
 
     def _combine(self, batch: Batch, weigh: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:
-        """Return the weights [k] as a function of the Gramian [k, k]."""
+        """Return the function from the Gramian [k, k] to weights [k]."""
         if weigh is not None:
             weights = weigh(self._losses(batch))
             return lambda gramian: weights
@@ -204,7 +206,7 @@ class TrainingRun:
         return lambda gramian: combination(gramian, batch.weights, method=method, seed=seed)
 
     def _key(self) -> str:
-        """Return what a checkpoint has to share with the run: data, betas, settings, seed and the adapter's shapes."""
+        """Return a digest of data, betas, settings, seed and adapter shapes, which a checkpoint must match."""
         sequences = [[*sequence.prompt_ids, -1, *sequence.reply_ids] for sequence in self._pairs.sequences]
         shapes = [list(parameter.shape) for parameter in self._parameters]
         made_from = [sequences, self._pairs.signs.tolist(), self._betas.tolist(), shapes, self._pad_id, self._seed]
@@ -213,14 +215,14 @@ class TrainingRun:
 
 
 def _total(parts: list[Tensor]) -> Tensor:
-    """Return the batch's losses [k] from those of this process's micro-batches."""
+    """Return the losses [k] of the batch: the sum over micro-batches and processes."""
     total = torch.stack(parts).sum(0)
     add_up([total])
     return total
 
 
 def _standing_in(losses: Tensor, weights: Tensor) -> Tensor:
-    """Return the losses with 1 in the place of those that take no part, whose logarithm then never moves."""
+    """Return the losses with 1 where the weight is 0; FAMO uses logarithms, and log 1 stays constant."""
     return torch.where(weights > 0, losses, torch.ones_like(losses))
 
 
@@ -233,6 +235,6 @@ def _generator(*numbers: int) -> torch.Generator:
 
 
 def _cosine(step: int, steps: int) -> float:
-    """Return the learning rate's share of its peak: 5 % warm-up, then half a cosine down to a twentieth."""
+    """Return the learning rate relative to its peak: 5 % warm-up, then a cosine decay to 5 %."""
     warm_up = max(1, steps // 20)
     return min(1.0, (step + 1) / warm_up) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / steps)))

@@ -1,4 +1,4 @@
-"""The state of a training run between two steps as one safetensors file, whole or not there."""
+"""A checkpoint of a training run as one safetensors file, written atomically."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -18,13 +18,14 @@ SCHEMA = "prosocial.reward_training/1"
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What one step saw before it moved.
+    """The measurements of one step, before its update.
 
     Attributes:
-        loss: PARM's, `weights @ losses`.
-        losses: of each attribute alone.
-        weights: the attributes' mean preferences.
-        conflicting_share: of the pairs of gradients; None where it was not measured.
+        step: number of the step, from 0.
+        loss: PARM's loss, `weights @ losses`.
+        losses: loss of each attribute.
+        weights: mean preference for each attribute.
+        conflicting_share: share of attribute pairs whose gradients conflict; None if not measured.
     """
 
     step: int
@@ -39,10 +40,10 @@ class TrainingState:
     """Everything that the next step depends on.
 
     Attributes:
-        history: a record per step taken.
-        parameters: the adapter's, in their order.
-        moments: AdamW's first and second moments of each, in the same order.
-        famo: the losses before and after every step (empty for other methods).
+        history: one record per finished step.
+        parameters: the adapter's parameters, in their order.
+        moments: AdamW's first and second moments of each parameter.
+        famo: losses before and after each step; empty for methods other than FAMO.
     """
 
     history: list[StepRecord]
@@ -51,7 +52,7 @@ class TrainingState:
     famo: list[list[list[float]]]
 
     def write(self, path: Path, *, run_key: str) -> None:
-        """Write the state aside, then rename it over `path`."""
+        """Write the state to a temporary file, then rename it to `path`; `run_key` identifies the run."""
         tensors = {f"parameter.{n}": tensor.detach().contiguous() for n, tensor in enumerate(self.parameters)}
         for n, (first, second) in enumerate(self.moments):
             tensors |= {f"first.{n}": first.contiguous(), f"second.{n}": second.contiguous()}
@@ -64,19 +65,23 @@ class TrainingState:
 
     @classmethod
     def read(cls, path: Path, *, run_key: str) -> "TrainingState":
-        """Read a state back.
+        """Read a state.
 
         Raises:
-            InputError: the file is damaged, or of another run.
+            InputError: the file is damaged, or belongs to another run than `run_key`.
         """
         try:
             with safe_open(str(path), framework="pt") as stream:
                 metadata: dict[str, Any] = stream.metadata() or {}
                 tensors: dict[str, Tensor] = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
         except SafetensorError as error:
-            raise InputError(f"{path} should be a training checkpoint: {error}; delete it to start again") from None
+            raise InputError(
+                f"{path} should be a training checkpoint: {error}; delete it to train from the start"
+            ) from None
         if metadata.get("schema") != SCHEMA or metadata.get("run") != run_key:
-            raise InputError(f"{path} is a checkpoint of other data or settings: delete it or choose another folder")
+            raise InputError(
+                f"{path} should belong to this run, found other data or settings: delete it or choose another folder"
+            )
         n = sum(name.startswith("parameter.") for name in tensors)
         return cls(
             [StepRecord(**row) for row in json.loads(metadata["history"])],
@@ -87,13 +92,13 @@ class TrainingState:
 
 
 def moments_of(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> list[tuple[Tensor, Tensor]]:
-    """Return AdamW's moments of each parameter, once it has taken a step."""
+    """Return AdamW's moments of each parameter; the optimiser must have taken a step."""
     states = [optimizer.state[parameter] for parameter in parameters]
     return [(state["exp_avg"], state["exp_avg_sq"]) for state in states]
 
 
 def restore(state: TrainingState, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
-    """Put parameters and moments back."""
+    """Copy a state's parameters and moments into the model and the optimiser."""
     with torch.no_grad():
         for parameter, value, (first, second) in zip(parameters, state.parameters, state.moments, strict=True):
             parameter.copy_(value)

@@ -1,4 +1,4 @@
-"""Tuning of a given model through TRL and peft: on replies, on pairs of replies, and the copy for a harm vector."""
+"""Fine-tuning with TRL and peft: supervised, DPO, and the harmful copy for a harm vector."""
 
 import lazy_loader
 

@@ -1,9 +1,9 @@
-"""A harmful copy of a model as a LoRA adapter: supervised fine-tuning through TRL and peft."""
+"""A harmful copy of a model as a LoRA adapter, by supervised fine-tuning with TRL and peft."""
 
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prosocial.core.batches import EncodedReply
 from prosocial.core.files import storage_errors
@@ -13,13 +13,21 @@ from .settings import LoraShape
 from .supervised import reply_dataset
 from .trainer import import_trl, lora_config, quiet_trl, step_callback
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 
 class AdapterTraining(Settings):
-    """How to train.
+    """Settings of the LoRA fine-tuning.
 
     Attributes:
-        rank: LoRA rank; alpha: LoRA scale, delta = alpha / rank * B A.
+        rank: rank of the LoRA factors.
+        alpha: LoRA scale; the weight delta is alpha / rank * B A.
         targets: names of the linear layers to adapt, or "all-linear".
+        steps: number of optimiser steps.
+        batch_size: sequences per step.
+        learning_rate: peak of a cosine schedule with 10 % warm-up.
+        max_tokens: maximum number of tokens of a prompt with its reply.
     """
 
     rank: Count = 8
@@ -32,8 +40,8 @@ class AdapterTraining(Settings):
 
 
 def train_adapter(
-    model: Any,
-    tokenizer: Any,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
     sequences: Sequence[EncodedReply],
     *,
     out: Path | str,
@@ -41,18 +49,22 @@ def train_adapter(
     seed: int,
     on_step: Callable[[], None] = lambda: None,
 ) -> float:
-    """Fine-tune a LoRA adapter on the replies (prompts carry no loss), save it in `out`, return the mean loss.
+    """Fine-tune a LoRA adapter on replies, save it in `out` and return the mean loss.
 
-    The result is dual-use: it is kept local and never published by default.
+    Only reply tokens contribute to the loss. The adapter is dual-use: it stays local and is not published by default.
 
     Args:
-        model: a transformers causal language model; its own weights stay as they are.
+        model: a transformers causal language model; its weights are not changed.
         tokenizer: the transformers tokenizer of the model.
-        sequences: conversations and harmful replies as token ids.
+        sequences: conversations with harmful replies as token ids.
         out: folder for `adapter_config.json` and `adapter_model.safetensors`.
-        training: how.
-        seed: seeds the adapter's initial values and the order of the rows.
+        training: the settings.
+        seed: seed of the adapter's initial values and the order of the sequences.
         on_step: called after every step.
+
+    Raises:
+        MissingExtraError: TRL is not installed.
+        StorageError: `out` cannot be written.
     """
     trl = import_trl()
     from transformers import PrinterCallback

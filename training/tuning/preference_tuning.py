@@ -1,4 +1,4 @@
-"""Direct preference optimisation of a whole model on pairs of replies, through TRL."""
+"""Direct preference optimisation (DPO) of a model on pairs of replies, with TRL."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +17,10 @@ from .trainer import arguments, checkpoints, import_trl, lora_config, quiet_trl,
 class EncodedPreference:
     """Two replies to one prompt as token ids.
 
+    Attributes:
+        chosen: the prompt with the better reply.
+        rejected: the prompt with the worse reply.
+
     Raises:
         InputError: the prompts differ.
     """
@@ -26,7 +30,7 @@ class EncodedPreference:
 
     def __post_init__(self) -> None:
         if self.chosen.prompt_ids != self.rejected.prompt_ids:
-            raise InputError("the two replies of a pair should answer one prompt, found two prompts")
+            raise InputError("the two replies of a pair should have the same prompt, found two different ones")
 
 
 def tune_on_preferences(
@@ -40,9 +44,25 @@ def tune_on_preferences(
     made_with: str = "",
     on_step: Callable[[], None] = lambda: None,
 ) -> float:
-    """Tune a checkpoint to prefer the chosen replies, itself the reference, into a new checkpoint `out`.
+    """Tune a checkpoint to prefer the chosen replies, with itself as reference model, into a new checkpoint.
 
-    Args and errors are those of `tune_on_replies`; the mean loss is returned.
+    Args:
+        base: folder of a checkpoint with its tokenizer.
+        pairs: prompts with a chosen and a rejected reply.
+        out: folder of the new checkpoint.
+        tuning: the settings.
+        seed: seed of the training.
+        scratch: folder for training checkpoints, from which an interrupted training resumes; None to keep none.
+        made_with: description of `base` and `pairs`, such as a digest; checkpoints with another one are refused.
+        on_step: called after every step.
+
+    Returns:
+        The mean loss.
+
+    Raises:
+        InputError: `scratch` holds checkpoints of another training, or `out` exists.
+        DivergenceError: a loss or gradient is not finite; `scratch` keeps the last finite checkpoint.
+        MissingExtraError: TRL is not installed.
     """
     trl = import_trl()
     base, out, scratch = Path(base), Path(out), None if scratch is None else Path(scratch)
@@ -51,8 +71,8 @@ def tune_on_preferences(
 
     from prosocial.editing.checkpoints import load_model
 
-    told = {"kind": "dpo", "tuning": tuning.model_dump(mode="json"), "seed": seed, "made_with": made_with}
-    with checkpoints(scratch, told) as folder, quiet_trl():
+    described = {"kind": "dpo", "tuning": tuning.model_dump(mode="json"), "seed": seed, "made_with": made_with}
+    with checkpoints(scratch, described) as folder, quiet_trl():
         trainer = trl.DPOTrainer(
             model=load_model(base),
             ref_model=None if tuning.lora else load_model(base),
@@ -68,7 +88,7 @@ def tune_on_preferences(
 
 
 def preference_dataset(pairs: Sequence[EncodedPreference]) -> Any:
-    """Return what TRL's collator reads: the ids of the prompt and of the two replies."""
+    """Return the data set that TRL's DPO collator expects: token ids of the prompt and of both replies."""
     from datasets import Dataset
 
     return Dataset.from_list(
@@ -84,7 +104,11 @@ def preference_dataset(pairs: Sequence[EncodedPreference]) -> Any:
 
 
 def _stand_in() -> Any:
-    """Return a row of text for TRL to encode: it takes no ids, and its way of encoding would let text become roles."""
+    """Return a placeholder data set for the trainer's constructor.
+
+    The constructor accepts text only and would encode special tokens inside it; the real data set of token ids replaces
+    the placeholder afterwards.
+    """
     from datasets import Dataset
 
     return Dataset.from_list([{"prompt": ".", "chosen": ".", "rejected": "."}])

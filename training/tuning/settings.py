@@ -1,7 +1,7 @@
-"""How a whole model is tuned on replies or on pairs of replies (torch-free).
+"""Settings of supervised fine-tuning and DPO (torch-free).
 
-The defaults are those of CoSAlign's own training (RMSprop, a short warm-up, no decay), for a model of billions of
-parameters; a small model wants a far higher learning rate.
+The defaults are CoSAlign's (RMSprop, a short warm-up, a constant learning rate), for models with billions of
+parameters. A small model needs a much higher learning rate.
 """
 
 import math
@@ -13,10 +13,11 @@ from prosocial.core.settings import Count, Positive, Settings
 
 
 class LoraShape(Settings):
-    """An adapter to train instead of every weight; it is merged into the model in the end.
+    """A LoRA adapter to train instead of all weights; it is merged into the model after training.
 
     Attributes:
-        rank: of the two factors; alpha: delta = alpha / rank * B A.
+        rank: rank of the LoRA factors.
+        alpha: LoRA scale; the weight delta is alpha / rank * B A.
         targets: names of the linear layers to adapt, or "all-linear".
     """
 
@@ -26,15 +27,22 @@ class LoraShape(Settings):
 
 
 class Tuning(Settings):
-    """Supervised tuning.
+    """Settings of supervised fine-tuning.
 
     Attributes:
-        lora: an adapter's shape; None: every weight is trained.
-        epochs: passes over the rows. most_steps: an end before that; None: none.
-        batch_size: rows a process reads at once; accumulation: of these make one update.
-        max_tokens: of a prompt and a reply together.
-        checkpoint_every: updates from one state to go on from to the next.
-        bf16: mixed precision, for accelerators that have it.
+        lora: shape of a LoRA adapter; None to train all weights.
+        epochs: number of passes over the data.
+        most_steps: maximum number of updates; None for no limit.
+        batch_size: rows per forward pass and process.
+        accumulation: forward passes per update (gradient accumulation).
+        learning_rate: peak learning rate.
+        warmup_steps: updates until the peak.
+        schedule: learning rate schedule after the warm-up.
+        optimizer: optimiser.
+        max_gradient_norm: norm to which gradients are clipped.
+        max_tokens: maximum number of tokens of a prompt with its reply.
+        checkpoint_every: updates between checkpoints.
+        bf16: use bfloat16 mixed precision, on accelerators that support it.
     """
 
     lora: LoraShape | None = None
@@ -66,7 +74,7 @@ class PreferenceTuning(Tuning):
     """Direct preference optimisation (DPO, arXiv 2305.18290) with summed log-probabilities.
 
     Attributes:
-        beta: how strongly the tuned model is held to the one it starts from.
+        beta: strength of the penalty for leaving the reference model; above 0.
     """
 
     beta: Positive = 0.1

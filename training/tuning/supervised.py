@@ -1,4 +1,4 @@
-"""Supervised tuning of a whole model on replies, through TRL: prompts carry no loss."""
+"""Supervised fine-tuning of a model on replies, with TRL; only reply tokens contribute to the loss."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,18 +24,22 @@ def tune_on_replies(
     made_with: str = "",
     on_step: Callable[[], None] = lambda: None,
 ) -> float:
-    """Tune a checkpoint on replies into a new checkpoint `out`; return the mean loss.
+    """Fine-tune a checkpoint on replies into a new checkpoint and return the mean loss.
 
     Args:
-        base: a checkpoint with its tokenizer.
-        sequences: conversations and replies as token ids.
-        scratch: folder of checkpoints, which a killed training goes on from; None: none are kept.
-        made_with: what `base` and the rows are, such as a digest: another training than that in `scratch` is refused.
+        base: folder of a checkpoint with its tokenizer.
+        sequences: conversations with replies as token ids.
+        out: folder of the new checkpoint.
+        tuning: the settings.
+        seed: seed of the training.
+        scratch: folder for training checkpoints, from which an interrupted training resumes; None to keep none.
+        made_with: description of `base` and `sequences`, such as a digest; checkpoints with another one are refused.
         on_step: called after every step.
 
     Raises:
-        InputError: `scratch` is another training's, or `out` exists.
-        DivergenceError: a loss or gradient is not finite; `scratch` keeps the last checkpoint where all were.
+        InputError: `scratch` holds checkpoints of another training, or `out` exists.
+        DivergenceError: a loss or gradient is not finite; `scratch` keeps the last finite checkpoint.
+        MissingExtraError: TRL is not installed.
     """
     trl = import_trl()
     base, out, scratch = Path(base), Path(out), None if scratch is None else Path(scratch)
@@ -44,8 +48,8 @@ def tune_on_replies(
 
     from prosocial.editing.checkpoints import load_model
 
-    told = {"kind": "sft", "tuning": tuning.model_dump(mode="json"), "seed": seed, "made_with": made_with}
-    with checkpoints(scratch, told) as folder, quiet_trl():
+    described = {"kind": "sft", "tuning": tuning.model_dump(mode="json"), "seed": seed, "made_with": made_with}
+    with checkpoints(scratch, described) as folder, quiet_trl():
         trainer = trl.SFTTrainer(
             model=load_model(base),
             args=arguments(
@@ -66,7 +70,7 @@ def tune_on_replies(
 
 
 def reply_dataset(sequences: Sequence[EncodedReply]) -> Any:
-    """Return what TRL reads: token ids, and labels that leave the prompt out of the loss."""
+    """Return the data set that TRL expects: token ids, and labels that mask the prompt out of the loss."""
     from datasets import Dataset
 
     return Dataset.from_list(

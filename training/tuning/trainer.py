@@ -1,4 +1,4 @@
-"""What trainings through TRL share: arguments, checkpoints, and an end where numbers stop being finite."""
+"""Shared parts of training with TRL: arguments, checkpoints, and an error when numbers are no longer finite."""
 
 import contextlib
 import json
@@ -15,16 +15,16 @@ from prosocial.core.files import canonical_json, link_or_copy, new_folder, read_
 
 from .settings import LoraShape, Tuning
 
-STATE_FILE = "trainer_state.json"  # the last file that the trainer writes into a checkpoint
+STATE_FILE = "trainer_state.json"  # written last: a checkpoint without it is incomplete
 MADE_WITH_FILE = "made_with.json"
 SCHEMA = "prosocial.tuning/1"
 
 
 def import_trl() -> Any:
-    """Return TRL, which tells nobody that it is used.
+    """Import TRL with telemetry turned off.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: TRL is not installed.
     """
     from huggingface_hub import constants
 
@@ -37,7 +37,7 @@ def import_trl() -> Any:
 
 
 def lora_config(shape: LoraShape) -> Any:
-    """Return peft's description of an adapter."""
+    """Return the peft config of a LoRA adapter."""
     from peft import LoraConfig
 
     targets = shape.targets if isinstance(shape.targets, str) else list(shape.targets)
@@ -45,10 +45,15 @@ def lora_config(shape: LoraShape) -> Any:
 
 
 def arguments(kind: Any, tuning: Tuning, folder: Path, *, n_rows: int, seed: int, **more: Any) -> Any:
-    """Return the arguments of a trainer whose checkpoints lie in `folder`.
+    """Return TRL's training arguments.
 
     Args:
-        kind: TRL's class of arguments. more: those of this kind alone.
+        kind: TRL's class of arguments, `SFTConfig` or `DPOConfig`.
+        tuning: the settings.
+        folder: folder for training checkpoints.
+        n_rows: number of training rows.
+        seed: seed of the training.
+        more: further arguments of `kind`.
     """
     return kind(
         output_dir=str(folder),
@@ -65,7 +70,7 @@ def arguments(kind: Any, tuning: Tuning, folder: Path, *, n_rows: int, seed: int
         save_steps=tuning.checkpoint_every,
         save_total_limit=2,
         logging_steps=1,
-        logging_nan_inf_filter=False,  # it would show the last finite loss in the place of one that is not
+        logging_nan_inf_filter=False,  # the filter would replace a loss that is not finite by the last finite one
         gradient_checkpointing=False,
         report_to=[],
         disable_tqdm=True,
@@ -78,10 +83,10 @@ def arguments(kind: Any, tuning: Tuning, folder: Path, *, n_rows: int, seed: int
 
 @contextlib.contextmanager
 def checkpoints(folder: Path | None, made_with: dict[str, Any]) -> Iterator[Path]:
-    """Yield a folder for checkpoints: a temporary one, or `folder`, which a killed training left or which is new.
+    """Yield a folder for checkpoints: `folder`, new or left by an interrupted training, or a temporary one for None.
 
     Raises:
-        InputError: `folder` holds checkpoints of another training.
+        InputError: `folder` holds checkpoints of a training with another `made_with`.
     """
     if folder is None:
         with tempfile.TemporaryDirectory() as scratch:
@@ -93,27 +98,31 @@ def checkpoints(folder: Path | None, made_with: dict[str, Any]) -> Iterator[Path
     if not path.is_file():
         write_json(path, wanted)
     elif read_json(path, schema=SCHEMA) != wanted:
-        raise InputError(f"{folder} should hold checkpoints of this training, it holds another's: give a new folder")
+        raise InputError(
+            f"{folder} should hold checkpoints of this training, found those of another: choose a new folder"
+        )
     yield folder
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the last checkpoint that was written to its end, or None."""
-    found = []
+    """Return the last complete checkpoint, or None."""
+    complete = []
     for path in folder.glob("checkpoint-*"):
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-            found.append((int(json.loads((path / STATE_FILE).read_text())["global_step"]), path))
-    return max(found)[1] if found else None
+            complete.append((int(json.loads((path / STATE_FILE).read_text())["global_step"]), path))
+    return max(complete)[1] if complete else None
 
 
 def train(trainer: Any, folder: Path, on_step: Callable[[], None]) -> float:
     """Train from the newest checkpoint in `folder`, or from the start, and return the mean loss of the steps taken.
 
     Args:
-        on_step: called after every step, those of an earlier run included.
+        trainer: a TRL trainer.
+        folder: folder of training checkpoints.
+        on_step: called after every step, including those before a resumed checkpoint.
 
     Raises:
-        DivergenceError: a loss or gradient is not finite; the checkpoint before it stays.
+        DivergenceError: a loss or gradient is not finite; the last finite checkpoint is kept.
     """
     from transformers import PrinterCallback
 
@@ -126,7 +135,10 @@ def train(trainer: Any, folder: Path, on_step: Callable[[], None]) -> float:
 
 
 def save(trainer: Any, out: Path, *, tokenizer_from: Path) -> None:
-    """Write the tuned model, an adapter merged into it, as a checkpoint with its tokenizer; the main process writes."""
+    """Write the tuned model, with any adapter merged, as a checkpoint with the tokenizer of `tokenizer_from`.
+
+    Only the main process writes; the others wait for it.
+    """
     from peft import PeftModel
 
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -143,7 +155,7 @@ def save(trainer: Any, out: Path, *, tokenizer_from: Path) -> None:
 
 @contextlib.contextmanager
 def quiet_trl() -> Iterator[None]:
-    """Let through no bars over small tables, and no warnings of options that transformers renames and TRL sets."""
+    """Hide the progress bars of `datasets`, and FutureWarnings for renamed transformers options that TRL still sets."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -153,7 +165,7 @@ def quiet_trl() -> Iterator[None]:
 
 
 def step_callback(on_step: Callable[[], None]) -> Any:
-    """Return a callback of the trainer that calls `on_step` after every step."""
+    """Return a trainer callback that calls `on_step` after every step."""
     from transformers import TrainerCallback
 
     class StepCallback(TrainerCallback):
@@ -164,7 +176,7 @@ def step_callback(on_step: Callable[[], None]) -> Any:
 
 
 def _watch(folder: Path, on_step: Callable[[], None]) -> Any:
-    """Return a callback that tells of steps and ends the training before a state that is not finite is kept."""
+    """Return a trainer callback that counts steps, and raises before a state that is not finite is saved."""
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
@@ -192,5 +204,5 @@ def _is_finite(model: Any) -> bool:
 
 def _divergence(name: str, value: float, step: int, folder: Path) -> str:
     last = newest_checkpoint(folder)
-    kept = f"{last} is kept" if last else "no checkpoint was written before"
+    kept = f"{last} is kept" if last else "there is no earlier checkpoint"
     return f"{name} should be finite, found {value} in step {step}; {kept}: try a lower learning rate"

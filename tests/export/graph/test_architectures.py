@@ -183,7 +183,7 @@ def test_a_mask_that_the_operator_cannot_express_is_refused(mask_function: Any, 
         ("bloom", ["ort"], "BloomForCausalLM should use transformers' attention interface"),
         ("deepseek 3", ["ort", "portable"], "DeepseekV3ForCausalLM should cache keys and values of one shape"),
         ("mamba", ["ort", "portable"], "MambaForCausalLM should cache keys and values"),
-        ("llama dynamic", ["ort", "portable"], "LlamaForCausalLM should keep its rotary frequencies"),
+        ("llama dynamic", ["ort", "portable"], "LlamaForCausalLM should have constant rotary frequencies"),
     ],
 )
 def test_what_a_profile_cannot_express_is_refused_by_name(name: str, profiles: list[Any], match: str) -> None:

@@ -68,7 +68,7 @@ def test_every_file_of_a_bundle_names_its_precision(lower: tuple[str, Path]) -> 
     card = (folder / "README.md").read_text(encoding="utf-8")
     parity = read_json(folder / "parity.json")
     assert f"Precision `{precision}`" in card and parity["precision_note"] in card
-    assert ("not the numerics that a GPU deploys" in card) == (precision == "fp16")
+    assert ("do not hold on a GPU" in card) == (precision == "fp16")
     assert parity["precision"] == precision and parity["max_logit_difference"] < 1e-4  # of the graph in float32
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 

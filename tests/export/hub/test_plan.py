@@ -49,15 +49,15 @@ REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: write_report(folder, subject=_subject(folder) | {"reference_fingerprint": "c" * 64}),
         "exported weights has digest aaaa",
     ),
-    "one that failed": (lambda folder: write_report(folder, verdict="fail"), "says 'fail'"),
-    "one in doubt": (lambda folder: write_report(folder, verdict="ambiguous"), "says 'ambiguous'"),
+    "one that failed": (lambda folder: write_report(folder, verdict="fail"), "found 'fail'"),
+    "one in doubt": (lambda folder: write_report(folder, verdict="ambiguous"), "found 'ambiguous'"),
     "other bytes": (change_bytes("model.onnx.data"), "changed: model.onnx.data"),
     "a file that nobody listed": (lambda folder: (folder / "more.json").write_text("{}"), "not listed: more.json"),
     "a pickle": (put("weights.bin", pickle.dumps({"a": 1})), "weights.bin is a pickle"),
     "a pickle under another name": (put("notes.txt", pickle.dumps([1.0] * 9)), "notes.txt is a pickle"),
-    "code": (put("modeling.py", b"print()"), "modeling.py is of no kind"),
-    "a library": (put("ops.so", b"\x7fELF"), "ops.so is of no kind"),
-    "weights that are none": (put("model.safetensors", b"1234"), "no safetensors file"),
+    "code": (put("modeling.py", b"print()"), "modeling.py has a file type"),
+    "a library": (put("ops.so", b"\x7fELF"), "ops.so has a file type"),
+    "weights that are none": (put("model.safetensors", b"1234"), "not a valid safetensors file"),
     "a token": (put("notes.txt", f"token={TOKEN}".encode()), "holds a Hugging Face token"),
     "a key": (put("LICENSE", b"-----BEGIN EC PRIVATE KEY-----"), "holds a private key"),
     "a link": (lambda folder: (folder / "LICENSE").symlink_to("config.json"), "LICENSE is a link"),
@@ -86,7 +86,7 @@ def test_what_may_not_go_out_is_refused_before_anything_is_sent(hub: LoopbackHub
         ({"license": "My own licence"}, "an identifier of the Hub"),
         ({"base": "org/base"}, "ORG/NAME@COMMIT"),
         ({"base": "org/base@main"}, "ORG/NAME@COMMIT"),
-        ({"allow_harmful": True}, "nothing harmful: leave out --publish-harmful"),
+        ({"allow_harmful": True}, "not harmful: omit --publish-harmful"),
     ],
 )
 def test_what_is_missing_is_asked_for(folder: Path, options: dict[str, object], message: str) -> None:
@@ -153,7 +153,7 @@ def test_the_record_in_a_bundle_must_speak_of_its_weights(folder: Path, tmp_path
     write_manifest(folder, facts=FACTS | {"kind": "plain"})
     write_report(folder)
 
-    with pytest.raises(ArtefactError, match="speak of the exported weights aaaa"):
+    with pytest.raises(ArtefactError, match="about the exported weights aaaa"):
         publish_folder(folder)
 
 

@@ -16,14 +16,14 @@ from ...hub_helpers import NAME, make_folder, publish_folder
 UPDATE = ("info", "info", "preupload", "batch", "upload", "verify", "commit", "info", "tag", "info")
 FIRST = ("info", "create", "info", "info", "preupload", "batch", "upload", "verify", "validate", *UPDATE[-4:])
 REFUSALS = {
-    401: "does not know your token",
-    403: "has no right to it",
-    409: "there already",
+    401: "missing or not valid",
+    403: "lacks the permission",
+    409: "already in use",
     412: "somebody committed",
     413: "too large",
-    429: "how often you may ask",
+    429: "rate limit is exceeded",
     500: "again",
-    507: "no room",
+    507: "quota is exceeded",
 }
 
 

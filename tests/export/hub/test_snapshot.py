@@ -167,7 +167,7 @@ def test_a_disk_that_is_full_is_one_line(hub: LoopbackHub, tmp_path: Path) -> No
     publish_folder(make_folder(tmp_path / "large", weights=b"\0" * 300_000))
     done = subprocess.run([sys.executable, "-c", LIMITED], env=os.environ, capture_output=True, text=True, check=False)
 
-    assert done.returncode == 1 and "could not keep org/name: File too large; free space" in done.stderr
+    assert done.returncode == 1 and "could not store org/name: File too large; free disk space" in done.stderr
     assert len(bytes_of(download(NAME))["model.onnx.data"]) == 300_000
 
 

@@ -64,18 +64,18 @@ def rechained(found: list[bytes]) -> list[bytes]:
 
 
 ATTACKS: list[tuple[str, Callable[[list[bytes]], list[bytes]], str]] = [
-    ("edited", edited, "line 4 does not follow"),
+    ("edited", edited, "line 4 does not match the line before"),
     ("last one edited", lambda found: [*found[:-1], found[-1].replace(b"5", b"6")], "line 6"),
-    ("rechained", rechained, "line 6 is not the one"),
-    ("removed", lambda found: found[:2] + found[3:], "line 3 says that it is line 4"),
-    ("first removed", lambda found: found[1:], "line 1 says that it is line 2"),
-    ("reordered", lambda found: [found[1], found[0], *found[2:]], "line 1 says"),
-    ("doubled", lambda found: [found[0], *found], "line 2 says"),
+    ("rechained", rechained, "line 6 differs from the one"),
+    ("removed", lambda found: found[:2] + found[3:], "line 3 has the line number 4"),
+    ("first removed", lambda found: found[1:], "line 1 has the line number 2"),
+    ("reordered", lambda found: [found[1], found[0], *found[2:]], "line 1 has"),
+    ("doubled", lambda found: [found[0], *found], "line 2 has"),
     ("tail cut", lambda found: found[:-2], "2 are missing"),
-    ("cut in a line", lambda found: [*found[:-1], found[-1][:-5]], "line 6 is not whole"),
+    ("cut in a line", lambda found: [*found[:-1], found[-1][:-5]], "line 6 is incomplete"),
     ("emptied", lambda found: [], "6 are missing"),
-    ("no line of a log", lambda found: [*found[:3], b"hello\n", *found[3:]], "line 4 is no line"),
-    ("end of the last line cut", lambda found: [*found[:-1], found[-1][:-1]], "not whole"),
+    ("no line of a log", lambda found: [*found[:3], b"hello\n", *found[3:]], "line 4 is not a log entry"),
+    ("end of the last line cut", lambda found: [*found[:-1], found[-1][:-1]], "incomplete"),
 ]
 
 
@@ -103,7 +103,7 @@ def test_an_older_head_finds_a_log_that_was_begun_anew(log: AuditLog) -> None:
     for _ in range(N):
         log.append({"kind": "request"})
     assert check(log).verdict == "pass" and check(log, copy).problems == (
-        "line 6 is not the one that the head vouches for",
+        "line 6 differs from the one that the head covers",
     )
 
 

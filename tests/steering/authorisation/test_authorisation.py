@@ -268,8 +268,8 @@ def test_a_manifest_without_blake3_binds_nothing(world: World) -> None:
         ({"allowed": ["other"]}, {}, "other shut"),
         ({"allowed": ["lies"]}, {}, "unknown harm category"),
         ({"threshold": 0.95}, {}, "ceiling"),
-        ({}, {"valid_days": 0}, "above 0 days"),
-        ({}, {"valid_days": 1e12}, "above 0 days"),
+        ({}, {"valid_days": 0}, "more than 0 days"),
+        ({}, {"valid_days": 1e12}, "more than 0 days"),
     ],
 )
 def test_what_would_be_refused_is_not_signed(
@@ -296,7 +296,7 @@ def test_the_payload_names_no_more_than_the_claims(world: World) -> None:
     ("files", "match"),
     [
         ([], "at least one"),
-        (["editor.pub", "trust.json"], "editor.pub and editor are one key"),
+        (["editor.pub", "trust.json"], "the same key under the names editor.pub and editor"),
         (["p384.pub"], "EC secp384r1"),
         (["editor.pem"], "public key in PEM"),
         (["scopeless.json"], r"keys.editor.allowed"),

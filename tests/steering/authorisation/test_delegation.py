@@ -164,7 +164,7 @@ ATTACKS: list[tuple[str, Attack, Reason, str]] = [
         Reason.BEYOND_SCOPE,
         "up to 0.3",
     ),
-    ("named by a stranger", named(signer="stranger"), Reason.NOT_TRUSTED, "nor by a key that the bundle names"),
+    ("named by a stranger", named(signer="stranger"), Reason.NOT_TRUSTED, "statement of further keys"),
     ("named by itself", named(signer="editor"), Reason.NOT_TRUSTED, "none of the 1 trusted keys"),
     ("changed since", changed, Reason.NOT_TRUSTED, "changed since"),
     ("named by a named key", chained, Reason.NOT_TRUSTED, "none of the 1 trusted keys"),
@@ -173,7 +173,7 @@ ATTACKS: list[tuple[str, Attack, Reason, str]] = [
         "no such statement",
         resealed(lambda said: said.update(predicateType="urn:x")),
         Reason.MALFORMED,
-        "something else",
+        "should be a statement of type",
     ),
     ("no key", resealed(lambda said: said["predicate"].update(keys={})), Reason.MALFORMED, "keys"),
     (
@@ -225,7 +225,7 @@ def test_an_expired_delegation_is_refused_at_once_and_in_use(world: World) -> No
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"valid_days": 0}, "above 0 days"),
+        ({"valid_days": 0}, "more than 0 days"),
         ({"highest_threshold": 0.99}, "threshold"),
         ({"allowed": ["other"]}, "other"),
         ({"key": "owner.pem"}, "public key in PEM"),

@@ -126,9 +126,9 @@ def test_a_model_behind_an_endpoint_reads_a_text(endpoint: Endpoint) -> None:
 @pytest.mark.parametrize(
     ("answer", "match"),
     [
-        ("I would rather not.", "allows and forbids in JSON"),
-        ('{"allows": ["violence"]}', "allows and forbids in JSON"),
-        ('{"allows": 3, "forbids": []}', "allows and forbids in JSON"),
+        ("I would rather not.", "allows and forbids in a JSON object"),
+        ('{"allows": ["violence"]}', "allows and forbids in a JSON object"),
+        ('{"allows": 3, "forbids": []}', "allows and forbids in a JSON object"),
         ('{"allows": ["lies"], "forbids": []}', "unknown harm category 'lies'"),
     ],
 )

@@ -22,8 +22,8 @@ from ..engines import TableEngine, start_of, user
 
 NEAR_TIE = 1e-4
 BAD: list[tuple[Any, Steering, str]] = [
-    ([], Steering(), "say something"),
-    (user(""), Steering(), "say something"),
+    ([], Steering(), "hold some text"),
+    (user(""), Steering(), "hold some text"),
     (user("word1 " * 200), Steering(), "shorten"),
     (user("word1"), Steering(safety_config="nothing"), "unknown safety config"),
     (user("word1"), Steering(preference={"kindness": 1.0}), "unknown attribute"),

@@ -152,7 +152,7 @@ def test_a_data_set_holds_pairs_as_a_file_does(tmp_path: Path) -> None:
 
 def test_an_attribute_without_labels_is_refused(tmp_path: Path) -> None:
     tokenizer = make_tokenizer(tmp_path)
-    with pytest.raises(InputError, match="truthfulness has none"):
+    with pytest.raises(InputError, match="found none for truthfulness"):
         EncodedPairs.from_pairs(make_pairs(2), tokenizer=tokenizer, attributes=[*NAMES, "truthfulness"], max_tokens=64)
 
 

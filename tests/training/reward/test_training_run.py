@@ -145,7 +145,7 @@ def test_a_run_that_leaves_the_numbers_stops_and_keeps_its_last_good_state(world
             torch.nn.init.constant_(reward.parameters[0], float("nan"))
 
     with pytest.raises(
-        DivergenceError, match="at step 5: lower the learning rate or beta; the state after step 4 is kept"
+        DivergenceError, match=r"at step 5: lower the learning rate or beta; .* keeps the state after step 4"
     ):
         train_reward(reward, world.pairs, checkpoint=checkpoint, on_step=spoil, **world.arguments())
     found, history = world.train(checkpoint)
@@ -157,7 +157,7 @@ def test_a_checkpoint_of_another_run_is_refused(world: World, tmp_path: Path) ->
     checkpoint = tmp_path / "training.safetensors"
     with pytest.raises(KilledError):
         world.train(checkpoint, stop_after=4)
-    with pytest.raises(InputError, match="of other data or settings"):
+    with pytest.raises(InputError, match="found other data or settings"):
         world.train(checkpoint, learning_rate=0.01)
     checkpoint.write_bytes(checkpoint.read_bytes()[:100])
     with pytest.raises(InputError, match="should be a training checkpoint"):

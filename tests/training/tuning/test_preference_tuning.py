@@ -136,7 +136,7 @@ def test_checkpoints_of_another_training_are_refused(base: Path, tmp_path: Path)
         tune_on_replies(base, replies, out=out, tuning=tuning, seed=0, scratch=tmp_path / "scratch")
 
     tune()
-    with pytest.raises(InputError, match="it holds another's"):
+    with pytest.raises(InputError, match="found those of another"):
         tune(learning_rate=2e-2)
 
 
@@ -164,7 +164,7 @@ def test_a_loss_that_is_not_finite_stops_at_once(base: Path, tmp_path: Path) -> 
     weights = load_file(base / "model.safetensors")
     weights["model.norm.weight"][0] = math.nan
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(DivergenceError, match="should be finite, found nan in step 1; no checkpoint"):
+    with pytest.raises(DivergenceError, match="should be finite, found nan in step 1; there is no earlier checkpoint"):
         tune_on_preferences(
             broken, pairs(base), out=tmp_path / "out", tuning=PreferenceTuning(**FAST, most_steps=2), seed=0
         )
@@ -172,5 +172,5 @@ def test_a_loss_that_is_not_finite_stops_at_once(base: Path, tmp_path: Path) -> 
 
 def test_a_pair_over_two_prompts_is_refused(base: Path) -> None:
     one = pairs(base)[0].chosen
-    with pytest.raises(InputError, match="should answer one prompt"):
+    with pytest.raises(InputError, match="should have the same prompt"):
         EncodedPreference(one, EncodedReply(one.prompt_ids[1:], one.reply_ids))

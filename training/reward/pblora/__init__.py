@@ -1,4 +1,4 @@
-"""PBLoRA as a tuner of peft: importing its config or model registers it with peft."""
+"""PBLoRA as a tuner for peft; importing its config or model registers it with peft."""
 
 import lazy_loader
 

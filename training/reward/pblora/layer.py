@@ -4,7 +4,8 @@ For a target matrix W [n, m], ranks r1 (preference-agnostic) and r2 (preference-
 
     dW(p) = s * (B1 W1 A1 + B2 W2(p) A2),   W2(p) = sum_i p_i W2_i,   s = alpha / r2
 
-The delta is built by a merge alone: a forward pass applies the factors in turn, with one preference per row of a batch.
+Only a merge builds the full delta. A forward pass applies the factors one after the other, with one preference per row
+of the batch.
 """
 
 import math
@@ -20,10 +21,10 @@ from .preference import PreferenceContext
 
 
 class PBLoRALinear(nn.Module, BaseTunerLayer):
-    """A frozen linear layer plus preference-conditioned bilinear low-rank deltas, one per adapter name.
+    """A frozen linear layer with preference-conditioned low-rank deltas, one per adapter name.
 
-    Adapters hold r1 (r2) columns of the factors at their head (tail): A [r1 + r2, m], B [n, r1 + r2], W1 [r1, r1],
-    W2 [k, r2, r2]. The factors are float32 whatever the base's dtype.
+    An adapter has the factors A [r1 + r2, m], B [n, r1 + r2], W1 [r1, r1] and W2 [k, r2, r2]. The first r1 rows of A
+    and columns of B belong to the preference-agnostic part. The factors are float32 for any dtype of the base.
     """
 
     adapter_layer_names = ("pblora_A", "pblora_B", "pblora_W1", "pblora_W2", "pblora_dropout")
@@ -44,7 +45,7 @@ class PBLoRALinear(nn.Module, BaseTunerLayer):
     def add_adapter(
         self, name: str, *, n_attributes: int, rank: int, preference_rank: int, alpha: float, dropout: float
     ) -> None:
-        """Add an adapter that changes nothing yet: B is zero."""
+        """Add an adapter with B = 0, so that its delta is zero."""
         weight, total = self.base_layer.weight, rank + preference_rank
         shapes = {
             "pblora_A": (total, self.base_layer.in_features),
@@ -60,7 +61,7 @@ class PBLoRALinear(nn.Module, BaseTunerLayer):
         self.scale[name] = alpha / preference_rank
 
     def forward(self, x: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
-        """Map x [B, S, m] to [B, S, n]; row b uses preference b of the context."""
+        """Map x [B, S, m] to [B, S, n]; row b follows preference b of the context."""
         result: Tensor = self.base_layer(x, *arguments, **keywords)
         preference = self._context.value
         if preference is None or self.disable_adapters or self.merged:
@@ -71,7 +72,7 @@ class PBLoRALinear(nn.Module, BaseTunerLayer):
         return result
 
     def delta(self, preference: Tensor, name: str) -> Tensor:
-        """Return dW(p) [n, m] of an adapter at one preference [k]."""
+        """Return the delta dW(p) [n, m] of an adapter for one preference [k]."""
         rank = len(self.pblora_W1[name])
         A, B = self.pblora_A[name], self.pblora_B[name]
         core = torch.einsum("k,krq->rq", preference.to(A), self.pblora_W2[name])
@@ -81,24 +82,30 @@ class PBLoRALinear(nn.Module, BaseTunerLayer):
 
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Put dW(p) into the base weight, p being the context's one preference; `unmerge` restores it bit for bit.
+        """Add dW(p) to the base weight, for the context's single preference p; `unmerge` restores it bit-identically.
+
+        Args:
+            safe_merge: check that the merged weight is finite.
+            adapter_names: adapters to merge; None for the active ones.
 
         Raises:
-            InputError: the context holds no single preference, or the sum is not finite under `safe_merge`.
+            InputError: the context does not hold exactly one preference, or the merged weight is not finite.
         """
         names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.pblora_A]
         if not names:
             return
         preference = self._context.value
         if preference is None or len(preference) != 1 or not preference.any():
-            found = "none" if preference is None else f"{len(preference)} rows"
-            raise InputError(f"a merge needs one preference: wrap it in use_preference(model, ...), found {found}")
+            actual = "none" if preference is None else f"{len(preference)} rows"
+            raise InputError(f"a merge needs one preference: wrap it in use_preference(model, ...), found {actual}")
         weight = self.base_layer.weight
         merged = weight.float()
         for name in names:
             merged = merged + self.delta(preference[0], name).to(merged.device)
         if safe_merge and not merged.isfinite().all():
-            raise InputError(f"the merged weight should be finite, and that of adapter {', '.join(names)} is not")
+            raise InputError(
+                f"the merged weight should be finite, found others with adapter {', '.join(names)}: lower its alpha"
+            )
         if self._before_merge is None:
             self._before_merge = weight.detach().clone()
         weight.copy_(merged.to(weight.dtype))
@@ -116,11 +123,11 @@ class PBLoRALinear(nn.Module, BaseTunerLayer):
         rank, spread = len(self.pblora_W1[name]), self._context.spread
         A, B, W1, W2 = (
             spread(group[name], len(x)) for group in (self.pblora_A, self.pblora_B, self.pblora_W1, self.pblora_W2)
-        )  # each one for all rows, or [B, ..]
+        )  # each shared by all rows, or [B, ...] with one copy per row
         rows = preference.to(A)
         low = self.pblora_dropout[name](x.to(A.dtype)) @ A.mT  # [B, S, r1 + r2]
         core = torch.einsum("bk,krq->brq" if W2.ndim == 3 else "bk,bkrq->brq", rows, W2)  # [B, r2, r2]
         mixed = torch.cat([low[..., :rank] @ W1.mT, low[..., rank:] @ core.mT], dim=-1)
-        is_on = rows.any(-1)[:, None, None]  # a row of zeros is no preference: it stays unadapted
+        is_on = rows.any(-1)[:, None, None]  # a row of zeros turns the adapter off
         shift: Tensor = (mixed * is_on) @ B.mT
         return self.scale[name] * shift

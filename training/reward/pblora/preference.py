@@ -1,4 +1,4 @@
-"""Preferences over named attributes, and the one that a model in flight follows."""
+"""Preferences over attributes, and the context that holds the current batch's."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,15 +11,15 @@ from prosocial.core.preferences import simplex_weights
 
 from .row_jacobian import RowJacobian
 
-TOLERANCE = 1e-4  # of a sum that should be 1
+TOLERANCE = 1e-4  # for the sum of a preference, which should be 1
 
 
 def preference_vector(weights: Mapping[str, float], attributes: Sequence[str]) -> Tensor:
-    """Return [k] weights on the simplex from weights by name, scaled to a sum of 1; names left out weigh 0.
+    """Return the preference [k] on the simplex from weights by name, scaled to sum to 1; a missing attribute gets 0.
 
     Raises:
-        UnknownNameError: a name is not among the attributes.
-        InputError: a weight is negative or not finite, or all are 0.
+        UnknownNameError: a name is not an attribute.
+        InputError: a weight is negative or not finite, or all weights are 0.
 
     Example:
         >>> preference_vector({"empathy": 3, "helpfulness": 1}, ["empathy", "helpfulness"]).tolist()
@@ -29,10 +29,10 @@ def preference_vector(weights: Mapping[str, float], attributes: Sequence[str]) -
 
 
 def require_preferences(preference: Tensor, attributes: Sequence[str]) -> None:
-    """Check that rows [B, k] lie on the simplex, or are zeros (no preference: unadapted).
+    """Check that each row of preferences [B, k] is on the simplex or all zeros (adapter off).
 
     Raises:
-        InputError: another shape, a weight that is negative or not finite, or a sum that is neither 1 nor 0.
+        InputError: the shape differs, a weight is negative or not finite, or a row sums to neither 1 nor 0.
     """
     if preference.ndim != 2 or preference.shape[1] != len(attributes):
         raise InputError(
@@ -41,18 +41,19 @@ def require_preferences(preference: Tensor, attributes: Sequence[str]) -> None:
         )
     sums = preference.sum(-1)
     on_simplex = (sums - 1).abs().le(TOLERANCE) | sums.eq(0)
-    good = on_simplex & preference.ge(0).all(-1)  # NaN compares false
+    good = on_simplex & preference.ge(0).all(-1)  # a comparison with NaN is False
     if not good.all():
         row = int(good.logical_not().nonzero()[0])
-        found = [round(value, 4) for value in preference[row].tolist()]
-        raise InputError(f"weights should be at least 0 and add up to 1, or all be 0, found {found} in row {row}")
+        actual = [round(value, 4) for value in preference[row].tolist()]
+        raise InputError(f"weights should be at least 0 and add up to 1, or all be 0, found {actual} in row {row}")
 
 
 class PreferenceContext:
-    """The preferences [B, k] of the batch that is in flight; None switches every adapter off.
+    """The preferences that the adapted layers of a model currently follow.
 
     Attributes:
-        jacobian: takes the rows' own gradients, where they are asked for.
+        value: [B, k], preferences of the current batch; None turns every adapter off.
+        jacobian: accumulates the gradients of each row; None if they are not needed.
     """
 
     def __init__(self) -> None:
@@ -61,7 +62,7 @@ class PreferenceContext:
 
     @contextlib.contextmanager
     def use(self, preference: Tensor | None) -> Iterator[None]:
-        """Set the batch's preferences for the duration of a block."""
+        """Set the preferences inside a `with` block."""
         before, self.value = self.value, preference
         try:
             yield
@@ -70,7 +71,7 @@ class PreferenceContext:
 
     @contextlib.contextmanager
     def tell_rows_apart(self) -> Iterator[RowJacobian]:
-        """Let the passes of a block keep the rows' gradients apart."""
+        """Compute the gradients of each row separately inside a `with` block."""
         self.jacobian = RowJacobian()
         try:
             yield self.jacobian
@@ -78,5 +79,5 @@ class PreferenceContext:
             self.jacobian = None
 
     def spread(self, parameter: nn.Parameter, n_rows: int) -> Tensor:
-        """Return the parameter, one for all rows or, while they are told apart, [B, *shape]."""
+        """Return the parameter itself, or [B, *shape] with one copy per row inside `tell_rows_apart`."""
         return parameter if self.jacobian is None else self.jacobian.spread(parameter, n_rows)

@@ -1,8 +1,9 @@
-"""The gradients of several functions of a batch's results, in one backward pass.
+"""Gradients of several functions of a batch's results in one backward pass.
 
-No row of a batch reaches the result of another. One backward pass from the sum of the results therefore holds every
-row's own gradient, and the gradient of a function of the results is their sum weighted by its derivatives. Only the
-adapter's small matrices are spread over the rows, one layer at a time.
+The result of a row does not depend on other rows. One backward pass from the sum of the results therefore yields the
+gradient of each result, if every row has its own copy of the parameters. By the chain rule, the gradient of a function
+of the results is the sum of these gradients, weighted by its derivatives. Only the adapter's small matrices are copied,
+one layer at a time.
 """
 
 from typing import Any
@@ -12,10 +13,10 @@ from torch import Tensor, nn
 
 
 class RowJacobian:
-    """A forward pass that tells its rows apart, and what the backward passes through it found.
+    """Accumulates the gradients of n functions of a batch's results.
 
     Attributes:
-        rows: [n, *shape] by parameter: the gradients of n functions, added up over the backward passes.
+        rows: gradients [n, *shape] by parameter, summed over the backward passes.
     """
 
     def __init__(self) -> None:
@@ -23,16 +24,16 @@ class RowJacobian:
         self._derivatives: Tensor | None = None
 
     def spread(self, parameter: nn.Parameter, n_rows: int) -> Tensor:
-        """Return [B, *shape]: a view of the parameter for each row."""
+        """Return a view [B, *shape] of the parameter with one copy per row."""
         spread: Tensor = _Spread.apply(parameter, self, n_rows)  # type: ignore[no-untyped-call]
         return spread
 
     def backward(self, results: Tensor, derivatives: Tensor) -> None:
-        """Add the gradients of n functions of a pass's results.
+        """Run a backward pass and add the gradients of n functions of the results.
 
         Args:
-            results: [B] one of each row.
-            derivatives: [n, B] of each function by each result.
+            results: [B], one result per row.
+            derivatives: [n, B], derivative of each function with respect to each result.
         """
         self._derivatives = derivatives
         try:
@@ -41,14 +42,14 @@ class RowJacobian:
             self._derivatives = None
 
     def add(self, parameter: nn.Parameter, by_row: Tensor) -> None:
-        """Take the gradients [B, *shape] of the results by one parameter."""
-        assert self._derivatives is not None, "a pass that tells its rows apart goes back through RowJacobian.backward"
-        found = (self._derivatives.to(by_row) @ by_row.flatten(1)).view(-1, *parameter.shape)
-        self.rows[parameter] = self.rows[parameter] + found if parameter in self.rows else found
+        """Add one parameter's share, from the gradients [B, *shape] of the results with respect to it."""
+        assert self._derivatives is not None, "inside tell_rows_apart, call RowJacobian.backward, not Tensor.backward"
+        gradients = (self._derivatives.to(by_row) @ by_row.flatten(1)).view(-1, *parameter.shape)
+        self.rows[parameter] = self.rows[parameter] + gradients if parameter in self.rows else gradients
 
 
 class _Spread(torch.autograd.Function):
-    """A parameter for each row on the way forward; on the way back each row's gradient goes to the Jacobian."""
+    """Forward: copy a parameter for each row. Backward: pass the gradient of each copy to the Jacobian."""
 
     @staticmethod
     def forward(context: Any, parameter: nn.Parameter, jacobian: RowJacobian, n_rows: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""PBLoRA's config and tuner for peft, and their registration."""
+"""The config and tuner of PBLoRA for peft, and their registration."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,18 +21,20 @@ NAME = "PBLORA"
 
 @dataclass
 class PBLoRAConfig(PeftConfig):
-    """What peft saves as `adapter_config.json`.
+    """The hyperparameters of a PBLoRA adapter, saved by peft as `adapter_config.json`.
 
     Attributes:
-        attributes: names in the order of the preference vector.
-        target_modules: regex that fully matches the names of the linear layers to adapt, or names that theirs end in.
-        rank: r1, the preference-agnostic rank.
-        preference_rank: r2, the preference-aware rank.
+        attributes: names of the attributes, in the order of the preference vector.
+        target_modules: layers to adapt: a regular expression for whole names of linear layers, or a list of name
+            endings.
+        exclude_modules: layers not to adapt, in the same form.
+        rank: r1, rank of the preference-agnostic part.
+        preference_rank: r2, rank of the preference-aware part.
         alpha: the delta is scaled by alpha / preference_rank.
-        dropout: on the adapter's input, in training.
+        dropout: dropout probability on the adapter's input in training.
 
     Raises:
-        InputError: no attribute, one named twice, or a rank below 1.
+        InputError: there is no attribute, an attribute appears twice, or a rank is below 1.
     """
 
     attributes: list[str] = field(default_factory=list)
@@ -53,11 +55,11 @@ class PBLoRAConfig(PeftConfig):
 
 
 class PBLoRAModel(BaseTuner):
-    """Puts the layers into a model; `use_preference` says what they follow."""
+    """The peft tuner that replaces linear layers by PBLoRA layers; set their preference with `use_preference`."""
 
     prefix = "pblora_"
     tuner_layer_cls = PBLoRALinear
-    target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012 - peft reads it: no architecture has a default
+    target_module_mapping: dict[str, list[str]] = {}  # noqa: RUF012 - part of peft's interface
 
     def _pre_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
         self.context = PreferenceContext()
@@ -75,7 +77,9 @@ class PBLoRAModel(BaseTuner):
         layer = target if isinstance(target, PBLoRALinear) else None
         if layer is None:
             if not isinstance(target, nn.Linear):
-                raise InputError(f"PBLoRA adapts linear layers, found {type(target).__name__} at {current_key}")
+                raise InputError(
+                    f"PBLoRA adapts linear layers, found {type(target).__name__} at {current_key}: change the targets"
+                )
             layer = PBLoRALinear(target, self.context)
         layer.add_adapter(
             adapter_name,
@@ -91,25 +95,29 @@ class PBLoRAModel(BaseTuner):
 
 
 @contextmanager
-def use_preference(model: Any, preference: Mapping[str, float] | Tensor | None) -> Iterator[None]:
-    """Let a model with a PBLoRA adapter follow a preference for the duration of a block; outside it follows none.
+def use_preference(model: nn.Module, preference: Mapping[str, float] | Tensor | None) -> Iterator[None]:
+    """Set the preference of a model with a PBLoRA adapter inside a `with` block; outside, the adapter is off.
 
     Args:
-        model: from `get_peft_model` or `PeftModel.from_pretrained`.
-        preference: weights by attribute name, for every row; or [B, k] on the simplex, row b for row b of the batch, a
-            row of zeros leaving its row unadapted; or None, the unadapted model.
+        model: a model from `get_peft_model` or `PeftModel.from_pretrained`.
+        preference: weight by attribute name, for all rows; or [B, k] with one row on the simplex per row of the batch,
+            where a row of zeros turns the adapter off; or None for the unadapted model.
 
     Raises:
-        InputError: the model has no PBLoRA adapter or is merged, or the preference is off the simplex.
-        UnknownNameError: a name is not among the adapter's attributes.
+        InputError: the model has no PBLoRA adapter, the adapter is merged, or a preference is not on the simplex.
+        UnknownNameError: a name is not an attribute of the adapter.
     """
     tuner = getattr(model, "base_model", None)
     if not isinstance(tuner, PBLoRAModel):
-        raise InputError(f"the model should have a PBLoRA adapter, found {type(tuner).__name__}")
+        raise InputError(
+            f"the model should have a PBLoRA adapter, found {type(tuner).__name__}: load the adapter first"
+        )
     config: Any = tuner.peft_config[tuner.active_adapters[0]]
     attributes: list[str] = config.attributes
     if any(layer.merged for layer in tuner.modules() if isinstance(layer, PBLoRALinear)):
-        raise InputError("the adapter is merged at one preference: unmerge it to use another")
+        raise InputError(
+            "the adapter should not be merged, found it merged at one preference: unmerge it to use another"
+        )
     if isinstance(preference, Mapping):
         preference = preference_vector(preference, attributes)[None]
     if preference is not None:
@@ -119,13 +127,18 @@ def use_preference(model: Any, preference: Mapping[str, float] | Tensor | None) 
 
 
 def n_parameters(config: PBLoRAConfig, shape: torch.Size) -> int:
-    """Return how many parameters one adapted matrix [n, m] has: (r1 + r2)(m + n) + r1^2 + k r2^2 (PARM, section 4)."""
+    """Return the number of adapter parameters of a matrix [n, m]: (r1 + r2)(m + n) + r1^2 + k r2^2 (PARM, section 4).
+
+    Example:
+        >>> n_parameters(PBLoRAConfig(attributes=["empathy", "truthfulness"]), torch.Size([32, 32]))
+        560
+    """
     ranks = config.rank, config.preference_rank
     return sum(ranks) * sum(shape) + ranks[0] ** 2 + len(config.attributes) * ranks[1] ** 2
 
 
 def _register() -> None:
-    """Make the method known to peft, whose list of methods is an enumeration that has no door for others."""
+    """Register the method with peft, by adding a member to its enumeration `PeftType`, which has no public way to."""
     if NAME in PeftType.__members__:
         return
     member = str.__new__(PeftType, NAME)
