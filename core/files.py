@@ -267,4 +267,4 @@ def require_keys(row: Mapping[str, Any], keys: tuple[str, ...], *, where: str) -
     """
     missing = [key for key in keys if key not in row]
     if missing:
-        raise InputError(f"{where} should have the keys {', '.join(keys)}: missing {', '.join(missing)}")
+        raise InputError(f"{where} should have the keys {', '.join(keys)}: missing {', '.join(missing)}; add them")

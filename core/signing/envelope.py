@@ -36,9 +36,9 @@ def statement(predicate_type: str, subject: list[dict[str, Any]], predicate: dic
     return {"_type": STATEMENT_TYPE, "subject": subject, "predicateType": predicate_type, "predicate": predicate}
 
 
-def seal(path: Path, said: Statement, key: SigningKey) -> None:
+def seal(path: Path, content: Statement, key: SigningKey) -> None:
     """Sign a statement and write it to `path` as a Sigstore bundle."""
-    payload = canonical_json(said).encode("utf-8")
+    payload = canonical_json(content).encode("utf-8")
     signature = {"sig": _text(key.sign(_authenticated(payload))), "keyid": ""}
     bundle = {
         "mediaType": BUNDLE_TYPE,
@@ -85,12 +85,12 @@ def _open(path: Path) -> tuple[bytes, bytes]:
 
 def _parse(path: Path, payload: bytes) -> Statement:
     try:
-        said = json.loads(payload)
-        if said["_type"] != STATEMENT_TYPE or not isinstance(said["predicate"], dict):
-            raise BrokenSignature(f"{path.name} should hold an in-toto statement v1, found {said['_type']!r:.80}")
+        content = json.loads(payload)
+        if content["_type"] != STATEMENT_TYPE or not isinstance(content["predicate"], dict):
+            raise BrokenSignature(f"{path.name} should hold an in-toto statement v1, found {content['_type']!r:.80}")
     except (ValueError, KeyError, TypeError, RecursionError):
         raise BrokenSignature(f"{path.name} should hold an in-toto statement as its payload: it does not") from None
-    return dict(said)
+    return dict(content)
 
 
 def _authenticated(payload: bytes) -> bytes:

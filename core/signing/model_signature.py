@@ -81,8 +81,8 @@ def write_signature(folder: Path, actual: FolderDigest, key: SigningKey) -> None
         "ignore_paths": list(IGNORED),
     }
     resources = [{"name": name, "algorithm": "sha256", "digest": digest} for name, digest in actual.files.items()]
-    said = statement(PREDICATE_TYPE, [actual.subject], {"serialization": serialization, "resources": resources})
-    seal(folder / SIGNATURE_FILE, said, key)
+    content = statement(PREDICATE_TYPE, [actual.subject], {"serialization": serialization, "resources": resources})
+    seal(folder / SIGNATURE_FILE, content, key)
 
 
 def check_signature(folder: Path, actual: FolderDigest, keys: Sequence[TrustedKey]) -> TrustedKey:
@@ -98,8 +98,8 @@ def check_signature(folder: Path, actual: FolderDigest, keys: Sequence[TrustedKe
     Raises:
         BrokenSignature: the folder is not what one of the keys signed (the message names the files).
     """
-    said, signer = unseal(folder / SIGNATURE_FILE, keys)
-    listed = signed_files(said)
+    content, signer = unseal(folder / SIGNATURE_FILE, keys)
+    listed = signed_files(content)
     wrong = [f"{name} is missing" for name in listed if name not in actual.files]
     wrong += [f"{name} was not signed" for name in actual.files if name not in listed]
     wrong += [f"{name} was changed" for name, digest in listed.items() if actual.files.get(name, digest) != digest]
@@ -109,19 +109,19 @@ def check_signature(folder: Path, actual: FolderDigest, keys: Sequence[TrustedKe
     return signer
 
 
-def signed_files(said: Statement) -> dict[str, str]:
+def signed_files(content: Statement) -> dict[str, str]:
     """Return the SHA-256 digests that a signature states, by file.
 
     Raises:
         BrokenSignature: the signature has another format, or its digests contradict each other.
     """
     try:
-        serialization = said["predicate"]["serialization"]
-        forms = said["predicateType"], serialization["method"], serialization["hash_type"]
+        serialization = content["predicate"]["serialization"]
+        forms = content["predicateType"], serialization["method"], serialization["hash_type"]
         if forms != (PREDICATE_TYPE, "files", "sha256"):
             raise BrokenSignature(f"{SIGNATURE_FILE} should sign files by SHA-256 ({PREDICATE_TYPE}), found {forms}")
-        entries = [(each["name"], each["algorithm"], each["digest"]) for each in said["predicate"]["resources"]]
-        (subject,) = said["subject"]
+        entries = [(each["name"], each["algorithm"], each["digest"]) for each in content["predicate"]["resources"]]
+        (subject,) = content["subject"]
         files = {name: digest for name, algorithm, digest in entries if algorithm == "sha256"}
         sound = len(files) == len(entries) and all(_DIGEST.fullmatch(digest) for digest in files.values())
         if not sound or FolderDigest("", files).root != subject["digest"]["sha256"]:

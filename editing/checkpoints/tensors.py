@@ -51,5 +51,8 @@ def read_fp32(checkpoint: Checkpoint, name: str) -> torch.Tensor:
     """
     tensor = checkpoint.tensor(name)
     if tensor.dtype not in FLOATS:
-        raise ArtefactError(f"{checkpoint.folder} should hold {name} as {', '.join(FLOATS)}, found {tensor.dtype}")
+        raise ArtefactError(
+            f"{checkpoint.folder} should hold {name} as {', '.join(FLOATS)}, found {tensor.dtype}; save the model in "
+            "one of these dtypes"
+        )
     return read_tensor_fp32(tensor)

@@ -67,7 +67,10 @@ def open_patch(file: Path, record: EditRecord) -> Header:
     header = read_header(file)
     metadata = header.metadata
     if metadata.get("schema") != SCHEMA:
-        raise ArtefactError(f"{file} should be a patch of schema {SCHEMA!r}, found {metadata.get('schema')!r}")
+        raise ArtefactError(
+            f"{file} should be a patch of schema {SCHEMA!r}, found {metadata.get('schema')!r}: use the patch that was "
+            "written with this edit"
+        )
     if (metadata.get("base"), metadata.get("edited")) != (record.base.fingerprint, record.result.fingerprint):
         raise ArtefactError(
             f"{file} should belong to this edit, found a patch from {str(metadata.get('base'))[:16]} to "

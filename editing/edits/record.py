@@ -160,4 +160,4 @@ def read_record(folder: Path) -> EditRecord:
     try:
         return EditRecord.model_validate(value)
     except ValidationError as error:
-        raise ArtefactError(f"{path} should follow {SCHEMA}: {first_fault(error)}") from None
+        raise ArtefactError(f"{path} should follow {SCHEMA}: {first_fault(error)}; restore the file") from None

@@ -1,4 +1,4 @@
-"""Scale each block by its depth, shallow ones least (LiNeS, arXiv 2410.17146).
+"""Scale each block by a factor that is linear in its depth (LiNeS, arXiv 2410.17146).
 
 tau_l' = (alpha + beta * l / (L - 1)) * tau_l for block l of L; alpha * tau outside the blocks (see `depth_factors`)
 """

@@ -102,7 +102,7 @@ class Method:
 
     @property
     def summary(self) -> str:
-        """The first line of the method's file."""
+        """One sentence on the method: the first line of its file's docstring."""
         return (sys.modules[self.function.__module__].__doc__ or "").partition("\n")[0]
 
     def check(self, given: Mapping[str, object]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Project each matrix onto what benign inputs do not use (AlphaEdit, arXiv 2410.02355).
+"""Project each matrix onto the input directions that benign inputs do not use (AlphaEdit, arXiv 2410.02355).
 
 P = U0 U0^T, where the columns of U0 are the eigenvectors of E[k k^T] with an eigenvalue below the threshold and k are
 the benign inputs of the matrix. tau' = tau P, so tau' k is about 0: the matrix's outputs for benign inputs stay.

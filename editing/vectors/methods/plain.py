@@ -1,4 +1,4 @@
-"""The difference as it is (task arithmetic, arXiv 2212.04089)."""
+"""Keep the difference unchanged (task arithmetic, arXiv 2212.04089)."""
 
 from .method import Array, Deltas, Prepared, method
 

@@ -1,4 +1,4 @@
-"""Remove what the harm vector shares with a utility vector, tensor by tensor: tau - (<tau, u> / <u, u>) u.
+"""Remove the component along a utility vector from each tensor: tau - (<tau, u> / <u, u>) u.
 
 Directions that carry harm and utility are entangled (arXiv 2505.14185): measure utility after every edit.
 """
