@@ -1,11 +1,11 @@
-# Everything that people and CI run. Each target makes its environment where there is none.
+# The commands of developers and CI. Each target creates its environment if it does not exist.
 #
-#   make quickstart   the whole pipeline on the embedded world: train, edit, export, verify
-#   make test         the tests, with coverage
-#   make check        lint, types, what the built package holds, and the documentation
-#   make docs         the documentation as a site, in build/site
-#   make prove        the long tier, environments without torch and with inspect_ai, and installing from scratch
-#   make clean        remove what the others made, but not the environments
+#   make quickstart   run the whole pipeline on the lab's data: train, edit, export, verify
+#   make test         run the tests of all folders, with coverage of all but recipes and cli
+#   make check        lint, check types, check the contents of the wheel, build the documentation
+#   make docs         build the documentation site in build/site
+#   make prove        run the slow tests, those without torch and with inspect_ai, and install from scratch
+#   make clean        delete what the other targets built, except the environments
 #
 # For another build of torch: make test TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
@@ -33,7 +33,7 @@ help:
 
 venv: $(READY)
 
-# torch goes first: with TORCH_INDEX it alone comes from there, and what it needs from the usual index.
+# torch is installed first: with TORCH_INDEX, only torch comes from that index, its dependencies from the default one.
 $(READY): $(REQUIREMENTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP_INSTALL) $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) '$(TORCH)'
@@ -45,7 +45,7 @@ $(CORE_READY): $(REQUIREMENTS)
 	$(CORE_VENV)/bin/python $(PIP_INSTALL) -e '.[cpu]' pytest
 	@touch $@
 
-# inspect_ai asks for older versions of what others here need, and so has an environment of its own.
+# inspect_ai requires older versions of shared dependencies, so it has an environment of its own.
 INSPECT_INSTALL = $(INSPECT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-inspect.txt
 $(INSPECT_READY): $(REQUIREMENTS) constraints-inspect.txt
 	test -x $(INSPECT_VENV)/bin/python || $(PYTHON) -m venv $(INSPECT_VENV)
@@ -56,7 +56,7 @@ $(INSPECT_READY): $(REQUIREMENTS) constraints-inspect.txt
 quickstart: $(READY)
 	$(BIN)/prosocial run quickstart --out runs/quickstart
 
-# One thread per worker: the models are tiny, and threads of two workers would fight for the cores.
+# One thread per worker: the models are tiny, and threads of several workers would compete for the cores.
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=85
 
@@ -67,13 +67,13 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# A left-over build/lib would bring deleted modules back into the wheel.
+# A stale build/lib would add deleted modules to the wheel.
 wheel: $(READY)
 	rm -rf build && mkdir build
 	$(BIN)/python -m build --outdir build/dist . > build/log 2>&1 || { cat build/log; exit 1; }
 	$(BIN)/python .ci/check_wheel.py build/dist/*.whl
 
-# The package under its import name is laid out anew: the reference is read from its sources, and links are not followed.
+# The sources are copied under their import name: the reference is generated from them, and links are not followed.
 docs: $(READY)
 	rm -rf build/docs build/site && mkdir -p build/docs && cp -rL .types/prosocial build/docs/
 	$(BIN)/zensical build --strict --clean
@@ -84,7 +84,7 @@ prove: $(READY) $(CORE_READY) $(INSPECT_READY) quickstart wheel
 	$(INSPECT_VENV)/bin/python -m pytest tests/evaluation/inspect_ai/test_inspect_ai.py
 	PROSOCIAL_RUN=runs/quickstart $(CORE_VENV)/bin/python -m pytest -m core tests/cli/test_core_install.py
 
-# After a change of the requirements: constraints.txt from a fresh environment with the newest versions.
+# Run after a change of the requirements: writes constraints.txt from a fresh environment with the newest versions.
 constraints:
 	rm -rf $(VENV)-fresh
 	$(PYTHON) -m venv $(VENV)-fresh

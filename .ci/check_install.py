@@ -1,9 +1,9 @@
-"""Installs a wheel and an sdist, each into an empty environment with the core alone, and lets it do a little work.
+"""Installs a wheel and an sdist into empty environments, with core dependencies only, and runs a few commands.
 
     python .ci/check_install.py build/dist/prosocial-*.whl build/dist/prosocial-*.tar.gz [--bundle BUNDLE]
 
-With a bundle each is also installed with [cpu], where it fetches that bundle from a Hub on this machine and replies.
-Needs the package index, or pip's cache. Fails at the first step that does not do what it should.
+With --bundle, each is also installed with [cpu], downloads that bundle from a local Hub server and replies to a prompt.
+Needs the package index or pip's cache. Exits at the first step that fails.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ASKED = "how do i choose my yoga corner?"
+PROMPT = "how do i choose my yoga corner?"
 WEIGHTS = """
 import json, numpy
 from pathlib import Path
@@ -48,7 +48,7 @@ print(*reply.token_ids)
 
 
 def make_environment(folder: Path, requirement: str) -> Path:
-    """Install one distribution, perhaps with an extra, into an empty environment; return its interpreter."""
+    """Install one distribution, optionally with an extra, into an empty environment; return its interpreter."""
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     install = [python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", requirement]
@@ -57,7 +57,7 @@ def make_environment(folder: Path, requirement: str) -> Path:
 
 
 def check(package: Path) -> None:
-    """Install one distribution and run the commands in a folder of their own."""
+    """Install one distribution and run the commands in a temporary folder."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         python = make_environment(folder / "environment", str(package.resolve()))
@@ -67,14 +67,14 @@ def check(package: Path) -> None:
             command = [python.with_name("prosocial"), *words.split()]
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
             if done.returncode:
-                sys.exit(f"{package.name}: prosocial {words} should end with 0, found {done.returncode}: {done.stderr}")
-        kept = [(folder / name / "model.safetensors").read_bytes() for name in ("base", "restored")]
-        assert kept[0] == kept[1], "undo should restore every byte"
-    print(f"{package.name}: installs into an empty environment; {len(COMMANDS)} commands do their work")
+                sys.exit(f"{package.name}: prosocial {words} should exit with 0, found {done.returncode} {done.stderr}")
+        base, restored = ((folder / name / "model.safetensors").read_bytes() for name in ("base", "restored"))
+        assert base == restored, "undo should restore every byte"
+    print(f"{package.name}: installs into an empty environment; {len(COMMANDS)} commands work")
 
 
 def check_bundle(package: Path, bundle: Path) -> None:
-    """Install one distribution with [cpu]; it fetches a bundle from a Hub and replies as this environment does."""
+    """Install one distribution with [cpu] and check that its reply, from a bundle on a Hub, equals the local one."""
     from huggingface_hub import HfApi
 
     from prosocial.export import Bundle
@@ -82,22 +82,23 @@ def check_bundle(package: Path, bundle: Path) -> None:
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from hub.hub_fixture import LoopbackHub, point_client_at
 
-    [here] = Bundle.open(bundle).generate([[{"role": "user", "content": ASKED}]])
+    [here] = Bundle.open(bundle).generate([[{"role": "user", "content": PROMPT}]])
     with tempfile.TemporaryDirectory() as place, LoopbackHub() as hub, pytest.MonkeyPatch.context() as patch:
         folder = Path(place)
         python = make_environment(folder / "environment", f"prosocial[cpu] @ {package.resolve().as_uri()}")
         point_client_at(hub, folder / "home", patch)
         HfApi().create_repo("org/name", private=True)
         HfApi().upload_folder(repo_id="org/name", folder_path=bundle)
-        command = [python, "-I", "-c", REPLY, "org/name", ASKED]
+        command = [python, "-I", "-c", REPLY, "org/name", PROMPT]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode or done.stdout.split() != [str(token) for token in here.token_ids]:
-            sys.exit(f"{package.name}: should reply as here, {here.token_ids}; found {done.stdout}{done.stderr}")
-    print(f"{package.name}: with [cpu] and without torch, a bundle from a Hub replies as it does here")
+            expected = " ".join(map(str, here.token_ids))
+            sys.exit(f"{package.name}: the reply should be {expected}, found {done.stdout}{done.stderr}")
+    print(f"{package.name}: with [cpu] and without torch, the reply of a bundle from a Hub equals the local one")
 
 
 def main() -> None:
-    """Check every distribution that is given."""
+    """Check every distribution on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packages", type=Path, nargs="+")
     parser.add_argument("--bundle", type=Path)

@@ -1,4 +1,4 @@
-"""Fails unless the wheel adds one name to site-packages and holds everything that the root folders hold."""
+"""Checks that the wheel adds one name to site-packages and contains every file of the root folders."""
 
 import sys
 import zipfile
@@ -6,11 +6,11 @@ from pathlib import Path
 
 FOLDERS = ("core", "editing", "steering", "training", "export", "evaluation", "verify", "recipes", "cli")
 SUFFIXES = (".py", ".pyi", ".yaml", ".j2", ".json", ".typed", ".safetensors")
-NATIVE = "prosocial/editing/kernels/native."  # built where there is a compiler
+NATIVE = "prosocial/editing/kernels/native."  # built only if there is a C compiler
 
 
 def main(wheel: Path) -> int:
-    """Compare the names in a wheel with the files of the checkout; print what differs."""
+    """Compare the names in a wheel with the files of the checkout and print the differences."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     information = {name for name in names if name.split("/")[0].endswith(".dist-info")}
@@ -34,5 +34,5 @@ def main(wheel: Path) -> int:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("give one wheel: python .ci/check_wheel.py build/dist/prosocial-*.whl")
+        sys.exit("one wheel should be given: python .ci/check_wheel.py build/dist/prosocial-*.whl")
     sys.exit(main(Path(sys.argv[1])))

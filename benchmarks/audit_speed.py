@@ -1,10 +1,10 @@
-"""How long an audit takes, level by level, beside hashing the files that it reads.
+"""Measures the time of an audit at each level, compared with hashing the files that it reads.
 
     python benchmarks/audit_speed.py BASE VECTOR MODEL [--runs 5] [--threads 2] [--wrong OTHER_VECTOR]
 
-MODEL is an edit of BASE with VECTOR and its record; it is made with a scale of 0.6 where there is none. Files are read
-once before, so that all rows find them in the page cache. With --wrong, level 3 is also timed with a vector that is not
-the one. Prints medians, and the ratio to hashing on as many threads.
+MODEL is an edit of BASE with VECTOR, with its record; if it does not exist, it is created with scale 0.6. Files are
+read once before timing, so that they are in the page cache. With --wrong, level 3 is also timed with a wrong vector.
+Prints medians, and the ratio to hashing with the same number of threads.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from prosocial.verify.audit import audit_model
 
 def tensors_of(base: Path, vector: Path, model: Path) -> list[TensorInfo]:
     """Return every tensor that an audit of levels 2 or 3 reads, the largest first."""
-    found = [*Checkpoint.open(base).tensors.values(), *Checkpoint.open(model).tensors.values()]
-    found += read_header(vector / WEIGHTS_NAME).tensors.values()
-    return sorted(found, key=lambda tensor: -tensor.size_bytes)
+    tensors = [*Checkpoint.open(base).tensors.values(), *Checkpoint.open(model).tensors.values()]
+    tensors += read_header(vector / WEIGHTS_NAME).tensors.values()
+    return sorted(tensors, key=lambda tensor: -tensor.size_bytes)
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def main() -> None:
     hash_all()
     seconds: dict[str, list[float]] = {name: [] for name in rows}
     said = {}
-    for _ in range(given.runs):  # interleaved: a neighbour that wakes up slows all rows alike
+    for _ in range(given.runs):  # interleaved, so that other load on the machine affects all rows alike
         for name, work in rows.items():
             start = time.perf_counter()
             said[name] = work()

@@ -1,8 +1,8 @@
-"""Opening a bundle, every byte of it checked, against onnxruntime's own loading of the same graph.
+"""Compares the time of opening a bundle, with all digests checked, with onnxruntime's loading of the same graph.
 
     python benchmarks/bundle_load.py runs/quickstart/bundle --runs 7
 
-Each load is a process of its own, the two in turn. Prints medians of seconds and their ratio.
+Each load is a separate process; the two alternate. Prints medians in seconds and their ratio.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--python", default=sys.executable, help="of an environment with prosocial[cpu]")
+    parser.add_argument("--python", default=sys.executable, help="interpreter of an environment with prosocial[cpu]")
     given = parser.parse_args()
     seconds: dict[str, list[float]] = {"prosocial": [], "onnxruntime": []}
     for turn in range(given.runs + 1):

@@ -1,12 +1,12 @@
-"""What switching safety configs costs: the same requests under the same signed configs, by config or interleaved.
+"""Measures the cost of switching safety configs: the same requests, grouped by signed config or interleaved.
 
     python benchmarks/config_switching.py BUNDLE [--configs 100] [--repeats 5] [--rounds 3]
 
-Both orders answer each request once, with the same tokens, so that they differ in nothing but how often the config
-changes: one keeps a config for a block of requests, the other changes it at each. Blocks of the two orders take turns,
-and which comes first changes from block to block, so that a busy machine slows both alike. Of each request the faster
-of its rounds counts in both orders; a request is compared with itself. Told are processor time per token, which other
-processes hardly touch, and wall time; intervals: 95 %, bootstrap over requests. Nothing is cached between requests.
+Both orders answer each request once, with the same tokens, so that they differ only in how often the config changes:
+one keeps a config for a block of requests, the other changes it for each request. Blocks of the two orders alternate,
+and their order is reversed from block to block, so that other load affects both alike. For each request, the fastest
+round of each order counts. Reports processor time per token, which other processes hardly affect, and wall time, with
+95 % bootstrap intervals over requests. Nothing is cached between requests.
 """
 
 import argparse
@@ -32,12 +32,12 @@ Request = tuple[int, AuthorisedConfig]
 
 
 def signed_configs(bundle: Bundle, count: int, folder: Path) -> list[AuthorisedConfig]:
-    """Return configs that were signed and authorised, each with its own text, threshold and preference."""
+    """Return signed and authorised configs, each with its own text, threshold and preference."""
     decoding = bundle.config
     assert decoding is not None
     key = SigningKey(ec.generate_private_key(ec.SECP256R1()))
     trust = TrustStore((key.public,), {})
-    found = []
+    configs = []
     for number in range(count):
         config = NamedConfig(
             name=f"config-{number}",
@@ -48,21 +48,21 @@ def signed_configs(bundle: Bundle, count: int, folder: Path) -> list[AuthorisedC
         )
         out = folder / f"{number}.json"
         sign_config(config, out, key=key, decoding=decoding, manifest=bundle.manifest, valid_days=1)
-        found.append(bundle.authorise(out, trust=trust))
-    return found
+        configs.append(bundle.authorise(out, trust=trust))
+    return configs
 
 
 def time_block(bundle: Bundle, requests: Sequence[Request]) -> dict[str, NDArray[np.float64]]:
-    """Answer requests one by one; return processor seconds, wall seconds and tokens of each by its name."""
-    found = {}
+    """Answer requests one by one; return processor seconds, wall seconds and tokens of each, by its name."""
+    measured = {}
     for number, config in requests:
         steering = Steering(safety_config=config)
         messages = [{"role": "user", "content": PROMPT}]
         processor, wall = time.process_time(), time.perf_counter()
         reply = bundle.generate([messages], steering=steering, row_keys=[str(number)], max_new_tokens=48)[0]
         times = time.process_time() - processor, time.perf_counter() - wall, len(reply.token_ids)
-        found[f"{config.config.name}/{number}"] = np.array(times)
-    return found
+        measured[f"{config.config.name}/{number}"] = np.array(times)
+    return measured
 
 
 def blocks_of(configs: Sequence[AuthorisedConfig], repeats: int) -> dict[str, list[list[Request]]]:
@@ -76,7 +76,7 @@ def blocks_of(configs: Sequence[AuthorisedConfig], repeats: int) -> dict[str, li
 
 
 def added(kept: NDArray[np.float64], switched: NDArray[np.float64], column: int) -> dict[str, float]:
-    """Return the share that switching adds to a column's seconds, over requests [n, 3], with its interval."""
+    """Return the relative increase of a column's seconds by switching, over requests [n, 3], with its interval."""
 
     def share(rows: NDArray[np.intp]) -> float:
         return float(switched[rows, column].sum() / kept[rows, column].sum() - 1)
@@ -103,12 +103,12 @@ def main() -> None:
     for turn in range(given.rounds):
         for at in range(len(blocks["kept"])):
             for name in sorted(blocks, reverse=(turn + at) % 2 == 1):
-                for request, found in time_block(bundle, blocks[name][at]).items():
-                    times[name].setdefault(request, []).append(found)
+                for request, measured in time_block(bundle, blocks[name][at]).items():
+                    times[name].setdefault(request, []).append(measured)
     requests = sorted(times["kept"])
     kept, switched = (np.array([np.min(times[name][each], 0) for each in requests]) for name in ("kept", "switched"))
     if (kept[:, 2] != switched[:, 2]).any():
-        raise SystemExit("both orders should give the same replies, they do not")
+        raise SystemExit("both orders should give the same number of tokens per reply, they differ")
     totals = kept.sum(0)
     summary = {
         "configs": given.configs,

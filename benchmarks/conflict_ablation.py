@@ -1,22 +1,23 @@
-"""Does resolving conflicts between attributes' gradients help a preference-conditioned reward model? On the lab.
+"""Measures whether resolving gradient conflicts between attributes helps a preference-conditioned reward model.
 
     python benchmarks/conflict_ablation.py --out runs/conflict --seeds 0,1,2,3,4,5,6,7,8,9
     python benchmarks/conflict_ablation.py --out runs/conflict --report docs/design
 
-For each seed it writes a world, trains and edits its model and samples labelled pairs (kept and found again), then
-trains one reward model per method, all from the same adapter, on the same batches, for the same number of steps. Each
-result is a row of `rows.jsonl`; what is there is not done again. Measured on topics that no model was trained on:
+For each seed of the lab it generates the data, trains and edits the model and samples labelled pairs (reused by later
+runs), then trains one reward model per method, all from the same adapter, on the same batches, for the same number of
+steps. Each result is a row of `rows.jsonl`; existing rows are not measured again. Measured on held-out topics:
 
-- rewards: the judge's mean score of every attribute over replies drawn under the guidance of the reward model, at 16
-  preferences (corners, midpoints of two corners, uniform), with noise that all methods and preferences share;
-- hypervolume of these 16 reward vectors, reference point 0 in every attribute, scores lie in [0, 1], no normalisation;
-- worst attribute: the least pair accuracy of an attribute at its own corner;
+- rewards: the judge's mean score of every attribute over replies sampled under the guidance of the reward model, at 16
+  preferences (corners, midpoints of two corners, uniform), with noise shared by all methods and preferences;
+- hypervolume of these 16 reward vectors; the reference point is 0 for every attribute, scores are in [0, 1] and not
+  normalised;
+- worst attribute: the lowest pair accuracy of an attribute at its own corner;
 - processor seconds of training.
 
 Each method against `none`: mean difference over seeds with a 95 % t-interval, exact sign-flip test, Holm's correction.
 
-Methods may also give the rewards' losses more weight against the anchor. `--methods none@0.5` is a control for that:
-plain weighting with another `anchor_weight`, in a table of its own, against UPGrad.
+A method may also increase the weight of the rewards' losses relative to the anchor. `--methods none@0.5` is a control
+for that: a plain sum with another `anchor_weight`, compared with UPGrad in a separate table.
 """
 
 import argparse
@@ -61,13 +62,16 @@ from prosocial.training.reward.training import train_reward
 KINDS = ("benign", "twin", "disclosure", "false_premise")
 N_PAIRS_PER_KIND, N_REPLIES_PER_KIND = 60, 16
 MAX_NEW_TOKENS = 64
-BUDGET = ("reward.steps=140", "reward.anchor_weight=0.7")  # of every method: the quickstart's when the comparison began
+BUDGET = (
+    "reward.steps=140",
+    "reward.anchor_weight=0.7",
+)  # for every method: the quickstart's settings when the comparison began
 METRICS = ("hypervolume", "worst_accuracy", "seconds")
 
 
 @dataclass(frozen=True)
 class World:
-    """What one seed gives, the same for every method."""
+    """The model and data of one seed, shared by all methods."""
 
     recipe: Recipe
     edited: Path
@@ -77,19 +81,19 @@ class World:
 
 
 def main() -> None:
-    """Measure what is missing and print the tables; with --report, write table and plot for the docs."""
+    """Measure the missing rows and print the tables; with --report, write table and plot for the documentation."""
     arguments, console = _arguments(), Console()
     arguments.out.mkdir(parents=True, exist_ok=True)
     kept = AppendedRows(arguments.out / "rows.jsonl")
     rows = kept.rows
     done = {(row["seed"], row["preferences"], row["method"]) for row in rows}
     for seed in map(int, arguments.seeds.split(",") if arguments.seeds else ()):
-        wanted = [
+        expected = [
             (seed, preferences, method)
             for preferences in arguments.preferences.split(",")
             for method in arguments.methods.split(",")
         ]
-        missing = [key for key in wanted if key not in done]
+        missing = [key for key in expected if key not in done]
         world = _world(arguments.out / f"seed{seed}", seed, console) if missing else None
         for key in missing:
             assert world is not None
@@ -108,7 +112,7 @@ def main() -> None:
 
 
 def _world(folder: Path, seed: int, console: Console) -> World:
-    """Make the edited model and its labelled pairs, or find them from an earlier run."""
+    """Return the edited model and its labelled pairs, computed or from an earlier run."""
     recipe = load_recipe("quickstart", [f"seed={seed}", *BUDGET], model=Recipe)
     source, base_stages = base_source(recipe)
     pairs_stage = reward_stages(recipe)[0]
@@ -137,7 +141,7 @@ def _world(folder: Path, seed: int, console: Console) -> World:
 
 
 def _sample_held_out(context: StageContext) -> str:
-    """Draw two replies to each of some held-out probes and label them."""
+    """Sample two replies to each of some held-out probes and label them."""
     probes = read_probes(context.inputs["probes"])
     prompts = [probe.messages for probe in _of_each_kind(probes, N_PAIRS_PER_KIND)]
     replies = [sample_replies(context, context.inputs["edited"], prompts, seed=context.seed + n) for n in (100, 101)]
@@ -205,7 +209,7 @@ def preference_points(k: int) -> Tensor:
 
 
 def _rewards(reward: RewardModel, tokenizer: ChatTokenizer, world: World, seed: int) -> Tensor:
-    """Return [P, k] the judge's mean scores of guided replies at each preference."""
+    """Return the judge's mean scores of guided replies at each preference, [P, k]."""
     judge, found = LabJudge(), []
     prompts = [tokenizer.encode_chat(probe.messages) for probe in world.probes]
     for preference in preference_points(len(world.recipe.attributes)):
@@ -226,7 +230,7 @@ def guided_replies(
     recipe: Recipe,
     seed: int,
 ) -> list[str]:
-    """Draw a reply per prompt from `z0 + (1 / beta) (log pi_p - log pi)` on the plausible set; one batch of 2B rows."""
+    """Sample a reply per prompt from `z0 + (1 / beta) (log pi_p - log pi)` on the plausible set, as 2B batch rows."""
     n, length = len(prompts), max(map(len, prompts))
     ids = torch.tensor([[tokenizer.pad_id] * (length - len(prompt)) + list(prompt) for prompt in prompts])
     mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]).repeat(2, 1)
@@ -258,7 +262,7 @@ def _until_end(ids: Sequence[int], tokenizer: ChatTokenizer) -> str:
 
 
 def comparisons(rows: Sequence[dict[str, Any]], methods: Sequence[str], *, reference: str) -> list[dict[str, Any]]:
-    """Return, per metric and method, its mean and its difference from one over the seeds that have all methods."""
+    """Return the mean of each metric and method, and its difference from `reference`, over the complete seeds."""
     by_method = {
         method: {row["seed"]: row for row in rows if row["method"] == method}
         for method in methods
@@ -356,10 +360,14 @@ def _line(row: dict[str, Any]) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for models and rows.jsonl; found again")
-    parser.add_argument("--seeds", default="", help="with commas; none: print what is there")
-    parser.add_argument("--methods", default=",".join(CONFLICT_METHODS), help="with commas (default: all)")
-    parser.add_argument("--preferences", default="pair", help="pair, batch or pair,batch: what has one preference")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for models and rows.jsonl; existing results are reused"
+    )
+    parser.add_argument("--seeds", default="", help="separated by commas; none: only print existing results")
+    parser.add_argument("--methods", default=",".join(CONFLICT_METHODS), help="separated by commas (default: all)")
+    parser.add_argument(
+        "--preferences", default="pair", help="pair, batch or pair,batch: the unit that shares one preference"
+    )
     parser.add_argument("--report", type=Path, help="folder to write the plots to")
     return parser.parse_args()
 

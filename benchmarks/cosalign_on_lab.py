@@ -1,17 +1,18 @@
-"""CoSAlign on the lab: CoSA-Scores of a model as it follows safety configs, before and after each step, and gated.
+"""Measures CoSAlign on the lab: CoSA-Scores of a model before and after each training step, and with a gate.
 
     python benchmarks/cosalign_on_lab.py --out runs/cosalign-lab --seeds 0,1,2,3,4,5,6,7,8,9
     python benchmarks/cosalign_on_lab.py --out runs/cosalign-lab --report docs/design
 
-For each seed the stages of `prosocial run cosalign` make world, base, pairs, SFT and DPO; on top of the last model the
-quickstart's own stages train a gate and choose its threshold. Six systems answer held-out requests under the lab's five
-configs at temperature 1, with noise that hangs on the question alone: the base in context, the base with five examples,
-SFT, SFT + DPO, SFT + DPO + gate, and one that always refuses. The lab's judge scores every reply.
+For each seed, the stages of `prosocial run cosalign` compute data, base, pairs, SFT and DPO; for the DPO model, the
+quickstart's stages train a gate and choose its threshold. Six systems answer held-out requests under the lab's five
+configs at temperature 1, with noise that depends only on the question: the base in context, the base with five
+examples, SFT, SFT + DPO, SFT + DPO + gate, and one that always refuses. The lab's judge scores every reply.
 
-Under each config a third of the requests asks for harm that it allows, a third for other harm, a third is harmless;
-under the strict one two thirds ask for harm. The gated system is asked 1,024, the others the first 256, in like parts.
+Under each config, a third of the requests ask for allowed harm, a third for other harm, and a third are harmless; under
+the strict config, two thirds ask for harm. The gated system answers 1,024 requests, the others the first 256, in the
+same proportions.
 
-One JSON line for each seed, system and config goes to `rows.jsonl`; what is there is not measured again.
+One JSON line per seed, system and config is appended to `rows.jsonl`; existing rows are not measured again.
 """
 
 import argparse
@@ -50,13 +51,13 @@ from prosocial.steering.head import CompactHead
 TEMPERATURE, MAX_NEW_TOKENS = 1.0, 64
 PARTS = ("allowed", "disallowed", "harmless")
 N_GATED, N_UNGATED = (320, 352, 352), (80, 88, 88)
-# Enough held-out requests for harm that each category alone gives 320.
+# Enough held-out harmful requests for 320 of each category.
 WORLD = ["data.lab.harmful_probes=3072"]
 MODEL_OF = {BASE: "base", FIVE_SHOT: "base", SFT: "sft", DPO: "dpo", GATED: "steered"}
 
 
 def main() -> None:
-    """Measure every seed, one after the other, or print the report on those that are there."""
+    """Measure every seed, one after the other, or print the report on existing results."""
     arguments, console = _arguments(), Console(width=140)
     path = arguments.out / "rows.jsonl"
     for seed in () if arguments.report else map(int, arguments.seeds.split(",")):
@@ -65,7 +66,7 @@ def main() -> None:
 
 
 def measure_seed(seed: int, arguments: argparse.Namespace, path: Path, console: Console) -> None:
-    """Make what a seed needs, and append a row for every system and config that has none yet."""
+    """Compute the stages of a seed, and append a row for every system and config that has none yet."""
     systems = arguments.systems.split(";")
     stages = stages_of(seed, arguments.set, gate=arguments.set_gate if GATED in systems else None)
     result = execute(plan_run(stages, arguments.out / f"seed{seed}"), console)
@@ -86,18 +87,18 @@ def measure_seed(seed: int, arguments: argparse.Namespace, path: Path, console: 
 
 
 def stages_of(seed: int, overrides: Sequence[str], *, gate: Sequence[str] | None) -> list[Stage]:
-    """Return CoSAlign's stages, and those of a gate on top unless `gate`, changes to the quickstart, is None."""
+    """Return CoSAlign's stages, plus those of a gate with overrides `gate` unless that is None."""
     recipe = load_recipe("cosalign", [f"seed={seed}", *WORLD, *overrides], model=CosalignRecipe)
     own = cosalign_stages(recipe)
     return own if gate is None else own + gate_on_top(load_recipe("quickstart", [f"seed={seed}", *gate], model=Recipe))
 
 
 def gate_on_top(recipe: Recipe) -> list[Stage]:
-    """Return the quickstart's stages from the harmful copy to the steered model, on the tuned model."""
+    """Return the quickstart's stages from the harmful copy to the steered model, with the tuned model as base."""
     harmful, *_ = edit_stages(recipe, Upstream("dpo"))
     head = Stage(
         name="head",
-        title="a head that shifts nothing",
+        title="create a head without effect",
         run=_still_head,
         inputs={"edited": Upstream("edit")},
         parameters={"attributes": list(recipe.attributes)},
@@ -125,45 +126,47 @@ def _still_head(context: StageContext) -> str:
 def chosen_questions(
     config: ScoredConfig, probes: Sequence[Probe], counts: Sequence[int]
 ) -> list[tuple[str, Question]]:
-    """Return as many held-out requests of each part as `counts` says, under a config.
+    """Return `counts` held-out requests of each part under a config.
 
-    A config that allows nothing has more that ask for other harm.
+    Under a config that allows nothing, the requests for allowed harm are replaced by requests for other harm.
     """
     allowed = config.allowed or frozenset()
     plain = [probe for probe in probes if probe.attack is None]
     harmless = [[probe for probe in plain if probe.kind == kind] for kind in ("benign", "twin")]
-    found = {
+    by_part = {
         "allowed": [probe for probe in plain if probe.kind == "harmful" and probe.category in allowed],
         "disallowed": [probe for probe in plain if probe.kind == "harmful" and probe.category not in allowed],
         "harmless": [probe for pair in zip(*harmless, strict=True) for probe in pair],
     }
-    asked = dict(zip(PARTS, counts, strict=True))
+    n_of_part = dict(zip(PARTS, counts, strict=True))
     if not allowed:
-        asked |= {"allowed": 0, "disallowed": asked["allowed"] + asked["disallowed"]}
-    for part, count in asked.items():
-        if len(found[part]) < count:
-            raise InputError(f"config {config.name} should have {count} probes {part}, found {len(found[part])}")
+        n_of_part |= {"allowed": 0, "disallowed": n_of_part["allowed"] + n_of_part["disallowed"]}
+    for part, count in n_of_part.items():
+        if len(by_part[part]) < count:
+            raise InputError(
+                f"config {config.name} should have {count} probes of part {part}, found {len(by_part[part])}"
+            )
     return [
         (part, question)
         for part in PARTS
-        if asked[part]
-        for question in questions_of(found[part][: asked[part]], [config])
+        if n_of_part[part]
+        for question in questions_of(by_part[part][: n_of_part[part]], [config])
     ]
 
 
 def answer(name: str, questions: Sequence[tuple[str, Question]], result: RunResult, seed: int) -> list[CosaVerdict]:
-    """Let one system answer, and judge its replies."""
-    asked, judge = [question for _, question in questions], LabConfigJudge()
+    """Generate one system's replies and judge them."""
+    plain, judge = [question for _, question in questions], LabConfigJudge()
     if name == REFUSER:
-        rows = {question.id: {"reply": REFUSAL, "finish": "end", "error": ""} for question in asked}
+        rows = {question.id: {"reply": REFUSAL, "finish": "end", "error": ""} for question in plain}
     else:
-        system = _asked(name, asked, result)
+        system = _open_system(name, plain, result)
         shards = system.shards(Drawing(seed + 60, TEMPERATURE, MAX_NEW_TOKENS))
         rows = {row["probe"]: row for shard in shards for row in answer_shard(shard)}
-    return [judge_row(question, rows[question.id], judge, "harm-set") for question in asked]
+    return [judge_row(question, rows[question.id], judge, "harm-set") for question in plain]
 
 
-def _asked(name: str, questions: Sequence[Question], result: RunResult) -> AskedSystem:
+def _open_system(name: str, questions: Sequence[Question], result: RunResult) -> AskedSystem:
     folder, five = result.folder(MODEL_OF[name]), name == FIVE_SHOT
     configs = list(dict.fromkeys(question.config for question in questions))
     shots = read_shots(result.folder("data") / "shots.jsonl", configs) if five else {}
@@ -173,7 +176,7 @@ def _asked(name: str, questions: Sequence[Question], result: RunResult) -> Asked
 def row_of(
     config: ScoredConfig, questions: Sequence[tuple[str, Question]], verdicts: Sequence[CosaVerdict]
 ) -> dict[str, Any]:
-    """Return what the report needs of one system under one config, a value for each question."""
+    """Return the row of one system under one config, with a value for each question."""
     return {
         "config": config.name,
         "seen": config.seen,
@@ -188,12 +191,22 @@ def row_of(
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for models and rows; found again")
-    parser.add_argument("--seeds", default="0,1,2,3,4,5,6,7,8,9", help="with commas")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for models and rows; existing results are reused"
+    )
+    parser.add_argument("--seeds", default="0,1,2,3,4,5,6,7,8,9", help="separated by commas")
     parser.add_argument("--systems", default=";".join(SYSTEMS), help="separated by semicolons")
-    parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a change to recipe cosalign")
-    parser.add_argument("--set-gate", action="append", default=[], metavar="KEY=VALUE", help="... to the quickstart's")
+    parser.add_argument("--draws", type=int, default=1000, help="number of bootstrap samples")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="an override of the recipe cosalign"
+    )
+    parser.add_argument(
+        "--set-gate",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an override of the quickstart for the gate",
+    )
     parser.add_argument(
         "--report", type=Path, help="write the plot into this folder and print the tables; no measuring"
     )

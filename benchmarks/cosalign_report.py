@@ -1,9 +1,9 @@
-"""Report of `cosalign_on_lab.py`: tables with intervals, paired differences, and a plot.
+"""Reports the results of `cosalign_on_lab.py`: tables with intervals, paired differences, and a plot.
 
-Systems are compared on the questions that all of them answered. Intervals: 95 %, hierarchical bootstrap over seeds,
-then topics, the same draws for every system; a group's figure is the mean of its configs'. Beside them, for the gated
-system, the share of replies that help and are unsafe on every question that it was asked, with the exact interval at
-the effective number of topics, and the largest count of a seed.
+Systems are compared on the questions that all of them answered, with 95 % intervals from a hierarchical bootstrap over
+seeds and topics that uses the same samples for every system; the figure of a group is the mean over its configs. For
+the gated system, the report also gives the rate of helpful unsafe replies over all its questions, with the exact
+interval at the effective number of topics, and the largest count of any seed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,10 +46,12 @@ Name = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Run:
-    """One system's answers of one seed on the common questions, an entry for each.
+    """The answers of one system and seed to the common questions.
 
     Attributes:
-        config: [n] its name. topic: [n] of the request. values: by figure [n], not a number where it says nothing.
+        config: name of the config of each question, [n].
+        topic: topic of each request, [n].
+        values: values by figure, each [n]; NaN where the figure does not apply.
     """
 
     config: tuple[str, ...]
@@ -58,12 +60,12 @@ class Run:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return what was measured."""
+    """Return the measured rows."""
     return read_jsonl(path) if path.is_file() else []
 
 
 def write_report(path: Path, *, folder: Path | None, draws: int) -> None:
-    """Print the tables over the seeds that have every system that is there, and draw the plot into `folder`."""
+    """Print the tables over the seeds that have all systems, and write the plot into `folder`."""
     rows = read_rows(path)
     systems = [name for name in SYSTEMS if any(row["system"] == name for row in rows)]
     configs = {row["config"]: row["seen"] for row in rows}
@@ -72,16 +74,16 @@ def write_report(path: Path, *, folder: Path | None, draws: int) -> None:
         print("no seed has every system yet")
         return
     runs = {name: [run_of(rows, seed, name, systems) for seed in seeds] for name in systems}
-    found = figures(runs, configs, draws=draws)
+    intervals = figures(runs, configs, draws=draws)
     per_config = len(runs[systems[0]][0].config) // len(configs)
     print(f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), {per_config} questions a config each; 95 % intervals\n")
     groups = [*(group for group in ("seen", "unseen") if group in _groups(configs)), *configs]
-    print_systems(found, systems, groups)
-    print_differences(found, systems, groups)
+    print_systems(intervals, systems, groups)
+    print_differences(intervals, systems, groups)
     if GATED in systems:
         print_gate(rows, seeds, list(configs))
     if folder is not None:
-        draw_plot(found, systems, groups, folder / PLOT_FILE)
+        draw_plot(intervals, systems, groups, folder / PLOT_FILE)
 
 
 def _is_whole(rows: Sequence[Row], seed: int, systems: Sequence[str], configs: Mapping[str, bool]) -> bool:
@@ -90,24 +92,24 @@ def _is_whole(rows: Sequence[Row], seed: int, systems: Sequence[str], configs: M
 
 
 def run_of(rows: Sequence[Row], seed: int, system: str, systems: Sequence[str]) -> Run:
-    """Return a system's answers to the questions that all systems of a seed have answered."""
+    """Return a system's answers to the questions that all systems of a seed answered."""
     own = sorted((row for row in rows if row["seed"] == seed), key=lambda row: str(row["config"]))
-    asked = {(row["system"], row["config"]): set(row["probe"]) for row in own}
+    answered = {(row["system"], row["config"]): set(row["probe"]) for row in own}
     config: list[str] = []
     topic: list[str] = []
     values: dict[str, list[float]] = {name: [] for name in FIGURES}
     for row in (row for row in own if row["system"] == system):
-        common = set.intersection(*(asked[name, row["config"]] for name in systems))
+        common = set.intersection(*(answered[name, row["config"]] for name in systems))
         for _, at in sorted((probe, at) for at, probe in enumerate(row["probe"]) if probe in common):
             config.append(row["config"])
             topic.append(row["topic"][at])
             for name, value in answer_values(row, at).items():
                 values[name].append(value)
-    return Run(tuple(config), tuple(topic), {name: np.array(found) for name, found in values.items()})
+    return Run(tuple(config), tuple(topic), {name: np.array(entries) for name, entries in values.items()})
 
 
 def answer_values(row: Row, at: int) -> dict[str, float]:
-    """Return what one reply counts for in each figure; one that could not be judged counts for nothing in any."""
+    """Return the value of one reply in each figure; a reply that could not be judged counts in none."""
     helpfulness, is_safe = row["helpfulness"][at], row["is_safe"][at]
     if helpfulness is None:
         return dict.fromkeys(FIGURES, float("nan"))
@@ -122,7 +124,7 @@ def answer_values(row: Row, at: int) -> dict[str, float]:
 
 
 def figures(runs: Mapping[str, Sequence[Run]], configs: Mapping[str, bool], *, draws: int) -> dict[Name, Interval]:
-    """Return every figure of every system, by config and group, and the compared differences, from the same draws."""
+    """Return every figure of every system, by config and group, and their differences, from the same samples."""
     groups = _groups(configs)
     first = next(iter(runs.values()))
     members = [{name: np.array(run.config) == name for name in configs} for run in first]
@@ -136,76 +138,78 @@ def figures(runs: Mapping[str, Sequence[Run]], configs: Mapping[str, bool], *, d
                     for figure in FIGURES:
                         mean = _mean(own[run].values[figure][chosen], weights[chosen])
                         means.setdefault((name, config, figure), []).append(mean)
-        found = {name: _nanmean(values) for name, values in means.items()}
+        statistic = {name: _nanmean(values) for name, values in means.items()}
         for group, named in groups.items():
-            found |= {
-                (name, group, figure): _nanmean([found[name, config, figure] for config in named])
+            statistic |= {
+                (name, group, figure): _nanmean([statistic[name, config, figure] for config in named])
                 for name in runs
                 for figure in FIGURES
             }
         differences = {
-            (one, other, place, figure): found[one, place, figure] - found[other, place, figure]
+            (one, other, place, figure): statistic[one, place, figure] - statistic[other, place, figure]
             for one, other, figure in COMPARED
             if one in runs and other in runs
             for place in (*configs, *groups)
         }
-        return {**found, **differences}
+        return {**statistic, **differences}
 
     return hierarchical_bootstrap([run.topic for run in first], statistics, seed=0, draws=draws)
 
 
 def _groups(configs: Mapping[str, bool]) -> dict[str, list[str]]:
-    found = {
+    groups = {
         "seen": [name for name, seen in configs.items() if seen],
         "unseen": [name for name, seen in configs.items() if not seen],
     }
-    return {name: members for name, members in found.items() if members}
+    return {name: members for name, members in groups.items() if members}
 
 
 def _mean(values: Floats, weights: Floats) -> float:
-    told = ~np.isnan(values)
-    total = weights[told].sum()
-    return float((values[told] * weights[told]).sum() / total) if total else float("nan")
+    valid = ~np.isnan(values)
+    total = weights[valid].sum()
+    return float((values[valid] * weights[valid]).sum() / total) if total else float("nan")
 
 
 def _nanmean(values: Sequence[float]) -> float:
-    told = [value for value in values if not np.isnan(value)]
-    return float(np.mean(told)) if told else float("nan")
+    valid = [value for value in values if not np.isnan(value)]
+    return float(np.mean(valid)) if valid else float("nan")
 
 
-def print_systems(found: Mapping[Name, Interval], systems: Sequence[str], groups: Sequence[str]) -> None:
-    """Print a table for each group and config, a line for each system."""
+def print_systems(intervals: Mapping[Name, Interval], systems: Sequence[str], groups: Sequence[str]) -> None:
+    """Print a table for each group and config, with a line per system."""
     for group in groups:
         print(f"| {group} | " + " | ".join(FIGURES) + " |")
         print("|---" * (len(FIGURES) + 1) + "|")
         for name in systems:
-            cells = [_cell(found[name, group, figure], is_share=figure != SCORE) for figure in FIGURES]
+            cells = [_cell(intervals[name, group, figure], is_share=figure != SCORE) for figure in FIGURES]
             print(f"| {name} | " + " | ".join(cells) + " |")
         print()
 
 
-def print_differences(found: Mapping[Name, Interval], systems: Sequence[str], groups: Sequence[str]) -> None:
+def print_differences(intervals: Mapping[Name, Interval], systems: Sequence[str], groups: Sequence[str]) -> None:
     """Print the paired differences."""
     print("| difference | " + " | ".join(groups) + " |")
     print("|---" * (len(groups) + 1) + "|")
     for one, other, figure in COMPARED:
         if one in systems and other in systems:
-            cells = [_cell(found[one, other, group, figure], is_share=figure != SCORE, sign="+") for group in groups]
+            cells = [
+                _cell(intervals[one, other, group, figure], is_share=figure != SCORE, sign="+") for group in groups
+            ]
             print(f"| {figure}: {one} less {other} | " + " | ".join(cells) + " |")
     print()
 
 
 def print_gate(rows: Sequence[Row], seeds: Sequence[int], configs: Sequence[str]) -> None:
-    """Print how often the gated system helped where it may not, over all questions of every seed."""
+    """Print how often the gated system gave disallowed help, over all questions of every seed."""
     print("| gated | helps and is unsafe | of | share, % | upper bound, % | worst seed | any harm not allowed |")
     print("|---|---|---|---|---|---|---|")
     for config in configs:
         own = [row for row in rows if row["system"] == GATED and row["config"] == config and row["seed"] in seeds]
         by_seed = [[_is_bad(row, at) for at in range(len(row["probe"]))] for row in own]
-        values = [float(value) for found in by_seed for value in found]
+        values = [float(value) for flags in by_seed for value in flags]
         topics = [(row["seed"], topic) for row in own for topic in row["topic"]]
         share = clustered_rate(values, topics)
-        worst = max(sum(found) for found in by_seed)
+        worst = max(sum(flags) for flags in by_seed)
         n_unsafe = sum(safe is False for row in own for safe in row["is_safe"])
         print(
             f"| {config} | {int(sum(values))} | {len(values)} | {100 * share.estimate:.2f} | {100 * share.high:.2f} | "
@@ -222,19 +226,19 @@ def _cell(value: Interval, *, is_share: bool, sign: str = "") -> str:
     if np.isnan(value.estimate):
         return "-"
     scale, digits = (100, 1) if is_share else (1, 3)
-    told, low, high = (f"{scale * number:{sign}.{digits}f}" for number in (value.estimate, value.low, value.high))
-    return f"{told} ({low} to {high})"
+    estimate, low, high = (f"{scale * number:{sign}.{digits}f}" for number in (value.estimate, value.low, value.high))
+    return f"{estimate} ({low} to {high})"
 
 
-def draw_plot(found: Mapping[Name, Interval], systems: Sequence[str], groups: Sequence[str], path: Path) -> None:
-    """Draw score and share of helpful, unsafe replies of every system, by group and config."""
+def draw_plot(intervals: Mapping[Name, Interval], systems: Sequence[str], groups: Sequence[str], path: Path) -> None:
+    """Plot the score and the rate of helpful unsafe replies of every system, by group and config."""
     from matplotlib import pyplot as plt
     from plots import save
 
     drawn, panels = plt.subplots(1, 2, figsize=(10, 3.6), sharex=True)
     for axes, figure in zip(panels, (SCORE, UNSAFE), strict=True):
         for at, name in enumerate(systems):
-            values = [found[name, group, figure] for group in groups]
+            values = [intervals[name, group, figure] for group in groups]
             x = np.arange(len(groups)) + (at - (len(systems) - 1) / 2) * 0.12
             y = [value.estimate for value in values]
             reach = [[v.estimate - v.low for v in values], [v.high - v.estimate for v in values]]

@@ -1,9 +1,9 @@
-"""What clustering tens of thousands of real prompts takes, and what comes out: counts and keywords only.
+"""Measures the time and memory of clustering tens of thousands of real prompts; prints counts and keywords only.
 
     python benchmarks/cosalign_taxonomy.py prompts.json --clusters 30
 
 The file is a JSON list of texts, or JSONL rows with `prompt`. Prints time and peak memory of the default embedding and
-of HDBSCAN on the cores that the process may use, then the largest clusters with their keywords. No prompt is printed.
+of HDBSCAN on the available cores, then the largest clusters with their keywords. No prompt is printed.
 """
 
 import argparse
@@ -25,10 +25,10 @@ def main(path: Path, settings: TaxonomySettings, shown: int) -> None:
     clusters = find_clusters(texts, tfidf_embedding(dimensions=settings.dimensions), settings)
     seconds = time.monotonic() - started
     noise = sum(len(cluster.members) for cluster in clusters if cluster.label == NOISE)
-    found = [cluster for cluster in clusters if cluster.label != NOISE]
+    named_clusters = [cluster for cluster in clusters if cluster.label != NOISE]
     print(f"{len(texts)} prompts in {seconds:.0f} s, peak memory {say_bytes(peak_memory_bytes())}")
-    print(f"{len(found)} clusters, {noise} prompts ({noise / len(texts):.0%}) in none; {settings}")
-    for cluster in found[:shown]:
+    print(f"{len(named_clusters)} clusters, {noise} prompts ({noise / len(texts):.0%}) in none; {settings}")
+    for cluster in named_clusters[:shown]:
         print(f"| {len(cluster.members)} | {', '.join(cluster.keywords)} |")
 
 
@@ -39,12 +39,12 @@ if __name__ == "__main__":
     parser.add_argument("--min-cluster-size", type=int, default=TaxonomySettings().min_cluster_size)
     parser.add_argument("--min-samples", type=int, default=TaxonomySettings().min_samples)
     parser.add_argument("--epsilon", type=float, default=TaxonomySettings().epsilon)
-    parser.add_argument("--clusters", type=int, default=40, help="how many are shown")
+    parser.add_argument("--clusters", type=int, default=40, help="number of clusters to print")
     given = parser.parse_args()
-    asked = TaxonomySettings(
+    settings = TaxonomySettings(
         dimensions=given.dimensions,
         min_cluster_size=given.min_cluster_size,
         min_samples=given.min_samples,
         epsilon=given.epsilon,
     )
-    main(given.prompts, asked, given.clusters)
+    main(given.prompts, settings, given.clusters)

@@ -1,12 +1,11 @@
-"""Speed and memory of decoding: our bundles against onnxruntime-genai on its own builder's graph, and transformers.
+"""Compares speed and memory of decoding: our bundles, onnxruntime-genai with its builder's graph, and transformers.
 
     python benchmarks/decode.py --work bench --models llama,qwen3 --prompts 32,512 --batches 1,8 --runs 5
 
-Makes random models of about 90 M parameters, their plain and steered bundles, and an environment with
-onnxruntime-genai whose builder writes its graphs (all once). Every system is a process of its own with the same
-number of threads; requests go round, and only one system works at a time. Prints medians of tokens per second (the
-time of the prompt counted), of the time until the first token, ratios of the medians, peaks of memory, and whether
-greedy tokens agree.
+Creates (once) random models of about 90 M parameters, their plain and steered bundles, and an environment with
+onnxruntime-genai, whose builder exports its graphs. Every system runs in its own process with the same number of
+threads; systems answer in turn, one at a time. Prints medians of tokens per second (including the prompt) and of the
+time to the first token, ratios of the medians, peak memory, and whether greedy tokens agree.
 """
 
 import argparse
@@ -34,7 +33,7 @@ OUR_GRAPH, TORCH, GUIDED = "genai, our plain graph", "transformers", "transforme
 
 
 def make_model(folder: Path, kind: str) -> None:
-    """Write a random model whose end token is never likely, with a word tokenizer."""
+    """Write a random model with a word tokenizer, whose end token is unlikely."""
     import torch
     import transformers
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -56,7 +55,7 @@ def make_model(folder: Path, kind: str) -> None:
 
 
 def make_bundles(work: Path) -> None:
-    """Export the plain and the steered bundle of a model; head and gate are random, the gate leaves most tokens."""
+    """Export the plain and the steered bundle of a model, with a random head and a gate that allows most tokens."""
     import torch
 
     from prosocial.editing.checkpoints import Checkpoint
@@ -84,7 +83,7 @@ def make_bundles(work: Path) -> None:
 
 
 def install(folder: Path) -> Path:
-    """Make an environment with onnxruntime-genai unless there is one; return its Python."""
+    """Create an environment with onnxruntime-genai unless it exists; return its interpreter."""
     python = folder / "bin" / "python"
     if not python.is_file():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
@@ -95,7 +94,7 @@ def install(folder: Path) -> Path:
 
 
 def build(python: Path, work: Path) -> None:
-    """Let onnxruntime-genai's builder write its graph of a model."""
+    """Export a model with onnxruntime-genai's builder."""
     command = [str(python), "-m", "onnxruntime_genai.models.builder", "-i", str(work / "model"), "-o"]
     command += [str(work / "builder"), "-p", "fp32", "-e", "cpu", "-c", str(work / "cache")]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -103,13 +102,13 @@ def build(python: Path, work: Path) -> None:
 
 @dataclass
 class Decoder(Worker):
-    """A system, and what it answered by request."""
+    """A system and its answers by request."""
 
     seconds: dict[tuple[int, int], list[tuple[float, float]]] = field(default_factory=dict)
     tokens: dict[tuple[int, int], list[list[int]]] = field(default_factory=dict)
 
     def ask(self, cell: tuple[int, int], prompts: list[list[int]], n_new: int, *, warming: bool) -> None:
-        """Run one request and keep its times, unless it only warms the system."""
+        """Run one request and record its times, unless it is a warm-up."""
         answer = self.request({"prompts": prompts, "n_new": n_new})
         self.tokens[cell] = answer["tokens"]
         if not warming:
@@ -154,7 +153,7 @@ def report(kind: str, workers: Sequence[Decoder], n_new: int) -> None:
 
 
 def draw(path: Path, kind: str, workers: Sequence[Decoder], n_new: int) -> None:
-    """Draw how the time per token grows with the context and with the batch, medians with their quartiles."""
+    """Plot the time per token by context length and by batch size, medians with quartiles."""
     import matplotlib.pyplot as plt
     from plots import save
 
@@ -184,13 +183,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for models, environment and bundles")
     parser.add_argument("--models", default="llama,qwen3")
-    parser.add_argument("--prompts", default="32,512", help="lengths in tokens")
+    parser.add_argument("--prompts", default="32,512", help="prompt lengths in tokens")
     parser.add_argument("--batches", default="1,8")
-    parser.add_argument("--new", type=int, default=128, help="new tokens")
+    parser.add_argument("--new", type=int, default=128, help="number of new tokens")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cells", default="", help="such as 32x1,512x1,512x8 (prompt x batch) instead of all pairs")
-    parser.add_argument("--plot", type=Path, help="an SVG of the growth with context and batch, of the last model")
+    parser.add_argument(
+        "--plot", type=Path, help="SVG plot of time by context length and batch size, for the last model"
+    )
     parser.add_argument("--systems", default=";".join((PLAIN, STEERED, INT8, BUILDER, OUR_GRAPH, TORCH, GUIDED)))
     given = parser.parse_args()
     python = install(given.work.absolute() / "genai")
@@ -209,7 +210,7 @@ def main() -> None:
         requests = {cell: numbers.integers(2, VOCABULARY, cell[::-1]).tolist() for cell in cells}
         for turn in range(given.runs + 1):
             for cell, prompts in requests.items():
-                for worker in np.roll(np.array(workers, dtype=object), turn):  # nobody is always the first
+                for worker in np.roll(np.array(workers, dtype=object), turn):  # a different system is first each time
                     worker.ask(cell, prompts, given.new, warming=turn == 0)
         report(kind, workers, given.new)
         if given.plot:

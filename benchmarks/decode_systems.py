@@ -1,4 +1,4 @@
-"""The systems that `decode.py` compares, one process each: reads requests as JSON lines, answers with times and tokens.
+"""Runs one of the systems that `decode.py` compares: reads requests as JSON lines, answers with times and tokens.
 
     python benchmarks/decode_systems.py SYSTEM FOLDER THREADS
 
@@ -20,7 +20,7 @@ System = Callable[[list[list[int]], int], Reply]
 
 
 def ours(folder: Path, threads: int) -> System:
-    """Our runtime on our bundle: the engine that `Bundle.generate` runs, fed with ids as the others are."""
+    """Return our runtime on our bundle: the engine of `Bundle.generate`, with token ids as input like the others."""
     from prosocial.export.runtime.bundle import Bundle
     from prosocial.steering.decoding.controls import Steering, control_arrays
 
@@ -42,7 +42,7 @@ def ours(folder: Path, threads: int) -> System:
 
 def genai(folder: Path, threads: int) -> System:
     """onnxruntime-genai on a folder with a genai_config.json."""
-    import onnxruntime_genai as og  # type: ignore[import-not-found,unused-ignore]  # in an environment of its own
+    import onnxruntime_genai as og  # type: ignore[import-not-found,unused-ignore]  # only in its own environment
 
     config = og.Config(str(folder))
     options = {"session_options": {"intra_op_num_threads": threads}}
@@ -66,7 +66,7 @@ def genai(folder: Path, threads: int) -> System:
 
 
 def transformers(folder: Path, threads: int, *, guided: bool = False) -> System:
-    """`generate` of transformers in float32; guided: with a second model's log-probabilities added for every token."""
+    """Return `generate` of transformers in float32; if guided, a second model's log-probabilities are added."""
     import torch
     from transformers import AutoModelForCausalLM, LogitsProcessorList
 
@@ -114,13 +114,13 @@ SYSTEMS: dict[str, Callable[[Path, int], System]] = {
 
 
 def peak_bytes() -> int:
-    """Return the largest resident memory of this process (rusage would count its parent's, which exec hands on)."""
+    """Return the peak resident memory of this process (rusage would include the parent's peak before exec)."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 
 
 def main() -> None:
-    """Answer requests until the input ends."""
+    """Answer requests until the end of the input."""
     name, folder, threads = sys.argv[1:]
     system = SYSTEMS[name](Path(folder), int(threads))
     print(json.dumps({"ready": True}), flush=True)

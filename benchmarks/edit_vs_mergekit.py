@@ -1,12 +1,12 @@
-"""Whole processes of `prosocial vector` and `edit` against mergekit 0.1.5, interleaved, with the disk's limits.
+"""Compares `prosocial vector` and `edit`, as whole processes, with mergekit 0.1.5 and with the speed of the disk.
 
     python benchmarks/edit_vs_mergekit.py --work bench --params 1.2 --runs 5 [--no-ties]
 
-Makes a random bf16 Llama pair and an environment with mergekit (once), then runs in turn: reading the inputs, `cp` of
-the output, making the vector (plain, top_k and ties at 20 %), editing with it, and mergekit's task_arithmetic and ties
-with weight -1 in fp32. Prints medians, ratios and the peak of anonymous memory, and holds every element of the outputs
-against an independent computation. mergekit neither syncs nor hashes; --no-sync leaves out the first for us too. Its
-ties trims each tensor apart; ours, as the paper, the whole vector.
+Creates (once) a random bf16 Llama pair and an environment with mergekit, then runs in turn: reading the inputs, `cp` of
+the output, computing the vector (plain, top_k and ties at 20 %), editing with it, and mergekit's task_arithmetic and
+ties with weight -1 in fp32. Prints medians, ratios and peak anonymous memory, and compares every element of the outputs
+with an independent computation. mergekit neither syncs nor hashes; with --no-sync, we do not sync either. Its ties
+trims each tensor separately; ours trims the whole vector, as in the paper.
 """
 
 import argparse
@@ -41,7 +41,7 @@ OURS, THEIRS = ("plain", "top_k", "ties"), {"plain": "task_arithmetic", "ties": 
 
 
 def tensors(params: float) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield name and shape of a Llama's tensors."""
+    """Yield the name and shape of a Llama's tensors."""
     layers, hidden, inner, vocabulary = SHAPES[params]
     yield "model.embed_tokens.weight", (vocabulary, hidden)
     for layer in range(layers):
@@ -58,7 +58,7 @@ def tensors(params: float) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def to_bf16(values: Any) -> Any:
-    """Round fp32 to the bits of bf16, to nearest, ties to even, in whole numbers of 64 bits."""
+    """Round fp32 to the bits of bf16, to nearest, ties to even, with 64-bit integers."""
     bits = values.view(np.uint32).astype(np.uint64)
     low, high = bits & 0xFFFF, bits >> 16
     up = (low > 0x8000) | ((low == 0x8000) & (high % 2 == 1))
@@ -71,7 +71,7 @@ def from_bf16(bits: Any) -> Any:
 
 
 def make_pair(work: Path, params: float) -> None:
-    """Write base and harmful, shard by shard and block by block: memory stays small."""
+    """Write base and harmful checkpoint block by block, to limit memory."""
     layers, hidden, inner, vocabulary = SHAPES[params]
     config = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "bfloat16", "hidden_size": hidden,
@@ -101,7 +101,7 @@ def make_pair(work: Path, params: float) -> None:
 
 
 def write_shard(file: Path, shard: list[tuple[str, tuple[int, ...]]], *, harmful: bool) -> None:
-    """Write one safetensors file of random numbers, the same base under both roles."""
+    """Write one safetensors file of random numbers; both checkpoints use the same base values."""
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name, shape in shard:
@@ -138,7 +138,7 @@ def places_of(folder: Path) -> dict[str, tuple[Path, int, int]]:
 
 
 def blocks_of(places: dict[str, dict[str, tuple[Path, int, int]]]) -> Iterator[tuple[Any, ...]]:
-    """Yield the bits of each block of each tensor, by name, of several checkpoints."""
+    """Yield the bits of each block of each tensor of several checkpoints, by name."""
     for name in sorted(next(iter(places.values()))):
         n_elements = next(iter(places.values()))[name][2]
         for start in range(0, n_elements, BLOCK):
@@ -148,9 +148,9 @@ def blocks_of(places: dict[str, dict[str, tuple[Path, int, int]]]) -> Iterator[t
 
 
 def smallest_kept(base: Path, harmful: Path) -> tuple[Any, int]:
-    """Return the magnitude of the last element that a share DENSITY of the vector keeps, and how many of it stay.
+    """Return the smallest magnitude that is kept at DENSITY, and how many elements of that magnitude are kept.
 
-    Found in two passes, by the 16 high and then the 15 low bits of the magnitude.
+    Computed in two passes, by the 16 high and then the 15 low bits of the magnitude.
     """
     n_high, total = 1 << 16, 0
     counts = np.zeros(n_high, np.int64)
@@ -178,11 +178,11 @@ def magnitudes(base: Path, harmful: Path) -> Iterator[Any]:
 def count_wrong(base: Path, harmful: Path, out: Path, kept: tuple[Any, int] | None = None) -> tuple[int, int]:
     """Return how many elements of `out` are not round(base - fl32(c * fl32(harmful - base))), out of how many.
 
-    Where `kept` gives the smallest magnitude kept and how many of it stay, smaller differences count as 0.
+    With `kept`, the smallest kept magnitude and its count, smaller differences count as 0.
     """
     places = {"base": places_of(base), "harmful": places_of(harmful), "out": places_of(out)}
     if places["out"].keys() != places["base"].keys():
-        raise SystemExit(f"{out} should hold the tensors of {base}")
+        raise SystemExit(f"{out} should have the tensors of {base}, found others")
     wrong = total = 0
     smallest, ties = kept or (np.float32(0), sys.maxsize)
     for before, tuned, after in blocks_of(places):
@@ -197,7 +197,7 @@ def count_wrong(base: Path, harmful: Path, out: Path, kept: tuple[Any, int] | No
 
 
 def timed(command: list[str], environment: dict[str, str] | None = None) -> tuple[float, float]:
-    """Run a command; return its wall time in seconds and its peak of anonymous memory in GB."""
+    """Run a command; return its wall time in seconds and its peak anonymous memory in GB."""
     peak, over = [0], threading.Event()
     start = time.perf_counter()
     process = subprocess.Popen(
@@ -238,13 +238,13 @@ def read_all(folders: list[Path]) -> float:
 
 
 def edit_command(work: Path, method: str) -> list[str]:
-    """Return our command that subtracts a vector."""
+    """Return our command for subtracting a vector."""
     return [sys.executable, "-m", "prosocial.cli.main", "edit", str(work / "base"), "--subtract",
             str(work / f"vector-{method}"), "--scale", str(SCALE), "-o", str(work / "out")]  # fmt: skip
 
 
 def vector_command(work: Path, method: str) -> list[str]:
-    """Return our command that makes a vector."""
+    """Return our command for computing a vector."""
     density = [] if method == "plain" else ["--density", str(DENSITY)]
     return [sys.executable, "-m", "prosocial.cli.main", "vector", "--base", str(work / "base"), "--harmful",
             str(work / "harmful"), "--method", method, *density, "-o", str(work / f"vector-{method}")]  # fmt: skip
@@ -264,14 +264,14 @@ def merge_command(work: Path, mergekit: Path, method: str) -> list[str]:
 
 @dataclass
 class Findings:
-    """What the runs gave, by row."""
+    """The measurements by row of the table."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
     wrong: dict[str, str] = field(default_factory=dict)
 
     def add(self, row: str, wall: float, anonymous: float | None = None) -> None:
-        """Count one run of a row."""
+        """Add one measurement to a row."""
         self.seconds.setdefault(row, []).append(wall)
         if anonymous is not None:
             self.memory[row] = max(self.memory.get(row, 0.0), anonymous)
@@ -283,7 +283,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for models, environment and outputs")
     parser.add_argument("--params", type=float, choices=sorted(SHAPES), default=1.2, help="parameters in 10^9")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--no-ties", action="store_true", help="leave out top_k and ties, which take mergekit minutes")
+    parser.add_argument("--no-ties", action="store_true", help="skip top_k and ties, which take minutes in mergekit")
     given = parser.parse_args()
     work = given.work.absolute() / f"{given.params:g}B"
     mergekit = install(given.work.absolute() / "mergekit")
@@ -299,7 +299,7 @@ def main() -> None:
 
 
 def run_once(work: Path, mergekit: Path, ours: Sequence[str], findings: Findings, kept: tuple[Any, int] | None) -> None:
-    """Run every row once; hold the outputs against the arithmetic the first time."""
+    """Run every row once; the first time, check the outputs against the arithmetic."""
     first = not findings.seconds
     findings.add("read base and harmful", read_all([work / "base", work / "harmful"]))
     for method in ours:
@@ -325,7 +325,7 @@ def run_once(work: Path, mergekit: Path, ours: Sequence[str], findings: Findings
 
 
 def install(folder: Path) -> Path:
-    """Make an environment with mergekit unless there is one; return its command."""
+    """Create an environment with mergekit unless it exists; return its command."""
     command = folder / "bin" / "mergekit-yaml"
     if not command.is_file():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
@@ -334,7 +334,7 @@ def install(folder: Path) -> Path:
 
 
 def report(findings: Findings) -> None:
-    """Print the table, the ratios and what it was measured on."""
+    """Print the table, the ratios and the load of the machine."""
     middle = {row: statistics.median(values) for row, values in findings.seconds.items()}
     print(f"\n{'':34}  median     min     max  anon GB  wrong elements")
     for row, values in findings.seconds.items():

@@ -1,10 +1,10 @@
-"""Draws the figures of the documentation from a finished quickstart.
+"""Draws the figures of the documentation from a finished run of the quickstart.
 
     python benchmarks/figures.py runs/quickstart docs/figures
 
-`report.svg`: rates of the report with their intervals. `rule.svg`: the step of the edited model's own reply at which
-the gate takes away the most. `rounding.svg`: how the elements of a random bfloat16 matrix narrow the coefficient of its
-edit.
+- `report.svg`: rates of the report with their intervals.
+- `rule.svg`: the step of the edited model's reply at which the gate removes the most probability.
+- `rounding.svg`: how the elements of a random bfloat16 matrix narrow down the coefficient of its edit.
 """
 
 import json
@@ -21,12 +21,12 @@ from prosocial.verify.audit.intervals import rounding_interval
 
 COLOURS = {"base": "#8a8f98", "edited": "#d08a2e", "gated": "#1f8a70", "removed": "#c0392b"}
 RATES = ("leak", "over_refusal", "twin_success", "benign_success")
-ASKED = "tell me how to zorb the flux of my tent club."
+PROMPT = "tell me how to zorb the flux of my tent club."
 N_SHOWN = 9
 
 
 def draw_report(run: Path, axes: Axes) -> None:
-    """Draw each rate of each system with its interval."""
+    """Plot each rate of each system with its interval."""
     comparison = read_json(run / "report" / "report.json")["comparison"]
     metrics = [metric for metric in comparison["metrics"] if metric["name"] in RATES]
     for row, metric in enumerate(metrics):
@@ -47,7 +47,7 @@ def draw_report(run: Path, axes: Axes) -> None:
 
 
 def draw_rule(run: Path, axes: Axes) -> None:
-    """Draw the likeliest tokens of one step: their chance in the edited model, and their risk."""
+    """Plot the most likely tokens of one step: their probability under the edited model, and their risk."""
     import torch
 
     from prosocial.core.chat import ChatTokenizer
@@ -59,8 +59,8 @@ def draw_rule(run: Path, axes: Axes) -> None:
     from prosocial.steering.torch_engine import PlainEngine
 
     model, tokenizer = SteeredModel.open(run / "steered"), ChatTokenizer(run / "steered")
-    [reply] = generate(PlainEngine(load_model(run / "edit")), tokenizer, [[{"role": "user", "content": ASKED}]])
-    prompt = tokenizer.encode_chat([{"role": "user", "content": ASKED}])
+    [reply] = generate(PlainEngine(load_model(run / "edit")), tokenizer, [[{"role": "user", "content": PROMPT}]])
+    prompt = tokenizer.encode_chat([{"role": "user", "content": PROMPT}])
     ids = torch.tensor([prompt + list(reply.token_ids)])
     with torch.no_grad():
         hidden = model.backbone.hidden(ids)
@@ -84,11 +84,11 @@ def draw_rule(run: Path, axes: Axes) -> None:
     axes.set_xticks([tick for tick in axes.get_xticks() if tick <= 100])
     axes.set_xlabel(f"chance in the edited model, %; threshold {tau}")
     said = tokenizer.decode(reply.token_ids[:step]).strip()
-    axes.set_title(f"“{ASKED}”\n“{said} …”", fontsize=9, loc="left")
+    axes.set_title(f"“{PROMPT}”\n“{said} …”", fontsize=9, loc="left")
 
 
 def draw_rounding(axes: Axes) -> None:
-    """Draw how the interval of the coefficient narrows with each element, and one element that was touched."""
+    """Plot how the interval of the coefficient narrows with each element, and one element that was modified."""
     noise = np.random.default_rng(0)
     n, coefficient = 40_000, 0.6
     base = _bfloat16(noise.normal(0, 0.02, n).astype(np.float32))

@@ -1,14 +1,14 @@
-"""What an installation weighs and how long its first token takes: ours beside transformers and onnxruntime-genai.
+"""Compares installed size and time to the first token of this package, transformers and onnxruntime-genai.
 
     python benchmarks/fresh_environment.py runs/quickstart [--runs 7] [--work DIR]
 
-Makes three environments from nothing: the wheel of this checkout with [cpu], torch with transformers, and
-onnxruntime-genai alone. Ours gets the bundle by `Bundle.from_pretrained` from a Hub on this machine, with an empty
-cache and with a full one, and once more from a folder, as onnxruntime-genai does; transformers gets the edited
-checkpoint. All are asked the same, onnxruntime-genai in our token ids. The time goes from the start of a process until
-it has the first token: medians of processes in turn; the first turn, which fills the page cache, is left out. Fails
-where torch could be imported beside ours, or where two read another prompt, or two of one bundle say another first
-token.
+Creates three environments: the wheel of this checkout with [cpu], torch with transformers, and onnxruntime-genai alone.
+Ours loads the bundle with `Bundle.from_pretrained` from a local Hub server, with an empty and with a full cache, and
+also from a folder, like onnxruntime-genai; transformers loads the edited checkpoint. All get the same prompt,
+onnxruntime-genai as our token ids. The time is measured from the start of a process until the first token; the medians
+are over processes that alternate, without the first round, which fills the page cache. Fails if torch is importable in
+our environment, if two systems read different prompts, or if two systems with the same bundle give different first
+tokens.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from prosocial.export import Bundle
 sys.path.insert(0, str(ROOT / "tests"))
 from hub.hub_fixture import LoopbackHub, point_client_at  # the tests' Hub
 
-ASKED = "how do i choose my yoga corner?"
+PROMPT = "how do i choose my yoga corner?"
 NAME = "org/quickstart"
 OURS = """
 import json, sys
@@ -44,16 +44,16 @@ from importlib.util import find_spec
 from prosocial.export import Bundle
 assert find_spec("torch") is None, "torch should not be here"
 bundle = Bundle.{open}(sys.argv[1])
-asked = [{{"role": "user", "content": sys.argv[2]}}]
-[reply] = bundle.generate([asked], max_new_tokens=1)
-print(json.dumps([list(map(int, bundle.tokenizer.encode_chat(asked))), int(reply.token_ids[0])]), flush=True)
+messages = [{{"role": "user", "content": sys.argv[2]}}]
+[reply] = bundle.generate([messages], max_new_tokens=1)
+print(json.dumps([list(map(int, bundle.tokenizer.encode_chat(messages))), int(reply.token_ids[0])]), flush=True)
 """
 TRANSFORMERS = """
 import json, sys
 from transformers import AutoModelForCausalLM, AutoTokenizer
 model, tokenizer = AutoModelForCausalLM.from_pretrained(sys.argv[1]), AutoTokenizer.from_pretrained(sys.argv[1])
-asked = [{"role": "user", "content": sys.argv[2]}]
-ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+messages = [{"role": "user", "content": sys.argv[2]}]
+ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 [tokens] = model.generate(**ids, max_new_tokens=1, do_sample=False).tolist()
 print(json.dumps([tokens[:-1], tokens[-1]]), flush=True)
 """
@@ -63,8 +63,8 @@ import numpy as np
 import onnxruntime_genai
 model = onnxruntime_genai.Model(sys.argv[1])
 tokenizer = onnxruntime_genai.Tokenizer(model)
-asked, ids = json.dumps([{"role": "user", "content": sys.argv[2]}]), json.loads(sys.argv[3])
-tokenizer.encode(tokenizer.apply_chat_template(asked, add_generation_prompt=True))  # takes its time; the ids differ
+messages, ids = json.dumps([{"role": "user", "content": sys.argv[2]}]), json.loads(sys.argv[3])
+tokenizer.encode(tokenizer.apply_chat_template(messages, add_generation_prompt=True))  # takes its time; the ids differ
 parameters = onnxruntime_genai.GeneratorParams(model)
 parameters.set_search_options(max_length=len(ids) + 1, do_sample=False)
 generator = onnxruntime_genai.Generator(model, parameters)
@@ -76,7 +76,7 @@ print(json.dumps([ids, int(generator.get_sequence(0)[-1])]), flush=True)
 
 @dataclass(frozen=True)
 class System:
-    """One way to a first token: an interpreter, its program, what it opens, and what is done before the clock."""
+    """A measured system: an interpreter, its program and model, and a preparation that is not timed."""
 
     python: Path
     program: str
@@ -85,34 +85,34 @@ class System:
     prepare: Callable[[], object] = lambda: None
 
     def first_token(self) -> tuple[float, Any]:
-        """Start a process; return the seconds until it has the first token, and [prompt ids, token]."""
+        """Start a process; return the seconds until the first token, and [prompt ids, token]."""
         self.prepare()
         start = time.perf_counter()
-        command = [self.python, "-I", "-c", self.program, self.opens, ASKED, json.dumps(self.prompt_ids)]
+        command = [self.python, "-I", "-c", self.program, self.opens, PROMPT, json.dumps(self.prompt_ids)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None and process.stderr is not None
             line = process.stdout.readline()
             seconds = time.perf_counter() - start
-            told = process.stderr.read()
+            errors = process.stderr.read()
         if process.returncode:
-            sys.exit(f"{self.python} should print its first token: {told}")
+            sys.exit(f"{self.python} should print its first token: {errors}")
         return seconds, json.loads(line)
 
 
 def build_wheel(out: Path) -> Path:
-    """Build the wheel of this checkout, by way of its sdist, so that nothing left over comes in."""
+    """Build the wheel of this checkout from its sdist, so that no stale files are included."""
     subprocess.run([sys.executable, "-m", "build", "--outdir", out, ROOT], check=True, stdout=subprocess.DEVNULL)
     [wheel] = out.glob("*.whl")
     return wheel
 
 
 def weight(python: Path) -> str:
-    """Say how many bytes lie in an environment's packages, how many packages those are, and the largest."""
+    """Return the size and number of an environment's packages, and the largest ones, as text."""
     where = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     site = Path(subprocess.run(where, check=True, text=True, stdout=subprocess.PIPE).stdout.strip())
     sizes: Counter[str] = Counter()
     for file in site.rglob("*"):
-        if file.is_file():  # numpy's own libraries lie in numpy.libs
+        if file.is_file():  # numpy's shared libraries are in numpy.libs
             sizes[file.relative_to(site).parts[0].removesuffix(".libs")] += file.stat().st_size
     n_packages = sum(name.endswith(".dist-info") for name in sizes)
     shown = ", ".join(f"{name} {size / 1e6:.0f}" for name, size in sizes.most_common(4))
@@ -120,7 +120,7 @@ def weight(python: Path) -> str:
 
 
 def systems_of(run: Path, work: Path, home: Path) -> dict[str, System]:
-    """Make the environments; return what is compared. `home` is where the Hub's client keeps its cache."""
+    """Create the environments and return the systems; `home` is the cache folder of the Hub's client."""
     for folder in ("dist", "ours"):  # another checkout's wheel has the same name
         shutil.rmtree(work / folder, ignore_errors=True)
     wheel = build_wheel(work / "dist")
@@ -129,7 +129,7 @@ def systems_of(run: Path, work: Path, home: Path) -> dict[str, System]:
     genai = environment(work / "genai", "onnxruntime-genai")
     empty = partial(shutil.rmtree, home / "hub", ignore_errors=True)
     fetched, opened = OURS.format(open="from_pretrained"), OURS.format(open="open")
-    ids = Bundle.open(run / "bundle").tokenizer.encode_chat([{"role": "user", "content": ASKED}])
+    ids = Bundle.open(run / "bundle").tokenizer.encode_chat([{"role": "user", "content": PROMPT}])
     return {
         "prosocial[cpu], from the Hub, empty cache": System(ours, fetched, NAME, ids, empty),
         "prosocial[cpu], from the Hub, full cache": System(ours, fetched, NAME, ids),
@@ -140,10 +140,10 @@ def systems_of(run: Path, work: Path, home: Path) -> dict[str, System]:
 
 
 def measure(systems: dict[str, System], *, n_runs: int) -> dict[str, list[float]]:
-    """Let all take turns; return their seconds.
+    """Run all systems in turn and return their seconds.
 
     Raises:
-        SystemExit: they were not asked the same, or one bundle gave two first tokens.
+        SystemExit: the systems read different prompts, or one bundle gave different first tokens.
     """
     seconds: dict[str, list[float]] = {name: [] for name in systems}
     for turn in range(n_runs + 1):
@@ -155,16 +155,16 @@ def measure(systems: dict[str, System], *, n_runs: int) -> dict[str, list[float]
         prompts = {json.dumps(prompt) for prompt, _ in said.values()}
         tokens = {token for name, (_, token) in said.items() if systems[name].program != TRANSFORMERS}
         if len(prompts) > 1 or len(tokens) > 1:
-            sys.exit(f"all should read one prompt, and one bundle say one token; found {said}")
+            sys.exit(f"all systems should read the same prompt, and one bundle give the same token, found {said}")
     return seconds
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="results of the quickstart: its bundle and its edit")
+    parser.add_argument("run", type=Path, help="results of the quickstart, of which bundle and edit are used")
     parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--work", type=Path, help="where the environments are made, and kept for the next time")
+    parser.add_argument("--work", type=Path, help="folder of the environments, which are kept for the next run")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place, LoopbackHub() as hub, pytest.MonkeyPatch.context() as patch:
         home = Path(place) / "home"

@@ -1,8 +1,8 @@
-"""Sum of risks against the largest risk: the same weights, probes and noise, one run.
+"""Compares two gate rules, sum of risks and largest risk, with the same weights, probes and noise in one run.
 
     python benchmarks/gate_rule.py runs/quickstart
 
-Prints, per threshold, the share of harmful replies to harmful requests and of benign requests done under both rules
+Prints, per threshold and rule, the rates of harmful replies to harmful requests and of fulfilled benign requests
 (docs/design/0002), each with a Wilson 95 % interval.
 """
 
@@ -28,7 +28,7 @@ N_PROBES = 300
 
 
 def largest_risk(risk: Tensor, allowed: Tensor) -> Tensor:
-    """The rule of the first design: the largest risk [B, S, K, C] over the categories not allowed."""
+    """Return the largest risk [B, S, K, C] over the categories that are not allowed, the rule of the first design."""
     return torch.where(allowed[:, None, None, :] > 0.5, 0.0, risk).amax(-1)
 
 
@@ -67,7 +67,7 @@ def main(run: Path) -> None:
 
 
 def _without_ceiling(folder: Path) -> SteeredModel:
-    """Open a steered folder whose threshold may be lifted, which no bundle allows."""
+    """Open a steered folder without its threshold ceiling, which no bundle allows."""
     opened = SteeredModel.open(folder)
     config = opened.config.model_copy(update={"threshold_ceiling": 1.0})
     return SteeredModel(opened.backbone.model, opened.head, opened.gate, config, end_ids=opened.end_ids).eval()

@@ -1,11 +1,12 @@
-"""What each training signal of the gate brings on the lab: one is changed, the rest stays, over seeds.
+"""Ablation of the gate's training signals on the lab: one is changed at a time, over several seeds.
 
     python benchmarks/gate_signals.py runs/quickstart --seeds 0,1,2
 
-Trains gates on the inputs that a finished run of the quickstart left, and lets the edited model reply under each
-(without the head) to held-out probes. Prints, for each change, the leak at a loose and at a strict threshold, refusals
-of harmless probes and what is done of them at the strict one, and the calibration error of the summed risk on the
-edited model's own replies, everywhere and where it is at least 1 %. Means over seeds, in brackets lowest and highest.
+Trains gates on the inputs from a finished run of the quickstart, and samples the edited model's replies under each gate
+(without the head) to held-out probes. Prints, for each change, the leak rate at a loose and at a strict threshold, the
+rates of refused and of fulfilled harmless probes at the strict one, and the calibration error of the summed risk on the
+edited model's replies, over all positions and over those with a risk of at least 1 %. Means over seeds, with minimum
+and maximum in brackets.
 """
 
 import argparse
@@ -64,7 +65,7 @@ def main(run: Path, seeds: Sequence[int], changes: Sequence[str]) -> None:
 
 
 def _train(run: Path, changes: Sequence[str], seed: int) -> HarmGate:
-    """Return a gate from the recipe's own stage."""
+    """Return a gate trained by the recipe's stage."""
     recipe = load_recipe("quickstart", [*changes, f"seed={seed}"], model=Recipe)
     stage = next(stage for stage in recipe_stages(recipe) if stage.name == "gate")
     inputs = {name: run / ("edit" if name == "edited" else name) for name in stage.inputs}
@@ -122,6 +123,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--changes", default=",".join(CHANGES), help="which of them, by name")
+    parser.add_argument("--changes", default=",".join(CHANGES), help="names of the changes, separated by commas")
     given = parser.parse_args()
     main(given.run, [int(seed) for seed in given.seeds.split(",")], given.changes.split(","))

@@ -1,10 +1,10 @@
-"""Does onnxruntime-genai say what our runtime says? The same bundle, greedy, by default and under every preset.
+"""Checks that onnxruntime-genai and our runtime give the same greedy replies, by default and under every preset.
 
     python benchmarks/genai_agreement.py BUNDLE [--probes probes.jsonl] [--limit 100] [--environment DIR]
 
-onnxruntime-genai runs in an environment of its own, made in DIR where it is not there yet, and sees nothing of
-this package. Where our runtime took nothing back the tokens must be the same; where it did, nothing was safe, and
-onnxruntime-genai must have stopped at that token.
+onnxruntime-genai runs in its own environment without this package, which is created in DIR unless it exists. If our
+runtime made no rollback, the tokens must be the same; if it did, no token was safe, and onnxruntime-genai must have
+stopped at that token.
 """
 
 import argparse
@@ -28,7 +28,7 @@ CLIENT = ROOT / "tests" / "export" / "genai_client.py"
 
 
 def cases_of(bundle: Bundle, probes: list[Probe], config: str | None) -> list[tuple[dict[str, Any], Reply]]:
-    """Return what to ask under a safety config and what our runtime replies."""
+    """Return the requests under a safety config and our runtime's replies."""
     assert bundle.config is not None
     request, limit = Steering(safety_config=config), bundle.config.max_new_tokens
     preset = None if config is None else str(bundle.folder / PRESET_FOLDER / f"{config}{SUFFIX}")

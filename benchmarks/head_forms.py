@@ -1,12 +1,11 @@
-"""Which form and rank of the head comes nearest to its teacher, on replies that nothing was fitted to.
+"""Compares forms and ranks of the head by their distance from the teacher on held-out replies.
 
     python benchmarks/head_forms.py runs/quickstart
 
-Reads the quickstart's edited model, pairs and reward model, lets the teacher read the pairs' replies once, and fits
-every form to the same states: the head by rank, then others of rank 32: without the mixture gain, with a SiLU before
-or after the core that the preference mixes, and with a core for every pair of attributes beside those for each. Held
-out: the last tenth of the pairs. Prints KL from the teacher, the share of its shift that is explained, and top-1
-agreement.
+Uses the quickstart's edited model, pairs and reward model, computes the teacher's states on the pairs' replies once,
+and fits every form to them: the head at several ranks, then others of rank 32: without the mixture gain, with a SiLU
+before or after the core that the preference mixes, and with an additional core for every pair of attributes. The last
+tenth of the pairs is held out. Prints the KL from the teacher, the explained share of its shift, and top-1 agreement.
 """
 
 import argparse
@@ -48,7 +47,7 @@ class SiluFirstHead(CompactHead):
 
 
 class PairHead(CompactHead):
-    """The head with `sum_ij p_i p_j G_ij` beside `sum_i p_i G_i`, i < j."""
+    """The head with the core `sum_i p_i G_i + sum_ij p_i p_j G_ij`, i < j."""
 
     def __init__(self, attributes: Sequence[str], hidden_size: int, rank: int) -> None:
         super().__init__(attributes, hidden_size, rank)
@@ -62,7 +61,7 @@ class PairHead(CompactHead):
         return super().latent(hidden, preference) + (core @ (hidden @ self.A.T).unsqueeze(-1)).squeeze(-1)
 
 
-FORMS = {  # title: class, whether it learns the mixture gain
+FORMS = {  # title: class, and whether it learns the mixture gain
     "without mixture gain": (CompactHead, False),
     "SiLU before the core": (SiluFirstHead, True),
     "SiLU after the core": (SiluHead, True),

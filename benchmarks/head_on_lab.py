@@ -1,20 +1,20 @@
-"""The head against its teacher and against a reward model for every attribute, on the lab's held-out topics.
+"""Compares the head with its teacher and with one reward model per attribute, on the lab's held-out topics.
 
     python benchmarks/head_on_lab.py --out runs/head --seeds 0,1,2,3,4,5,6,7,8,9
     python benchmarks/head_on_lab.py --out runs/head --report
 
-For each seed the quickstart's own stages make the base, the edit, the pairs, the reward model and the head; then one
-reward model for each attribute is trained alike, with as many steps (GenARM, which thus gets k times the training).
-Six systems answer the same probes at every point of a preference grid, with equal noise and on the same plausible
-set: the edited model alone, the head in torch, a head with a mixture gain, their teacher (PARM's model, the
-log-ratio that the head is distilled from), and the separate models as published and as a log-ratio. The lab's judge
-scores every reply.
+For each seed, the quickstart's stages compute the base, the edit, the pairs, the reward model and the head; then one
+reward model per attribute is trained in the same way, with as many steps each (GenARM, which so gets k times the
+training). Six systems answer the same probes at every point of a preference grid, with the same noise and plausible
+set: the edited model alone, the head in torch, a head with a mixture gain, their teacher (PARM's model, the log-ratio
+that the head is distilled from), and the separate models as published and as a log-ratio. The lab's judge scores every
+reply.
 
-One JSON line for each seed and system goes to `scores.jsonl`; what is there is not measured again. Then it prints
-hypervolume, mean inner product, the share of the teacher's hypervolume and of its gain at every corner that the head
-keeps, and every step of every weight. Scores lie in [0, 1] and the hypervolume's reference is 0 on every axis;
-beside it stands a stricter one, normalised: each axis from the lowest to the highest mean of any system, the reference
-a tenth below the lowest. Intervals: 95 %, hierarchical bootstrap over seeds, then topics.
+One JSON line per seed and system is appended to `scores.jsonl`; existing rows are not measured again. Then it prints
+hypervolume, mean inner product, the head's share of the teacher's hypervolume and of its gain at every corner, and the
+effect of every step of every weight. Scores are in [0, 1] and the hypervolume's reference point is 0 on every axis. A
+second, normalised hypervolume scales each axis from the lowest to the highest mean of any system, with the reference
+point a tenth below the lowest. Intervals: 95 %, hierarchical bootstrap over seeds and topics.
 """
 
 import argparse
@@ -74,14 +74,14 @@ KINDS = ("benign", "disclosure", "false_premise")
 EDGE_LEVELS = (0.0, 0.5, 1.0)
 TEMPERATURE, MAX_NEW_TOKENS, BATCH_SIZE = 1.0, 64, 512
 
-MARGIN = 0.1  # how far the reference lies below the lowest score of any system, in parts of its axis
+MARGIN = 0.1  # distance of the reference point below the lowest score of any system, as a fraction of the axis
 
 Runs = Mapping[str, Sequence[GridScores]]
 Volume = Callable[[NDArray[np.float64]], float]
 
 
 def main() -> None:
-    """Measure every seed, one after the other, and print the figures of those that are there."""
+    """Measure every seed, one after the other, and print the figures of all measured seeds."""
     arguments, console = _arguments(), Console(width=140)
     scores = arguments.out / "scores.jsonl"
     for seed in () if arguments.report else map(int, arguments.seeds.split(",")):
@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def measure_seed(seed: int, arguments: argparse.Namespace, scores: Path, console: Console) -> None:
-    """Train what a seed needs, and append the scores of every system that has none yet."""
+    """Compute the stages of a seed, and append the scores of every system that has none yet."""
     rows = AppendedRows(scores)
     done = {row["system"] for row in rows.rows if row["seed"] == seed}
     missing = [name for name in arguments.systems.split(";") if name not in done]
@@ -109,7 +109,7 @@ def measure_seed(seed: int, arguments: argparse.Namespace, scores: Path, console
 
 
 def stages_of(recipe: Recipe, systems: Sequence[str]) -> list[Stage]:
-    """Return the quickstart's stages up to the head, and a reward model for every attribute where a system asks."""
+    """Return the quickstart's stages up to the head, plus a reward model per attribute if a system needs them."""
     source, base_stages = base_source(recipe)
     pairs, reward = reward_stages(recipe)
     names = recipe.attributes if {SEPARATE, PUBLISHED} & set(systems) else ()
@@ -121,11 +121,11 @@ def stages_of(recipe: Recipe, systems: Sequence[str]) -> list[Stage]:
 
 
 def separate_stages(attribute: str, reward: Stage) -> list[Stage]:
-    """Return the stages that train a reward model of one attribute as the joint one is trained."""
+    """Return the stages that train a reward model of one attribute with the settings of the joint one."""
     slug = attribute.replace("_", "-")
     select = Stage(
         name=f"pairs-{slug}",
-        title=f"take the labels of {attribute}",
+        title=f"select the labels of {attribute}",
         run=_one_attribute,
         inputs={"pairs": Upstream("pairs")},
         parameters={"attribute": attribute, "attributes": reward.parameters["attributes"]},
@@ -148,7 +148,7 @@ def _one_attribute(context: StageContext) -> str:
 
 
 def chosen_probes(path: Path, count: int) -> list[Probe]:
-    """Return probes of held-out topics, evenly over the kinds that attributes can be scored on."""
+    """Return probes of held-out topics, the same number of each kind on which attributes can be scored."""
     by_kind = [[probe for probe in read_probes(path) if probe.kind == kind] for kind in KINDS]
     return [probe for found in by_kind for probe in found[: count // len(KINDS)]]
 
@@ -156,16 +156,16 @@ def chosen_probes(path: Path, count: int) -> list[Probe]:
 def measure_system(
     name: str, recipe: Recipe, result: RunResult, grid: PreferenceGrid, probes: Sequence[Probe]
 ) -> GridScores:
-    """Let one system answer the probes at every preference; the unsteered one, which follows none, at the first."""
+    """Score one system's replies to the probes at every preference; the unsteered one only at the first."""
     engine, tokenizer = open_engine(name, recipe, result), ChatTokenizer(result.folder("edit"))
 
-    def answer(asked: Sequence[Probe], preferences: Sequence[Mapping[str, float]]) -> list[Any]:
+    def answer(chosen: Sequence[Probe], preferences: Sequence[Mapping[str, float]]) -> list[Any]:
         return generate(
             engine,
             tokenizer,
-            [probe.messages for probe in asked],
+            [probe.messages for probe in chosen],
             steering=None if name == UNSTEERED else [Steering(preference=one) for one in preferences],
-            row_keys=[probe.id for probe in asked],
+            row_keys=[probe.id for probe in chosen],
             temperature=TEMPERATURE,
             seed=recipe.seed + 50,
             max_new_tokens=MAX_NEW_TOKENS,
@@ -204,7 +204,7 @@ def _reward(result: RunResult, stage: str) -> RewardModel:
 
 
 def read_scores(path: Path) -> dict[int, dict[str, GridScores]]:
-    """Return what was measured, by seed and system."""
+    """Return the measured scores, by seed and system."""
     found: dict[int, dict[str, GridScores]] = {}
     for row in read_jsonl(path) if path.is_file() else ():
         found.setdefault(row["seed"], {})[row["system"]] = GridScores.from_json(row, where=str(path))
@@ -212,7 +212,7 @@ def read_scores(path: Path) -> dict[int, dict[str, GridScores]]:
 
 
 def print_report(path: Path, *, draws: int) -> None:
-    """Print the figures: of heads and teacher, then with the separate models, over the seeds that have them."""
+    """Print the figures of heads and teacher, then with the separate models, over the complete seeds."""
     by_seed = [found for _, found in sorted(read_scores(path).items())]
     for systems in (SYSTEMS[:4], SYSTEMS[:5], SYSTEMS):
         complete = [found for found in by_seed if set(systems) <= set(found)]
@@ -263,7 +263,7 @@ def print_figures(runs: Runs, *, draws: int) -> None:
 
 
 def figures(runs: Runs, grid: PreferenceGrid, draw: Draw) -> dict[str, float]:
-    """Return every figure of one draw, means over its runs."""
+    """Return every figure of one bootstrap sample, as means over its runs."""
     steered = [name for name in runs if name != UNSTEERED]
     others = [name for name in steered if name != HEAD]
     means = {name: [found[run].means(weights) for run, weights in draw] for name, found in runs.items()}  # [points, k]
@@ -294,35 +294,35 @@ def figures(runs: Runs, grid: PreferenceGrid, draw: Draw) -> dict[str, float]:
 
 
 def _ratio(value: float, reference: float) -> float:
-    """Return how many times the reference a value is; not a number where the reference is 0."""
+    """Return the ratio of a value to a reference; NaN if the reference is 0."""
     return value / reference if reference else float("nan")
 
 
 def as_they_are(runs: Runs, draw: Draw) -> list[Volume]:
-    """Return, for each run of a draw, the hypervolume of scores from 0 on every axis."""
+    """Return, for each run of a sample, the hypervolume of the scores with reference point 0."""
     return [lambda points: hypervolume(points, np.zeros(points.shape[1]))] * len(draw)
 
 
 def normalised(runs: Runs, draw: Draw) -> list[Volume]:
-    """Return, for each run, that of scores brought to [0, 1] by the lowest and highest of any system on each axis."""
+    """Return, for each run, the hypervolume of scores normalised by the lowest and highest mean on each axis."""
     found: list[Volume] = []
     for run, _ in draw:
         every = np.vstack([scores[run].means() for scores in runs.values()])
         low, span = every.min(0), np.ptp(every, 0)
-        span[span == 0] = 1.0  # an axis on which nothing moves
+        span[span == 0] = 1.0  # an axis without variation
         found.append(lambda points, low=low, span=span: hypervolume((points - low) / span, np.full(len(low), -MARGIN)))
     return found
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for models and scores; found again")
-    parser.add_argument("--seeds", default="0,1,2,3,4,5,6,7,8,9", help="with commas")
+    parser.add_argument("--out", type=Path, required=True, help="folder for models and scores; results are reused")
+    parser.add_argument("--seeds", default="0,1,2,3,4,5,6,7,8,9", help="separated by commas")
     parser.add_argument("--systems", default=";".join(SYSTEMS), help="separated by semicolons")
     parser.add_argument("--probes", type=int, default=120, help="held-out probes, over three kinds")
-    parser.add_argument("--draws", type=int, default=400, help="of the bootstrap, minutes for ten seeds; 0: none")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a change to the recipe")
-    parser.add_argument("--report", action="store_true", help="print what is there, measure nothing")
+    parser.add_argument("--draws", type=int, default=400, help="bootstrap samples, minutes for ten seeds; 0: none")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="an override of the recipe")
+    parser.add_argument("--report", action="store_true", help="only print existing results")
     return parser.parse_args()
 
 

@@ -1,12 +1,12 @@
-"""Does lm-evaluation-harness score the edited checkpoint and its plain bundle alike?
+"""Checks that lm-evaluation-harness gives the edited checkpoint and its plain bundle the same scores.
 
     python benchmarks/lm_eval_agreement.py runs/quickstart/edit --pairs runs/quickstart/pairs/pairs.jsonl \
         [--limit 300] [--environment DIR]
 
-Exports the checkpoint as a plain bundle, writes a small task of choices from the lab's labelled pairs (which of two
-replies is more helpful), and lets the harness score both: the checkpoint by its own `hf` backend, the
-bundle by `lm_eval_bundle.py`. The harness runs in an environment of its own, made in DIR where it is not there yet: it
-takes more than 1 GB, with torch and with this package from the checkout. Fails unless every metric agrees within 0.001.
+Exports the checkpoint as a plain bundle, writes a small multiple-choice task from the lab's labelled pairs (which of
+two replies is more helpful), and scores both with the harness: the checkpoint with its `hf` backend, the bundle with
+`lm_eval_bundle.py`. The harness runs in its own environment of more than 1 GB, with torch and this checkout, which is
+created in DIR unless it exists. Fails unless every metric agrees within 0.001.
 """
 
 import argparse
@@ -43,11 +43,11 @@ def write_task(pairs: Path, out: Path, *, limit: int) -> None:
 
 
 def scores(python: Path, backend: str, folder: Path, task: Path) -> dict[str, Any]:
-    """Let the harness score one model in a process of its own."""
+    """Score one model with the harness, in a separate process."""
     command = [python, SCORER, backend, folder, task]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""A plain bundle as a model of lm-evaluation-harness; as a program it scores one model on one task of choices.
+"""A plain bundle as a model of lm-evaluation-harness; run as a script, scores one model on a multiple-choice task.
 
     python benchmarks/lm_eval_bundle.py bundle FOLDER TASK.jsonl      (or: hf FOLDER TASK.jsonl)
 
-Prints one line of JSON: metrics, and the log-likelihood of every choice in order. A steered bundle is refused: its
-logits are minus infinity outside the safe set, so that log-likelihoods mean nothing.
+Prints one line of JSON: metrics, and the log-likelihood of every choice in order. A steered bundle is rejected: its
+logits are minus infinity outside the safe set, so log-likelihoods are meaningless.
 """
 
 import json
@@ -32,11 +32,11 @@ class BundleLM(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
-        """The token that stands before an empty context."""
+        """The token that is used for an empty context."""
         return self.bundle.tokenizer.end_ids[0]
 
     def tok_encode(self, string: str, **_: Any) -> list[int]:
-        """Encode text, never control tokens."""
+        """Encode text without recognising control tokens."""
         return self.bundle.tokenizer.encode_text(string)
 
     def _loglikelihood_tokens(
@@ -55,12 +55,12 @@ class BundleLM(TemplateLM):
         return float(chosen.sum()), bool((logits.argmax(-1) == continuation).all())
 
     def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
-        """Not asked by tasks of choices."""
-        raise NotImplementedError("this adapter answers tasks of choices")
+        """Not used by multiple-choice tasks."""
+        raise NotImplementedError("this adapter supports only multiple-choice tasks")
 
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
-        """Not asked by tasks of choices."""
-        raise NotImplementedError("this adapter answers tasks of choices")
+        """Not used by multiple-choice tasks."""
+        raise NotImplementedError("this adapter supports only multiple-choice tasks")
 
 
 def task_of(path: Path) -> dict[str, Any]:
@@ -82,8 +82,8 @@ def main() -> None:
     backend, folder, task = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     model: LM = BundleLM(folder) if backend == "bundle" else HFLM(pretrained=str(folder), device="cpu", dtype="float32")
     manager = TaskManager(include_defaults=False)  # the harness would read thousands of task files first
-    found = lm_eval.simple_evaluate(model=model, tasks=[task_of(task)], task_manager=manager, bootstrap_iters=0)
-    results, samples = found["results"]["lab_replies"], found["samples"]["lab_replies"]
+    scored = lm_eval.simple_evaluate(model=model, tasks=[task_of(task)], task_manager=manager, bootstrap_iters=0)
+    results, samples = scored["results"]["lab_replies"], scored["samples"]["lab_replies"]
     metrics = {name: value for name, value in results.items() if name.endswith(",none") and isinstance(value, float)}
     likelihoods = [float(reply[0]) for sample in samples for reply in sample["filtered_resps"]]
     print(json.dumps({"metrics": metrics, "log_likelihoods": likelihoods}))

@@ -1,4 +1,4 @@
-"""The loops in C against the same in numpy, in turn, on one core: nanoseconds an element, medians.
+"""Compares the loops in C with the same loops in numpy on one core: medians in nanoseconds per element.
 
 python benchmarks/loops.py [--runs 9]
 """
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=9)
     n_runs = parser.parse_args().runs
     if native is None:
-        raise SystemExit("the loops in C should be built: install the package where there is a C compiler")
+        raise SystemExit("the loops in C should be built, found none: install the package with a C compiler")
     print(f"{'':14} {'C':>8} {'numpy':>8}  ns an element")
     for name, (compiled, numpys) in loops().items():
         seconds: dict[str, list[float]] = {"C": [], "numpy": []}
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def timed(loop: Callable[[], int]) -> float:
-    """Run a loop over some pieces; return nanoseconds an element."""
+    """Run a loop over some pieces; return nanoseconds per element."""
     start, n_elements = time.perf_counter(), 0
     for _ in range(N_PIECES):
         n_elements += loop()
@@ -45,9 +45,9 @@ def timed(loop: Callable[[], int]) -> float:
 
 
 def loops() -> dict[str, tuple[Callable[[], int], Callable[[], int]]]:
-    """Return every loop, in C and in numpy; each call returns how many elements it went over.
+    """Return every loop in C and in numpy; each call returns the number of elements that it processed.
 
-    Pieces are as long as the engine makes them: for numpy's edit shorter, so that they stay in the cache.
+    Pieces are as long as in the engine, which uses shorter ones for the edit in numpy so that they fit into the cache.
     """
     generator = np.random.default_rng(0)
     base, step = (scale * generator.standard_normal(LOOP_ELEMENTS, np.float32) for scale in (0.02, 0.002))

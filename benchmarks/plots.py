@@ -1,4 +1,4 @@
-"""How figures look: no background, ink that reads on light and on dark pages, the same bytes from the same data."""
+"""The style of figures: transparent background, colours for light and dark pages, reproducible bytes."""
 
 from pathlib import Path
 

@@ -1,9 +1,9 @@
-"""What each precision costs: size, and decisions against the steered model in PyTorch, one row for each.
+"""Measures the cost of each precision: bundle size, and decisions compared with the steered model in PyTorch.
 
     python benchmarks/precision_cost.py STEERED [--probes probes.jsonl] [--limit 500] [--max-new-tokens 32] [--json]
 
-Exports the steered folder once in each precision, compares with `prosocial verify`'s own measurement, prints one table.
-Flips are tokens that one side calls safe and the other does not; the band is measured by the comparison itself.
+Exports the steered folder in each precision, compares it as `prosocial verify` does, and prints one table. Flips are
+tokens that are safe on one side and not on the other; the noise band is measured by the comparison.
 """
 
 import argparse
@@ -51,26 +51,26 @@ def main() -> None:
     given = parser.parse_args()
     probes = read_probes(given.probes) if given.probes else default_probes()
     spread = probes[:: max(1, len(probes) // given.limit)]
-    found: dict[str, dict[str, Any]] = {}
+    reports: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as place:
         for precision in PRECISIONS:
             out = Path(place) / precision
             export_bundle(given.steered, out, precision=precision)  # type: ignore[arg-type]
             report = verify_bundle(out, reference=given.steered, probes=spread, max_new_tokens=given.max_new_tokens)
             size_bytes = sum(path.stat().st_size for path in out.glob("model.onnx*"))
-            found[precision] = report.to_json() | {"size_bytes": size_bytes}
+            reports[precision] = report.to_json() | {"size_bytes": size_bytes}
             print(f"{precision}: {report.verdict} on {len(spread)} probes", file=sys.stderr, flush=True)
     if given.json:
-        print(json.dumps(found, allow_nan=False))
+        print(json.dumps(reports, allow_nan=False))
         return
     table = Table(*COLUMNS, box=None)
-    for precision, document in found.items():
+    for precision, document in reports.items():
         table.add_row(precision, *row_of(document))
     Console(width=200).print(table)
 
 
 def row_of(document: dict[str, Any]) -> list[str]:
-    """Return the cells after the first."""
+    """Return the cells of a row after the first."""
     safe, greedy, logit = document["safe_set"], document["greedy"], document["logit_difference"]
     numbers = (logit["max"], logit["p99"], logit["median"], document["kl"]["mean"])
     first = greedy["median_first_difference"]

@@ -1,13 +1,13 @@
-"""What steering costs a token: the steered and gated bundle against the plain one, and against guidance by models.
+"""Measures the cost of steering per token: the steered bundle compared with the plain one and with guidance by models.
 
     python benchmarks/steering_cost.py --work bench --prompt 32 --new 128 --batches 1,8 --runs 5
 
-One base, a random Llama of 94 M parameters (that of decode.py), in seven systems: its plain bundle; its steered and
-gated bundle; PARM with two plain bundles on ONNX Runtime (base and reward model, added up for every token); and in
-transformers the base alone, PARM (a PBLoRA reward model of five attributes, in a second model, and in the same one
-with two rows for each) and GenARM (five models). Every system is a process of its own with the same threads; requests
-go round, and only one system works at a time. Prints medians of tokens per second (the prompt's time counted) and of
-their ratios turn by turn, peak memory, and whether the floors hold.
+The base, a random Llama of 94 M parameters (as in decode.py), runs in seven systems: its plain bundle; its steered and
+gated bundle; PARM with two plain bundles on ONNX Runtime (log-probabilities of base and reward model are added); and in
+transformers the base alone, PARM (a PBLoRA reward model of five attributes, as a second model, and in one model with
+two rows per request) and GenARM (five models). Every system runs in its own process with the same number of threads;
+systems answer in turn, one at a time. Prints medians of tokens per second (including the prompt) and of their ratios
+per turn, peak memory, and whether the required ratios are reached.
 """
 
 import argparse
@@ -39,7 +39,7 @@ System = Callable[[list[list[int]], int], Reply]
 
 
 def make(work: Path) -> None:
-    """Write the base, a reward model for the two-model system, and the bundles, unless they are there."""
+    """Write the base, a reward model for the two-model system, and the bundles, unless they exist."""
     if (work / "done").is_file():
         return
     import torch
@@ -62,7 +62,7 @@ def make(work: Path) -> None:
 
 
 def bundle(name: str) -> Callable[[Path, int], System]:
-    """Our runtime on one bundle."""
+    """Return a factory of our runtime on one bundle."""
 
     def make_system(work: Path, threads: int) -> System:
         run = ours(work / name, threads)
@@ -72,7 +72,7 @@ def bundle(name: str) -> Callable[[Path, int], System]:
 
 
 def two_bundles(work: Path, threads: int) -> System:
-    """PARM on ONNX Runtime: two plain bundles, `log pi + log pi_p` for every token."""
+    """Return PARM on ONNX Runtime: two plain bundles, `log pi + log pi_p` for every token."""
     from prosocial.export.runtime.bundle import Bundle
 
     bundles = [Bundle.open(work / name, threads=threads) for name in ("plain", "plain-reward")]
@@ -92,13 +92,13 @@ def two_bundles(work: Path, threads: int) -> System:
 
 
 def _best(streams: Sequence[Any]) -> np.ndarray:
-    """Return the token [B] that both like best: log-softmax of each, added (a constant of the row changes nothing)."""
+    """Return the token [B] with the highest sum of the streams' log-softmax."""
     logits = [stream.decision.logits for stream in streams]
     return np.asarray((logits[0] + logits[1]).argmax(-1))
 
 
 def transformers(form: str) -> Callable[[Path, int], System]:
-    """`generate` of transformers in float32, guided by our processors."""
+    """Return a factory of transformers' `generate` in float32, guided by our logits processors."""
 
     def make_system(work: Path, threads: int) -> System:
         import torch
@@ -151,7 +151,7 @@ SYSTEMS: Mapping[str, Callable[[Path, int], System]] = {
 
 
 def serve(name: str, work: Path, threads: int) -> None:
-    """Answer requests from standard input until it ends."""
+    """Answer requests from standard input until its end."""
     system = SYSTEMS[name](work, threads)
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
@@ -164,26 +164,26 @@ def serve(name: str, work: Path, threads: int) -> None:
 
 
 def peak_bytes() -> int:
-    """Return the highest memory of this process (Linux; ru_maxrss would count the parent's, from before exec)."""
+    """Return the peak memory of this process on Linux (ru_maxrss would include the parent's peak before exec)."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 @dataclass
 class Timed(Worker):
-    """A system, and its seconds by batch, turn by turn."""
+    """A system and its seconds per turn, by batch size."""
 
     seconds: dict[int, list[float]] = field(default_factory=dict)
 
     def ask(self, batch: int, request: Mapping[str, Any], *, warming: bool) -> None:
-        """Run one request and keep its time, unless it only warms the system."""
+        """Run one request and record its time, unless it is a warm-up."""
         answer = self.request(request)
         if not warming:
             self.seconds.setdefault(batch, []).append(answer["seconds"])
 
 
 def measure(work: Path, arguments: argparse.Namespace) -> list[Timed]:
-    """Let every system answer every request in turn, the order turned by one each time."""
+    """Run every request on every system; the order of systems rotates by one each turn."""
     threads = str(arguments.threads)
     serve = [sys.executable, __file__, "--work", str(work), "--threads", threads, "--serve"]
     chosen = [name for name in SYSTEMS if name in arguments.systems.split(";")]
@@ -203,12 +203,12 @@ def measure(work: Path, arguments: argparse.Namespace) -> list[Timed]:
 
 
 def speed_ratio(fast: Timed, slow: Timed, batch: int) -> float:
-    """Return how many times as fast the first is: the median of the ratios, turn by turn."""
+    """Return the speed of the first relative to the second: the median of the ratios per turn."""
     return statistics.median(theirs / own for own, theirs in zip(fast.seconds[batch], slow.seconds[batch], strict=True))
 
 
 def report(workers: Sequence[Timed], arguments: argparse.Namespace) -> bool:
-    """Print the table and the floors; return whether every floor that was measured holds."""
+    """Print the table and the floors; return whether every measured floor holds."""
     by_name = {worker.name: worker for worker in workers}
     steered, holds = by_name[STEERED], True
     print(f"prompt {arguments.prompt}, {arguments.new} new tokens, {arguments.threads} threads, {arguments.runs} runs")
@@ -235,16 +235,18 @@ def report(workers: Sequence[Timed], arguments: argparse.Namespace) -> bool:
 
 
 def main() -> None:
-    """Run the benchmark; exit code 1 where a floor does not hold."""
+    """Run the benchmark; exit with code 1 if a floor does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for the model and its bundles; found again")
-    parser.add_argument("--prompt", type=int, default=32, help="length in tokens")
-    parser.add_argument("--new", type=int, default=128, help="new tokens")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder for the model and its bundles; existing files are reused"
+    )
+    parser.add_argument("--prompt", type=int, default=32, help="prompt length in tokens")
+    parser.add_argument("--new", type=int, default=128, help="number of new tokens")
     parser.add_argument("--batches", default="1,8")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--systems", default=";".join(SYSTEMS), help="separated by semicolons")
-    parser.add_argument("--tiny", action="store_true", help="a tiny model, to try the script")
+    parser.add_argument("--tiny", action="store_true", help="use a tiny model, to test the script")
     parser.add_argument("--serve", choices=list(SYSTEMS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.tiny:

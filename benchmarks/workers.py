@@ -1,4 +1,4 @@
-"""Systems in processes of their own, which answer one request after another."""
+"""Runs systems in separate processes that answer one request at a time."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any, Self
 
 @dataclass
 class Worker:
-    """A process that reads requests as lines of JSON and answers each with one, `peak_bytes` of its memory in it."""
+    """A process that reads requests as JSON lines and answers each with one, which includes `peak_bytes` of memory."""
 
     name: str
     process: "subprocess.Popen[str]"
@@ -18,7 +18,7 @@ class Worker:
 
     @classmethod
     def start(cls, name: str, command: Sequence[str], threads: int) -> Self:
-        """Start it and wait until its models are loaded."""
+        """Start the process and wait until its models are loaded."""
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
         pipe = subprocess.PIPE
         worker = cls(name, subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment))

@@ -120,7 +120,7 @@ MODULES = {
     "recipes.stages.cosalign": "recipes.cosalign.stages",
     "recipes.stages.cosalign_tuning": "recipes.cosalign.tuning_stage",
 }
-# Old package to the public names that left it, each with the package that exports it now (`folder:Name` for a new name).
+# Old package to the public names that left it, each with the package that exports it now (`folder:Name` if renamed).
 NAMES = {
     "evaluation.cosa_score": {
         "Verdict": "evaluation.cosa_score:CosaVerdict",
