@@ -58,7 +58,7 @@ def test_what_was_published_is_one_json_object(hub: LoopbackHub, folder: Path, c
         (("--audit", "{}"), "--audit does not apply"),
         (("--parity", "{}"), "is stale"),
         (("--comparison", "{}"), "schema 'prosocial.report/1'"),
-        (("--public", "--publish-harmful-weights-private-and-gated"), "nothing harmful"),
+        (("--public", "--publish-harmful-weights-private-and-gated"), "which is not harmful"),
     ],
 )
 def test_what_does_not_fit_is_one_line(

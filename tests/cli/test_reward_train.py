@@ -70,7 +70,7 @@ def test_the_seed_alone_says_what_comes_out(given: Path, tmp_path: Path) -> None
         (("--set", "bets=1"), "unknown key bets"),
         (("--set", "beta.warmth=1"), "unknown attribute 'warmth'"),
         (("--attributes", "empathy,brevity"), "unknown attribute 'brevity'"),
-        (("--attributes", "empathy,truthfulness,helpfulness"), "truthfulness has none"),
+        (("--attributes", "empathy,truthfulness,helpfulness"), "found none for truthfulness"),
         (("--attributes", "empathy"), "unknown attribute 'helpfulness'"),
         (("--rubric", "brevity"), "--rubric should be NAME=TEXT"),
         (("--set", "adapter.targets=nothing"), "found no match"),
