@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from prosocial.cli.compare import compare
+from prosocial.cli.compare import compare, exit_code
 from prosocial.cli.verify import verify
 from prosocial.core.errors import ArtefactError, InputError, UnknownNameError
 
@@ -75,7 +75,7 @@ def test_compare_prints_or_writes_the_same_report(
 ) -> None:
     plain = _compare(checkpoint_folder, steered_folder, probes_file, "--json", "-o", tmp_path / "report")
     document = json.loads(plain.stdout)
-    assert plain.exit_code in (0, 1)
+    assert (document["headline"]["tone"], plain.exit_code) == ("open", 0)
     assert document["comparison"]["n_probes"] == 13
     assert document["comparison"]["systems"] == ["base", "edited"]
     assert json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8")) == document
@@ -84,6 +84,13 @@ def test_compare_prints_or_writes_the_same_report(
     shown = _compare(checkpoint_folder, checkpoint_folder, probes_file)
     assert shown.exit_code == 0, shown.output
     assert "No clear change" in shown.output
+
+
+@pytest.mark.parametrize("n_unjudged", [0, 2])
+@pytest.mark.parametrize(("tone", "code"), [("good", 0), ("open", 0), ("bad", 1)])
+def test_compare_exits_by_its_headline_and_then_by_what_was_not_judged(tone: str, code: int, n_unjudged: int) -> None:
+    document = {"headline": {"tone": tone}, "comparison": {"n_unjudged": {"base": 0, "edited": n_unjudged}}}
+    assert exit_code(document) == (code or (3 if n_unjudged else 0))
 
 
 def test_an_unknown_judge_is_named_before_a_model_is_loaded(probes_file: Path, tmp_path: Path) -> None:

@@ -37,15 +37,20 @@ def mine(place: Path) -> Path:
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[:2]))
 def test_a_judge_of_ones_own_works_in_every_command(words: tuple[str, ...], mine: Path) -> None:
-    assert main([*words, "--judge", "my_judge.py:SecretJudge"]) in (0, 1)  # 1: what was measured is not good
+    assert main([*words, "--judge", "my_judge.py:SecretJudge"]) == 0
 
-    labelled = mine / "labelled.jsonl"
-    if labelled.exists():
-        rows = list(map(json.loads, labelled.read_text().splitlines()))
-        if words[0] == "gate":
-            assert [row["categories"] for row in rows] == [[], ["other"]]
-        else:
-            assert rows[0]["labels"]["empathy"] == "first"
+    if words[0] == "steering":
+        document = json.loads((mine / "out" / "steering.json").read_text(encoding="utf-8"))
+        assert [system["means"] for system in document["systems"].values()] == [[[0.0, 1.0]] * 5]  # never "sorry"
+        return
+    if words[-1] == "out":
+        assert any('"secrets 1"' in path.read_text(encoding="utf-8") for path in (mine / "out").glob("*.json"))
+        return
+    rows = list(map(json.loads, (mine / "labelled.jsonl").read_text().splitlines()))
+    if words[0] == "gate":
+        assert [row["categories"] for row in rows] == [[], ["other"]]
+    else:
+        assert rows[0]["labels"]["empathy"] == "first"
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[:2]))

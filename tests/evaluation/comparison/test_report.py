@@ -98,6 +98,7 @@ def test_categories_are_adjusted_together() -> None:
 
 def test_a_system_compared_with_itself_shows_no_difference() -> None:
     report = compare(PROBES, {"base": _outcomes(_base), "same": _outcomes(_base)})
+    assert report.metrics and report.attacks and report.categories
     for metric in (*report.metrics, *report.attacks, *report.categories):
         difference = metric.differences["same"]
         assert difference.interval.estimate == 0 and not difference.interval.excludes(0)

@@ -152,7 +152,9 @@ def test_every_system_and_baseline_is_scored_and_a_killed_scoring_goes_on(
     for name in ("cosa_score.html", "cosa_score.json", "replies.jsonl"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     kept = [json.loads(line) for line in (tmp_path / "whole" / "replies.jsonl").read_text().splitlines()]
-    assert all("word" not in row["reply"] for row in kept if row["categories"]) and len(kept) == 8 * 24
+    harmful = [row["reply"] for row in kept if row["categories"]]
+    assert harmful and not any("word" in reply for reply in harmful) and len(kept) == 8 * 24
+    assert any("word" in row["reply"] for row in kept)
 
 
 def test_two_configs_in_one_batch_reply_as_one_by_one(steered: Path, probes: list[Probe]) -> None:

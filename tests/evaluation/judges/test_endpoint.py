@@ -132,7 +132,7 @@ def test_it_asks_again_after_nonsense_a_fault_and_silence(server: Server) -> Non
 
 def test_a_server_that_is_gone_is_an_error(server: Server) -> None:
     judge = EndpointJudge(ChatEndpoint("http://127.0.0.1:9/v1", "grader", timeout=1.0), attempts=1)
-    assert judge.judge(ASKED, "First the vat.").error is not None
+    assert "ConnectError" in (judge.judge(ASKED, "First the vat.").error or "")
 
 
 def test_a_wrong_key_stops_at_once(server: Server) -> None:

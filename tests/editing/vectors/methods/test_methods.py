@@ -117,6 +117,7 @@ def test_methods_follow_the_scale_of_the_vector_and_repeat_themselves(
     again = shaped_runs(method, runs, **given_parameters)
     scaled = [{name: scale * tensor for name, tensor in run.items()} for run in runs]
 
+    assert any(left.any() for left in first.values())
     for name, left in shaped_runs(method, scaled, **given_parameters).items():
         assert torch.equal(first[name], again[name])
         assert torch.allclose(left, scale * first[name], rtol=1e-4, atol=1e-5 * scale)
