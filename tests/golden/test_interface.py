@@ -16,6 +16,8 @@ from .running import outcome
 GOLDEN = Path(__file__).parent
 VERSIONS = sorted(path.parent.name for path in GOLDEN.glob("*/imports.json"))
 NEEDS = {"prosocial.verify.inspect_ai.registry": "inspect_ai"}  # what is in no environment for work
+# These left the wheel with 0.2.0, as docs/migration.md says: they belong to the tests.
+REMOVED = {"prosocial.verify.hub_fixture", "prosocial.verify.loopback_hub"}
 # Taken, and no plan depends on them: the title is shown only, and `decoding` sets both numbers of the head.
 WITHOUT_EFFECT = {"title", "head.inverse_beta", "head.plausible_k"}
 Keys = tuple[str | int, ...]
@@ -28,7 +30,9 @@ def _listed(name: str) -> list[tuple[str, str, Any]]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # a path on its way out may say so
-@pytest.mark.parametrize(("version", "module", "names"), _listed("imports.json"))
+@pytest.mark.parametrize(
+    ("version", "module", "names"), [row for row in _listed("imports.json") if row[1] not in REMOVED]
+)
 def test_an_import_still_works(version: str, module: str, names: dict[str, str]) -> None:
     """Each name is there, and what was one object under two paths still is."""
     assert find_spec(module) is not None
