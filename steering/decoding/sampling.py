@@ -37,7 +37,7 @@ class Sampling(StrictSettings):
         default=0.0,
         ge=0.0,
         le=1.0,
-        description="Sample from tokens with this fraction of the highest probability.",
+        description="Keep tokens with at least this fraction of the highest probability.",
     )
     repetition_penalty: float = Field(
         default=1.0, gt=0.0, le=10.0, description="Above 1, tokens that already occurred become less likely."
