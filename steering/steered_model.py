@@ -14,7 +14,7 @@ from prosocial.core.files import link_or_copy, new_folder, require_new
 from prosocial.core.protocols import Message
 
 from .backbone import Backbone
-from .decoding.config import DECODING_FILE, DecodingConfig
+from .decoding.config import CALIBRATION_FILE, DECODING_FILE, DecodingConfig
 from .decoding.controls import Steering, control_arrays
 from .decoding.loop import generate
 from .decoding.reply import Reply
@@ -26,7 +26,6 @@ from .torch_engine import SteeredEngine
 
 HEAD_FILES = ("head.safetensors", "head_config.json")
 GATE_FILES = ("gate.safetensors", "gate_config.json")
-CALIBRATION_FILE = "calibration.json"
 
 
 class SteeredOutput(NamedTuple):

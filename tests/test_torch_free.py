@@ -75,6 +75,7 @@ EXCEPT = (
     "editing/vectors/input_moments.py",
     "editing/vectors/making/adapter_source.py",
     "editing/vectors/statistics.py",
+    "evaluation/gate/calibrating.py",
     "verify/parity/steered_margins.py",
     "verify/parity/torch_points.py",
 )

@@ -1,3 +1,4 @@
+from .gate.calibration import GateCalibration as GateCalibration
 from .gate.from_replies import OnPolicyPrompts as OnPolicyPrompts
 from .gate.from_replies import train_gate_on_replies as train_gate_on_replies
 from .gate.harmful_model import load_harmful as load_harmful

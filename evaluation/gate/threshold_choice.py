@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from prosocial.core.errors import ArtefactError
 from prosocial.core.files import read_json, require_keys, write_json
-from prosocial.steering.steered_model import CALIBRATION_FILE
+from prosocial.steering.decoding.config import CALIBRATION_FILE
 from prosocial.training.gate.calibration import GateCalibration
 
 from .threshold import LeakTest, unjudged_leaks
@@ -67,17 +67,18 @@ class ThresholdChoice:
         named = {"safety_configs": list(self.safety_configs)} if self.safety_configs else {}
         return {"schema": SCHEMA} | found | named
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path | str) -> None:
         """Write `calibration.json` into `folder`."""
-        write_json(folder / CALIBRATION_FILE, self.to_json())
+        write_json(Path(folder) / CALIBRATION_FILE, self.to_json())
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Path | str) -> Self:
         """Read `calibration.json`, or the one in a folder.
 
         Raises:
             ArtefactError: the file is missing, of another schema, or lacks a key.
         """
+        path = Path(path)
         path = path / CALIBRATION_FILE if path.is_dir() else path
         return cls.from_json(read_json(path, schema=SCHEMA), where=str(path))
 

@@ -18,6 +18,7 @@ from .sampling import Sampling
 
 SCHEMA = "prosocial.decoding/1"
 DECODING_FILE = "decoding.json"
+CALIBRATION_FILE = "calibration.json"  # the tests that the threshold is based on
 REWARD_SCALE_LIMIT = 100.0  # the graph treats a larger input as out of range and closes the gate
 
 

@@ -58,4 +58,4 @@ def test_one_that_is_not_there_is_one_line(
     words: tuple[str, ...], mine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*words, "--judge", "my_judge.py:Nobody"]) == 2
-    assert "my_judge.py should have a class 'Nobody', it has Judgement, SecretJudge" in capsys.readouterr().err
+    assert "my_judge.py should have a class 'Nobody', found Judgement, SecretJudge" in capsys.readouterr().err

@@ -38,12 +38,14 @@ def test_an_old_module_is_the_new_one_and_says_so_once(old: str, new: str, monke
 @pytest.mark.parametrize(("package", "name", "home"), NAME_ROWS)
 def test_a_name_that_left_a_public_list_is_still_there_and_says_so_once(package: str, name: str, home: str) -> None:
     module = import_module(f"prosocial.{package}")
-    expected = getattr(import_module(f"prosocial.{home}"), name)
+    folder, _, new_name = home.partition(":")
+    new_name = new_name or name
+    expected = getattr(import_module(f"prosocial.{folder}"), new_name)
     actual, caught = said(lambda: getattr(module, name))
 
     assert actual is expected
     assert [warning.category for warning in caught] == [DeprecationWarning]
-    assert str(caught[0].message).startswith(f"prosocial.{package}.{name} is now prosocial.{home}.{name};")
+    assert str(caught[0].message).startswith(f"prosocial.{package}.{name} is now prosocial.{folder}.{new_name};")
 
 
 @pytest.mark.parametrize("old", MODULES)

@@ -299,7 +299,7 @@ def broken(finished: Path, tmp_path: Path) -> Path:
         ("edit.scale=-1", "edit.scale"),
         ("judge=oracle", "unknown judge 'oracle'"),
         ("judge=none.py:Mine", "none.py does not import: there is no file"),
-        ("judge=json:JSONDecoder", r"judge json:JSONDecoder should have name and version \(texts\) and judge\(\)"),
+        ("judge=json:JSONDecoder", r"judge json:JSONDecoder should have name and version \(strings\) and judge\(\)"),
         ("judge=lab", "judge lab should be used with data.lab"),
         ("data.pairs=null", "judge refusal labels neither .* set data.pairs"),
         ("calibration.candidates=[]", "calibration.candidates"),

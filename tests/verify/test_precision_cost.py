@@ -65,7 +65,7 @@ def test_the_command_takes_the_gates_of_the_bundle(int8_folder: Path, steered_fo
     app.command("verify")(verify)
     words = [str(int8_folder), "--reference", str(steered_folder), "--max-new-tokens", "3"]
     shown = CliRunner().invoke(app, words, env={"COLUMNS": "160"})
-    assert "default for int8" in shown.output and "the band (measured): risk within" in shown.output
+    assert "default for int8" in shown.output and "noise band (measured): risk within" in shown.output
     assert "safety decisions differ" in shown.output and "allow a token that the reference calls unsafe" in shown.output
     strict = CliRunner().invoke(app, [*words, "--json", "--max-kl-p99", "1e-30"])
     gates = {gate["name"]: gate for gate in json.loads(strict.stdout)["gates"]}

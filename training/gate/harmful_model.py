@@ -12,13 +12,15 @@ from prosocial.editing.checkpoints import load_model
 ADAPTER_CONFIG = "adapter_config.json"
 
 
-def load_harmful(harmful: Path, *, base: Path | None, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def load_harmful(
+    harmful: Path | str, *, base: Path | str | None, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
     """Load a harmful model; an adapter is merged into its base in memory only.
 
     Args:
-        harmful: a checkpoint, or a folder with a LoRA adapter as peft saves it.
-        base: the checkpoint that the adapter was trained on; not needed for a checkpoint.
-        dtype: of the weights in memory.
+        harmful: folder of a checkpoint, or of a LoRA adapter as peft saves it.
+        base: folder of the checkpoint that the adapter was trained on; not needed for a checkpoint.
+        dtype: dtype of the weights in memory.
 
     Raises:
         InputError: an adapter without a base.
@@ -33,11 +35,11 @@ def load_harmful(harmful: Path, *, base: Path | None, dtype: torch.dtype = torch
     return merged
 
 
-def require_base(harmful: Path, base: Path | None) -> None:
+def require_base(harmful: Path | str, base: Path | str | None) -> None:
     """Raise InputError where an adapter is given without the base that it was trained on."""
     if _is_adapter(harmful) and base is None:
         raise InputError(f"{harmful} is an adapter: give the base that it was trained on too")
 
 
-def _is_adapter(folder: Path) -> bool:
-    return (folder / ADAPTER_CONFIG).is_file()
+def _is_adapter(folder: Path | str) -> bool:
+    return (Path(folder) / ADAPTER_CONFIG).is_file()

@@ -37,8 +37,8 @@ class TrainedGate:
         scaling = None if self.scaling is None else self.scaling.to_json()
         return {"training": self.settings.model_dump(mode="json")} | counts | {"scaling": scaling}
 
-    def save(self, folder: Path, *, checkpoint_fingerprint: str) -> None:
-        """Write the gate and its record into `folder`, which is made if need be."""
+    def save(self, folder: Path | str, *, checkpoint_fingerprint: str) -> None:
+        """Write the gate and its record into `folder`, creating it if it does not exist."""
         self.gate.save(folder, checkpoint_fingerprint=checkpoint_fingerprint, extra=self.to_json())
 
     @property

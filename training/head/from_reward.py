@@ -55,8 +55,8 @@ class DistilledHead:
             "distance": {name: distance.to_json() for name, distance in self.distances.items()},
         }
 
-    def save(self, folder: Path, *, checkpoint_fingerprint: str) -> None:
-        """Write the head and its record into `folder`, which is made if need be."""
+    def save(self, folder: Path | str, *, checkpoint_fingerprint: str) -> None:
+        """Write the head and its record into `folder`, creating it if it does not exist."""
         self.head.save(folder, checkpoint_fingerprint=checkpoint_fingerprint, extra=self.to_json())
 
     @property

@@ -69,7 +69,9 @@ def test_the_command_writes_the_page_and_exits_by_monotonicity(
     assert json.loads(machine.stdout) == document
 
 
-@pytest.mark.parametrize(("edges", "match"), [("0,half,1", "numbers with commas"), ("0,0.5", "increase from 0 to 1")])
+@pytest.mark.parametrize(
+    ("edges", "match"), [("0,half,1", "numbers separated by commas"), ("0,0.5", "increase from 0 to 1")]
+)
 def test_edges_that_are_none_are_refused(steered_folder: Path, probes_file: Path, edges: str, match: str) -> None:
     words = [str(steered_folder), "--probes", str(probes_file), "--judge", "lab", "--edges", edges]
     with pytest.raises(InputError, match=match):

@@ -111,7 +111,7 @@ def test_an_answer_that_cannot_be_read_is_no_verdict_and_is_asked_for_again(serv
     endpoint = serve(lambda request: said)
     found = AttributeEndpoint(ChatEndpoint(endpoint.url, "m"), rubrics=rubrics(), tries=3).judge([], "x")
 
-    assert "should answer as it was asked to" in str(found.error) and not found.attributes
+    assert "should answer in the requested JSON form" in str(found.error) and not found.attributes
     assert len(endpoint.requests) == 3
 
 

@@ -205,7 +205,7 @@ ATTACKS: dict[str, tuple[Attack, str, str, str, str]] = {
         "broken",
         "differs from this folder's",
     ),
-    "the record no record": (write("edit_record.json", "{}"), "out", "edit", "broken", "should carry schema"),
+    "the record no record": (write("edit_record.json", "{}"), "out", "edit", "broken", "should have schema"),
     "the audit stripped": (delete(AUDIT), "out", "audit", "missing", "there is no signatures/audit"),
     "the audit's report changed": (
         envelope("signatures/audit.json", lambda report: report.update(base="other")),

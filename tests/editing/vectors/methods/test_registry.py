@@ -14,7 +14,7 @@ from prosocial.editing.vectors.methods import METHODS, Method
 from ....weights_helpers import MATRIX, moved, some_tensors, write_checkpoint
 from .test_methods import PAGE, faults_of
 
-FILE = PAGE.partition("## Adding one")[2].partition("```text\n")[2].partition("```")[0]  # the page's own example
+FILE = PAGE.partition("## Adding a method")[2].partition("```text\n")[2].partition("```")[0]  # the page's own example
 START = """
 import sys
 from prosocial.editing.vectors import methods
