@@ -113,14 +113,6 @@ def held_out_split(rows: Sequence[Row], share: float, *, at_least: int = 0) -> t
     return rows[:n_train], rows[n_train:]
 
 
-def shuffled_batches(n_rows: int, *, batch_size: int, generator: torch.Generator) -> Iterator[list[int]]:
-    """Yield batches of row indices forever, in a new random order each epoch; an incomplete last batch is dropped."""
-    while True:
-        order = torch.randperm(n_rows, generator=generator).tolist()
-        for start in range(0, n_rows - min(batch_size, n_rows) + 1, batch_size):
-            yield order[start : start + batch_size]
-
-
 def length_sorted_batches(encoded: Sequence[EncodedReply], *, batch_size: int) -> Iterator[list[int]]:
     """Yield batches that hold every row index once, sorted by length so that batches need little padding."""
     order = sorted(range(len(encoded)), key=lambda row: encoded[row].length)

@@ -15,13 +15,6 @@ PIECE_ELEMENTS = 1 << 18
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-def tensor_from_bytes(raw: bytes, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """Return a tensor from little-endian F32, F16 or BF16 bytes; the bytes are copied."""
-    if not raw:
-        return torch.empty(shape, dtype=FLOATS[dtype])
-    return torch.frombuffer(bytearray(raw), dtype=FLOATS[dtype]).reshape(shape)
-
-
 def bytes_of(tensor: torch.Tensor) -> memoryview:
     """Return the raw bytes of a tensor; the view shares the tensor's memory if the tensor is contiguous."""
     return memoryview(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
