@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -346,10 +347,17 @@ class Recorder:
 
     def _record(self, frame: FrameType, event: str, argument: object) -> None:
         file, name = frame.f_code.co_filename, frame.f_code.co_qualname.partition(".")[0]
-        _, inside, path = file.rpartition("/prosocial/")
         is_function = frame.f_code.co_flags & inspect.CO_OPTIMIZED  # and no class body, which runs at import
-        if event == "call" and is_function and inside and not name.startswith("<"):
+        if event == "call" and is_function and not name.startswith("<") and (path := _inside(file)):
             self.used.add(f"{path}:{name}")
+
+
+@cache
+def _inside(file: str) -> str:
+    """Return the path of a file below the root folders, or nothing for one from elsewhere."""
+    path = Path(file).resolve()
+    inside = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else ""
+    return inside if inside.partition("/")[0] in ROOTS else ""
 
 
 @pytest.mark.prove
