@@ -24,8 +24,9 @@ class Ramp:
         start: coefficient of the first layer and of the tensors outside the layers.
         end: coefficient of the last layer.
 
-    >>> [group.coefficient for group in resolve_scale(Ramp(0.0, 1.0), [f"layers.{n}.w" for n in range(3)])]
-    [0.0, 0.5, 1.0]
+    Example:
+        >>> [group.coefficient for group in resolve_scale(Ramp(0.0, 1.0), [f"layers.{n}.w" for n in range(3)])]
+        [0.0, 0.5, 1.0]
     """
 
     start: float
@@ -39,8 +40,9 @@ class Coefficients:
     Attributes:
         numbers: coefficient by tensor name.
 
-    >>> [group.coefficient for group in resolve_scale(Coefficients({"a": 0.5}), ["a", "b"])]
-    [0.5, 0.0]
+    Example:
+        >>> [group.coefficient for group in resolve_scale(Coefficients({"a": 0.5}), ["a", "b"])]
+        [0.5, 0.0]
     """
 
     numbers: Mapping[str, float]
