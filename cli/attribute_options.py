@@ -48,7 +48,7 @@ def scored_attributes(names: Sequence[str], rubrics: Sequence[str]) -> "list[Att
 def split_names(text: str | None) -> list[str]:
     """Return the names in a comma-separated text.
 
-    Example:
+    Examples:
         >>> split_names("empathy, helpfulness")
         ['empathy', 'helpfulness']
     """

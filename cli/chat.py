@@ -203,7 +203,7 @@ def _show_reply(talk: Conversation, text: str, console: Console) -> None:
 def event_line(event: "GateEvent") -> str:
     """Return one line that describes an intervention of the gate.
 
-    Example:
+    Examples:
         >>> from prosocial.steering import GateEvent
         >>> event_line(GateEvent(step=9, action="rollback", back_to=4, banned=17, reason="phrase"))
         'gate: a forbidden phrase came up after 9 tokens: back to 4, drawn again'
@@ -216,7 +216,7 @@ def event_line(event: "GateEvent") -> str:
 def printable(text: str) -> str:
     """Return text with control characters replaced, so that a model's output cannot control the terminal.
 
-    Example:
+    Examples:
         >>> printable("a\\x1b[2Jb")
         'a�[2Jb'
     """

@@ -58,7 +58,7 @@ def parse_preference(text: str) -> dict[str, float] | None:
     Raises:
         InputError: a part is not NAME=NUMBER, or a name is repeated.
 
-    Example:
+    Examples:
         >>> parse_preference("empathy=0.6, helpfulness=0.4")
         {'empathy': 0.6, 'helpfulness': 0.4}
     """

@@ -17,7 +17,7 @@ def with_options(argument: str, options: Mapping[str, Any]) -> Callable[[Callabl
         argument: name of the command's argument; it receives a dictionary of the options' values by name.
         options: typer annotation by option name; an option that the user does not set is None.
 
-    Example:
+    Examples:
         >>> @with_options("chosen", {"seed": Annotated[int | None, typer.Option(help="Seed of the draw.")]})
         ... def draw(bundle: str, chosen: dict[str, Any]) -> None:
         ...     print(bundle, chosen)

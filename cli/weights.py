@@ -49,7 +49,7 @@ def parse_settings(settings: list[str]) -> dict[str, object]:
     Raises:
         InputError: a text is not NAME=VALUE, or a name is repeated.
 
-    Example:
+    Examples:
         >>> parse_settings(["density=0.2", "utility=benign"])
         {'density': 0.2, 'utility': 'benign'}
     """

@@ -25,7 +25,7 @@ class AppendedRows:
     Raises:
         InputError: a complete line is not a JSON object (the message names the line).
 
-    Example:
+    Examples:
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
         ...     AppendedRows(Path(folder) / "rows.jsonl").append({"seed": 1})

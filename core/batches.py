@@ -105,7 +105,7 @@ def held_out_split(rows: Sequence[Row], share: float, *, at_least: int = 0) -> t
         share: fraction of the rows to hold out; the number of rows is rounded.
         at_least: smallest number of rows to hold out.
 
-    Example:
+    Examples:
         >>> held_out_split("abcde", 0.4)
         ('abc', 'de')
     """

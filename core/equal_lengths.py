@@ -11,7 +11,7 @@ def equal_length_batches(lengths: Iterable[int], most_rows: Callable[[int], int]
         lengths: length of each row.
         most_rows: function from the length of the rows to the largest number of rows in a batch.
 
-    Example:
+    Examples:
         >>> equal_length_batches([2, 1, 2, 2], lambda length: 2)
         [[1], [0, 2], [3]]
     """

@@ -36,7 +36,7 @@ def blake3_file(path: Path) -> str:
 def canonical_json(value: object) -> str:
     """Return JSON with sorted keys and no spaces, for hashing: equal values give equal text.
 
-    Example:
+    Examples:
         >>> canonical_json({"b": 1, "a": [2, 3]})
         '{"a":[2,3],"b":1}'
     """

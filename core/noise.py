@@ -19,7 +19,7 @@ class GumbelNoise:
         seed: seed of the run.
         row_keys: one text per row, such as the probe's id; equal keys get equal noise.
 
-    Example:
+    Examples:
         >>> GumbelNoise(0, ["a", "b"]).draw(5).shape
         (2, 5)
     """

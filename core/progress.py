@@ -28,7 +28,7 @@ class Progress(Protocol):
 class SilentProgress(Progress):
     """Shows nothing.
 
-    Example:
+    Examples:
         >>> list(SilentProgress().track([1, 2], "count"))
         [1, 2]
     """

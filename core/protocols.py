@@ -32,7 +32,7 @@ class Judgement:
     def leak(self, allowed: frozenset[str] = frozenset()) -> bool | None:
         """Return whether the reply falls into a harm category that is not allowed; None if it could not be judged.
 
-        Example:
+        Examples:
             >>> harmful = Judgement(categories=frozenset({"violence"}))
             >>> harmful.leak(), harmful.leak(frozenset({"violence"})), Judgement(error="it timed out").leak()
             (True, False, None)

@@ -207,7 +207,7 @@ def announce_moves() -> None:
 def new_path(old: str) -> str | None:
     """Return the new path of a module of 0.1.0; None if it has not moved.
 
-    Example:
+    Examples:
         >>> new_path("prosocial.editing.errors")
         'prosocial.core.errors'
     """

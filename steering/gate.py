@@ -38,7 +38,7 @@ class HarmGate(nn.Module):
     Raises:
         InputError: there is no category, a category appears twice, or a size is below 1.
 
-    Example:
+    Examples:
         >>> gate = HarmGate(["violence", "drugs"], vocabulary_size=50, hidden_size=8, rank=2)
         >>> gate.risk_logits(torch.zeros(3, 8), torch.arange(12).reshape(3, 4)).shape
         torch.Size([3, 4, 2])

@@ -43,7 +43,7 @@ class CompactHead(nn.Module):
     Raises:
         InputError: there is no attribute, an attribute appears twice, or a size is below 1.
 
-    Example:
+    Examples:
         >>> head = CompactHead(["empathy", "truthfulness"], hidden_size=8, rank=2)
         >>> head(torch.zeros(3, 8), torch.tensor([[0.5, 0.5]])).shape
         torch.Size([3, 8])

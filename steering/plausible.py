@@ -11,7 +11,7 @@ def plausible(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
         logits: [..., V], next-token logits.
         k: K >= 1; above V all V tokens are returned.
 
-    Example:
+    Examples:
         >>> plausible(torch.tensor([0.0, 3.0, 1.0]), 2)
         (tensor([3., 1.]), tensor([1, 2]))
     """

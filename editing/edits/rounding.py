@@ -31,7 +31,7 @@ class Rounding:
     Raises:
         InputError: the mode is unknown, or the seed is negative.
 
-    Example:
+    Examples:
         >>> Rounding("stochastic", seed=7).stochastic
         True
     """

@@ -24,7 +24,7 @@ class Ramp:
         start: coefficient of the first layer and of the tensors outside the layers.
         end: coefficient of the last layer.
 
-    Example:
+    Examples:
         >>> [group.coefficient for group in resolve_scale(Ramp(0.0, 1.0), [f"layers.{n}.w" for n in range(3)])]
         [0.0, 0.5, 1.0]
     """
@@ -40,7 +40,7 @@ class Coefficients:
     Attributes:
         numbers: coefficient by tensor name.
 
-    Example:
+    Examples:
         >>> [group.coefficient for group in resolve_scale(Coefficients({"a": 0.5}), ["a", "b"])]
         [0.5, 0.0]
     """

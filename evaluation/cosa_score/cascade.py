@@ -41,7 +41,7 @@ def filter_drawing(drawing: Drawing) -> Drawing:
 def lets_pass(answer: str) -> bool | None:
     """Return whether the filter lets a reply pass; None if its answer is neither yes nor no, which keeps the reply.
 
-    Example:
+    Examples:
         >>> lets_pass("Yes."), lets_pass("no, it does not"), lets_pass("first list it")
         (True, False, None)
     """

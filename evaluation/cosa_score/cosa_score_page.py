@@ -65,7 +65,7 @@ def _table(system: str, scores: Mapping[str, Any]) -> Table:
 def score_text(interval: Mapping[str, Any] | None) -> str:
     """Return a score with the limits of its interval.
 
-    Example:
+    Examples:
         >>> score_text({"estimate": 0.4081, "low": -0.05, "high": 0.5})
         '0.408, \u22120.050 to 0.500'
     """

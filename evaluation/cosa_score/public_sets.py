@@ -43,7 +43,7 @@ def own_config(probe: Probe) -> tuple[ScoredConfig, Probe] | None:
 def allowing(allowed: Iterable[str]) -> ScoredConfig:
     """Return a config, in our own words, that allows and defines categories of CoSA.
 
-    Example:
+    Examples:
         >>> allowing([]).name, allowing(["weapons", "violence"]).name, allowing(["drugs"]).seen
         ('allows-none', 'allows-violence-weapons', False)
     """
@@ -59,7 +59,7 @@ def allowed_categories(value: Any) -> frozenset[str]:
     Raises:
         InputError: a name is not one of CoSA's categories.
 
-    Example:
+    Examples:
         >>> sorted(allowed_categories(["Violence", "Weapons, Explosives, Arson, and Illegal Firearm Transactions"]))
         ['violence', 'weapons']
     """

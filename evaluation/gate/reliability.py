@@ -72,7 +72,7 @@ def measure_reliability(
     Raises:
         InputError: nothing is given, lengths differ, or a value lies outside [0, 1].
 
-    Example:
+    Examples:
         >>> found = measure_reliability([0.0, 0.0, 0.5, 0.5], [0, 0, 0, 1], [0, 1, 2, 3], n_bins=2)
         >>> found.error.estimate, [(one.predicted, one.observed) for one in found.bins]
         (0.0, [(0.0, 0.0), (0.5, 0.5)])

@@ -47,7 +47,7 @@ class LeakTest:
 def least_prompts(*, max_leak: float, confidence: float) -> int:
     """Return how many prompts without any leak it takes to show a leak rate of at most `max_leak`.
 
-    Example:
+    Examples:
         >>> least_prompts(max_leak=0.005, confidence=0.95)
         598
     """
@@ -57,7 +57,7 @@ def least_prompts(*, max_leak: float, confidence: float) -> int:
 def most_leaks(n: int, *, max_leak: float, confidence: float) -> int:
     """Return the most leaks among n replies that still show a leak rate of at most `max_leak`; -1: none do.
 
-    Example:
+    Examples:
         >>> [most_leaks(n, max_leak=0.005, confidence=0.95) for n in (597, 598, 1000)]
         [-1, 0, 1]
     """
@@ -88,7 +88,7 @@ def choose_threshold(
     Raises:
         InputError: the prompts are too few to show it, or the strictest candidate does not hold it.
 
-    Example:
+    Examples:
         >>> leaks = {0.3: (0, 1000, 0), 0.5: (1, 1000, 0), 0.9: (12, 1000, 3)}
         >>> found, tests = choose_threshold(
         ...     [0.9, 0.3, 0.5], lambda tau, most: leaks[tau], n_prompts=1000, max_leak=0.005, confidence=0.95

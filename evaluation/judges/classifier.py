@@ -67,7 +67,7 @@ def harmful_labels(labels: dict[int, str], given: Collection[str] | None) -> dic
     Raises:
         InputError: the classifier lacks a given label, or no label was given and the names are not clear.
 
-    Example:
+    Examples:
         >>> harmful_labels({0: "SAFE", 1: "UNSAFE"}, None)
         {1: 'UNSAFE'}
     """

@@ -69,7 +69,7 @@ def labelled_categories(
         UnknownNameError: a given label or category does not exist.
         InputError: no label maps to a category.
 
-    Example:
+    Examples:
         >>> labelled_categories({0: "Violence", 1: "S4", 2: "ok"}, ["violence", "drugs"], {"S4": "drugs"})
         {0: 'violence', 1: 'drugs'}
     """

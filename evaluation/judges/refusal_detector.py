@@ -115,7 +115,7 @@ def shipped_errors() -> JudgeErrors:
 
     An `unclear` result counts as an error in either case.
 
-    Example:
+    Examples:
         >>> errors = shipped_errors()
         >>> errors.sensitivity > 0.9, errors.specificity > 0.9
         (True, True)

@@ -41,7 +41,7 @@ _ANSWERS_AFTER_ALL = re.compile(
 def refusal_by_rules(reply: str) -> Refusal:
     """Return whether a reply declines: `full`, `partial` (declines, then answers), `none` or `unclear` (empty).
 
-    Example:
+    Examples:
         >>> refusal_by_rules("I cannot recommend this walk enough.")
         'none'
     """
@@ -58,7 +58,7 @@ def refusal_by_rules(reply: str) -> Refusal:
 def written_out(reply: str) -> str:
     """Return a reply in lower case, with the contractions that matter for refusals written out.
 
-    Example:
+    Examples:
         >>> written_out("I can\u2019t, I'm sorry")
         'i cannot, i am sorry'
     """

@@ -52,7 +52,7 @@ def judge_named(name: str, request: JudgeRequest = HARM) -> Any:
         UnknownNameError: no judge of this name supports the request; the message lists those that do.
         InputError: the text after the colon is invalid, or a class of your own lacks an attribute.
 
-    Example:
+    Examples:
         >>> judge_named("refusal").judge([], "I cannot help with that.").refusal
         'full'
     """

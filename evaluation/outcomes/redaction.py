@@ -33,7 +33,7 @@ def redact(reply: str, judgement: Judgement) -> list[Segment]:
 
     A harmful reply without spans, and a reply that could not be judged, are replaced as a whole.
 
-    Example:
+    Examples:
         >>> [piece.text for piece in redact("first glim the vat", Judgement(harmful_spans=((6, 14),)))]
         ['first ', '█████ █████', ' vat']
     """
@@ -55,7 +55,7 @@ def redact(reply: str, judgement: Judgement) -> list[Segment]:
 def redacted_text(reply: str, judgement: Judgement) -> str:
     """Return a reply as one string, with its harmful spans replaced by blocks.
 
-    Example:
+    Examples:
         >>> redacted_text("first glim the vat", Judgement(harmful_spans=((6, 14),)))
         'first █████ █████ vat'
     """

@@ -68,7 +68,7 @@ def read_probes(path: Path | str) -> list[Probe]:
         InputError: the file is missing or empty, a line lacks a key or has a value of a wrong type, or an id occurs
             twice; the message names the line.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "probes.jsonl"
         >>> _ = path.write_text('{"id": "p1", "kind": "benign", "text": "How do I tie a bowline?"}')

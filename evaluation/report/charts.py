@@ -111,7 +111,7 @@ def _up(share: float) -> float:
 def ticks(highest: float) -> list[float]:
     """Return 3 to 6 round tick values from 0 to at least `highest`, at most 1.
 
-    Example:
+    Examples:
         >>> ticks(0.87), ticks(0.04)
         ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [0.0, 0.01, 0.02, 0.03, 0.04])
     """

@@ -42,7 +42,7 @@ def write_junit(path: Path, suite: str, cases: Sequence[TestCase]) -> None:
 def junit(suite: str, cases: Sequence[TestCase]) -> str:
     """Return one suite of test cases as XML.
 
-    Example:
+    Examples:
         >>> print(junit("s", [TestCase("a", "pass", "")]))
         <testsuites>
           <testsuite name="s" tests="1" failures="0" errors="0" skipped="0">

@@ -10,7 +10,7 @@ NARROW = "\u202f"
 def percent(value: float | None, *, digits: int = 1) -> str:
     """Return a share as per cent.
 
-    Example:
+    Examples:
         >>> percent(0.7875)
         '78.8\u202f%'
     """
@@ -20,7 +20,7 @@ def percent(value: float | None, *, digits: int = 1) -> str:
 def signed(value: float | None, *, scale: float = 100.0, digits: int = 1) -> str:
     """Return a difference with its sign, in percentage points.
 
-    Example:
+    Examples:
         >>> signed(-0.5), signed(0.0), signed(0.123)
         ('−50.0', '0.0', '+12.3')
     """
@@ -37,7 +37,7 @@ def limits(interval: Mapping[str, Any], *, difference: bool = False, digits: int
 
     The conservative limits, which count each topic once, follow in brackets if they are wider.
 
-    Example:
+    Examples:
         >>> limits({"low": 0.1, "high": 0.25})
         '10.0 to 25.0'
         >>> limits({"low": 0.0, "high": 0.045, "conservative": [0.0, 0.168]})
@@ -57,7 +57,7 @@ def _plain(value: float | None, *, digits: int) -> str:
 def number(value: float | None) -> str:
     """Return a number short enough for a table.
 
-    Example:
+    Examples:
         >>> number(0.00001234), number(0), number(12), number(None)
         ('1.23e-05', '0', '12', 'not finite')
     """
@@ -67,7 +67,7 @@ def number(value: float | None) -> str:
 def p_value(value: float | None) -> str:
     """Return a p-value.
 
-    Example:
+    Examples:
         >>> p_value(0.00001), p_value(0.0421)
         ('< 0.001', '0.042')
     """
@@ -79,7 +79,7 @@ def p_value(value: float | None) -> str:
 def plural(count: int, noun: str) -> str:
     """Return a count with its noun.
 
-    Example:
+    Examples:
         >>> plural(1, "probe"), plural(2, "reply")
         ('1 probe', '2 replies')
     """

@@ -36,7 +36,7 @@ def clustered_rate(values: Sequence[float], clusters: Sequence[Hashable], *, con
     Raises:
         InputError: there are no values, lengths differ, or a value is outside [0, 1].
 
-    Example:
+    Examples:
         >>> rate = clustered_rate([0, 0, 0, 0, 0, 0], ["knots", "knots", "tea", "tea", "rain", "rain"])
         >>> rate.estimate, round(rate.high, 3), round(rate.conservative[1], 3)
         (0.0, 0.459, 0.708)
@@ -90,7 +90,7 @@ def clustered_mean(
     Raises:
         InputError: there are no values, lengths differ, or a value is outside the bounds.
 
-    Example:
+    Examples:
         >>> mean = clustered_mean([0.25, 0.5, 0.75], ["a", "b", "c"], bounds=(0.0, 1.0))
         >>> mean.estimate, mean.n_clusters, mean.method
         (0.5, 3, 'cluster-robust t')
@@ -131,7 +131,7 @@ def clustered_difference(
     Raises:
         InputError: there are no values, lengths differ, or a difference is outside the bounds.
 
-    Example:
+    Examples:
         >>> difference = clustered_difference([1, 1, 1, 0, 1, 0], [0, 0, 0, 0, 1, 0], ["a", "a", "b", "b", "c", "c"])
         >>> difference.estimate, difference.n, difference.n_clusters
         (-0.5, 6, 3)
@@ -150,7 +150,7 @@ def effective_size(values: Sequence[float], clusters: Sequence[Hashable]) -> flo
     Raises:
         InputError: there are no values, or lengths differ.
 
-    Example:
+    Examples:
         >>> round(effective_size([1, 1, 0, 0, 1, 1, 0, 0], ["a", "a", "b", "b", "c", "c", "d", "d"]), 3)
         3.429
     """

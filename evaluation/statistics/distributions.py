@@ -17,7 +17,7 @@ def incomplete_beta(x: float, a: float, b: float) -> float:
 
     Source: DLMF 8.17.22 (continued fraction, evaluated from its tail) and 8.17.4 (symmetry).
 
-    Example:
+    Examples:
         >>> round(incomplete_beta(0.5, 2.0, 2.0), 12)
         0.5
     """
@@ -47,7 +47,7 @@ def _continued_fraction(x: float, a: float, b: float) -> float:
 def beta_quantile(probability: float, a: float, b: float) -> float:
     """Return the quantile of Beta(a, b), by bisection.
 
-    Example:
+    Examples:
         >>> round(beta_quantile(0.5, 3.0, 3.0), 9)
         0.5
     """
@@ -64,7 +64,7 @@ def beta_quantile(probability: float, a: float, b: float) -> float:
 def student_quantile(probability: float, degrees_of_freedom: float) -> float:
     """Return the quantile of Student's t distribution, from P(|T| > t) = I_{v / (v + t^2)}(v / 2, 1 / 2).
 
-    Example:
+    Examples:
         >>> round(student_quantile(0.975, 10), 4)
         2.2281
     """

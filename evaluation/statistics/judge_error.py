@@ -105,7 +105,7 @@ def corrected_rate(rate: float, size: float, errors: JudgeErrors, *, confidence:
         errors: confusion counts of the judge on comparable replies.
         confidence: nominal coverage.
 
-    Example:
+    Examples:
         >>> rate = corrected_rate(0.14, 500, JudgeErrors(200, 180, 200, 184))
         >>> round(rate.estimate, 3), rate.low < 0.073 < rate.high
         (0.073, True)
@@ -134,7 +134,7 @@ def corrected_difference(
         after: confusion counts on the other system's replies.
         confidence: nominal coverage.
 
-    Example:
+    Examples:
         >>> errors = JudgeErrors(200, 180, 200, 184)
         >>> difference = corrected_difference(PairedTable(20, 80, 10, 390), errors, errors)
         >>> round(difference.estimate, 3), difference.low < -0.14 < difference.high

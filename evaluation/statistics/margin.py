@@ -56,7 +56,7 @@ def non_inferiority(
     Raises:
         InputError: the margin is not in (0, 1].
 
-    Example:
+    Examples:
         >>> non_inferiority(Interval(-0.01, -0.03, 0.01, 400, 400), margin=0.05).finding
         'no worse'
     """

@@ -31,7 +31,7 @@ class PairedTable(NamedTuple):
         Raises:
             InputError: they are empty or differ in length.
 
-        Example:
+        Examples:
             >>> PairedTable.of([True, True, False], [True, False, False])
             PairedTable(both=1, undone=1, newly=0, neither=1)
         """
@@ -49,7 +49,7 @@ def mcnemar_exact(newly: int, undone: int) -> float:
         newly: number of pairs with the event only after.
         undone: number of pairs with the event only before.
 
-    Example:
+    Examples:
         >>> round(mcnemar_exact(14, 3), 6)
         0.012726
     """
@@ -68,7 +68,7 @@ def newcombe(before: Sequence[bool], after: Sequence[bool], *, confidence: float
     Raises:
         InputError: the sequences are empty or differ in length.
 
-    Example:
+    Examples:
         >>> difference = newcombe([True] * 48 + [False] * 2, [True] * 36 + [False] * 12 + [True] * 2)
         >>> round(-difference.high, 4), round(-difference.low, 4)
         (0.0569, 0.3404)
@@ -113,7 +113,7 @@ def _hypotenuse(first: float, second: float, correlation: float) -> float:
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values adjusted for multiple testing by Holm's method, in the given order (source: Holm 1979).
 
-    Example:
+    Examples:
         >>> holm([0.01, 0.04, 0.03])
         [0.03, 0.06, 0.06]
     """
@@ -139,7 +139,7 @@ def minimum_detectable_difference(
         confidence: 1 minus the two-sided level of the test.
         power: probability of detecting the difference.
 
-    Example:
+    Examples:
         >>> round(minimum_detectable_difference(200), 3)
         0.063
     """

@@ -17,7 +17,7 @@ def wilson(k: float, n: float, *, confidence: float = 0.95) -> Interval:
     Raises:
         InputError: `n` is not positive, or `k` is not in [0, n].
 
-    Example:
+    Examples:
         >>> interval = wilson(10, 100)
         >>> round(interval.low, 4), round(interval.high, 4)
         (0.0552, 0.1744)
@@ -41,7 +41,7 @@ def clopper_pearson(k: float, n: float, *, confidence: float = 0.95, side: Side 
     Raises:
         InputError: `n` is not positive, or `k` is not in [0, n].
 
-    Example:
+    Examples:
         >>> round(clopper_pearson(0, 200).high, 4), round(clopper_pearson(0, 200, side="upper").high, 4)
         (0.0183, 0.0149)
     """

@@ -24,7 +24,7 @@ def mcnemar_clustered(changes: Sequence[int], clusters: Sequence[Hashable]) -> f
     Raises:
         InputError: lengths differ.
 
-    Example:
+    Examples:
         >>> mcnemar_clustered([1, 1, 1, 1, 0, 0], ["a", "a", "b", "b", "c", "c"])
         0.5
     """

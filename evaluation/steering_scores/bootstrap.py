@@ -39,7 +39,7 @@ def hierarchical_bootstrap(
     Raises:
         InputError: there is no run, or a run has no probes.
 
-    Example:
+    Examples:
         >>> sizes = hierarchical_bootstrap([["tea", "rain"]], lambda draw: {"n": draw[0][1].sum()}, seed=0, draws=9)
         >>> sizes["n"].estimate
         2.0

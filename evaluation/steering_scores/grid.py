@@ -24,7 +24,7 @@ class PreferenceGrid:
     Raises:
         InputError: there are no attributes, one is repeated, or levels do not increase from 0 to 1.
 
-    Example:
+    Examples:
         >>> len(PreferenceGrid(["warmth", "rigour"]).points)
         5
     """

@@ -71,7 +71,7 @@ def pareto_plot(document: Mapping[str, Any], first: int, second: int) -> dict[st
 def undominated(points: Points) -> list[tuple[float, float]]:
     """Return the points that no other point dominates, from left to right.
 
-    Example:
+    Examples:
         >>> undominated([(0.1, 0.9), (0.5, 0.5), (0.4, 0.4), (0.9, 0.1)])
         [(0.1, 0.9), (0.5, 0.5), (0.9, 0.1)]
     """

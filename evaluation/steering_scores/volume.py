@@ -21,7 +21,7 @@ def hypervolume(points: Sequence[Sequence[float]] | Floats, reference: Sequence[
     Raises:
         InputError: shapes differ, or a number is not finite.
 
-    Example:
+    Examples:
         >>> hypervolume([[2.0, 1.0], [1.0, 2.0]], [0.0, 0.0])
         3.0
     """
@@ -40,7 +40,7 @@ def hypervolume(points: Sequence[Sequence[float]] | Floats, reference: Sequence[
 def mean_inner_product(preferences: Sequence[Sequence[float]], points: Sequence[Sequence[float]] | Floats) -> float:
     """Return the mean of `p . r(p)` over a grid (PARM's MIP), for preferences [n, k] and rewards [n, k].
 
-    Example:
+    Examples:
         >>> mean_inner_product([[1.0, 0.0], [0.0, 1.0]], [[0.8, 0.1], [0.2, 0.6]])
         0.7
     """

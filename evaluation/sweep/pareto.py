@@ -6,7 +6,7 @@ from collections.abc import Sequence
 def dominates(first: Sequence[float], second: Sequence[float]) -> bool:
     """Return whether `first` is at most `second` in every objective and smaller in at least one.
 
-    Example:
+    Examples:
         >>> dominates((0.1, 2.0), (0.2, 2.0)), dominates((0.1, 2.0), (0.1, 2.0))
         (True, False)
     """
@@ -19,7 +19,7 @@ def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
 
     Points that are equal in every objective do not dominate each other.
 
-    Example:
+    Examples:
         >>> pareto_front([(1.0, 3.0), (2.0, 2.0), (2.0, 4.0), (3.0, 1.0)])
         [0, 1, 3]
     """

@@ -47,7 +47,7 @@ class Choice:
     def coefficients(self, names: Sequence[str]) -> Scale:
         """Return the scale of the given tensors: one number, or one per tensor (see `depth_factors`).
 
-        Example:
+        Examples:
             >>> names = ["embed.weight", "model.layers.0.mlp.weight", "model.layers.1.mlp.weight"]
             >>> list(Choice("plain", 2.0, ramp=(0.5, 1.0)).coefficients(names).numbers.values())
             [1.0, 1.0, 2.0]
@@ -175,7 +175,7 @@ class SearchSpace:
 def searched(method: str) -> dict[str, Number]:
     """Return the parameters of a method that a sweep searches, as declared in the method's signature.
 
-    Example:
+    Examples:
         >>> {name: number.search for name, number in searched("breadcrumbs").items()}
         {'density': (0.3, 0.98)}
     """
@@ -194,7 +194,7 @@ def draw(trial: "Trial", name: str, number: Number) -> float:
 def part_of(name: str) -> str:
     """Return the part of its block that a tensor belongs to: attention, mlp or other.
 
-    Example:
+    Examples:
         >>> part_of("model.layers.3.self_attn.q_proj.weight"), part_of("model.layers.3.input_layernorm.weight")
         ('attention', 'other')
     """
@@ -204,7 +204,7 @@ def part_of(name: str) -> str:
 def tilted(tilt: float) -> tuple[float, float]:
     """Return two factors, the larger of which is 1: tilt 0 gives (1, 1), 1 gives (0, 1), -1 gives (1, 0).
 
-    Example:
+    Examples:
         >>> tilted(0.25), tilted(-1.0)
         ((0.75, 1.0), (1.0, 0.0))
     """

@@ -70,7 +70,7 @@ def scatter(document: Mapping[str, Any], trials: Sequence[Mapping[str, Any]], co
 def cost_of(trial: Mapping[str, Any], cost: str) -> float | None:
     """Return the cost of a trial, at least 0: a gain counts as no cost.
 
-    Example:
+    Examples:
         >>> cost_of({"kl": 0.2, "utility_lost": {"estimate": -0.01}}, "utility_lost")
         0.0
     """

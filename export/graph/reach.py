@@ -73,7 +73,7 @@ def window_of(mask_function: MaskFunction) -> int:
     Raises:
         InputError: the mask is not causal, or has another form than a full mask or a window (chunks, blocks).
 
-    Example:
+    Examples:
         >>> window_of(lambda batch, head, query, key: (key <= query) & (key > query - 4))
         4
     """

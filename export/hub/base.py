@@ -28,7 +28,7 @@ class Base:
         Raises:
             InputError: the text has another form; branches are not accepted because they may move to other weights.
 
-        Example:
+        Examples:
             >>> Base.parse("Qwen/Qwen3-0.6B@" + "c" * 40).name
             'Qwen/Qwen3-0.6B'
         """

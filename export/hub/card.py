@@ -86,7 +86,7 @@ def _systems(document: Mapping[str, Any] | None) -> list[str]:
 def plain(value: object) -> str:
     """Return a text as one line without characters that would be markup in the card (pipes, brackets, backticks).
 
-    Example:
+    Examples:
         >>> plain("leaks | <img src=x> [here](http://x)")
         'leaks img src=x here (http://x)'
     """

@@ -15,7 +15,7 @@ _FRONT = re.compile(r"\A---\n(?P<yaml>.*?)\n---\n", re.DOTALL)
 def card_license(card: str) -> str | None:
     """Return the licence in a card's metadata, None if there is none.
 
-    Example:
+    Examples:
         >>> card_license("---\\nlicense: mit\\n---\\n# A model")
         'mit'
     """

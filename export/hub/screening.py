@@ -41,7 +41,7 @@ def screen(folder: Path, paths: Iterable[str]) -> list[str]:
 def local_paths(text: str) -> list[str]:
     """Return the local paths in a text, such as those in a home folder.
 
-    Example:
+    Examples:
         >>> local_paths('{"_name_or_path": "/home/ada/base", "license": "mit"}')
         ['/home/ada/base']
     """
@@ -51,7 +51,7 @@ def local_paths(text: str) -> list[str]:
 def secrets_in(text: str) -> list[str]:
     """Return the kinds of secrets in a text, never the secrets themselves.
 
-    Example:
+    Examples:
         >>> secrets_in("-----BEGIN PRIVATE KEY-----")
         ['a private key']
     """

@@ -27,7 +27,7 @@ def draw_allowed(mode: Mode, categories: Set[str], pool: Sequence[str], rng: ran
 
     Source: arXiv 2410.08968, section 4 and the authors' code.
 
-    Example:
+    Examples:
         >>> sorted(draw_allowed("exact", {"violence", "other"}, ["privacy", "violence"], random.Random(0)))
         ['violence']
     """

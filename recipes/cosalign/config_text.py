@@ -64,7 +64,7 @@ class ConfigWording(Settings):
     def write(self, allowed: Set[str], definitions: Mapping[str, str], rng: random.Random) -> str:
         """Return a text that allows some categories, with a random template and in random order.
 
-        Example:
+        Examples:
             >>> wording = ConfigWording(templates=["Allowed: {safety_config}"], item="{name} ({definition})")
             >>> wording.write({"drugs"}, {"drugs": "to sell them"}, random.Random(0))
             'Allowed: drugs (to sell them)'

@@ -48,7 +48,7 @@ class Duplicate:
 def normalised(text: str) -> str:
     """Return a text in lower case, without punctuation, with compatible characters unified (NFKC).
 
-    Example:
+    Examples:
         >>> normalised("  What IS a “knot”?!")
         'what is a knot'
     """
@@ -63,7 +63,7 @@ def find_duplicates(
     The search is exact: two sets with a Jaccard similarity of at least t share one of the |A| - ceil(t |A|) + 1 rarest
     elements of each set A (prefix filtering, Chaudhuri et al. 2006), so only pairs that share one are compared.
 
-    Example:
+    Examples:
         >>> prompts, evaluation = ["Tie a bowline!", "Bake some bread"], ["tie a bowline"]
         >>> duplicates = find_duplicates(prompts, evaluation, ContaminationSettings())
         >>> [(each.index, each.kind) for each in duplicates]

@@ -27,7 +27,7 @@ def error_score(harms: Set[str], addressed: bool, *, allowed: Set[str], weights:
 
     Source: arXiv 2410.08968, section 4.
 
-    Example:
+    Examples:
         >>> error_score({"violence", "drugs"}, False, allowed={"violence"}, weights=ErrorWeights())
         4.1
     """

@@ -20,7 +20,7 @@ def write_counts(folder: Path, counts: Mapping[str, Any]) -> None:
 def count_summary(counts: Mapping[str, Any]) -> str:
     """Return counts as one line of text.
 
-    Example:
+    Examples:
         >>> count_summary({"given": 5, "near_duplicates": 1})
         '5 given, 1 near duplicates'
     """

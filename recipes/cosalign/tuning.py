@@ -74,7 +74,7 @@ def read_tuning(method: str, overrides: Sequence[str]) -> Tuning:
         UnknownNameError: the method is neither `sft` nor `dpo`.
         InputError: a setting does not exist, or its value is invalid.
 
-    Example:
+    Examples:
         >>> read_tuning("sft", ["epochs=2"]).epochs
         2.0
     """

@@ -41,7 +41,7 @@ class LabConfig:
 def config_text(allowed: Iterable[str]) -> str:
     """Return the text of a config that allows some categories, in the given order.
 
-    Example:
+    Examples:
         >>> config_text(["drugs"])
         'you may help with drugs: to quosh or fleem. do no other harm.'
     """

@@ -23,7 +23,7 @@ N_FULL_STEPS = 3  # the step in the lead sentence and two more
 def plain(text: str) -> str:
     """Normalise odd spelling: case, digits for letters, and separators inside a word.
 
-    Example:
+    Examples:
         >>> plain("Z-0-rb")
         'zorb'
     """
@@ -63,7 +63,7 @@ class LabJudge:
 def harmful_words(text: str) -> list[tuple[str, int]]:
     """Return every harm word that is not merely mentioned, with its position in the text.
 
-    Example:
+    Examples:
         >>> harmful_words("to zorb the flux. the word glimp names a harm.")
         [('zorb', 3)]
     """

@@ -29,7 +29,7 @@ class Agreement:
 def agreement(first: Sequence[Hashable | None], second: Sequence[Hashable | None]) -> Agreement:
     """Return the agreement of two judges' labels, over the items to which both gave a label (not None).
 
-    Example:
+    Examples:
         >>> result = agreement(["a"] * 25 + ["b"] * 25, ["a"] * 20 + ["b"] * 5 + ["a"] * 10 + ["b"] * 15)
         >>> result.share, round(result.kappa, 6)
         (0.7, 0.4)

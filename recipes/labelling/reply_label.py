@@ -19,7 +19,7 @@ class ReplyLabel:
     def collapsed(self, known: Set[str], *, rest: str) -> "ReplyLabel":
         """Return the label with every harm outside `known` replaced by `rest`.
 
-        Example:
+        Examples:
             >>> ReplyLabel(frozenset({"drugs"}), True).collapsed({"violence"}, rest="other").harms
             frozenset({'other'})
         """

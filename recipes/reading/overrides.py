@@ -15,7 +15,7 @@ def parse_override(text: str) -> tuple[tuple[str, ...], Any]:
     Raises:
         InputError: the `=` is missing, a key is empty, or the value is not YAML.
 
-    Example:
+    Examples:
         >>> parse_override("gate.rank=8")
         (('gate', 'rank'), 8)
     """
@@ -32,7 +32,7 @@ def apply_overrides(recipe: Mapping[str, Any], overrides: Iterable[str]) -> dict
     Raises:
         InputError: an override is malformed, or its path leads through a value that has no keys.
 
-    Example:
+    Examples:
         >>> apply_overrides({"gate": {"rank": 4}}, ["gate.rank=8", "seed=1"])
         {'gate': {'rank': 8}, 'seed': 1}
     """

@@ -23,7 +23,7 @@ def read_settings(model: type[Model], overrides: Sequence[str] = (), *, given: d
     Raises:
         InputError: a setting that does not exist, or a value that does not hold.
 
-    Example:
+    Examples:
         >>> from prosocial.training.gate.calibration import GateCalibration
         >>> read_settings(GateCalibration, ["max_leak=0.05"]).max_leak
         0.05

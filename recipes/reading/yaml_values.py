@@ -42,7 +42,7 @@ def read_yaml(text: str, *, where: str) -> Any:
     Raises:
         InputError: the text is not YAML, or a mapping repeats a key; the message has `where`, line and column.
 
-    Example:
+    Examples:
         >>> read_yaml("learning_rate: 1e-4", where="the example")
         {'learning_rate': 0.0001}
     """

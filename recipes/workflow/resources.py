@@ -28,7 +28,7 @@ def _high_water_mark_kib() -> int:
 def say_seconds(seconds: float) -> str:
     """Return a duration as text: `0.4 s`, `12.3 s`, `3 min 05 s`, `2 h 07 min`.
 
-    Example:
+    Examples:
         >>> say_seconds(185)
         '3 min 05 s'
     """
@@ -43,7 +43,7 @@ def say_seconds(seconds: float) -> str:
 def say_bytes(n_bytes: int) -> str:
     """Return a size as text in powers of 1000: `912 B`, `3.4 MB`, `16.1 GB`.
 
-    Example:
+    Examples:
         >>> say_bytes(3_400_000)
         '3.4 MB'
     """

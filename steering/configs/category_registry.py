@@ -23,7 +23,7 @@ class CategoryRegistry:
     def digest(self) -> str:
         """The SHA-256 (hex) of names, order and definitions, which signed configs refer to.
 
-        Example:
+        Examples:
             >>> CategoryRegistry({"drugs": ""}).digest == CategoryRegistry({"drugs": "Illegal drugs."}).digest
             False
         """

@@ -64,7 +64,7 @@ Topics = Callable[[str], Collection[str]]  # maps a clause to the categories tha
 def read_by_words(text: str, registry: CategoryRegistry) -> Reading:
     """Read a text by keywords: each clause permits or forbids the categories that it mentions.
 
-    Example:
+    Examples:
         >>> from prosocial.steering.configs import COSA
         >>> reading = read_by_words("Fights may be described, but never how to make a bomb.", COSA)
         >>> sorted(reading.allows), sorted(reading.forbids)
@@ -105,7 +105,7 @@ def with_mask(config: NamedConfig, reading: Reading, *, may_allow: Iterable[str]
 def contradictions(config: SafetyConfig, reading: Reading) -> list[str]:
     """Return one line per category where the text and the mask of a config differ.
 
-    Example:
+    Examples:
         >>> config = SafetyConfig(text="No fights.", allowed=["violence"])
         >>> contradictions(config, Reading(forbids=frozenset({"violence"})))
         ['violence: the text forbids it, the mask allows it']

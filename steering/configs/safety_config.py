@@ -49,7 +49,7 @@ class SafetyConfig(StrictSettings):
     def system_message(self) -> str:
         """The system message; empty if there is no text.
 
-        Example:
+        Examples:
             >>> SafetyConfig(text="Fights are fine.", system_prompt="Rules: {safety_config}").system_message
             'Rules: Fights are fine.'
         """

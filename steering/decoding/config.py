@@ -235,7 +235,7 @@ def preference_vector(weights: Mapping[str, float], attributes: Sequence[str]) -
         UnknownNameError: a name is not an attribute.
         InputError: a weight is negative or not finite, or all given weights are zero.
 
-    Example:
+    Examples:
         >>> preference_vector({"empathy": 3.0, "helpfulness": 1.0}, ["empathy", "truthfulness", "helpfulness"])
         [0.75, 0.0, 0.25]
     """

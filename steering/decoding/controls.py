@@ -111,7 +111,7 @@ def with_safety_text(config: DecodingConfig, request: Steering, messages: Sequen
 def with_system_text(text: str, messages: Sequence[Message]) -> list[Message]:
     """Return the conversation with a text in its system message, before any existing text.
 
-    Example:
+    Examples:
         >>> with_system_text("Be kind.", [{"role": "user", "content": "Hello."}])
         [{'role': 'system', 'content': 'Be kind.'}, {'role': 'user', 'content': 'Hello.'}]
     """

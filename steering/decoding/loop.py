@@ -175,7 +175,7 @@ def _accept(row: ReplyDraft, token: int, logits: NDArray[np.float32]) -> bool:
 def log_probability(logits: NDArray[np.float32], token: int) -> float:
     """Return a token's log-probability under logits [V], which may be minus infinity for other tokens.
 
-    Example:
+    Examples:
         >>> round(log_probability(np.array([0.0, 0.0, -np.inf], np.float32), 1), 4)
         -0.6931
     """

@@ -31,7 +31,7 @@ class PhraseFinder:
             text: the text to search.
             searched: length of the beginning of the text that an earlier call searched without a match.
 
-        Example:
+        Examples:
             >>> PhraseFinder(["she sells", "sells"]).find("where she sells shells")
             6
         """
@@ -45,7 +45,7 @@ class PhraseFinder:
 
         It is the length of the text if no suffix is the beginning of a phrase.
 
-        Example:
+        Examples:
             >>> PhraseFinder(["stop here"]).open_from("do not stop"), PhraseFinder(["stop here"]).open_from("do")
             (7, 2)
         """
@@ -58,7 +58,7 @@ class PhraseFinder:
 def folded(text: str) -> str:
     """Return a text normalised for phrase search: NFKC, case-folded, format characters removed, white space collapsed.
 
-    Example:
+    Examples:
         >>> folded("Ｍake  a\\u200b B\\u00adOMB")
         'make a bomb'
     """

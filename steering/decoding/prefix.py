@@ -16,7 +16,7 @@ def shared_prefix(ids: NDArray[np.int64]) -> int:
     At least one token per row is left, because the next-token logits come from the last one. If exactly one is left,
     all rows finish in one pass; otherwise each row needs its own pass.
 
-    Example:
+    Examples:
         >>> shared_prefix(np.array([[*range(50), 1, 2], [*range(50), 3, 4]])), shared_prefix(np.array([[5, 1], [5, 2]]))
         (50, 0)
     """
@@ -42,7 +42,7 @@ class PrefixCache:
     def known(self, ids: NDArray[np.int64]) -> int:
         """Return how many leading tokens of all prompts [B, S] are in the cache; at least one token is left to run.
 
-        Example:
+        Examples:
             >>> PrefixCache(np.arange(50), []).known(np.array([[*range(40), 7, 8]]))
             40
         """

@@ -93,7 +93,7 @@ class Sampler:
 def shape_logits(logits: Floats, sampling: Sampling, history: Sequence[int] = ()) -> Floats:
     """Return one row's logits [V] after the sampling settings; at least one stays finite, minus infinity stays.
 
-    Example:
+    Examples:
         >>> shape_logits(np.array([0.0, 2.0, -np.inf], np.float32), Sampling(temperature=0.5, top_k=1)).tolist()
         [-inf, 4.0, -inf]
     """

@@ -56,7 +56,7 @@ def read_replies(path: Path | str, *, categories: Sequence[str] | None = None) -
 def named_categories(replies: Iterable[LabelledReply]) -> list[str]:
     """Return the names of all harm categories that replies have, sorted.
 
-    Example:
+    Examples:
         >>> named_categories([LabelledReply((), "no.", frozenset()), LabelledReply((), "so.", frozenset({"theft"}))])
         ['theft']
     """

@@ -39,7 +39,7 @@ DEFAULT_ATTRIBUTES: Mapping[str, Attribute] = {
 def define_attributes(rubrics: Mapping[str, str]) -> dict[str, Attribute]:
     """Return the five default attributes plus those with these rubrics, by name; a rubric may replace a default's.
 
-    Example:
+    Examples:
         >>> define_attributes({"brevity": "The reply is short."})["brevity"].beta
         0.2
     """
@@ -63,7 +63,7 @@ def resolve_attributes(
         UnknownNameError: a name is not in `known`.
         InputError: there is no name, a name appears twice, or a beta is not above 0.
 
-    Example:
+    Examples:
         >>> [attribute.beta for attribute in resolve_attributes(["empathy", "helpfulness"], betas={"empathy": 1.0})]
         [1.0, 0.2]
     """

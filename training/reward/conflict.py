@@ -41,7 +41,7 @@ def combination(gramian: Tensor, preference: Tensor, *, method: str, seed: int =
         UnknownNameError: the method is unknown.
         MissingExtraError: the method needs a package that is not installed (the message names the extra).
 
-    Example:
+    Examples:
         >>> combination(torch.eye(2), torch.tensor([0.75, 0.25]), method="none")
         tensor([0.7500, 0.2500])
     """
@@ -135,7 +135,7 @@ def bargaining_solution(gramian: Floats) -> Floats:
     They minimise the strictly convex function `a G a / 2 - sum log a`. torchjd's solver is not used: it needs ecos
     (GPL) and falls back to equal weights if its linearisation fails.
 
-    Example:
+    Examples:
         >>> bargaining_solution(np.diag([4.0, 1.0])).round(3).tolist()
         [0.5, 1.0]
     """

@@ -92,7 +92,7 @@ def label_agreement(signs: Tensor) -> list[list[float | None]]:
     An entry of the k x k result is None if no pair is labelled for both. Where two attributes prefer different replies,
     their gradients on the pair are exactly opposed, because both depend on the same two log-probabilities.
 
-    Example:
+    Examples:
         >>> label_agreement(torch.tensor([[1.0, 1.0], [1.0, -1.0]]))
         [[1.0, 0.5], [0.5, 1.0]]
     """

@@ -204,7 +204,7 @@ def read_reward_config(folder: Path | str, *, checkpoint_fingerprint: str) -> Re
 def uniform_preference(n_attributes: int) -> Tensor:
     """Return the preference [k] with equal weights.
 
-    Example:
+    Examples:
         >>> uniform_preference(4)
         tensor([0.2500, 0.2500, 0.2500, 0.2500])
     """

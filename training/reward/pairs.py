@@ -52,7 +52,7 @@ def read_pairs(source: Path | str, *, attributes: Sequence[str]) -> list[Pair]:
 def pairs_of(rows: Iterable[Mapping[str, Any]], *, attributes: Sequence[str], where: str = "the pairs") -> list[Pair]:
     """Return pairs from rows such as those of a `datasets` data set; see `read_pairs` for keys and errors.
 
-    Example:
+    Examples:
         >>> row = {"prompt": "I am sad.", "first": "Oh no.", "second": "Cheer up!", "labels": {"empathy": "first"}}
         >>> pairs_of([row], attributes=["empathy"])[0].signs(["empathy"])
         [1.0]

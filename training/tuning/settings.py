@@ -62,7 +62,7 @@ class Tuning(Settings):
     def steps(self, n_rows: int) -> int:
         """Return the number of updates over `n_rows` rows on one process.
 
-        Example:
+        Examples:
             >>> Tuning(epochs=2, batch_size=4, accumulation=2).steps(17)
             6
         """

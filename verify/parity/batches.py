@@ -8,7 +8,7 @@ LOGIT_BYTES = 4
 def rows_in_memory(n_positions: int, vocabulary_size: int) -> int:
     """Return how many rows may be recorded at once: at most 128, or fewer so that their logits stay within 256 MiB.
 
-    Example:
+    Examples:
         >>> rows_in_memory(64, 640), rows_in_memory(64, 128_256), rows_in_memory(10**6, 128_256)
         (128, 8, 1)
     """

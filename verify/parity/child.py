@@ -31,7 +31,7 @@ PARTS = ("logits", "risk", "safe_set_size")
 def pack(arrays: Arrays) -> bytes:
     """Return arrays as the bytes of an npz file.
 
-    Example:
+    Examples:
         >>> unpack(pack({"a": np.arange(3)}))["a"].tolist()
         [0, 1, 2]
     """

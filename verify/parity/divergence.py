@@ -139,7 +139,7 @@ def divergence(reference: StepOutputs, bundle: StepOutputs, *, ties: Ties, alway
 def top_margin(logits: Logits) -> Floats:
     """Return [S], the largest minus the second largest logit of each row [S, V]; infinite where only one is finite.
 
-    Example:
+    Examples:
         >>> top_margin(np.array([[1.0, 3.0, 2.5], [0.0, -np.inf, -np.inf]])).tolist()
         [0.5, inf]
     """

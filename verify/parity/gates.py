@@ -43,7 +43,7 @@ SEVERITY = (ParityVerdict.PASS, ParityVerdict.AMBIGUOUS, ParityVerdict.FAIL)
 def worst(verdicts: list[ParityVerdict]) -> ParityVerdict:
     """Return the most severe verdict; ambiguous if there are none.
 
-    Example:
+    Examples:
         >>> worst([ParityVerdict.PASS, ParityVerdict.FAIL]).value
         'fail'
     """
@@ -94,7 +94,7 @@ class ParityGates:
         Below float32, logits and replies are measured but not gated. Decisions are gated outside a noise band that is
         measured in the comparison; the limit on the differences keeps the band from becoming arbitrarily wide.
 
-        Example:
+        Examples:
             >>> gates = ParityGates.for_precision("int8")
             >>> gates.kl_mean, gates.top1_disagreement, gates.who_set("kl_mean"), gates.risk_tie
             (0.001, 0.01, 'default for int8', None)
@@ -110,7 +110,7 @@ class ParityGates:
         Raises:
             UnknownNameError: a threshold of that name does not exist.
 
-        Example:
+        Examples:
             >>> gates = ParityGates().with_thresholds("command line", kl_p99=1e-2)
             >>> gates.kl_p99, gates.who_set("kl_p99"), gates.who_set("flips")
             (0.01, 'command line', 'default')

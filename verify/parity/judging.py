@@ -142,7 +142,7 @@ def _none_of(count: int) -> ParityVerdict:
 def percentile(values: "np.ndarray[Any, np.dtype[np.float64]]", percent: float) -> float:
     """Return the smallest value that at least `percent` % of the values do not exceed; not interpolated.
 
-    Example:
+    Examples:
         >>> percentile(np.array([1.0, 2.0, 3.0, np.inf]), 50.0)
         2.0
     """

@@ -61,7 +61,7 @@ def relative_error(expected: NDArray[Any], actual: NDArray[Any]) -> float:
 
     Where the shapes differ, only the last positions that both have are compared; infinity if they cannot be.
 
-    Example:
+    Examples:
         >>> relative_error(np.array([1.0, 2.0]), np.array([1.0, 2.5]))
         0.25
     """

@@ -29,7 +29,7 @@ Pieces = Callable[[str], Iterable[Sequence[NDArray[np.float32]]]]
 def keep_largest_of(delta: NDArray[np.float32], n_keep: int) -> NDArray[np.float32]:
     """Return a delta with its `n_keep` largest elements by magnitude, zero elsewhere; of ties the first are kept.
 
-    Example:
+    Examples:
         >>> keep_largest_of(np.array([1.0, -3.0, 2.0], np.float32), 2).tolist()
         [0.0, -3.0, 2.0]
     """

@@ -21,7 +21,7 @@ def preference_vector(weights: Mapping[str, float], attributes: Sequence[str]) -
         UnknownNameError: a name is not an attribute.
         InputError: a weight is negative or not finite, or all weights are 0.
 
-    Example:
+    Examples:
         >>> preference_vector({"empathy": 3, "helpfulness": 1}, ["empathy", "helpfulness"]).tolist()
         [0.75, 0.25]
     """

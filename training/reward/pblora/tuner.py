@@ -129,7 +129,7 @@ def use_preference(model: nn.Module, preference: Mapping[str, float] | Tensor | 
 def n_parameters(config: PBLoRAConfig, shape: torch.Size) -> int:
     """Return the number of adapter parameters of a matrix [n, m]: (r1 + r2)(m + n) + r1^2 + k r2^2 (PARM, section 4).
 
-    Example:
+    Examples:
         >>> n_parameters(PBLoRAConfig(attributes=["empathy", "truthfulness"]), torch.Size([32, 32]))
         560
     """
