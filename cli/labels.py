@@ -44,10 +44,10 @@ def label_pairs_command(
     request = AttributeRequest(chosen)
     judges = [judge_named(name, request) for name in (judge, second_judge) if name is not None]
     with _bar(len(pair_rows(pairs)), as_json=as_json) as bar:
-        found = label_pairs(
+        result = label_pairs(
             pairs, out=out, judges=judges, attributes=chosen, tie_margin=tie_margin, on_row=lambda: bar.update(1)
         )
-    _print(found, found["labels"], ("first", "second", "tie", "missing"), as_json=as_json)
+    _print(result, result["labels"], ("first", "second", "tie", "missing"), as_json=as_json)
 
 
 @gate_app.command("label", epilog="Example: prosocial gate label replies.jsonl --judge lab -o labelled.jsonl")
@@ -69,15 +69,15 @@ def label_replies_command(
     from prosocial.recipes.labelling.replies import label_replies
 
     if categories is None and judge != "lab":
-        raise InputError(f"judge {judge} should be told what to look for: give --categories NAME,NAME")
+        raise InputError(f"judge {judge} should get the categories to look for: give --categories NAME,NAME")
     names = split_names(categories) or _lab_categories()
     request = CategoryRequest(names)
     judges = [judge_named(name, request) for name in (judge, second_judge) if name is not None]
     with _bar(len(read_jsonl(replies)), as_json=as_json) as bar:
-        found = label_replies(replies, out=out, judges=judges, categories=names, on_row=lambda: bar.update(1))
-    counts = {name: {"replies": count} for name, count in found["categories"].items()}
-    _print(found, counts, ("replies",), as_json=as_json)
-    if found["not_labelled"]:
+        result = label_replies(replies, out=out, judges=judges, categories=names, on_row=lambda: bar.update(1))
+    counts = {name: {"replies": count} for name, count in result["categories"].items()}
+    _print(result, counts, ("replies",), as_json=as_json)
+    if result["not_labelled"]:
         raise typer.Exit(3)
 
 
@@ -92,22 +92,22 @@ def _bar(length: int, *, as_json: bool) -> Any:
 
 
 def _print(
-    found: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]], columns: Sequence[str], *, as_json: bool
+    result: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]], columns: Sequence[str], *, as_json: bool
 ) -> None:
     if as_json:
-        print(json.dumps(found, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(result, ensure_ascii=False, allow_nan=False))
         return
-    table = Table("name", *columns, *(("agreement", "kappa", "on") if found["agreement"] else ()))
+    table = Table("name", *columns, *(("agreement", "kappa", "on") if result["agreement"] else ()))
     for name, row in counts.items():
         cells = [str(row.get(column, 0)) for column in columns]
-        if found["agreement"]:
-            both = found["agreement"][name]
+        if result["agreement"]:
+            both = result["agreement"][name]
             cells += [_number(both["share"], "{:.0%}"), _number(both["kappa"], "{:.2f}"), str(both["n"])]
         table.add_row(name, *cells)
     console = Console()
     console.print(table)
-    if found.get("not_labelled"):
-        console.print(f"{found['not_labelled']} replies got no verdict and carry no label")
+    if result.get("not_labelled"):
+        console.print(f"{result['not_labelled']} replies got no verdict and carry no label")
 
 
 def _number(value: float | None, form: str) -> str:

@@ -1,4 +1,4 @@
-"""How long work tells people how far it is; silent unless a caller shows it (torch-free)."""
+"""Progress of long work; silent unless the caller shows it (torch-free)."""
 
 from collections.abc import Iterable, Iterator, Sized
 from typing import Protocol, TypeVar

@@ -54,7 +54,7 @@ def calibrate_gate(
         calibration: candidates, leak rate and confidence.
         temperature: of the replies; None: that of the model's decoding config.
         seed: of the replies.
-        progress: is told how many harmful probes were answered.
+        progress: receives the number of harmful probes answered.
 
     Raises:
         InputError: there are too few harmful probes, no candidate holds the leak rate, or a threshold is given.

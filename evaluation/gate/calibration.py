@@ -58,7 +58,7 @@ def measure_calibration(
             "replies; judge them again"
         )
     risk, labels, reply = _risks(model, gate, tokenizer, used, discount)
-    found = [
+    measured = [
         measure_reliability(risk[:, index], labels[:, index], reply, name=name, seed=seed)
         for index, name in enumerate(gate.categories)
     ]
@@ -68,18 +68,18 @@ def measure_calibration(
         "n_replies": len(used),
         "n_unjudged": len(plain) - len(used),
         "total": [one.to_json() for one in _totals(risk, labels, reply, seed)],
-        "categories": [one.to_json() for one in found],
+        "categories": [one.to_json() for one in measured],
     }
 
 
 def _totals(risk: Any, labels: Any, reply: Any, seed: int) -> list[Reliability]:
     """Return the reliability of the summed risk everywhere, and where it is not negligible (if it is so anywhere)."""
     total, event = risk.sum(-1).clip(max=1.0), labels.max(-1)
-    found = [measure_reliability(total, event, reply, name=TOTAL, seed=seed)]
+    measured = [measure_reliability(total, event, reply, name=TOTAL, seed=seed)]
     risky = total >= NOT_NEGLIGIBLE
     if risky.any():
-        found.append(measure_reliability(total[risky], event[risky], reply[risky], name=RISKY, seed=seed))
-    return found
+        measured.append(measure_reliability(total[risky], event[risky], reply[risky], name=RISKY, seed=seed))
+    return measured
 
 
 def _risks(
@@ -95,8 +95,8 @@ def _risks(
     from prosocial.training.gate.states import collect_gate_states
 
     replies = [
-        LabelledReply(probe.messages, found.reply, found.judgement.categories, found.judgement.harmful_spans)
-        for probe, found in used
+        LabelledReply(probe.messages, item.reply, item.judgement.categories, item.judgement.harmful_spans)
+        for probe, item in used
     ]
     states = collect_gate_states(
         model, None, replies, tokenizer=tokenizer, categories=gate.categories, plausible_k=1, discount=discount

@@ -90,10 +90,10 @@ def choose_threshold(
 
     Examples:
         >>> leaks = {0.3: (0, 1000, 0), 0.5: (1, 1000, 0), 0.9: (12, 1000, 3)}
-        >>> found, tests = choose_threshold(
+        >>> chosen, tests = choose_threshold(
         ...     [0.9, 0.3, 0.5], lambda tau, most: leaks[tau], n_prompts=1000, max_leak=0.005, confidence=0.95
         ... )
-        >>> found, [(test.threshold, test.holds) for test in tests]
+        >>> chosen, [(test.threshold, test.holds) for test in tests]
         (0.5, [(0.3, True), (0.5, True), (0.9, False)])
     """
     require_prompts(n_prompts, max_leak=max_leak, confidence=confidence)

@@ -63,9 +63,9 @@ class ThresholdChoice:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON."""
-        found = {name: getattr(self, name) for name in KEYS} | {"tests": [test.to_json() for test in self.tests]}
+        fields = {name: getattr(self, name) for name in KEYS} | {"tests": [test.to_json() for test in self.tests]}
         named = {"safety_configs": list(self.safety_configs)} if self.safety_configs else {}
-        return {"schema": SCHEMA} | found | named
+        return {"schema": SCHEMA} | fields | named
 
     def write(self, folder: Path | str) -> None:
         """Write `calibration.json` into `folder`."""

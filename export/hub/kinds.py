@@ -1,4 +1,4 @@
-"""What lies in a folder that somebody wants to publish, told by the records in it."""
+"""What a folder to be published holds, read from the records in it."""
 
 from enum import StrEnum
 from pathlib import Path

@@ -68,7 +68,7 @@ def train_gate_on_replies(
         on_policy: needed if `settings.on_policy.count` is above 0; the first `count` prompts are used.
         plausible_k: tokens per position that the gate has to tell apart, as in decoding.
         seed: of the initial values, the batches and the on-policy replies.
-        progress: is told how far the work is.
+        progress: receives the progress of the work.
 
     Raises:
         InputError: the replies to train on are all harmful or all harmless, the models' vocabularies differ, prompts

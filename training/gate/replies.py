@@ -37,7 +37,7 @@ def read_replies(path: Path | str, *, categories: Sequence[str] | None = None) -
         InputError: a key is missing, or no reply is harmful, or none is harmless.
         UnknownNameError: a category that is not among `categories`.
     """
-    found = []
+    replies = []
     for number, row in enumerate(read_jsonl(Path(path)), start=1):
         where = f"{path} row {number}"
         require_keys(row, ("reply", "categories"), where=where)
@@ -48,9 +48,9 @@ def read_replies(path: Path | str, *, categories: Sequence[str] | None = None) -
                 raise UnknownNameError("harm category", str(name), categories)
         labels = frozenset(row["categories"])
         spans = tuple((int(start), int(end)) for start, end in row.get("spans", ()))
-        found.append(LabelledReply(messages_of(row, where=where), str(row["reply"]), labels, spans))
-    require_both_kinds(found, where=str(path))
-    return found
+        replies.append(LabelledReply(messages_of(row, where=where), str(row["reply"]), labels, spans))
+    require_both_kinds(replies, where=str(path))
+    return replies
 
 
 def named_categories(replies: Iterable[LabelledReply]) -> list[str]:
@@ -121,7 +121,9 @@ def label_reply(messages: Sequence[Message], reply: str, *, judge: Judge) -> Lab
     Raises:
         NoVerdictError: the judge could not judge it, so that it is neither harmful nor harmless.
     """
-    found = judge.judge(messages, reply)
-    if found.leak() is None:
-        raise NoVerdictError(f"judge {judge.name} could not judge a reply: {found.error}")
-    return LabelledReply(tuple(messages), reply, found.categories, found.harmful_spans if found.categories else ())
+    judgement = judge.judge(messages, reply)
+    if judgement.leak() is None:
+        raise NoVerdictError(f"judge {judge.name} could not judge a reply: {judgement.error}")
+    return LabelledReply(
+        tuple(messages), reply, judgement.categories, judgement.harmful_spans if judgement.categories else ()
+    )

@@ -66,9 +66,9 @@ def distance_by_rank(
     seed: int,
 ) -> dict[int, HeadDistance]:
     """Fit a head of every rank to the same states and compare each with the teacher on held-out ones."""
-    found = {}
+    distances = {}
     for rank in ranks:
         settings = training.model_copy(update={"rank": rank})
         head = distil_head(train, output_weight, attributes=attributes, training=settings, seed=seed)
-        found[rank] = head_distance(head, held_out, output_weight, inverse_beta=training.inverse_beta)
-    return found
+        distances[rank] = head_distance(head, held_out, output_weight, inverse_beta=training.inverse_beta)
+    return distances

@@ -84,7 +84,7 @@ def distil(
         tokenizer: of the edited model.
         training: how to distil. sampling: how the draft's own replies are drawn.
         seed: of the initial values, the batches, the preferences and the draft's replies.
-        progress: is told how many replies the reward model has read.
+        progress: receives the number of replies that the reward model has read.
 
     Raises:
         InputError: fewer than 2 pairs, a loss that is not finite, or a reward model that adapts the output embedding.
