@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from prosocial.core.errors import InputError
-from prosocial.core.files import read_json, require_keys, storage_errors, write_json
+from prosocial.core.files import read_json, require_keys, write_json
 
-from .head import load_exact_state
+from .head import load_exact_state, save_state
 
 SCHEMA = "prosocial.gate/1"
 WEIGHTS_FILE = "gate.safetensors"
@@ -82,12 +81,8 @@ class HarmGate(nn.Module):
             "checkpoint_fingerprint": checkpoint_fingerprint,
             "extra": dict(extra or {}),
         }
-        tensors = {name: value.detach().float().contiguous().cpu() for name, value in self.state_dict().items()}
-        folder = Path(folder)
-        with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, folder / WEIGHTS_FILE)
-        write_json(folder / CONFIG_FILE, config)
+        save_state(self, Path(folder) / WEIGHTS_FILE)
+        write_json(Path(folder) / CONFIG_FILE, config)
 
     @classmethod
     def load(cls, folder: Path | str) -> "HarmGate":

@@ -94,12 +94,8 @@ class CompactHead(nn.Module):
             "checkpoint_fingerprint": checkpoint_fingerprint,
             "extra": dict(extra or {}),
         }
-        tensors = {name: value.detach().float().contiguous().cpu() for name, value in self.state_dict().items()}
-        folder = Path(folder)
-        with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, folder / WEIGHTS_FILE)
-        write_json(folder / CONFIG_FILE, config)
+        save_state(self, Path(folder) / WEIGHTS_FILE)
+        write_json(Path(folder) / CONFIG_FILE, config)
 
     @classmethod
     def load(cls, folder: Path | str) -> "CompactHead":
@@ -118,6 +114,18 @@ class CompactHead(nn.Module):
         head.checkpoint_fingerprint = str(config["checkpoint_fingerprint"])
         head.extra = dict(config.get("extra", {}))
         return head.eval()
+
+
+def save_state(module: nn.Module, path: Path) -> None:
+    """Write a module's tensors as float32 to a safetensors file, creating its folder if it does not exist.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    tensors = {name: value.detach().float().contiguous().cpu() for name, value in module.state_dict().items()}
+    with storage_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, path)
 
 
 def load_exact_state(module: nn.Module, path: Path) -> None:
