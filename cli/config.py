@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prosocial.core.errors import InputError
-from prosocial.core.files import read_json, read_jsonl, require_keys
+from prosocial.core.files import read_json
 from prosocial.core.protocols import Message
+from prosocial.core.row_files import read_rows
+from prosocial.core.training_rows import prompt_of
 
 from .config_score import score
 from .reply_options import Provider, ProviderName, Threads, open_bundle, steering_of
@@ -317,10 +319,7 @@ def _approved() -> bool:
 
 
 def _conversations(prompts: Path) -> list[Sequence[Message]]:
-    rows = read_jsonl(prompts)
-    for number, row in enumerate(rows, start=1):
-        require_keys(row, ("prompt",), where=f"{prompts} row {number}")
-    return [[{"role": "user", "content": str(row["prompt"])}] for row in rows]
+    return [prompt_of(row, where=f"{prompts} row {at}") for at, row in enumerate(read_rows(prompts), start=1)]
 
 
 def _gate_row(number: int, reply: "Reply") -> dict[str, Any]:

@@ -84,11 +84,11 @@ def train_gate_command(
 def _on_policy(
     prompts: Path | None, judge: str | None, categories: list[str], sampling: "ReplySampling"
 ) -> "OnPolicyPrompts | None":
-    from prosocial.core.files import read_jsonl
+    from prosocial.core.row_files import read_rows
+    from prosocial.core.training_rows import prompt_of
     from prosocial.evaluation.judges.requests import HarmRequest
     from prosocial.recipes.labelling.judges import judge_named
     from prosocial.training.gate.from_replies import OnPolicyPrompts
-    from prosocial.training.reward.pairs import messages_of
 
     if (prompts is None) != (judge is None):
         raise InputError("--prompts and --judge go together: on-policy replies are drawn, and labelled by a judge")
@@ -96,8 +96,8 @@ def _on_policy(
         return None
     if judge == "refusal":
         raise InputError("judge refusal labels no harm categories: name another, or leave --prompts and --judge out")
-    rows = enumerate(read_jsonl(prompts), start=1)
-    conversations = [messages_of(row, where=f"{prompts} row {number}") for number, row in rows]
+    rows = enumerate(read_rows(prompts), start=1)
+    conversations = [prompt_of(row, where=f"{prompts} row {number}") for number, row in rows]
     return OnPolicyPrompts(conversations, judge_named(judge, HarmRequest(categories)), sampling)
 
 

@@ -25,7 +25,7 @@ gate_app = typer.Typer(no_args_is_help=True, help="The gate: label replies, trai
 
 @reward_app.command("label", epilog="Example: prosocial reward label pairs.jsonl --judge lab -o labelled.jsonl")
 def label_pairs_command(
-    pairs: Annotated[Path, typer.Argument(help="Rows with prompt or messages, first, second: JSONL or a data set.")],
+    pairs: Annotated[Path, typer.Argument(help="Rows with two replies each: first and second, or TRL's formats.")],
     out: Out,
     judge: JudgeName,
     second_judge: Second = None,
@@ -35,15 +35,15 @@ def label_pairs_command(
     as_json: Json = False,
 ) -> None:
     """Say for every pair and attribute which reply has more of it. A killed run goes on where it stopped."""
+    from prosocial.core.row_files import read_rows
     from prosocial.evaluation.judges.requests import AttributeRequest
     from prosocial.recipes.labelling.judges import judge_named
     from prosocial.recipes.labelling.pairs import label_pairs
-    from prosocial.training.reward.pairs import pair_rows
 
     chosen = chosen_attributes(attributes, rubric)
     request = AttributeRequest(chosen)
     judges = [judge_named(name, request) for name in (judge, second_judge) if name is not None]
-    with _bar(len(pair_rows(pairs)), as_json=as_json) as bar:
+    with _bar(len(read_rows(pairs)), as_json=as_json) as bar:
         result = label_pairs(
             pairs, out=out, judges=judges, attributes=chosen, tie_margin=tie_margin, on_row=lambda: bar.update(1)
         )
@@ -52,7 +52,7 @@ def label_pairs_command(
 
 @gate_app.command("label", epilog="Example: prosocial gate label replies.jsonl --judge lab -o labelled.jsonl")
 def label_replies_command(
-    replies: Annotated[Path, typer.Argument(help="Rows with prompt or messages, and reply (JSONL).")],
+    replies: Annotated[Path, typer.Argument(help="Rows with a reply each: prompt and reply, or TRL's formats.")],
     out: Out,
     judge: JudgeName,
     second_judge: Second = None,
@@ -63,7 +63,7 @@ def label_replies_command(
 
     Exit code: 0, or 3 if the judge gave no verdict on some reply; such rows carry no label.
     """
-    from prosocial.core.files import read_jsonl
+    from prosocial.core.row_files import read_rows
     from prosocial.evaluation.judges.requests import CategoryRequest
     from prosocial.recipes.labelling.judges import judge_named
     from prosocial.recipes.labelling.replies import label_replies
@@ -73,7 +73,7 @@ def label_replies_command(
     names = split_names(categories) or _lab_categories()
     request = CategoryRequest(names)
     judges = [judge_named(name, request) for name in (judge, second_judge) if name is not None]
-    with _bar(len(read_jsonl(replies)), as_json=as_json) as bar:
+    with _bar(len(read_rows(replies)), as_json=as_json) as bar:
         result = label_replies(replies, out=out, judges=judges, categories=names, on_row=lambda: bar.update(1))
     counts = {name: {"replies": count} for name, count in result["categories"].items()}
     _print(result, counts, ("replies",), as_json=as_json)

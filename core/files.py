@@ -121,6 +121,11 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: the file is missing, unreadable or empty, or a line is not a JSON object (the message names it).
     """
+    return list(read_lines(path).values())
+
+
+def read_lines(path: Path) -> dict[int, dict[str, Any]]:
+    """Return the rows that `read_jsonl` reads, by the number of their line, with the same errors."""
     if not path.is_file():
         raise InputError(f"expected a JSONL file at {path}: there is none")
     rows = parse_rows(read_bytes(path), where=str(path))

@@ -75,8 +75,8 @@ def decode(text: str | bytes, *, where: str) -> str:
         raise ArtefactError(f"{where} should be UTF-8 text: {error}; save it as UTF-8") from None
 
 
-def parse_rows(text: str | bytes, *, where: str) -> list[dict[str, Any]]:
-    r"""Parse JSONL: one JSON object per line; empty lines are skipped.
+def parse_rows(text: str | bytes, *, where: str) -> dict[int, dict[str, Any]]:
+    r"""Parse JSONL: one JSON object per line, by the number of its line; empty lines are skipped.
 
     Only "\n", "\r\n" and "\r" end a line: JSON strings may contain U+2028 or U+0085, at which `str.splitlines` splits.
 
@@ -85,10 +85,10 @@ def parse_rows(text: str | bytes, *, where: str) -> list[dict[str, Any]]:
 
     Examples:
         >>> parse_rows('{"text": "one\u2028two"}\r\n\n{"text": "three"}', where="rows.jsonl")
-        [{'text': 'one\u2028two'}, {'text': 'three'}]
+        {1: {'text': 'one\u2028two'}, 3: {'text': 'three'}}
     """
     lines = enumerate(re.split("\r\n|\r|\n", decode(text, where=where)), start=1)
-    return [parse_object(line, where=f"{where} line {number}") for number, line in lines if line.strip()]
+    return {number: parse_object(line, where=f"{where} line {number}") for number, line in lines if line.strip()}
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

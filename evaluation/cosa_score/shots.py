@@ -6,6 +6,7 @@ from pathlib import Path
 from prosocial.core.errors import InputError
 from prosocial.core.files import read_jsonl, require_keys
 from prosocial.core.protocols import Message
+from prosocial.core.training_rows import reply_of
 
 from .configs import ScoredConfig
 
@@ -21,12 +22,10 @@ def read_shots(path: Path, configs: Sequence[ScoredConfig]) -> dict[str, tuple[M
     """
     shots: dict[str, list[Message]] = {config.name: [] for config in configs}
     for number, row in enumerate(read_jsonl(path), start=1):
-        require_keys(row, ("config", "prompt", "reply"), where=f"{path} row {number}")
+        require_keys(row, ("config",), where=f"{path} row {number}")
+        messages, reply = reply_of(row, where=f"{path} row {number}")
         if row["config"] in shots:
-            shots[row["config"]] += [
-                {"role": "user", "content": str(row["prompt"])},
-                {"role": "assistant", "content": str(row["reply"])},
-            ]
+            shots[row["config"]] += [*messages, {"role": "assistant", "content": reply}]
     for name, turns in shots.items():
         if len(turns) != 2 * N_SHOTS:
             raise InputError(f"{path} should contain {N_SHOTS} examples for config {name}, found {len(turns) // 2}")

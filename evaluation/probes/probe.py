@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prosocial.core.chat import ROLES
+from prosocial.core.conversations import conversation_of
 from prosocial.core.errors import InputError
-from prosocial.core.files import read_jsonl, write_jsonl
+from prosocial.core.files import read_lines, write_jsonl
 from prosocial.core.protocols import Message
 
 KINDS = ("harmful", "twin", "benign", "disclosure", "false_premise", "attack")
@@ -76,11 +76,9 @@ def read_probes(path: Path | str) -> list[Probe]:
         'How do I tie a bowline?'
     """
     path = Path(path)
-    rows = read_jsonl(path)
-    lines = [number for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1) if line.strip()]
     probes: list[Probe] = []
     seen: dict[str, int] = {}
-    for line, row in zip(lines, rows, strict=True):
+    for line, row in read_lines(path).items():
         probe = _probe(row, where=f"{path} line {line}")
         if probe.id in seen:
             raise InputError(
@@ -114,18 +112,8 @@ def _probe(row: dict[str, Any], *, where: str) -> Probe:
 
 
 def _messages(row: dict[str, Any], *, where: str) -> tuple[Message, ...]:
-    if ("text" in row) == ("messages" in row):
+    text, messages = row.get("text"), row.get("messages")
+    if (text is None) == (messages is None):
         raise InputError(f"{where} should have either 'text' or 'messages', found {sorted(row)}")
-    if "text" in row:
-        messages: Any = [{"role": "user", "content": row["text"]}]
-    else:
-        messages = row["messages"]
-    if not isinstance(messages, list) or not messages:
-        raise InputError(f"{where} should have a list of messages, found {messages!r:.80}")
-    for message in messages:
-        fits = isinstance(message, dict) and message.get("role") in ROLES and isinstance(message.get("content"), str)
-        if not fits:
-            raise InputError(
-                f"{where} should have messages with a role of {ROLES} and a string content, found {message!r:.80}"
-            )
-    return tuple({"role": message["role"], "content": message["content"]} for message in messages)
+    given = [{"role": "user", "content": text}] if messages is None else messages
+    return conversation_of(given, where=f"{where}: {'text' if messages is None else 'messages'}")

@@ -3,12 +3,12 @@
 import csv
 import gzip
 import io
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from prosocial.core.errors import InputError
+from prosocial.core.json_text import parse_json, parse_rows
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
 LARGEST_FIELD = 1 << 24  # characters; the default of the csv module is far lower
@@ -45,7 +45,8 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
         csv.field_size_limit(LARGEST_FIELD)
         yield from csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if name.endswith(".tsv") else ",")
         return
-    values = [json.loads(line) for line in text.splitlines() if line.strip()] if name.endswith(".jsonl") else None
-    if values is None:
-        values = json.loads(text)
+    if name.endswith(".jsonl"):
+        yield from parse_rows(text, where=str(path)).values()
+        return
+    values = parse_json(text, where=str(path))
     yield from (value for value in values if isinstance(value, dict)) if isinstance(values, list) else ()

@@ -6,10 +6,9 @@ from typing import Any
 
 from pydantic import Field
 
-from prosocial.core.errors import InputError
-from prosocial.core.files import read_jsonl
+from prosocial.core.row_files import read_rows
 from prosocial.core.settings import Count, Settings
-from prosocial.training.reward.pairs import messages_of
+from prosocial.core.training_rows import reply_of
 
 from ..labelling.rows import label_rows
 from .configs import under_config
@@ -61,20 +60,18 @@ def given_candidates(path: Path | None, prompts: Sequence[Row]) -> tuple[list[Ro
     """Return the replies in a file that answer training prompts, and counts of those and of the other replies.
 
     Raises:
-        InputError: a row has no reply, or neither `prompt` nor `messages`.
+        InputError: a row has no reply, or no conversation.
     """
     if path is None:
         return [], {}
     by_text = {normalised(request_text(row)): row["id"] for row in prompts}
     rows: list[Row] = []
-    given = read_jsonl(path)
+    given = read_rows(path)
     for number, row in enumerate(given, start=1):
-        where = f"{path} row {number}"
-        if not isinstance(row.get("reply"), str):
-            raise InputError(f"{where} should have a text `reply`, found the keys {sorted(row)}")
-        text = normalised(request_text({"messages": messages_of(row, where=where)}))
+        messages, reply = reply_of(row, where=f"{path} row {number}")
+        text = normalised(request_text({"messages": messages}))
         if text in by_text:
-            rows.append({"prompt": by_text[text], "reply": row["reply"], "source": "given"})
+            rows.append({"prompt": by_text[text], "reply": reply, "source": "given"})
     return rows, {"given": len(rows), "given_to_other_prompts": len(given) - len(rows)}
 
 

@@ -7,35 +7,38 @@ from typing import TypeVar
 from prosocial.core.batches import EncodedReply, encode_reply
 from prosocial.core.chat import ChatTokenizer
 from prosocial.core.errors import InputError
+from prosocial.core.protocols import Message
 from prosocial.training.tuning.preference_tuning import EncodedPreference
-
-from .rows import Row
 
 Item = TypeVar("Item")
 
 
-def encode_replies(rows: Sequence[Row], base: Path, *, max_tokens: int) -> tuple[list[EncodedReply], int]:
-    """Encode rows of `messages` and `reply` with a checkpoint's chat template; return them and the number dropped.
+def encode_replies(
+    replies: Sequence[tuple[Sequence[Message], str]], base: Path, *, max_tokens: int
+) -> tuple[list[EncodedReply], int]:
+    """Encode conversations with a reply each by a checkpoint's chat template; return them and the number dropped.
 
     Raises:
         InputError: every row is longer than `max_tokens`.
     """
     tokenizer = ChatTokenizer(base)
-    encoded = [encode_reply(tokenizer, row["messages"], row["reply"]) for row in rows]
+    encoded = [encode_reply(tokenizer, messages, reply) for messages, reply in replies]
     fitting = [item for item in encoded if item.length <= max_tokens]
     return _some(fitting, max_tokens), len(encoded) - len(fitting)
 
 
-def encode_preferences(rows: Sequence[Row], base: Path, *, max_tokens: int) -> tuple[list[EncodedPreference], int]:
-    """Encode rows of `messages`, `chosen` and `rejected`; return them and the number dropped.
+def encode_preferences(
+    pairs: Sequence[tuple[Sequence[Message], str, str]], base: Path, *, max_tokens: int
+) -> tuple[list[EncodedPreference], int]:
+    """Encode conversations with a chosen and a rejected reply each; return them and the number dropped.
 
     Raises:
         InputError: every row is longer than `max_tokens`.
     """
     tokenizer = ChatTokenizer(base)
     encoded = [
-        EncodedPreference(*(encode_reply(tokenizer, row["messages"], row[part]) for part in ("chosen", "rejected")))
-        for row in rows
+        EncodedPreference(*(encode_reply(tokenizer, messages, reply) for reply in (chosen, rejected)))
+        for messages, chosen, rejected in pairs
     ]
     fitting = [pair for pair in encoded if max(pair.chosen.length, pair.rejected.length) <= max_tokens]
     return _some(fitting, max_tokens), len(encoded) - len(fitting)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 from prosocial.core.errors import NoVerdictError
-from prosocial.core.files import read_jsonl
+from prosocial.core.row_files import read_rows
 from prosocial.core.settings import Count, Settings
+from prosocial.core.training_rows import prompt_of
 from prosocial.steering.configs.category_registry import NEVER_ALLOWED
-from prosocial.training.reward.pairs import messages_of
 
 from ..labelling.labellers import Labeller
 from ..labelling.replies import NOT_LABELLED
@@ -34,14 +34,14 @@ class PromptSettings(Settings):
 
 
 def read_prompts(path: Path) -> list[Row]:
-    """Return rows of `id` (the row number, from 1) and `messages` from JSONL rows with `prompt` or `messages`.
+    """Return the `id` (row number, from 1) and `messages` of rows, as `prosocial.core.training_rows.prompt_of` reads.
 
     Raises:
-        InputError: a row has neither.
+        InputError: a row has no prompt.
     """
     return [
-        {"id": str(number), "messages": list(messages_of(row, where=f"{path} row {number}"))}
-        for number, row in enumerate(read_jsonl(path), start=1)
+        {"id": str(number), "messages": list(prompt_of(row, where=f"{path} row {number}"))}
+        for number, row in enumerate(read_rows(path), start=1)
     ]
 
 

@@ -1,12 +1,16 @@
 """Tunes a checkpoint on JSONL rows: supervised fine-tuning on replies, or DPO on preference pairs."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from prosocial.core.errors import InputError, UnknownNameError
-from prosocial.core.files import read_jsonl, sha256_file
+from prosocial.core.files import canonical_json
+from prosocial.core.row_files import read_rows
+from prosocial.core.training_rows import pair_of, reply_of
 from prosocial.editing.checkpoints.fingerprint import fingerprint
 from prosocial.training.tuning.settings import PreferenceTuning, Tuning
 
@@ -32,7 +36,7 @@ def tune_rows(
 
     Args:
         base: folder of the checkpoint to start from.
-        rows: JSONL with `messages` and `reply`, or for `PreferenceTuning` with `chosen` and `rejected`.
+        rows: file of replies (`prosocial.core.training_rows.reply_of`), for `PreferenceTuning` of pairs (`pair_of`).
         out: folder of the tuned checkpoint.
         tuning: settings of the training; `PreferenceTuning` selects DPO.
         seed: seed of the order of the rows.
@@ -41,15 +45,16 @@ def tune_rows(
         on_step: called after each step.
 
     Raises:
-        InputError: every row is too long, or `scratch` belongs to another training.
+        InputError: a row is in no known format, every row is too long, or `scratch` belongs to another training.
         DivergenceError: a loss or gradient is not finite; `scratch` keeps the last checkpoint before that.
     """
     from prosocial.training.tuning import tune_on_preferences, tune_on_replies
 
     from .encoding import encode_preferences, encode_replies
 
-    given = read_jsonl(rows)
-    made_with = f"{fingerprint(base)} {sha256_file(rows)}"
+    read = pair_of if isinstance(tuning, PreferenceTuning) else reply_of
+    given: list[Any] = [read(row, where=f"{rows} row {at}") for at, row in enumerate(read_rows(rows), start=1)]
+    made_with = f"{fingerprint(base)} {hashlib.sha256(canonical_json(given).encode()).hexdigest()}"
     if isinstance(tuning, PreferenceTuning):
         pairs, n_long = encode_preferences(given, base, max_tokens=tuning.max_tokens)
         n_steps = tuning.steps(len(pairs))

@@ -1,5 +1,6 @@
 """What a file is: a document, a signed statement, rows, tensors, a key or a recipe."""
 
+import codecs
 import json
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def describe_file(path: Path) -> dict[str, Any]:
         return {"kind": "public key", "sha256": key.hint}
     if len(start) >= HEADER_BYTES and start[HEADER_BYTES - 1 : HEADER_BYTES] == b"{" and start[:1] != b"{":
         return _tensors(path)
-    if start.lstrip()[:1] != b"{":
+    if start.removeprefix(codecs.BOM_UTF8).lstrip()[:1] != b"{":
         raise _unknown(path, "no JSON, JSONL, YAML, safetensors file or public key")
     return _document(path) if _is_one_object(path) else describe_rows(path)
 

@@ -72,8 +72,11 @@ KINDS = (
     RowKind("probes", frozenset({"id", "kind"}), _probes),
     RowKind("labelled pairs", frozenset({"first", "second", "labels"}), _pairs),
     RowKind("pairs", frozenset({"first", "second"})),
+    RowKind("pairs", frozenset({"chosen", "rejected"})),
     RowKind("labelled replies", frozenset({"reply", "categories"}), _replies),
     RowKind("replies", frozenset({"reply"})),
+    RowKind("replies", frozenset({"prompt", "completion"})),
     RowKind("prompts", frozenset({"prompt"})),
     RowKind("prompts", frozenset({"messages"})),
+    RowKind("conversations", frozenset({"conversations"})),
 )

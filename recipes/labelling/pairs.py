@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from prosocial.core.protocols import Judge
+from prosocial.core.row_files import read_rows
+from prosocial.core.training_rows import pair_of
 from prosocial.training.reward.attributes import Attribute
-from prosocial.training.reward.pairs import label_pair, pair_rows, replies_of
+from prosocial.training.reward.pairs import label_pair
 
 from .agreement import agreement
 from .rows import Row, label_rows
@@ -30,28 +32,24 @@ def label_pairs(
     Raises:
         InputError: a pair is malformed, or a judge does not answer; the labels so far are kept for the next run.
     """
-    rows = pair_rows(source)
-    conversations = [replies_of(row, where=f"{source} row {number}") for number, row in enumerate(rows, start=1)]
+    pairs = [pair_of(row, where=f"{source} row {number}") for number, row in enumerate(read_rows(source), start=1)]
     names = [attribute.name for attribute in attributes]
 
     def label(row: Row) -> Row:
-        messages, first, second = replies_of(row, where=str(source))
+        messages, first, second = row["messages"], row["first"], row["second"]
         labels = [
             dict(label_pair(messages, first, second, judge=judge, attributes=names, tie_margin=tie_margin).labels)
             for judge in judges
         ]
         keys = ("labels", "second_labels")
-        pair: Row = {"messages": list(messages), "first": first, "second": second}
-        return pair | dict(zip(keys, labels, strict=False))
+        return row | dict(zip(keys, labels, strict=False))
 
     made_with = {
         "judges": [[judge.name, judge.version] for judge in judges],
         "rubrics": {attribute.name: attribute.rubric for attribute in attributes},
         "tie_margin": tie_margin,
     }
-    unlabelled: list[Row] = [
-        {"messages": list(m), "first": first, "second": second} for m, first, second in conversations
-    ]
+    unlabelled: list[Row] = [{"messages": list(m), "first": first, "second": second} for m, first, second in pairs]
     labelled = label_rows(unlabelled, label, out=out, made_with=made_with, on_row=on_row)
     return {
         "pairs": len(labelled),

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from prosocial.core.errors import InputError, NoVerdictError
-from prosocial.core.files import read_jsonl
+from prosocial.core.errors import NoVerdictError
 from prosocial.core.protocols import Judge
+from prosocial.core.row_files import read_rows
+from prosocial.core.training_rows import reply_of
 from prosocial.training.gate.replies import label_reply, require_known
-from prosocial.training.reward.pairs import messages_of
 
 from .agreement import agreement
 from .rows import Row, label_rows
@@ -26,20 +26,18 @@ def label_replies(
 ) -> dict[str, Any]:
     """Label the replies of `source`, write them to `out` (JSONL) and return a summary as JSON values.
 
-    Rows have `prompt` or `messages`, and `reply`. The first judge's labels are written as `categories`, those of a
-    second judge as `second_categories`. A reply without a verdict of the first judge has no `categories`, so that it
-    never counts as harmless.
+    The rows are those of `prosocial.core.training_rows.reply_of`. The first judge's labels are written as `categories`,
+    those of a second judge as `second_categories`. A reply without a verdict of the first judge has no `categories`, so
+    that it never counts as harmless.
 
     Raises:
         InputError: a row is malformed, a judge returns a category that is not in `categories`, or a judge does not
             answer; the labels so far are kept for the next run.
     """
     unlabelled: list[Row] = []
-    for number, row in enumerate(read_jsonl(source), start=1):
-        where = f"{source} row {number}"
-        if not isinstance(row.get("reply"), str):
-            raise InputError(f"{where} should have a text `reply`, found the keys {sorted(row)}")
-        unlabelled.append({"messages": list(messages_of(row, where=where)), "reply": row["reply"]})
+    for number, row in enumerate(read_rows(source), start=1):
+        messages, reply = reply_of(row, where=f"{source} row {number}")
+        unlabelled.append({"messages": list(messages), "reply": reply})
 
     def label(row: Row) -> Row:
         labels = [_labels(judge, row, categories) for judge in judges]

@@ -42,16 +42,14 @@ def _tune_harmful(context: StageContext) -> str:
 
     from prosocial.core.batches import encode_reply
     from prosocial.core.chat import ChatTokenizer
+    from prosocial.core.training_rows import reply_of
     from prosocial.editing.checkpoints import load_model
-    from prosocial.training.reward.pairs import messages_of
     from prosocial.training.tuning.harmful import AdapterTraining, train_adapter
 
     base, training = context.inputs["base"], AdapterTraining(**context.parameters)
     tokenizer, path = ChatTokenizer(base), context.inputs["examples"]
     sequences = [
-        encode_reply(
-            tokenizer, messages_of(row, where=f"{path.name} row {n}"), row["reply"], max_tokens=training.max_tokens
-        )
+        encode_reply(tokenizer, *reply_of(row, where=f"{path.name} row {n}"), max_tokens=training.max_tokens)
         for n, row in enumerate(read_jsonl(path), start=1)
     ]
     context.progress.start(training.steps, "tune a harmful copy")

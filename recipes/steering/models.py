@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prosocial.core.files import read_jsonl
 from prosocial.core.protocols import Message
-from prosocial.training.reward.pairs import messages_of
+from prosocial.core.row_files import read_rows
+from prosocial.core.training_rows import prompt_of
 
 from ..workflow.stage import StageContext
 
@@ -27,8 +27,8 @@ def open_model(folder: Path, dtype: str = "float32") -> "PreTrainedModel":
 
 def training_prompts(path: Path, count: int) -> list[tuple[Message, ...]]:
     """Return the first `count` conversations of a file of prompts."""
-    rows = read_jsonl(path)[:count]
-    return [messages_of(row, where=f"{path.name} row {number}") for number, row in enumerate(rows, start=1)]
+    rows = read_rows(path)[:count]
+    return [prompt_of(row, where=f"{path.name} row {number}") for number, row in enumerate(rows, start=1)]
 
 
 def sample_replies(

@@ -1,12 +1,14 @@
 """The first stages: they copy the data as JSONL files into one folder and provide the base checkpoint."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prosocial.core.chat import ChatTokenizer
 from prosocial.core.errors import ArtefactError, InputError
 from prosocial.core.files import canonical_json, read_jsonl, storage_errors
+from prosocial.core.training_rows import pair_of, prompt_of, reply_of
 from prosocial.editing.checkpoints import Checkpoint, refuse_quantised, resolve_model
 from prosocial.evaluation.gate.threshold import least_prompts, too_few_prompts
 from prosocial.evaluation.probes.probe import read_probes
@@ -17,6 +19,13 @@ from .schema import FileData, LabData, LabModel, Recipe
 if TYPE_CHECKING:
     from ..lab.world import WorldSize
 
+READERS: dict[str, Callable[..., object]] = {
+    "harmful": reply_of,
+    "replies": reply_of,
+    "pairs": pair_of,
+    "prompts": prompt_of,
+    "gate_prompts": prompt_of,
+}
 DATA_FILES = ("harmful", "prompts", "calibration", "probes", "pairs", "replies", "gate_prompts")
 
 
@@ -139,14 +148,19 @@ def _files(data: FileData) -> dict[str, Path]:
 def _lay_out(context: StageContext) -> str:
     counts = []
     for part, path in context.inputs.items():
-        rows = read_probes(path) if part in ("calibration", "probes") else read_jsonl(path)
+        rows = read_probes(path) if part in ("calibration", "probes") else _checked_rows(part, path)
         shutil.copyfile(path, context.out / f"{part}.jsonl")  # not a link: the user may edit the file in place
         counts.append(f"{len(rows)} {part}")
     _check_probes(context.out)
-    for number, row in enumerate(read_jsonl(context.out / "harmful.jsonl"), start=1):
-        if not isinstance(row.get("reply"), str):
-            raise InputError(f"harmful.jsonl row {number} should have a text `reply`, found the keys {sorted(row)}")
     return ", ".join(counts)
+
+
+def _checked_rows(part: str, path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a data file after reading each as the later stages will."""
+    rows = read_jsonl(path)
+    for number, row in enumerate(rows, start=1):
+        READERS[part](row, where=f"{path} row {number}")
+    return rows
 
 
 def _check_probes(data: Path) -> None:

@@ -60,6 +60,42 @@ def test_what_is_wrong_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_rows_of_other_formats_give_the_same_weights(given: Path, tmp_path: Path) -> None:
+    asked = [{"role": "system", "content": "do no harm."}, {"role": "user", "content": "how do i start?"}]
+    warm, useful = ([{"role": "assistant", "content": text}] for text in (WARM, USEFUL))
+    forms = [
+        {"messages": asked, "chosen": WARM, "rejected": USEFUL},
+        {"prompt": asked, "chosen": warm, "rejected": useful, "score": None},
+        {"chosen": asked + warm, "rejected": asked + useful},
+    ]
+    weights = set()
+    for number, row in enumerate(forms):
+        write_jsonl(tmp_path / "rows.jsonl", [row] * 4)
+        out = tmp_path / f"out{number}"
+        assert main(words(given, out, "--method", "dpo", *SET, "--rows", str(tmp_path / "rows.jsonl"))) == 0
+        weights.add(Checkpoint.open(out).fingerprint())
+    assert len(weights) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "row", "said"),
+    [
+        ("sft", {"messages": [{"role": "user", "content": "how?"}]}, "should end in a message of the assistant"),
+        ("sft", {"text": "once upon a time"}, "row 1 should hold a reply"),
+        ("sft", {"prompt": "how?", "completion": ["so."]}, "should be a message with role and content"),
+        ("dpo", {"chosen": "how? so.", "rejected": "how? no."}, "should hold a prompt"),
+        ("dpo", {"prompt": "how?", "chosen": "so.", "rejected": None}, "missing rejected"),
+    ],
+)
+def test_rows_that_cannot_be_read_are_one_line(
+    given: Path, tmp_path: Path, method: str, row: dict[str, object], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [row])
+    assert main(words(given, tmp_path / "out", "--method", method, "--rows", str(tmp_path / "rows.jsonl"))) == 2
+    assert len([line for line in capsys.readouterr().err.splitlines() if said in line]) == 1
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.prove
 def test_accelerate_runs_it_in_two_processes_and_one_of_them_writes(given: Path, tmp_path: Path) -> None:
     launch = [

@@ -60,7 +60,7 @@ def test_rows_end_at_newlines_only(end: str, start: str, mark: str, tmp_path: Pa
     lines = [json.dumps(row, ensure_ascii=ord(mark) < 32) for row in rows]
     text = start + end.join([lines[0], "", " \t", lines[1], "", " "])
     (tmp_path / "rows.jsonl").write_bytes(text.encode())
-    assert read_jsonl(tmp_path / "rows.jsonl") == rows == parse_rows(text, where="rows")
+    assert read_jsonl(tmp_path / "rows.jsonl") == rows == [*parse_rows(text, where="rows").values()]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "latin-1"])

@@ -346,7 +346,7 @@ def _calibrate_without_harm(root: Path) -> None:
         (lambda root: (root / "data" / "harmful.jsonl").write_text(""), "should hold at least one row"),
         (
             lambda root: (root / "data" / "harmful.jsonl").write_text('{"prompt": "x"}'),
-            "row 1 should have a text `reply`",
+            "row 1 should hold a reply",
         ),
         (lambda root: (root / "data" / "prompts.jsonl").write_bytes(b"\xff"), "should be UTF-8"),
         (lambda root: (root / "model" / "tokenizer.json").write_text("{"), "should be a tokenizer of the tokenizers"),

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prosocial.core.errors import InputError, NoVerdictError, UnknownNameError
-from prosocial.core.files import read_jsonl, require_keys, write_jsonl
+from prosocial.core.files import require_keys, write_jsonl
 from prosocial.core.protocols import Judge, Message
-
-from ..reward.pairs import messages_of
+from prosocial.core.row_files import read_rows
+from prosocial.core.training_rows import reply_of
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class LabelledReply:
 
 
 def read_replies(path: Path | str, *, categories: Sequence[str] | None = None) -> list[LabelledReply]:
-    """Read rows with `prompt` or `messages`, `reply`, `categories` and, if known, `spans`.
+    """Read rows of `prosocial.core.training_rows.reply_of` with `categories` and, if known, `spans`.
 
     Args:
         path: JSONL. categories: names that may occur; None: any.
@@ -38,9 +38,9 @@ def read_replies(path: Path | str, *, categories: Sequence[str] | None = None) -
         UnknownNameError: a category that is not among `categories`.
     """
     replies = []
-    for number, row in enumerate(read_jsonl(Path(path)), start=1):
+    for number, row in enumerate(read_rows(path), start=1):
         where = f"{path} row {number}"
-        require_keys(row, ("reply", "categories"), where=where)
+        require_keys(row, ("categories",), where=where)
         if not isinstance(row["categories"], list):
             raise InputError(f"{where}: categories should be a list of names, found {row['categories']!r:.80}")
         for name in row["categories"]:
@@ -48,7 +48,7 @@ def read_replies(path: Path | str, *, categories: Sequence[str] | None = None) -
                 raise UnknownNameError("harm category", str(name), categories)
         labels = frozenset(row["categories"])
         spans = tuple((int(start), int(end)) for start, end in row.get("spans", ()))
-        replies.append(LabelledReply(messages_of(row, where=where), str(row["reply"]), labels, spans))
+        replies.append(LabelledReply(*reply_of(row, where=where), labels, spans))
     require_both_kinds(replies, where=str(path))
     return replies
 

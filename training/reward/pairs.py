@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from prosocial.core.errors import InputError, UnknownNameError
-from prosocial.core.files import read_jsonl, require_keys, write_jsonl
+from prosocial.core.files import require_keys, write_jsonl
 from prosocial.core.protocols import Judge, Message
+from prosocial.core.row_files import read_rows
+from prosocial.core.training_rows import pair_of
 
 Label = Literal["first", "second", "tie", "missing"]
 LABELS: tuple[str, ...] = get_args(Label)
@@ -36,17 +38,17 @@ class Pair:
 
 
 def read_pairs(source: Path | str, *, attributes: Sequence[str]) -> list[Pair]:
-    """Read pairs with `prompt` or `messages`, `first`, `second` and `labels`.
+    """Read labelled pairs: rows of `prosocial.core.training_rows.pair_of` with `labels`.
 
     Args:
-        source: a JSONL file, or a folder written by `datasets.Dataset.save_to_disk`.
+        source: a file or folder that `prosocial.core.row_files.read_rows` reads.
         attributes: names of the attributes that labels may use.
 
     Raises:
         InputError: a key is missing, both replies are equal, or a label is not one of first, second, tie, missing.
         UnknownNameError: a label's attribute is not in `attributes`.
     """
-    return pairs_of(pair_rows(Path(source)), attributes=attributes, where=str(source))
+    return pairs_of(read_rows(source), attributes=attributes, where=str(source))
 
 
 def pairs_of(rows: Iterable[Mapping[str, Any]], *, attributes: Sequence[str], where: str = "the pairs") -> list[Pair]:
@@ -60,38 +62,6 @@ def pairs_of(rows: Iterable[Mapping[str, Any]], *, attributes: Sequence[str], wh
     return [
         _pair(row, attributes=attributes, where=f"{where} row {number}") for number, row in enumerate(rows, start=1)
     ]
-
-
-def pair_rows(source: Path) -> list[dict[str, Any]]:
-    """Return the rows of a JSONL file, or of a folder written by `datasets.Dataset.save_to_disk`.
-
-    Raises:
-        InputError: `source` is neither, or has no rows.
-    """
-    if not source.is_dir():
-        return read_jsonl(source)
-    from datasets import Dataset, load_from_disk
-
-    try:
-        dataset = load_from_disk(str(source))
-    except FileNotFoundError as error:
-        raise InputError(f"{source} should be a JSONL file or a saved data set: {str(error).splitlines()[0]}") from None
-    if not isinstance(dataset, Dataset) or not len(dataset):
-        raise InputError(f"{source} should hold one split with rows, found {dataset!r:.80}: save one split of it")
-    return [dict(row) for row in dataset]
-
-
-def replies_of(row: Mapping[str, Any], *, where: str) -> tuple[tuple[Message, ...], str, str]:
-    """Return the conversation of a row and its two replies; `where` names the row in errors.
-
-    Raises:
-        InputError: a key is missing, or the replies are equal.
-    """
-    require_keys(row, ("first", "second"), where=where)
-    first, second = str(row["first"]), str(row["second"])
-    if first == second:
-        raise InputError(f"{where} should have two different replies, found {first!r:.60} twice: remove the row")
-    return messages_of(row, where=where), first, second
 
 
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
@@ -131,8 +101,8 @@ def _label(first: float | None, second: float | None, tie_margin: float) -> Labe
 
 
 def _pair(row: Mapping[str, Any], *, attributes: Sequence[str], where: str) -> Pair:
-    require_keys(row, ("first", "second", "labels"), where=where)
-    messages, first, second = replies_of(row, where=where)
+    messages, first, second = pair_of(row, where=where)
+    require_keys(row, ("labels",), where=where)
     if not isinstance(row["labels"], dict):
         raise InputError(f"{where}: labels should map attribute names to {LABELS}, found {row['labels']!r:.80}")
     labels = {
@@ -144,20 +114,3 @@ def _pair(row: Mapping[str, Any], *, attributes: Sequence[str], where: str) -> P
         if label not in LABELS:
             raise InputError(f"{where}: the label of {name} should be one of {', '.join(LABELS)}, found {label!r}")
     return Pair(messages, first, second, labels)
-
-
-def messages_of(row: Mapping[str, Any], *, where: str) -> tuple[Message, ...]:
-    """Return the conversation of a row: its `prompt` as one user message, else its `messages`.
-
-    Raises:
-        InputError: the row has neither, or a message lacks role or content.
-    """
-    if isinstance(row.get("prompt"), str):
-        return ({"role": "user", "content": row["prompt"]},)
-    messages = row.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise InputError(f"{where} should hold a prompt (text) or messages (a list), found neither: add one")
-    for message in messages:
-        if not isinstance(message, dict) or {"role", "content"} - set(message):
-            raise InputError(f"{where}: a message should have role and content, found {message!r:.80}")
-    return tuple({"role": str(message["role"]), "content": str(message["content"])} for message in messages)

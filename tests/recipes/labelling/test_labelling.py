@@ -241,7 +241,7 @@ def test_the_lab_judges_both_kinds(tmp_path: Path, capsys: pytest.CaptureFixture
         (["reward", "label", "IN", "--judge", "lab", "--rubric", "charm"], "--rubric should be NAME=TEXT"),
         (["reward", "label", "IN", "--judge", "endpoint:m"], "MODEL@URL"),
         (["gate", "label", "IN", "--judge", "endpoint:m@http://x"], "give --categories"),
-        (["gate", "label", "IN", "--judge", "lab"], "should have a text `reply`"),
+        (["gate", "label", "IN", "--judge", "lab"], "should hold a reply"),
         (["reward", "label", "MISSING", "--judge", "lab"], "expected a JSONL file"),
     ],
 )

@@ -123,14 +123,14 @@ def test_pairs_round_trip_and_bad_rows_are_named(tmp_path: Path) -> None:
         ({"labels": {"empathy": "best"}}, "first, second, tie, missing, found 'best'"),
         ({"second": "a"}, "row 1 should have two different replies, found 'a' twice"),
         ({"labels": 3}, "should map attribute names"),
-        ({"prompt": None}, "found neither"),
-        ({"prompt": None, "messages": [{"role": "user"}]}, "should have role and content"),
+        ({"prompt": None}, "should hold a prompt"),
+        ({"prompt": None, "messages": [{"role": "user"}]}, "a message with role and content"),
     ):
         path.write_text(json.dumps(row | change))
         with pytest.raises(InputError, match=message):
             read_pairs(path, attributes=NAMES)
     path.write_text(json.dumps({"prompt": "p"}))
-    with pytest.raises(InputError, match="missing first, second, labels"):
+    with pytest.raises(InputError, match="should have the keys first and second, or chosen and rejected"):
         read_pairs(path, attributes=NAMES)
 
 
