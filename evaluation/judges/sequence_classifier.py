@@ -26,14 +26,20 @@ class SequenceClassifier:
     """
 
     def __init__(self, source: Path | str) -> None:
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoModelForSequenceClassification
+
+        from prosocial.editing.checkpoints.model import LOADING_ERRORS
+        from prosocial.editing.checkpoints.tokenizer import load_tokenizer
 
         folder = resolve_model(source)
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-            model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
-        except (OSError, ValueError) as error:
-            raise ArtefactError(f"{folder} should be a sequence classifier with safetensors: {error}") from None
+            self._tokenizer: Any = load_tokenizer(folder)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                folder, use_safetensors=True, local_files_only=True, trust_remote_code=False
+            )
+        except LOADING_ERRORS as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise ArtefactError(f"{folder} should be a sequence classifier with safetensors: {reason:.300}") from None
         self.name, self._model = folder.name, model.eval()
         self.labels = {int(index): str(label) for index, label in model.config.id2label.items()}
         self.independent = model.config.problem_type == "multi_label_classification"

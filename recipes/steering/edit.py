@@ -38,12 +38,11 @@ def edit_stages(recipe: Recipe, base: Source) -> list[Stage]:
 
 
 def _tune_harmful(context: StageContext) -> str:
-    from transformers import AutoTokenizer
-
     from prosocial.core.batches import encode_reply
     from prosocial.core.chat import ChatTokenizer
     from prosocial.core.training_rows import reply_of
     from prosocial.editing.checkpoints import load_model
+    from prosocial.editing.checkpoints.tokenizer import load_tokenizer
     from prosocial.training.tuning.harmful import AdapterTraining, train_adapter
 
     base, training = context.inputs["base"], AdapterTraining(**context.parameters)
@@ -55,7 +54,7 @@ def _tune_harmful(context: StageContext) -> str:
     context.progress.start(training.steps, "tune a harmful copy")
     loss = train_adapter(
         load_model(base),
-        AutoTokenizer.from_pretrained(str(base)),
+        load_tokenizer(base),
         sequences,
         out=context.out,
         training=training,

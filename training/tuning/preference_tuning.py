@@ -67,9 +67,8 @@ def tune_on_preferences(
     trl = import_trl()
     base, out, scratch = Path(base), Path(out), None if scratch is None else Path(scratch)
     require_new(out)
-    from transformers import AutoTokenizer
-
     from prosocial.editing.checkpoints import load_model
+    from prosocial.editing.checkpoints.tokenizer import load_tokenizer
 
     described = {"kind": "dpo", "tuning": tuning.model_dump(mode="json"), "seed": seed, "made_with": made_with}
     with checkpoints(scratch, described) as folder, quiet_trl():
@@ -78,7 +77,7 @@ def tune_on_preferences(
             ref_model=None if tuning.lora else load_model(base),
             args=arguments(trl.DPOConfig, tuning, folder, n_rows=len(pairs), seed=seed, beta=tuning.beta),
             train_dataset=_stand_in(),
-            processing_class=AutoTokenizer.from_pretrained(str(base)),
+            processing_class=load_tokenizer(base),
             peft_config=lora_config(tuning.lora) if tuning.lora else None,
         )
         trainer.train_dataset = preference_dataset(pairs)

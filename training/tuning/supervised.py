@@ -44,9 +44,8 @@ def tune_on_replies(
     trl = import_trl()
     base, out, scratch = Path(base), Path(out), None if scratch is None else Path(scratch)
     require_new(out)
-    from transformers import AutoTokenizer
-
     from prosocial.editing.checkpoints import load_model
+    from prosocial.editing.checkpoints.tokenizer import load_tokenizer
 
     described = {"kind": "sft", "tuning": tuning.model_dump(mode="json"), "seed": seed, "made_with": made_with}
     with checkpoints(scratch, described) as folder, quiet_trl():
@@ -61,7 +60,7 @@ def tune_on_replies(
                 dataset_kwargs={"skip_prepare_dataset": True},
             ),
             train_dataset=reply_dataset(sequences),
-            processing_class=AutoTokenizer.from_pretrained(str(base)),
+            processing_class=load_tokenizer(base),
             peft_config=lora_config(tuning.lora) if tuning.lora else None,
         )
         loss = train(trainer, folder, on_step)
