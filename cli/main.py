@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from prosocial.core.errors import ProsocialError
+from prosocial.core.redaction import redact
 
 from .assemble import assemble_command
 from .audit import audit
@@ -134,7 +135,7 @@ def error_line(error: BaseException) -> str | None:
             text = f"the disk is full{where}: free space or choose another folder"
         case _:
             return None
-    return " ".join(text.split())
+    return redact(" ".join(text.split()))
 
 
 def _refuse(line: str, *, as_json: bool) -> int:

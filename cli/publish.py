@@ -78,10 +78,16 @@ def publish_command(
 
 
 def _write_card(folder: Path, plan: "PublicationPlan", as_json: bool) -> None:
+    from prosocial.core.signing.model_signature import SIGNATURE_FILE
     from prosocial.export.hub.card import CARD_FILE, write_card
 
     write_card(folder, plan.card)
-    typer.echo(json.dumps({"card": plan.card}, ensure_ascii=False) if as_json else f"wrote {folder / CARD_FILE}")
+    again = " --again" if (folder / SIGNATURE_FILE).is_file() else ""
+    typer.echo(
+        json.dumps({"card": plan.card}, ensure_ascii=False)
+        if as_json
+        else f"wrote {folder / CARD_FILE}: now sign the folder with prosocial sign{again}, then publish it"
+    )
 
 
 def _publish(plan: "PublicationPlan", hub: "HubClient", dry_run: bool, as_json: bool) -> None:
@@ -137,6 +143,8 @@ def _print_plan(plan: "PublicationPlan", seen: "RemoteState | None", console: Co
     console.print(table)
     for claim in plan.claims:
         console.print(f"claims: {claim}", markup=False, soft_wrap=True)
+    if plan.left_out:
+        console.print(f"left out: {', '.join(plan.left_out)}", markup=False, soft_wrap=True)
     for note in plan.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     parent = seen.commit[:12] if seen else "no repository yet"

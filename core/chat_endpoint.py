@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from .errors import InputError, ProsocialError
 from .protocols import Message
+from .redaction import redact
 
 KEY_VARIABLE = "PROSOCIAL_JUDGE_KEY"
 # A retry can help with these; for every other 4xx status the user has to change the request.
@@ -29,16 +30,22 @@ class ChatEndpoint:
         timeout: time limit of one request in seconds.
 
     Raises:
-        InputError: `url` is not an HTTP URL, or `model` is empty.
+        InputError: `url` is not an HTTP URL, has a password or parameters, or `model` is empty.
     """
 
     def __init__(self, url: str, model: str, *, key: str | None = None, timeout: float = 60.0) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or not model:
             raise InputError(
-                f"an endpoint should be MODEL@URL with an http or https URL, found model {model!r} and URL {url!r}"
+                "an endpoint should be MODEL@URL with an http or https URL, "
+                f"found model {model!r} and URL {redact(url)!r}"
             )
-        self.url, self.model = url, model
+        if parts.username is not None or parts.query or parts.fragment:
+            raise InputError(
+                f"the URL of an endpoint should have no password and no parameters, found {redact(url)}: put the key "
+                f"into the variable {KEY_VARIABLE}"
+            )
+        self.url, self.model, self._key = url, model, key
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._library = _http_library()
         self._client = self._library.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout)
@@ -77,16 +84,21 @@ class ChatEndpoint:
         except self._library.TimeoutException:
             raise NoAnswerError("it timed out") from None
         except (self._library.HTTPError, self._library.InvalidURL) as error:
-            raise NoAnswerError(f"{type(error).__name__}: {error}") from None
+            raise NoAnswerError(self._shown(f"{type(error).__name__}: {error}")) from None
         status = response.status_code
         if 400 <= status < 500 and status not in PASSING:
             raise InputError(
-                f"{self.url} should accept the request, it answered {status}: {response.text[:200]}; "
+                f"{self.url} should accept the request, it answered {status}: {self._shown(response.text)}; "
                 "check model, URL and key"
             )
         if status != HTTPStatus.OK:
             raise NoAnswerError(f"it answered {status}")
         return _text(response)
+
+    def _shown(self, text: str) -> str:
+        """Return the start of an answer as one line without secrets: servers repeat keys and headers in errors."""
+        line = " ".join(redact(text[:10_000], known=[self._key]).split())
+        return "".join(letter for letter in line if letter.isprintable())[:200]
 
 
 def _text(response: Any) -> str:

@@ -220,6 +220,20 @@ def require_outside(out: Path, inputs: Iterable[Path]) -> None:
             raise InputError(f"{out} should be outside of its input folders, it is inside {folder}: choose another one")
 
 
+def require_no_links(folder: Path) -> None:
+    """Check that a folder contains no symbolic link at any depth, so that no file outside of it is read or written.
+
+    Raises:
+        ArtefactError: it contains one (the message names it).
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            name = path.relative_to(folder).as_posix()
+            raise ArtefactError(
+                f"{folder} should contain regular files, but {name} is a link: copy the folder (cp -rL)"
+            )
+
+
 def sync_folder(folder: Path) -> None:
     """Flush all files of a folder, and the folder itself, to disk."""
     for path in sorted(folder.rglob("*")):

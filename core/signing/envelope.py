@@ -6,13 +6,13 @@ bundle v0.3. `unseal` parses the payload only after it has verified the signatur
 
 import base64
 import binascii
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import ArtefactError
 from ..files import canonical_json, read_json, write_json
+from ..json_text import parse_json
 from .keys import SigningKey, TrustedKey
 
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -85,7 +85,7 @@ def _open(path: Path) -> tuple[bytes, bytes]:
 
 def _parse(path: Path, payload: bytes) -> Statement:
     try:
-        content = json.loads(payload)
+        content = parse_json(payload, where=path.name)
         if content["_type"] != STATEMENT_TYPE or not isinstance(content["predicate"], dict):
             raise BrokenSignature(f"{path.name} should hold an in-toto statement v1, found {content['_type']!r:.80}")
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from prosocial.core.errors import ArtefactError, InputError
 from prosocial.core.files import read_json
+from prosocial.core.redaction import redact
 
 from .header import Header, read_header_from
 
@@ -130,5 +131,5 @@ def hub_errors(name: str) -> Iterator[None]:
     try:
         yield
     except foreseen as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = next(iter(redact(str(error)).strip().splitlines()), type(error).__name__)
         raise InputError(f"{name!r} should be a local folder or a repository that the Hub serves: {reason}") from None

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, UndefinedError
 
 from prosocial.core.errors import ArtefactError
-from prosocial.core.files import read_json, storage_errors
+from prosocial.core.files import read_json, written_aside
 from prosocial.steering.decoding.config import DecodingConfig
 
 from ..bundle_files.card import STEERED
@@ -64,8 +64,8 @@ def write_card(folder: Path, text: str) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    with storage_errors(folder / CARD_FILE):
-        (folder / CARD_FILE).write_text(text, encoding="utf-8")
+    with written_aside(folder / CARD_FILE) as aside:  # the rename replaces a link, and does not follow it
+        aside.write_text(text, encoding="utf-8")
 
 
 def _configs(decoding: DecodingConfig | None) -> list[dict[str, Any]]:
@@ -84,13 +84,14 @@ def _systems(document: Mapping[str, Any] | None) -> list[str]:
 
 
 def plain(value: object) -> str:
-    """Return a text as one line without characters that would be markup in the card (pipes, brackets, backticks).
+    """Return a text as one line without control characters and characters that would be markup in the card.
 
     Examples:
         >>> plain("leaks | <img src=x> [here](http://x)")
         'leaks img src=x here (http://x)'
     """
-    return " ".join(re.sub(r"[|<>\[\]`\\\r\n]+", " ", str(value)).split())
+    text = "".join(letter if letter.isprintable() else " " for letter in str(value))
+    return " ".join(re.sub(r"[|<>\[\]`\\*]+", " ", text).split())
 
 
 @cache

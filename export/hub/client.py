@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from prosocial.core.errors import HubError, InputError, ProsocialError, StorageError
+from prosocial.core.redaction import redact
 
 from .files import RemoteFile
 
@@ -195,7 +196,7 @@ def _refusal(error: Any, name: str, doing: str) -> str:
         429: f"the rate limit is exceeded{_seconds(error)}: wait, then run the same command again, it continues",
         507: f"your storage quota is exceeded: free some space; {AGAIN}",
     }
-    meaning = meanings.get(status, f"{error.server_message or _first_line(error)}; {AGAIN}")
+    meaning = meanings.get(status, f"{redact(error.server_message or _first_line(error))}; {AGAIN}")
     return f"the Hub refused {name} ({status}) while {doing}: {meaning}"
 
 
@@ -219,5 +220,5 @@ def _requested_wait(error: BaseException) -> float | None:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
+    lines = redact(str(error)).strip().splitlines()
     return lines[0] if lines else type(error).__name__

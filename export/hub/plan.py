@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from prosocial.core.errors import ArtefactError, InputError
-from prosocial.core.signing.model_signature import SIGNATURE_FILE, STATEMENTS_FOLDER
+from prosocial.core.files import require_no_links
+from prosocial.core.redaction import secrets_in
+from prosocial.core.signing.envelope import unverified
+from prosocial.core.signing.model_signature import SIGNATURE_FILE, STATEMENTS_FOLDER, signed_files
 from prosocial.editing.checkpoints.sides import list_files
 
+from ..bundle_files.manifest import MANIFEST_FILE, read_manifest
 from .base import Base
 from .card import CARD_FILE, render_card
 from .client import RemoteState
@@ -18,7 +22,7 @@ from .facts import CardFacts
 from .files import PlannedFile
 from .kinds import Kind, identify
 from .metadata import card_license
-from .screening import TEXT_SUFFIXES, local_paths, read_text, screen, secrets_in
+from .screening import TEXT_SUFFIXES, code_keys, is_publishable, local_paths, read_text, screen
 from .verification import REPORTS, Verification, check_verification, report_of
 
 HARMFUL_FLAG = "--publish-harmful-weights-private-and-gated"
@@ -37,6 +41,7 @@ class PublicationPlan:
         files: files to publish, sorted by path, including the card.
         verification: result of the verification.
         claims: short list of the card's claims.
+        left_out: paths of the files of the folder that are not published, because artefacts have no such files.
         notes: points to look at before publishing.
         is_public: whether the repository becomes public once it is complete.
         is_gated: whether the owner must approve each download.
@@ -48,6 +53,7 @@ class PublicationPlan:
     files: tuple[PlannedFile, ...]
     verification: Verification
     claims: tuple[str, ...]
+    left_out: tuple[str, ...]
     notes: tuple[str, ...]
     is_public: bool
     is_gated: bool
@@ -82,6 +88,7 @@ class PublicationPlan:
             "tag": self.tag,
             "verification": self.verification.to_json(),
             "claims": list(self.claims),
+            "left_out": list(self.left_out),
             "notes": list(self.notes),
             "parent": state.commit if state else None,
             "size_bytes": sum(file.size_bytes for file in self.files),
@@ -108,7 +115,8 @@ def plan_publication(
     """Check a folder and plan its publication; reads every file and sends nothing.
 
     A signed folder keeps its card and report, because the signature covers them. Any other folder gets a card made from
-    its records.
+    its records. Code, pictures, YAML, PDF and other files that no artefact has are left out, and listed in the plan; a
+    record that lists them stays valid without them.
 
     Args:
         folder: folder of an edited checkpoint, an adapter, a reward model or a bundle.
@@ -131,8 +139,9 @@ def plan_publication(
     """
     folder, report = Path(folder), None if report is None else Path(report)
     kind = identify(folder)
+    require_no_links(folder)
     _require_consent(folder, kind, allow_harmful, is_public)
-    paths = _publishable(folder)
+    paths, left_out = _publishable(folder, kind)
     verification = check_verification(folder, kind, report=report)
     own_card = read_text(folder / CARD_FILE) if (folder / CARD_FILE).is_file() else ""
     facts = CardFacts(
@@ -147,6 +156,7 @@ def plan_publication(
     contents: dict[str, Path | bytes] = {path: folder / path for path in paths}
     contents |= _report_file(folder, kind, report)
     contents[CARD_FILE] = _card(folder, own_card, facts, fresh_card).encode("utf-8")
+    _require_covered(folder, contents, fresh_card)
     planned = tuple(PlannedFile.of(path, contents[path]) for path in sorted(contents))
     return PublicationPlan(
         name=name,
@@ -154,6 +164,7 @@ def plan_publication(
         files=planned,
         verification=verification,
         claims=facts.claims,
+        left_out=tuple(left_out),
         notes=tuple(_notes(folder, paths)),
         is_public=is_public,
         is_gated=kind.is_dual_use,
@@ -172,13 +183,32 @@ def _require_consent(folder: Path, kind: Kind, allow_harmful: bool, is_public: b
         raise InputError(f"{folder} counts as {kind}, which is not harmful: omit {HARMFUL_FLAG}")
 
 
-def _publishable(folder: Path) -> list[str]:
-    """Return the paths of the files to publish unchanged, after screening each."""
+def _publishable(folder: Path, kind: Kind) -> tuple[list[str], list[str]]:
+    """Return the paths of the files to publish unchanged, after screening each, and of those to leave out."""
     paths = [path for path in list_files(folder) if path != CARD_FILE]
-    refused = screen(folder, paths)
+    kept = [path for path in paths if is_publishable(path)]
+    left_out = sorted(set(paths) - set(kept))
+    refused = screen(folder, paths if kind is Kind.BUNDLE else kept)
+    if kind is Kind.BUNDLE:
+        refused += [f"{path} has a file type that no bundle has: export again" for path in left_out]
     if refused:
         raise ArtefactError(f"{folder} should hold only files that may be published: {'; '.join(refused[:SHOWN])}")
-    return paths
+    return kept, left_out
+
+
+def _require_covered(folder: Path, contents: Mapping[str, object], fresh_card: bool) -> None:
+    """Refuse a plan without a file that the manifest or the signature lists: nobody could verify the publication."""
+    listed = dict.fromkeys(read_manifest(folder)["files"], MANIFEST_FILE) if (folder / MANIFEST_FILE).is_file() else {}
+    if (folder / SIGNATURE_FILE).is_file() and not fresh_card:
+        listed |= dict.fromkeys(signed_files(unverified(folder / SIGNATURE_FILE)), SIGNATURE_FILE)
+    missing = sorted(set(listed) - set(contents))
+    if missing:
+        by = listed[missing[0]]
+        again = "sign again with --again" if by == SIGNATURE_FILE else "export again"
+        raise ArtefactError(
+            f"{folder / missing[0]} is not published (hidden, or of a type that no artefact has), but {by} lists it: "
+            f"delete it and {again}"
+        )
 
 
 def _require_license(given: str | None, own_card: str) -> str:
@@ -224,6 +254,11 @@ def _notes(folder: Path, paths: list[str]) -> list[str]:
     texts = {path: read_text(folder / path) for path in paths if (folder / path).suffix in TEXT_SUFFIXES}
     named = {path: local_paths(text) for path, text in texts.items()}
     notes = [f"{path} names a path of this machine: {matches[0]}" for path, matches in named.items() if matches]
+    notes += [
+        f"{path} names code ({', '.join(keys)}), which is not published: load it with trust_remote_code=False"
+        for path in paths
+        if (keys := code_keys(folder / path))
+    ]
     return notes if (folder / SIGNATURE_FILE).is_file() else [*notes, "not signed: nobody vouches for these files"]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from prosocial.core.errors import HubError, InputError
+from prosocial.core.redaction import redact
 
 from .client import AGAIN, HubClient, RemoteState
 from .files import PlannedFile
@@ -63,7 +64,7 @@ def publish(plan: PublicationPlan, hub: HubClient | None = None, *, seen: Remote
     _tag(plan, hub, commit)
     if plan.is_public and state.private:
         hub.ask("making it public", lambda: hub.api.update_repo_settings(hub.name, private=False))
-    url = f"{hub.api.endpoint}/{hub.name}/tree/{plan.tag}"
+    url = f"{redact(str(hub.api.endpoint))}/{hub.name}/tree/{plan.tag}"
     return Published(url, commit, plan.tag, is_new, plan.visibility)
 
 

@@ -1,31 +1,24 @@
-"""Screening of files before publication: pickles, code and secrets are refused, local paths are reported."""
+"""Screening of files before publication: pickles and secrets are refused, other file types are left out."""
 
-import pickletools
+import json
 import re
-import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from prosocial.core.errors import ArtefactError
+from prosocial.core.redaction import MARKS, secrets_in
 from prosocial.editing.checkpoints.header import read_header
+
+from .pickles import pickle_kind
 
 TEXT_SUFFIXES = (".json", ".jinja", ".md", ".txt", ".sig", ".sigstore", ".tiktoken", "")
 BINARY_SUFFIXES = (".safetensors", ".onnx", ".data", ".onnx_adapter", ".model")
 NAMES_WITHOUT_SUFFIX = ("LICENSE", "NOTICE")
-PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-SECRETS = {
-    "a Hugging Face token": r"\bhf_[A-Za-z0-9]{30,}",
-    "an Anthropic key": r"\bsk-ant-[A-Za-z0-9_-]{20,}",
-    "an OpenAI key": r"\bsk-(?:proj-)?[A-Za-z0-9_-]{32,}",
-    "a GitHub token": r"\b(?:gh[opsru]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{50,})",
-    "an AWS key": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-    "a Google key": r"\bAIza[A-Za-z0-9_-]{35}",
-    "a Slack token": r"\bxox[abprs]-[A-Za-z0-9-]{10,}",
-    "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
-    "a password in an address": r"\bhttps?://[^\s/:@\"']+:[^\s/@\"']+@",
-}
 LOCAL_PATH = re.compile(r"(?:/(?:home|Users|root|tmp|mnt|scratch|workspace)/|\b[A-Za-z]:\\{1,2}Users\\)[^\s\"'<>|]+")
-_SECRETS = re.compile("|".join(f"(?P<s{at}>{pattern})" for at, pattern in enumerate(SECRETS.values())))
+CODE_KEYS = ("auto_map", "auto_mapping", "custom_pipelines", "megatron_core")  # name code that a reader may run
+CHUNK_BYTES, OVERLAP_BYTES = 1 << 24, 1 << 9
+_MARKS = tuple(mark.encode() for mark in MARKS)
 
 
 def screen(folder: Path, paths: Iterable[str]) -> list[str]:
@@ -38,6 +31,28 @@ def screen(folder: Path, paths: Iterable[str]) -> list[str]:
     return [line for path in paths for line in _refusals(folder / path, path)]
 
 
+def is_publishable(path: str) -> bool:
+    """Return whether a file has a type that artefacts have: weights, graphs, tokenizers, configs and text.
+
+    Examples:
+        >>> is_publishable("tokenizer.json"), is_publishable("logo.png"), is_publishable("modeling.py")
+        (True, False, False)
+    """
+    name = Path(path)
+    if not name.suffix:
+        return name.name in NAMES_WITHOUT_SUFFIX
+    return name.suffix in TEXT_SUFFIXES or name.suffix in BINARY_SUFFIXES
+
+
+def code_keys(path: Path) -> list[str]:
+    """Return the keys of a JSON file that name code which transformers or peft run if a reader permits it."""
+    try:
+        value = json.loads(path.read_bytes()) if path.suffix == ".json" else None
+    except (ValueError, RecursionError):
+        return []
+    return [key for key in CODE_KEYS if isinstance(value, dict) and value.get(key)]
+
+
 def local_paths(text: str) -> list[str]:
     """Return the local paths in a text, such as those in a home folder.
 
@@ -48,56 +63,35 @@ def local_paths(text: str) -> list[str]:
     return sorted({match[0] for match in LOCAL_PATH.finditer(text)})
 
 
-def secrets_in(text: str) -> list[str]:
-    """Return the kinds of secrets in a text, never the secrets themselves.
-
-    Examples:
-        >>> secrets_in("-----BEGIN PRIVATE KEY-----")
-        ['a private key']
-    """
-    kinds = list(SECRETS)
-    indices = {int(str(match.lastgroup)[1:]) for match in _SECRETS.finditer(text)}
-    return [kinds[at] for at in sorted(indices)]
-
-
 def read_text(path: Path) -> str:
     """Return a file as text, with invalid UTF-8 replaced."""
     return path.read_bytes().decode("utf-8", errors="replace")
 
 
 def _refusals(path: Path, name: str) -> Iterator[str]:
-    if path.is_symlink():
-        yield f"{name} is a link: copy the file into the folder"
-    elif is_pickle(path):
-        yield f"{name} is a pickle, which can run code when it is loaded: save it as safetensors"
-    elif not _is_expected(path):
-        yield f"{name} has a file type that no artefact has: remove it from the folder"
-    elif path.suffix == ".safetensors":
+    kind = pickle_kind(path)
+    if kind is not None:
+        yield f"{name} is {kind}, which can run code when it is loaded: save it as safetensors"
+        return
+    if path.suffix == ".safetensors":
         try:
             read_header(path)
         except ArtefactError as broken:
             yield f"{name} is not a valid safetensors file: {broken}"
-    elif path.suffix in TEXT_SUFFIXES:
-        for kind in secrets_in(read_text(path)):
-            yield f"{name} holds {kind}: remove it, and revoke it"
+            return
+    for secret in _secrets(path):
+        yield f"{name} holds {secret}: remove it, and revoke it"
 
 
-def _is_expected(path: Path) -> bool:
-    if not path.suffix:
-        return path.name in NAMES_WITHOUT_SUFFIX
-    return path.suffix in TEXT_SUFFIXES or path.suffix in BINARY_SUFFIXES
-
-
-def is_pickle(path: Path) -> bool:
-    """Return whether a file is a pickle, or a ZIP archive that may contain one, whatever its name."""
+def _secrets(path: Path) -> list[str]:
+    """Return the kinds of secrets in a file; a large file is read in parts that overlap."""
+    found: dict[str, Any] = {}
     with path.open("rb") as stream:
-        start = stream.read(2)
-        if start == b"PK" and zipfile.is_zipfile(path):
-            return True
-        if start not in PICKLE_STARTS:
-            return False
-        stream.seek(0)
-        try:
-            return any(operation.name == "STOP" for operation, _, _ in pickletools.genops(stream))
-        except (ValueError, UnicodeDecodeError):  # binary data that begins like a pickle
-            return False
+        rest = b""
+        while part := stream.read(CHUNK_BYTES):
+            raw = rest + part
+            is_text = path.suffix not in (".safetensors", ".data")
+            if is_text or any(mark in raw for mark in _MARKS):
+                found |= dict.fromkeys(secrets_in(raw.decode("latin-1")))
+            rest = part[-OVERLAP_BYTES:]
+    return list(found)

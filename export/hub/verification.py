@@ -21,6 +21,8 @@ from prosocial.editing.vectors.adapter_config import WEIGHTS_NAME
 
 from ..bundle_files.manifest import MANIFEST_FILE, check_manifest
 from .kinds import ADAPTER_RECORD, REWARD_CONFIG, Kind
+from .reports import Audit, Parity, parse_report
+from .screening import is_publishable
 
 PASSES = ("pass", "confirmed", "confirmed within rounding")
 REPORTS = {  # the report that each kind needs: its name, its schema, and the command that writes it
@@ -93,7 +95,7 @@ def _check_signed_bytes(folder: Path) -> None:
         raise ArtefactError(f"{folder} should be as it was signed, {wrong[0]} is not: sign it again with --again")
 
 
-def _read_report(path: Path | None, kind: Kind) -> dict[str, Any]:
+def _read_report(path: Path | None, kind: Kind) -> tuple[Path, dict[str, Any]]:
     name, schema, command = REPORTS[kind]
     if path is None or not path.is_file():
         raise ArtefactError(
@@ -103,44 +105,45 @@ def _read_report(path: Path | None, kind: Kind) -> dict[str, Any]:
     report = read_json(path)
     if not str(report.get("schema")).startswith(schema):
         raise ArtefactError(f"{path} should be the {name} report of {command}, found schema {report.get('schema')!r}")
-    return report
+    return path, report
 
 
-def _require_subject(path: Path | None, what: str, expected: str, reported: object, command: str) -> None:
+def _require_subject(path: Path, what: str, expected: str, reported: str, command: str) -> None:
     if reported != expected:
         raise ArtefactError(
             f"{path} is stale: this folder's {what} has digest {expected[:16]}, the report is about "
-            f"{str(reported)[:16]}; run {command} again"
+            f"{reported[:16]}; run {command} again"
         )
 
 
-def _require_pass(path: Path | None, verdict: object) -> str:
+def _require_pass(path: Path, verdict: str) -> str:
     if verdict not in PASSES:
         raise ArtefactError(f"{path} should have a verdict that passes, found {verdict!r}: fix what the report names")
-    return str(verdict)
+    return verdict
 
 
 def _check_bundle(folder: Path, path: Path | None) -> Verification:
-    manifest, report = check_manifest(folder), _read_report(path, Kind.BUNDLE)
-    command, subject = REPORTS[Kind.BUNDLE][2], report.get("subject") or {}
+    manifest, (path, report) = check_manifest(folder), _read_report(path, Kind.BUNDLE)
+    command = REPORTS[Kind.BUNDLE][2]
+    parity = parse_report(Parity, report, path=path, command=command)
     own = sha256_file(folder / MANIFEST_FILE)
-    _require_subject(path, "manifest", own, subject.get("manifest_sha256"), command)
+    _require_subject(path, "manifest", own, parity.subject.manifest_sha256, command)
     weights = str(manifest.get("checkpoint_fingerprint"))
     if (folder / RECORD_NAME).is_file() and read_record(folder).result.fingerprint != weights:
         raise ArtefactError(
             f"{folder / RECORD_NAME} should be about the exported weights {weights[:16]}, it is not: export again"
         )
-    _require_subject(path, "exported weights", weights, subject.get("reference_fingerprint"), command)
-    verdict = _require_pass(path, report.get("verdict"))
-    flips = (report.get("safe_set") or {}).get("n_flips")
-    result = (
-        f"{report.get('n_positions')} decisions on {report.get('n_prompts')} prompts, {flips} safety decisions differ"
-    )
+    _require_subject(path, "exported weights", weights, parity.subject.reference_fingerprint, command)
+    verdict = _require_pass(path, parity.verdict)
+    parity.require_consistent(path)
+    flips = parity.safe_set.n_flips
+    result = f"{parity.n_positions} decisions on {parity.n_prompts} prompts, {flips} safety decisions differ"
     return Verification("parity with the PyTorch reference", verdict, result, report)
 
 
 def _check_checkpoint(folder: Path, path: Path | None) -> Verification:
-    record, report = read_record(folder), _read_report(path, Kind.CHECKPOINT)
+    record, (path, report) = read_record(folder), _read_report(path, Kind.CHECKPOINT)
+    audit = parse_report(Audit, report, path=path, command=REPORTS[Kind.CHECKPOINT][2])
     actual, recorded = fingerprint(folder), record.result.fingerprint
     if actual != recorded:
         raise ArtefactError(
@@ -152,12 +155,14 @@ def _check_checkpoint(folder: Path, path: Path | None) -> Verification:
             raise ArtefactError(
                 f"{folder / RECORD_NAME} should not list the base's README.md as a part of the edit: edit again"
             )
+        if not (folder / name).is_file() and not is_publishable(name):
+            continue  # a publication leaves such files out
         if not (folder / name).is_file() or sha256_file(folder / name) != digest:
             raise ArtefactError(f"{folder / name} should have the digest in {RECORD_NAME}, it does not: edit again")
-    _require_subject(path, "weights", actual, report.get("fingerprint"), REPORTS[Kind.CHECKPOINT][2])
-    verdict = _require_pass(path, report.get("verdict"))
-    levels = ", ".join(f"level {level['level']} {level['verdict']}" for level in report.get("levels") or ())
-    return Verification("audit of the edit", verdict, levels or "no level ran", report)
+    _require_subject(path, "weights", actual, audit.fingerprint, REPORTS[Kind.CHECKPOINT][2])
+    verdict = _require_pass(path, audit.verdict)
+    levels = ", ".join(f"level {level.level} {level.verdict}" for level in audit.levels)
+    return Verification("audit of the edit", verdict, levels, report)
 
 
 def _check_adapter(folder: Path, _: Path | None) -> Verification:

@@ -8,9 +8,9 @@ from typing import Any
 
 
 class Endpoint:
-    """A chat endpoint on the loopback interface that answers with what a function makes of the request."""
+    """A chat endpoint on the loopback interface that answers with what a function makes of the request, or `text`."""
 
-    def __init__(self, answer: Callable[[dict[str, Any]], str | int]) -> None:
+    def __init__(self, answer: Callable[[dict[str, Any]], str | int], *, text: str | None = None) -> None:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         endpoint = self
@@ -26,7 +26,7 @@ class Endpoint:
                 self.send_response(found if isinstance(found, int) else 200)
                 self.send_header("Content-Type", "application/json")
                 self.end_headers()
-                self.wfile.write(json.dumps(body).encode())
+                self.wfile.write((json.dumps(body) if text is None else text).encode())
 
             def log_message(self, *arguments: object) -> None:
                 """Say nothing."""

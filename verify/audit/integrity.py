@@ -12,6 +12,7 @@ from prosocial.core.signing.model_signature import SIGNATURE_FILE, FolderDigest,
 from prosocial.editing.checkpoints.digests import TensorDigest, combine
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.edits.record import EditRecord
+from prosocial.export.hub.screening import is_publishable
 
 from .audit_document import LevelAudit
 from .verdicts import AuditVerdict
@@ -49,7 +50,7 @@ def check_digests(checkpoint: Checkpoint, record: EditRecord, digests: Mapping[s
     wrong = [*_tensors(record, digests), *_fingerprint(record), *_side_files(checkpoint.folder, record)]
     if wrong:
         return LevelAudit(level=LEVEL, title=TITLE, verdict=AuditVerdict.REFUTED, reasons=tuple(wrong))
-    n_files = len(record.result.side_files)
+    n_files = sum((checkpoint.folder / path).is_file() for path in record.result.side_files)
     reason = (
         f"{len(digests)} tensors and {n_files} side files as recorded, fingerprint {record.result.fingerprint[:16]}"
     )
@@ -85,6 +86,7 @@ def _side_files(folder: Path, record: EditRecord) -> Iterable[str]:
         if not inside:
             yield f"{path}: the record names a file outside the model's folder"
         elif not (folder / path).is_file():
-            yield f"{path}: in the record, not in the model"
+            if is_publishable(path):  # a publication leaves other files out
+                yield f"{path}: in the record, not in the model"
         elif sha256_file(folder / path) != sha256:
             yield f"{path}: its SHA-256 differs from the record's"

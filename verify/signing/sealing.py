@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from prosocial.core.errors import ArtefactError, InputError
-from prosocial.core.files import storage_errors
+from prosocial.core.errors import InputError
+from prosocial.core.files import require_no_links, storage_errors
 from prosocial.core.signing.envelope import BrokenSignature, seal, unverified
 from prosocial.core.signing.keys import SigningKey
 from prosocial.core.signing.model_signature import (
@@ -38,10 +38,8 @@ def sign(
         InputError: the files changed since they were signed, or a report cannot be about this kind of folder.
     """
     folder = Path(folder)
+    require_no_links(folder)
     digest = FolderDigest.of(folder)
-    links = [name for name in digest.files if (folder / name).is_symlink()]
-    if links:
-        raise ArtefactError(f"{folder} should contain regular files, but {links[0]} is a link: copy the folder first")
     is_signed = _is_signed(folder, digest, again)
     given = {name: Path(report) for name, report in (reports or {}).items()}
     makers = claims(folder, digest, given)

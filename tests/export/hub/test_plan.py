@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from prosocial.core.errors import ArtefactError, HubError, InputError
+from prosocial.core.redaction import secrets_in
 from prosocial.core.signing import SigningKey
 from prosocial.export.hub import HubClient, Kind, identify, plan_publication, publish
-from prosocial.export.hub.screening import is_pickle, local_paths, secrets_in
+from prosocial.export.hub.pickles import is_pickle
+from prosocial.export.hub.screening import local_paths
 
 from ...audit_helpers import base_tensors, edit, make_vector, write
 from ...hub.hub_fixture import Fault, LoopbackHub
