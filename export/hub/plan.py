@@ -142,7 +142,7 @@ def plan_publication(
     require_no_links(folder)
     _require_consent(folder, kind, allow_harmful, is_public)
     paths, left_out = _publishable(folder, kind)
-    verification = check_verification(folder, kind, report=report)
+    verification = check_verification(folder, kind, report=report, to_be_signed=fresh_card)
     own_card = read_text(folder / CARD_FILE) if (folder / CARD_FILE).is_file() else ""
     facts = CardFacts(
         name=name,
@@ -154,7 +154,7 @@ def plan_publication(
         comparison=comparison,
     )
     contents: dict[str, Path | bytes] = {path: folder / path for path in paths}
-    contents |= _report_file(folder, kind, report)
+    contents |= _report_file(report_of(folder, kind, report, to_be_signed=fresh_card), kind)
     contents[CARD_FILE] = _card(folder, own_card, facts, fresh_card).encode("utf-8")
     _require_covered(folder, contents, fresh_card)
     planned = tuple(PlannedFile.of(path, contents[path]) for path in sorted(contents))
@@ -241,9 +241,8 @@ def _require_clean(text: str, what: str) -> None:
         raise ArtefactError(f"{what} should hold no local path and no secret, found {matches[0]}: remove it")
 
 
-def _report_file(folder: Path, kind: Kind, given: Path | None) -> dict[str, Path | bytes]:
+def _report_file(path: Path | None, kind: Kind) -> dict[str, Path | bytes]:
     """Return the report by its path in the repository; empty if the kind needs none."""
-    path = report_of(folder, kind, given)
     if path is None:
         return {}
     _require_clean(read_text(path), str(path))

@@ -54,31 +54,36 @@ class Verification:
         return {"title": self.title, "verdict": self.verdict, "told": self.told}
 
 
-def report_of(folder: Path, kind: Kind, given: Path | None = None) -> Path | None:
+def report_of(folder: Path, kind: Kind, given: Path | None = None, *, to_be_signed: bool = False) -> Path | None:
     """Return the path of the report that a kind needs, None if it needs none.
 
-    It is the signed report in a signed folder, else `given`, else the report in the folder's `signatures/`.
+    It is the signed report in a signed folder, unless that is `to_be_signed` again, else `given`, else the report in
+    the folder's `signatures/`.
     """
     if kind not in REPORTS:
         return None
     own = folder / STATEMENTS_FOLDER / f"{REPORTS[kind][0]}.json"
-    is_stated = (folder / SIGNATURE_FILE).is_file() and own.is_file()
+    is_stated = (folder / SIGNATURE_FILE).is_file() and own.is_file() and not to_be_signed
     return own if is_stated else given or own
 
 
-def check_verification(folder: Path, kind: Kind, *, report: Path | None = None) -> Verification:
+def check_verification(
+    folder: Path, kind: Kind, *, report: Path | None = None, to_be_signed: bool = False
+) -> Verification:
     """Check the digests of a folder, and that its verification is about these bytes and passed.
 
     Args:
         folder: folder of the artefact.
         kind: kind of the artefact.
         report: path of the report of `prosocial verify` or `prosocial audit`; None for that in `signatures/`.
+        to_be_signed: ignore the folder's signature, which will be replaced.
 
     Raises:
         ArtefactError: a digest does not match, or the verification is missing, stale or did not pass.
     """
-    _check_signed_bytes(folder)
-    return _CHECKS[kind](folder, report_of(folder, kind, report))
+    if not to_be_signed:
+        _check_signed_bytes(folder)
+    return _CHECKS[kind](folder, report_of(folder, kind, report, to_be_signed=to_be_signed))
 
 
 def _check_signed_bytes(folder: Path) -> None:

@@ -43,6 +43,8 @@ def compare_side_files(base: Checkpoint, model: Checkpoint) -> tuple[SideDiffere
         if part is None:
             continue
         present = [path in each for each in files]
+        if part == "code" and present == [True, False]:
+            continue  # a publication leaves code out; the model is loaded without it
         if present == [True, True]:
             differences += _file(part, path, base.folder / path, model.folder / path)
         else:
