@@ -152,7 +152,7 @@ COEFFICIENT = ("terms", 0, "coefficients", 0)
         (_set("terms", 0, "blake3", to="0" * 64), AuditVerdict.CANNOT_SAY, "none of the given vectors"),
         (_set("base", "fingerprint", to="0" * 64), AuditVerdict.CANNOT_SAY, "the given base has fingerprint"),
         (_set("result", "side_files", to={"../x": "0"}), AuditVerdict.REFUTED, "outside the model's folder"),
-        (_set("result", "side_files", to={"absent": "0"}), AuditVerdict.REFUTED, "absent: in the record"),
+        (_set("result", "side_files", to={"absent.json": "0"}), AuditVerdict.REFUTED, "absent.json: in the record"),
     ],
 )
 def test_a_record_whose_digests_are_right_does_not_help_a_lie(
