@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ..hub.hub_fixture import LoopbackHub
 from .pages import ROOT, name_of
 from .test_pages import tell
 
@@ -50,7 +51,7 @@ def test_a_line_that_is_not_said_is_found() -> None:
 
 @pytest.mark.prove
 @pytest.mark.parametrize("page", GUIDES, ids=name_of)
-def test_a_guide_shows_what_is_said(page: Path, real: Path) -> None:
+def test_a_guide_shows_what_is_said(page: Path, real: Path, hub: LoopbackHub) -> None:
     wrong: dict[str, list[str]] = {}
 
     def check(line: str, shown: list[str], said: str) -> None:
