@@ -313,7 +313,11 @@ def test_trust_that_is_none_is_refused(world: World, files: list[str], match: st
 
 def test_revoking_only_ever_adds(world: World) -> None:
     path = world.folder / "trust.json"
-    world.trust(revoked_serials=["b"])
-    TrustFile.read(path).revoke(serials=["a"], keys=[TrustedKey.read(world.folder / "editor.pub").hint]).write(path)
+    world.trust(revoked_serials=["b" * 32])
+    TrustFile.read(path).revoke(serials=["a" * 32], keys=[TrustedKey.read(world.folder / "editor.pub").hint]).write(
+        path
+    )
     found = TrustFile.read(path)
-    assert found.revoked_serials == ["a", "b"] and len(found.revoked_keys) == 1 and set(found.keys) == {"editor"}
+    assert (
+        found.revoked_serials == ["a" * 32, "b" * 32] and len(found.revoked_keys) == 1 and set(found.keys) == {"editor"}
+    )
