@@ -97,7 +97,8 @@ def delegate_keys(
         not_before: start of the validity; default: now.
 
     Raises:
-        InputError: the file names no key or one key twice, a scope exceeds the bundle's ceilings, or the statement would never be valid.
+        InputError: the file names no key or one key twice, a scope exceeds the bundle's ceilings, or the statement
+            would never be valid.
     """
     said = TrustFile.read(source)
     for scope in said.keys.values():

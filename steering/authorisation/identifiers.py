@@ -1,7 +1,7 @@
 """Serial numbers and key digests as people write them, and their one normal form (torch-free).
 
-A revocation that is spelled differently from what it revokes would revoke nothing. So every spelling with one meaning is
-accepted (upper case, white space, separators, a prefix, base64, full-width digits), and everything else is an error.
+A revocation that is spelled differently from what it revokes would revoke nothing. So every spelling with one meaning
+is accepted (upper case, white space, separators, a prefix, base64, full-width digits); everything else is an error.
 """
 
 import base64

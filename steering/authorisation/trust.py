@@ -115,8 +115,8 @@ class TrustFile(StrictSettings):
 def revoke_in(path: Path, *, serials: Sequence[str] = (), keys: Sequence[str] = ()) -> TrustFile:
     """Add revocations to a trust file and return its new content; simultaneous calls lose none.
 
-    The file is read and written under a lock, and again if an editor changed it in between. A link to a trust file stays
-    a link.
+    The file is read and written under a lock, and again if an editor changed it in between. A link to a trust file
+    stays a link.
 
     Raises:
         ArtefactError: the file is missing or not a valid trust file.
