@@ -207,7 +207,7 @@ def publish(aside: Path, out: Path, *, sync: bool = True) -> None:
         out.rmdir()
     aside.chmod(0o755)
     aside.rename(out)
-    sync(out.parent)
+    sync_path(out.parent)
 
 
 def require_outside(out: Path, inputs: Iterable[Path]) -> None:
@@ -225,11 +225,11 @@ def sync_folder(folder: Path) -> None:
     """Flush all files of a folder, and the folder itself, to disk."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.is_symlink():
-            sync(path)
-    sync(folder)
+            sync_path(path)
+    sync_path(folder)
 
 
-def sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
     """Flush a file or a folder to disk; Windows can flush neither folders nor read-only files."""
     is_windows = not hasattr(os, "O_DIRECTORY")
     try:

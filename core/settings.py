@@ -32,7 +32,7 @@ class StrictSettings(Settings):
         try:
             return type(self).model_validate(self.model_dump() | given)
         except ValidationError as error:
-            raise InputError(f"{first_fault(error)}, found {error.errors()[0]['input']!r}") from None
+            raise InputError(f"{first_fault(error)}, found {error.errors()[0]['input']!r:.80}") from None
 
 
 def first_fault(error: ValidationError) -> str:

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Literal
 from pydantic import Field, ValidationError
 
 from prosocial.core.errors import ArtefactError, InputError
-from prosocial.core.files import ASIDE_SUFFIX, canonical_json, storage_errors, sync
+from prosocial.core.files import ASIDE_SUFFIX, canonical_json, storage_errors, sync_path
 from prosocial.core.locking import locked
 from prosocial.core.settings import StrictSettings
 from prosocial.core.signing.envelope import BrokenSignature, seal, statement, unseal
@@ -145,7 +145,7 @@ class AuditLog:
         size_bytes = head.size_bytes + len(raw)
         head = Head(lines=head.lines + 1, last=_digest(raw[:-1]), size_bytes=size_bytes, line=line)
         _seal_head(self.head, head, self.key)
-        sync(self.head.parent)
+        sync_path(self.head.parent)
         _write_all(log, raw)
         return head
 
