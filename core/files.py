@@ -16,6 +16,7 @@ from blake3 import blake3
 from safetensors import SafetensorError
 
 from .errors import ArtefactError, InputError, StorageError
+from .json_text import parse_object, parse_rows
 
 CHUNK_BYTES = 1 << 20
 ASIDE_SUFFIX = ".tmp"  # of temporary files, which are renamed when they are complete
@@ -80,56 +81,49 @@ def delete_asides(folder: Path) -> None:
         path.unlink()
 
 
-def read_json(path: Path, *, schema: str | None = None) -> dict[str, Any]:
-    """Read a JSON object from a file.
+def read_json(path: Path, *, schema: str | None = None, finite: bool = True) -> dict[str, Any]:
+    """Read a JSON object from a file, strictly: see `prosocial.core.json_text.parse_json` for what is refused.
 
     Args:
         path: path of the file.
         schema: required value of the object's `schema` key, such as `prosocial.gate/1`; None accepts any.
+        finite: False accepts NaN and infinite numbers, as the configs of some models contain.
 
     Raises:
-        ArtefactError: the file is missing, is not a JSON object, or has another schema.
+        ArtefactError: the file is missing or cannot be read, is not a strict JSON object, or has another schema.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ArtefactError(f"expected a file at {path}: there is none") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtefactError(f"{path} should hold JSON: {error}; download or save it again") from None
-    if not isinstance(value, dict):
-        raise ArtefactError(
-            f"{path} should hold a JSON object, found {type(value).__name__}; download or save it again"
-        )
+    value = parse_object(read_bytes(path), where=str(path), finite=finite)
     if schema is not None and value.get("schema") != schema:
         raise ArtefactError(
-            f"{path} should have schema {schema!r}, found {value.get('schema')!r}; give a file of that kind"
+            f"{path} should have schema {schema!r}, found {value.get('schema')!r:.80}; give a file of that kind"
         )
     return value
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read a file with one JSON object per line; empty lines are skipped.
+def read_bytes(path: Path) -> bytes:
+    """Return the bytes of a file.
 
     Raises:
-        InputError: the file is missing or empty, or a line is not a JSON object (the message names the line).
+        ArtefactError: the file is missing, is a folder, or cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ArtefactError(f"expected a file at {path}: there is none") from None
+    except (OSError, ValueError) as error:  # a ValueError: the path contains a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise ArtefactError(f"{path} should be a file that can be read: {reason}") from None
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read a file with one JSON object per line; empty lines and a byte order mark are skipped.
+
+    Raises:
+        InputError: the file is missing, unreadable or empty, or a line is not a JSON object (the message names it).
     """
     if not path.is_file():
         raise InputError(f"expected a JSONL file at {path}: there is none")
-    rows: list[dict[str, Any]] = []
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} should be UTF-8 text: {error}; save it as UTF-8") from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path} line {number} should be a JSON object: {error}") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{path} line {number} should be a JSON object, found {type(row).__name__}")
-        rows.append(row)
+    rows = parse_rows(read_bytes(path), where=str(path))
     if not rows:
         raise InputError(f"{path} should hold at least one row: it holds none")
     return rows

@@ -49,7 +49,7 @@ class HubPlace:
 
         with hub_errors(self._name):
             local = hf_hub_download(self._name, path, revision=self.commit)
-        return read_json(Path(local))
+        return read_json(Path(local), finite=False)
 
     def read_header(self, path: str) -> Header:
         """Return the validated header of a safetensors file, whose tensors are then read by range requests.

@@ -43,7 +43,7 @@ class LocalPlace:
 
     def read_json(self, path: str) -> dict[str, Any]:
         """Return the JSON object in a file."""
-        return read_json(self.folder / path)
+        return read_json(self.folder / path, finite=False)
 
     def read_header(self, path: str) -> Header:
         """Return the validated header of a safetensors file."""

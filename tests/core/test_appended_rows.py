@@ -55,7 +55,7 @@ def test_a_whole_line_that_is_no_row_is_named_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"a": 1}) + "\nhello\n" + json.dumps({"a": 2}) + "\n")
     before = path.read_bytes()
-    with pytest.raises(InputError, match="line 2 should be a JSON object"):
+    with pytest.raises(InputError, match="line 2 should hold JSON"):
         AppendedRows(path)
     assert path.read_bytes() == before
 
