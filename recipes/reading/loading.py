@@ -9,9 +9,9 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from prosocial.core.errors import InputError, UnknownNameError
+from prosocial.core.yaml_values import read_yaml
 
 from .overrides import apply_overrides
-from .yaml_values import read_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
 

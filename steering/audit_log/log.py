@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError
 
 from prosocial.core.errors import ArtefactError, InputError
 from prosocial.core.files import ASIDE_SUFFIX, canonical_json, storage_errors, sync_path
+from prosocial.core.json_text import parse_object
 from prosocial.core.locking import locked
 from prosocial.core.settings import StrictSettings
 from prosocial.core.signing.envelope import BrokenSignature, seal, statement, unseal
@@ -242,9 +243,9 @@ def _problems(number: int, raw: bytes, previous: str) -> list[str]:
     if not raw.endswith(b"\n"):
         return [f"line {number} is incomplete"]
     try:
-        entry = json.loads(raw)
+        entry = parse_object(raw, where=f"line {number}")
         actual = entry["line"], entry["previous"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ArtefactError, KeyError):
         return [f"line {number} is not a log entry"]
     if actual[0] != number:
         return [f"line {number} has the line number {actual[0]!r:.20}"]

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from prosocial.core.errors import InputError
+from prosocial.core.yaml_values import DEEPEST, LONGEST_TEXT, read_yaml
 from prosocial.recipes.reading.loading import load_recipe, recipe_pipeline
 from prosocial.recipes.reading.overrides import parse_override
 from prosocial.recipes.reading.settings import read_settings
-from prosocial.recipes.reading.yaml_values import DEEPEST, LONGEST_TEXT, read_yaml
 from prosocial.recipes.steering.schema import Recipe
 from prosocial.training.gate.calibration import GateCalibration
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from prosocial.core.errors import InputError
+from .errors import InputError
 
 LONGEST_TEXT = 1 << 18  # characters
 MOST_VALUES = 100_000  # with each alias counted as often as it is used
