@@ -1,7 +1,6 @@
 """Coefficients of an edit: how much of a harm vector is subtracted from each tensor (torch-free)."""
 
 import math
-import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from prosocial.core.errors import InputError
 from prosocial.core.json_text import parse_object
+from prosocial.core.patterns import bounded_pattern
 from prosocial.core.yaml_values import read_yaml
 
 from ..depth import block_of, count_blocks, depth_factors
@@ -158,7 +158,7 @@ def read_coefficients(file: Path) -> Coefficients:
     try:
         text = file.read_text(encoding="utf-8")
         is_yaml = file.suffix in (".yaml", ".yml")
-        value = read_yaml(text, where="it") if is_yaml else parse_object(text, where="it")
+        value = read_yaml(text, where="it") if is_yaml else parse_object(text, where="it", finite=False)
     except (OSError, ValueError) as error:
         raise InputError(f"{file} should be a JSON or YAML file that maps tensor names to numbers: {error}") from None
     if not isinstance(value, dict):
@@ -201,10 +201,7 @@ def _parse_number(text: str) -> float:
 
 
 def _matches(pattern: str, names: Sequence[str]) -> list[str]:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"a scale's pattern should be a regular expression, found {pattern!r}: {error}") from None
+    compiled = bounded_pattern(pattern, what="a scale's pattern")
     return [name for name in names if compiled.fullmatch(name)]
 
 
