@@ -7,6 +7,7 @@ import pytest
 
 from prosocial.core.errors import InputError
 from prosocial.core.yaml_values import DEEPEST, LONGEST_TEXT, read_yaml
+from prosocial.evaluation.sweep import SearchSpace
 from prosocial.recipes.reading.loading import load_recipe, recipe_pipeline
 from prosocial.recipes.reading.overrides import parse_override
 from prosocial.recipes.reading.settings import read_settings
@@ -106,3 +107,27 @@ def test_a_pipeline_that_is_no_name_is_refused(tmp_path: Path, value: str) -> No
     (tmp_path / "recipe.yaml").write_text(f"pipeline: {value}\n")
     with pytest.raises(InputError, match="pipeline should be a name"):
         recipe_pipeline(tmp_path / "recipe.yaml", default="steering")
+
+
+HUGE = [str(2**63), str(-(2**63) - 1), "9" * 60, "-" + "9" * 60, "0x" + "f" * 40, "1" + ":59" * 18]
+
+
+@pytest.mark.parametrize("number", HUGE)
+@pytest.mark.parametrize("key", ["seed", "head.steps", "gate.rank", "decoding.max_new_tokens", "edit.scale"])
+def test_a_giant_number_in_a_recipe_is_one_line(key: str, number: str) -> None:
+    with pytest.raises(InputError, match=key) as refused:
+        load_recipe("quickstart", [f"{key}={number}"], model=Recipe)
+    assert len(str(refused.value)) < 300 and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32), "1.5", "1e30", ".inf", ".nan", "word", "[1]", "null"])
+def test_a_seed_that_no_generator_accepts_is_one_line(seed: str) -> None:
+    with pytest.raises(InputError, match="seed"):
+        load_recipe("quickstart", [f"seed={seed}"], model=Recipe)
+    assert load_recipe("quickstart", [f"seed={2**32 - 1}"], model=Recipe).seed == 2**32 - 1
+
+
+@pytest.mark.parametrize("scale", [(0.0, 1e308), (0.0, float("inf")), (float("nan"), 1.0), (0.0, 1e6), (2.0, 1.0)])
+def test_a_sweep_has_a_bounded_number_of_scales(scale: tuple[float, float]) -> None:
+    with pytest.raises(InputError, match="scales should run"):
+        SearchSpace(("plain",), scale=scale)
