@@ -17,7 +17,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    @field_validator("*", mode="before")
+    @field_validator("*")  # not before the conversion: that of dates in strict JSON would fail
     @classmethod
     def _has_64_bits(cls, value: Any) -> Any:
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
@@ -55,5 +55,5 @@ def first_fault(error: ValidationError) -> str:
     'scale: Input should be greater than 0'
     """
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "as a whole"
+    where = ".".join(f"{' '.join(str(part).split()):.80}" for part in first["loc"]) or "as a whole"
     return f"{where}: {first['msg']}"

@@ -123,7 +123,7 @@ def test_what_revokes_nothing_refuses_the_file(own: TrustedKey, tmp_path: Path, 
     path = write(tmp_path, **{field: [SERIAL if field == "revoked_serials" else own.hint]})
     assert TrustStore.read([path]).keys, "the control: a proper entry is accepted"
     value = spelling(SERIAL if field == "revoked_serials" else own.hint)
-    with pytest.raises(ArtefactError, match=rf"{field}.1: .*hex digits") as refused:
+    with pytest.raises(ArtefactError, match=rf"{field}.1: .*hex digits|half a character") as refused:
         TrustStore.read([write(tmp_path, **{field: ["ab" * (16 if field == "revoked_serials" else 32), value]})])
     assert len(str(refused.value)) < 600
 
