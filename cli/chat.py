@@ -22,6 +22,7 @@ from .reply_options import (
     ProviderName,
     Threads,
     enforced_by,
+    exact,
     gate_line,
     open_bundle,
     reply_options,
@@ -245,6 +246,8 @@ def _panel(talk: Conversation) -> Panel:
         table.add_row(name, f"{'━' * round(BAR_WIDTH * weight):{BAR_WIDTH}} {weight:.2f}")
     others = ", ".join(sorted(talk.bundle.config.safety_configs)) or "none"
     table.add_row("safety config", f"{enforced.safety_config or 'none'} (known: {others})")
-    table.add_row("threshold", f"{enforced.harm_threshold} (ceiling {talk.bundle.config.threshold_ceiling})")
+    table.add_row(
+        "threshold", f"{exact(enforced.harm_threshold)} (ceiling {exact(talk.bundle.config.threshold_ceiling)})"
+    )
     table.add_row("allowed", ", ".join(enforced.allowed) or "nothing")
     return Panel(table, title=title, subtitle=HELP, expand=False)

@@ -154,6 +154,16 @@ def enforced_by(bundle: "Bundle", steering: "Steering") -> Enforced | None:
     )
 
 
+def exact(value: float) -> str:
+    """Return a number with two decimals, or with all that it has.
+
+    Examples:
+        >>> exact(0.3), exact(0.29996)
+        ('0.30', '0.29996')
+    """
+    return f"{value:.2f}" if float(f"{value:.2f}") == value else str(value)
+
+
 def gate_line(bundle: "Bundle", steering: "Steering", reply: "Reply") -> str:
     """Return one line that reports what the gate did during a reply."""
     enforced = enforced_by(bundle, steering)
@@ -163,7 +173,7 @@ def gate_line(bundle: "Bundle", steering: "Steering", reply: "Reply") -> str:
     phrases = f"{n_phrases} times a forbidden phrase came up, " if n_phrases else ""
     risk, riskiest = max((value, name) for name, value in reply.max_risk.items())
     return (
-        f"gate: threshold {enforced.harm_threshold}, allowed {', '.join(enforced.allowed) or 'nothing'}, "
+        f"gate: threshold {exact(enforced.harm_threshold)}, allowed {', '.join(enforced.allowed) or 'nothing'}, "
         f"preference {', '.join(f'{name} {weight:.2f}' for name, weight in enforced.preference.items())}; "
         f"finish {reply.finish}, {len(reply.events) - n_phrases} times nothing was safe, {phrases}smallest safe set "
         f"{reply.min_safe_set_size}, highest risk of the model's own next token {risk:.2f} ({riskiest})"
