@@ -24,9 +24,7 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         self.depth = getattr(self, "depth", 0) + 1
         if self.depth > DEEPEST:
-            raise yaml.composer.ComposerError(
-                None, None, f"it should be at most {DEEPEST} levels deep", self.peek_event().start_mark
-            )
+            raise yaml.composer.ComposerError(None, None, f"it should be at most {DEEPEST} levels deep")
         node: yaml.Node | None = super().compose_node(parent, index)
         self.depth -= 1
         return node
