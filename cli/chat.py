@@ -22,6 +22,7 @@ from .reply_options import (
     ProviderName,
     Threads,
     enforced_by,
+    exact,
     gate_line,
     open_bundle,
     reply_options,
@@ -137,6 +138,14 @@ class Conversation:
         key = f"turn {len(messages)}"
         return self.bundle.stream(messages, steering=self.steering, row_key=key, **self._options)
 
+    def started(self, text: str) -> None:
+        """Log that the reply to a message is about to be shown while it is generated."""
+        self._log.started(self.bundle, self.steering, [*self.messages, {"role": "user", "content": text}])
+
+    def stopped(self, text: str, shown: str) -> None:
+        """Log that the reply to a message was stopped after the text `shown`."""
+        self._log.stopped([*self.messages, {"role": "user", "content": text}], shown)
+
     def heard(self, text: str, reply: "Reply") -> None:
         """Log a message and its reply, and add them to the conversation."""
         messages: list[Message] = [*self.messages, {"role": "user", "content": text}]
@@ -182,12 +191,15 @@ def _ask(console: Console) -> str | None:
 
 def _show_reply(talk: Conversation, text: str, console: Console) -> None:
     """Stream a reply, then print what the gate did; Ctrl-C stops the reply and discards the turn."""
-    stream = talk.say(text)
+    stream, shown = talk.say(text), ""
+    talk.started(text)
     try:
         for piece in stream:
+            shown += piece
             console.print(printable(piece), end="", markup=False, soft_wrap=True)
     except KeyboardInterrupt:
         stream.close()
+        talk.stopped(text, shown)
         console.print("\n(stopped, this turn is discarded)", style="dim")
         return
     console.print()
@@ -234,6 +246,8 @@ def _panel(talk: Conversation) -> Panel:
         table.add_row(name, f"{'━' * round(BAR_WIDTH * weight):{BAR_WIDTH}} {weight:.2f}")
     others = ", ".join(sorted(talk.bundle.config.safety_configs)) or "none"
     table.add_row("safety config", f"{enforced.safety_config or 'none'} (known: {others})")
-    table.add_row("threshold", f"{enforced.harm_threshold:.2f} (ceiling {talk.bundle.config.threshold_ceiling:.2f})")
+    table.add_row(
+        "threshold", f"{exact(enforced.harm_threshold)} (ceiling {exact(talk.bundle.config.threshold_ceiling)})"
+    )
     table.add_row("allowed", ", ".join(enforced.allowed) or "nothing")
     return Panel(table, title=title, subtitle=HELP, expand=False)

@@ -222,13 +222,11 @@ def revoke(
 ) -> None:
     """Revoke signed configs or keys permanently."""
     from prosocial.core.signing import TrustedKey
-    from prosocial.steering.authorisation.trust import TrustFile
+    from prosocial.steering.authorisation.trust import revoke_in
 
     if not serial and not key:
         raise InputError("--serial or --key should say what to revoke, neither is given")
-    before = TrustFile.read(trust_file)
-    before.revoke(serials=serial or (), keys=[TrustedKey.read(path).hint for path in key or ()]).write(trust_file)
-    after = TrustFile.read(trust_file)
+    after = revoke_in(trust_file, serials=serial or (), keys=[TrustedKey.read(path).hint for path in key or ()])
     if as_json:
         typer.echo(json.dumps({"revoked_serials": after.revoked_serials, "revoked_keys": after.revoked_keys}))
     else:

@@ -1,4 +1,4 @@
-"""The command `log check`: checks an audit log."""
+"""The commands `log check` and `log witness`: check an audit log, and note how it ends."""
 
 import json
 from pathlib import Path
@@ -12,36 +12,71 @@ EXIT_CODES = {"pass": 0, "fail": 1, "cannot say": 3}
 log_app = typer.Typer(no_args_is_help=True, help="Audit logs of requests (docs/safety-configs.md).")
 
 
-@log_app.callback()
-def _group() -> None:
-    """Make typer keep `check` as a subcommand although it is the only one."""
+Log = Annotated[Path, typer.Argument(help="The log.")]
+Key = Annotated[list[Path], typer.Option(help="The operator's public key, in PEM; may repeat.")]
+Head = Annotated[Path | None, typer.Option(help="The signed head, or a copy of an older one.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
-@log_app.command(epilog="Example: prosocial log check requests.jsonl --key operator.pub")
+@log_app.command(epilog="Example: prosocial log check requests.jsonl --key operator.pub --witness /mnt/other/witness")
 def check(
-    log: Annotated[Path, typer.Argument(help="The log.")],
-    key: Annotated[list[Path], typer.Option(help="The operator's public key, in PEM; may repeat.")],
-    head: Annotated[Path | None, typer.Option(help="The signed head, or a copy of an older one.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    log: Log,
+    key: Key,
+    head: Head = None,
+    witness: Annotated[
+        list[Path] | None, typer.Option(help="A file written by log witness; finds a deleted log too; may repeat.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """Detect edited, removed or moved lines, and a truncated end.
 
-    Exit code: 0 the signature covers all lines, 1 the log was changed, 3 there are lines after the signed head.
+    Exit code: 0 the signature covers all lines, 1 the log was changed, 3 there are lines after the signed head, or the
+    writing of the last line was interrupted.
     """
     from prosocial.core.signing import TrustedKey
     from prosocial.steering.audit_log.log import check_log
+    from prosocial.steering.audit_log.witness import read_witnesses
 
-    result = check_log(log, head or default_head(log), [TrustedKey.read(path) for path in key])
+    witnesses = read_witnesses(witness or ())
+    result = check_log(log, head or default_head(log), [TrustedKey.read(path) for path in key], witnesses=witnesses)
     if as_json:
         report = {
             "verdict": result.verdict,
             "lines": result.lines,
             "signed": result.signed,
             "problems": result.problems,
+            "interrupted": result.interrupted,
         }
         typer.echo(json.dumps(report))
     else:
         for problem in result.problems:
             typer.echo(problem)
+        if result.interrupted:
+            typer.echo(f"line {result.signed} was interrupted while it was written: the next request completes it")
         typer.echo(f"{result.verdict}: {result.lines} lines, the signed head covers {result.signed}")
     raise typer.Exit(EXIT_CODES[result.verdict])
+
+
+@log_app.command(epilog="Example: prosocial log witness requests.jsonl --key operator.pub -o /mnt/other/witness")
+def witness(
+    log: Log,
+    key: Key,
+    head: Head = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Append to this file, where the log's writer cannot write.")
+    ] = None,
+) -> None:
+    """Print how the log ends: keep it elsewhere, so that log check --witness notices a deleted or replaced log."""
+    from prosocial.core.errors import ArtefactError
+    from prosocial.core.signing import TrustedKey
+    from prosocial.steering.audit_log.log import check_log
+    from prosocial.steering.audit_log.witness import Witness, append_witness
+    from prosocial.steering.configs.authorised import utc_now
+
+    result = check_log(log, head or default_head(log), [TrustedKey.read(path) for path in key])
+    if result.verdict != "pass":
+        raise ArtefactError(f"{log} should pass before a witness is taken, found {result.verdict}: run log check")
+    seen = Witness(lines=result.lines, last=result.last, time=f"{utc_now():%Y-%m-%dT%H:%M:%SZ}")
+    if out is not None:
+        append_witness(out, seen)
+    typer.echo(seen.to_line())

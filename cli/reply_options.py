@@ -138,7 +138,7 @@ def reply_options(bundle: "Bundle", drawing: Mapping[str, Any]) -> "ReplyOptions
 
 def enforced_by(bundle: "Bundle", steering: "Steering") -> Enforced | None:
     """Return the constraints on a reply; None for a plain bundle."""
-    from prosocial.steering.decoding.controls import control_arrays
+    from prosocial.steering.decoding.controls import control_arrays, in_force
 
     config = bundle.config
     if config is None:
@@ -147,11 +147,21 @@ def enforced_by(bundle: "Bundle", steering: "Steering") -> Enforced | None:
     weights = zip(config.attributes, map(float, arrays.preference[0]), strict=True)
     return Enforced(
         safety_config=steering.config_name,
-        harm_threshold=round(float(arrays.harm_threshold[0]), 4),
+        harm_threshold=in_force(arrays.harm_threshold[0]),
         allowed=[name for name, is_on in zip(config.categories, arrays.allowed[0], strict=True) if is_on],
         preference={name: round(weight, 4) for name, weight in weights if weight > 0},
-        reward_scale=round(float(arrays.reward_scale[0]), 4),
+        reward_scale=in_force(arrays.reward_scale[0]),
     )
+
+
+def exact(value: float) -> str:
+    """Return a number with two decimals, or with all that it has.
+
+    Examples:
+        >>> exact(0.3), exact(0.29996)
+        ('0.30', '0.29996')
+    """
+    return f"{value:.2f}" if float(f"{value:.2f}") == value else str(value)
 
 
 def gate_line(bundle: "Bundle", steering: "Steering", reply: "Reply") -> str:
@@ -163,7 +173,7 @@ def gate_line(bundle: "Bundle", steering: "Steering", reply: "Reply") -> str:
     phrases = f"{n_phrases} times a forbidden phrase came up, " if n_phrases else ""
     risk, riskiest = max((value, name) for name, value in reply.max_risk.items())
     return (
-        f"gate: threshold {enforced.harm_threshold:.2f}, allowed {', '.join(enforced.allowed) or 'nothing'}, "
+        f"gate: threshold {exact(enforced.harm_threshold)}, allowed {', '.join(enforced.allowed) or 'nothing'}, "
         f"preference {', '.join(f'{name} {weight:.2f}' for name, weight in enforced.preference.items())}; "
         f"finish {reply.finish}, {len(reply.events) - n_phrases} times nothing was safe, {phrases}smallest safe set "
         f"{reply.min_safe_set_size}, highest risk of the model's own next token {risk:.2f} ({riskiest})"

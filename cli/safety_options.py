@@ -68,6 +68,20 @@ class RequestLog:
 
             self.log.append(request_event(bundle.config, steering, messages, reply))
 
+    def started(self, bundle: "Bundle", steering: "Steering", messages: Sequence[Message]) -> None:
+        """Append a line for a request whose reply is shown while it is generated, before anything is shown."""
+        if self.log is not None and bundle.config is not None:
+            from prosocial.steering.audit_log.events import started_event
+
+            self.log.append(started_event(bundle.config, steering, messages))
+
+    def stopped(self, messages: Sequence[Message], shown: str) -> None:
+        """Append a line for a started request that ended early."""
+        if self.log is not None:
+            from prosocial.steering.audit_log.events import stopped_event
+
+            self.log.append(stopped_event(messages, shown))
+
     def authorise(self, bundle: "Bundle", path: Path, trust: Sequence[Path]) -> "AuthorisedConfig":
         """Return a signed config after checking that it is trusted; a refusal is appended to the log.
 

@@ -1,22 +1,22 @@
 """Atomic writing of files and folders (written under a temporary name, then renamed), digests, and versioned JSON."""
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
-from safetensors import SafetensorError
 
-from .errors import ArtefactError, InputError, StorageError
+from .errors import ArtefactError, InputError
 from .json_text import parse_object, parse_rows
+from .locking import locked
+from .storage_errors import storage_errors as storage_errors
 
 CHUNK_BYTES = 1 << 20
 ASIDE_SUFFIX = ".tmp"  # of temporary files, which are renamed when they are complete
@@ -146,46 +146,49 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 @contextlib.contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn write errors of the operating system into a StorageError with a one-line message."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, StorageError) or error.errno not in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EACCES,
-            errno.EPERM,
-            errno.EROFS,
-            errno.EFBIG,
-        ):
-            raise
-        raise StorageError(f"could not write {path}: {error.strerror}; free space or choose another folder") from error
-    except SafetensorError as error:  # the library reports the system's error number in the text only
-        if not re.search(rf"os error ({errno.ENOSPC}|{errno.EDQUOT})\b", str(error)):
-            raise
-        raise StorageError(f"could not write {path}: no space left; free space or choose another folder") from error
-
-
-@contextlib.contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """Yield a temporary folder in the parent of `out`; on success it is renamed to `out`, otherwise deleted.
 
+    What a killed process left for the same `out` is deleted first.
+
     Raises:
-        InputError: `out` exists already and is not an empty folder.
+        InputError: `out` exists already and is not an empty folder, or another process is writing it.
         StorageError: the disk is full, or writing is not permitted.
     """
     require_new(out)
     with storage_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
-    try:
-        with storage_errors(out):
-            yield aside
-            publish(aside, out)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+    with alone(out):
+        _delete_partial_folders(out)
+        aside = out.parent / f".{out.name}.{secrets.token_hex(4)}.partial"
+        try:
+            with storage_errors(out):
+                aside.mkdir()
+                yield aside
+                publish(aside, out)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Hold the lock `.OUT.lock` beside an output while it is written.
+
+    Raises:
+        InputError: another process is writing it.
+    """
+    refusal = f"{out} should be written by one process at a time: another process is writing it; wait until it ends"
+    with locked(out.with_name(f".{out.name}.lock"), refusal=refusal):
+        yield
+
+
+def _delete_partial_folders(out: Path) -> None:
+    """Delete what killed processes left of `out`; the caller holds its lock."""
+    left = re.compile(re.escape(f".{out.name}.") + r"[a-z0-9_]{8}\.partial")
+    for path in out.parent.iterdir():
+        if left.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def require_new(out: Path) -> None:
@@ -199,14 +202,19 @@ def require_new(out: Path) -> None:
 
 
 def publish(aside: Path, out: Path, *, sync: bool = True) -> None:
-    """Flush a temporary folder to disk (with `sync`) and rename it to `out`."""
+    """Flush a temporary folder to disk (with `sync`) and rename it to `out`.
+
+    Raises:
+        InputError: `out` has been written meanwhile.
+    """
     if sync:
         sync_folder(aside)
-    if out.is_dir():
+    require_new(out)
+    if out.is_dir():  # empty, with permissions that somebody chose
+        aside.chmod(out.stat().st_mode & 0o7777)
         out.rmdir()
-    aside.chmod(0o755)
     aside.rename(out)
-    _sync(out.parent)
+    sync_path(out.parent)
 
 
 def require_outside(out: Path, inputs: Iterable[Path]) -> None:
@@ -238,11 +246,11 @@ def sync_folder(folder: Path) -> None:
     """Flush all files of a folder, and the folder itself, to disk."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.is_symlink():
-            _sync(path)
-    _sync(folder)
+            sync_path(path)
+    sync_path(folder)
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
     """Flush a file or a folder to disk; Windows can flush neither folders nor read-only files."""
     is_windows = not hasattr(os, "O_DIRECTORY")
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from .errors import InputError
-from .files import storage_errors
+from .storage_errors import storage_errors
 
 
 @contextlib.contextmanager

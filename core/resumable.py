@@ -7,8 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from .files import delete_asides, publish, require_new, storage_errors
-from .locking import locked
+from .files import alone, delete_asides, publish, require_new, storage_errors
 
 KEY_DIGITS = 16
 FICLONE = 0x40049409  # makes a file share the blocks of another one, copied on write (ioctl_ficlone(2))
@@ -35,8 +34,7 @@ def resumable_folder(out: Path, *, key: str, sync: bool = True) -> Iterator[Path
     aside = out.parent / f".{out.name}.{key[:KEY_DIGITS]}.partial"
     with storage_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-    refusal = f"{out} should be written by one process at a time: another process is writing it; wait until it ends"
-    with locked(out.with_name(f".{out.name}.lock"), refusal=refusal):
+    with alone(out):
         try:
             with storage_errors(out):
                 _delete_other_keys(aside, out)

@@ -112,7 +112,7 @@ MODULES = {
     "recipes.runner": "recipes.workflow.runner",
     "recipes.loading": "recipes.reading.loading",
     "recipes.overrides": "recipes.reading.overrides",
-    "recipes.yaml_values": "recipes.reading.yaml_values",
+    "recipes.yaml_values": "core.yaml_values",
     "recipes.schema": "recipes.steering.schema",
     "recipes.reward_training": "recipes.steering.reward_training",
     "recipes.estimates": "recipes.steering.estimates",

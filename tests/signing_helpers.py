@@ -28,6 +28,7 @@ def make_key(folder: Path, name: str, curve: ec.EllipticCurve | None = None) -> 
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.pem").write_bytes(private)
+    (folder / f"{name}.pem").chmod(0o600)
     (folder / f"{name}.pub").write_bytes(public)
     return folder / f"{name}.pem"
 

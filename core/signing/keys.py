@@ -1,6 +1,7 @@
 """EC P-256 keys in PEM files, as `openssl ecparam -name prime256v1 -genkey -noout` writes them."""
 
 import hashlib
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ PASSWORD_VARIABLE = "PROSOCIAL_KEY_PASSWORD"
 CURVE = "secp256r1"
 MAKE_ONE = "make one with: openssl ecparam -name prime256v1 -genkey -noout -out key.pem"
 TAKE_PUBLIC = "take it with: openssl ec -in key.pem -pubout -out key.pub"
+_log = logging.getLogger("prosocial.keys")  # without a handler, so that a warning reaches standard error
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,9 @@ class SigningKey:
                 wrong.
         """
         raw, password = _bytes(Path(path), MAKE_ONE), os.environ.get(PASSWORD_VARIABLE)
+        mode = Path(path).stat().st_mode & 0o777
+        if os.name == "posix" and mode & 0o077 and b"ENCRYPTED" not in raw:
+            _log.warning("warning: %s can be read by other users (mode %o): chmod 600 %s", path, mode, path)
         try:
             key = load_pem_private_key(raw, password.encode() if password and b"ENCRYPTED" in raw else None)
         except TypeError:

@@ -1,17 +1,15 @@
 """Coefficients of an edit: how much of a harm vector is subtracted from each tensor (torch-free)."""
 
-import json
 import math
-import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from prosocial.core.errors import InputError
+from prosocial.core.json_text import parse_object
+from prosocial.core.patterns import bounded_pattern
+from prosocial.core.yaml_values import read_yaml
 
 from ..depth import block_of, count_blocks, depth_factors
 
@@ -159,35 +157,20 @@ def read_coefficients(file: Path) -> Coefficients:
     """
     try:
         text = file.read_text(encoding="utf-8")
-        value = (
-            yaml.load(text, Loader=_UniqueKeys)
-            if file.suffix in (".yaml", ".yml")
-            else json.loads(text, object_pairs_hook=_unique)
-        )
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        is_yaml = file.suffix in (".yaml", ".yml")
+        value = read_yaml(text, where="it") if is_yaml else parse_object(text, where="it", finite=False)
+    except (OSError, ValueError) as error:
         raise InputError(f"{file} should be a JSON or YAML file that maps tensor names to numbers: {error}") from None
     if not isinstance(value, dict):
         raise InputError(f"{file} should map tensor names to numbers, found {type(value).__name__}")
     for name, number in value.items():
         if not isinstance(name, str) or isinstance(number, bool) or not isinstance(number, int | float):
-            raise InputError(f"{file} should give each tensor a number, found {name!r}: {number!r}")
-    return Coefficients({name: float(number) for name, number in value.items()})
-
-
-def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a name occurs twice")
-    return value
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """A YAML loader that raises an error if a key occurs twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        return _unique(
-            [(self.construct_object(key, deep), self.construct_object(item, deep)) for key, item in node.value]
-        )
+            shown = f"{number!r:.80}" if isinstance(number, str | bool | None) else type(number).__name__
+            raise InputError(f"{file} should give each tensor a number, found {str(name)!r:.80}: {shown}")
+    try:
+        return Coefficients({name: float(number) for name, number in value.items()})
+    except OverflowError:
+        raise InputError(f"{file} should give each tensor a number below 1e308, found a larger one") from None
 
 
 def parse_scale(texts: Sequence[str]) -> Scale:
@@ -218,10 +201,7 @@ def _parse_number(text: str) -> float:
 
 
 def _matches(pattern: str, names: Sequence[str]) -> list[str]:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"a scale's pattern should be a regular expression, found {pattern!r}: {error}") from None
+    compiled = bounded_pattern(pattern, what="a scale's pattern")
     return [name for name in names if compiled.fullmatch(name)]
 
 

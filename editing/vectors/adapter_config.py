@@ -8,6 +8,7 @@ from typing import Any
 
 from prosocial.core.errors import ArtefactError
 from prosocial.core.files import read_json
+from prosocial.core.patterns import bounded_pattern
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -83,7 +84,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     rank_pattern, alpha_pattern = value.get("rank_pattern") or {}, value.get("alpha_pattern") or {}
     try:
         for pattern in (*rank_pattern, *alpha_pattern):
-            re.compile(pattern)
+            bounded_pattern(_at_the_end(pattern), what=f"a pattern of {CONFIG_NAME}")
         return AdapterConfig(
             rank=_positive(value["r"]),
             alpha=_finite(value["lora_alpha"]),
@@ -94,7 +95,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
             dora=bool(value.get("use_dora")),
             tokens=_tokens(value.get("trainable_token_indices") or {}),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, re.error) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtefactError(
             f"{folder / CONFIG_NAME} should hold ranks and alphas as numbers, tokens as indices: {error!r}; save the "
             "adapter again with peft"
@@ -140,4 +141,9 @@ def _refuse_variants(value: dict[str, Any], folder: Path) -> None:
 
 def _first_match(patterns: dict[str, Any], module: str) -> str:
     """Return the first pattern that matches whole parts at the end of a module's name; the name itself if none does."""
-    return next((key for key in patterns if re.match(rf"(.*\.)?({key})$", module)), module)
+    return next((key for key in patterns if re.match(_at_the_end(key), module)), module)
+
+
+def _at_the_end(pattern: str) -> str:
+    """Return a pattern that matches whole parts at the end of a module's name, as peft does."""
+    return rf"(.*\.)?({pattern})$"

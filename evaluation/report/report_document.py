@@ -76,6 +76,7 @@ def write_report(
     page = render_page(document)
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
+        (out / JSON_FILE).unlink(missing_ok=True)  # an older one would make a killed run look finished
         (out / PAGE_FILE).write_text(page, encoding="utf-8")
     write_json(out / JSON_FILE, document)
     return document

@@ -21,6 +21,7 @@ PARTS = {
     "mlp": re.compile(r"(?:^|\.)\d+\.(?:.*\.)?(?:mlp|feed_forward|ffn|block_sparse_moe)\."),
 }
 SCALE_STEP, TILT_STEP = 0.05, 0.125
+HIGHEST_SCALE = 1000.0  # so that the number of steps is bounded
 # The first trials if `spread` is set: scale, tilt over the layers, tilt between attention and MLP. They edit the early
 # layers less and less, as LiNeS does (arXiv 2410.17146), and finally the MLP less too.
 STARTS = ((1.0, 0.0, 0.0), (2.0, 0.5, 0.0), (3.0, 1.0, 0.0), (3.0, 0.75, -0.5))
@@ -86,7 +87,7 @@ class SearchSpace:
 
     Attributes:
         methods: names of methods of harm vectors.
-        scale: lowest and highest scale; finite and at least 0.
+        scale: lowest and highest scale; at least 0 and at most 1000.
         spread: whether to search the distribution of the edit over layers, and between attention and MLP.
         given: fixed parameters, such as `utility`, passed to every method that has a parameter of that name.
 
@@ -106,8 +107,9 @@ class SearchSpace:
         if not self.methods:
             raise InputError("a sweep should have at least one method, found none: give one")
         low, high = self.scale
-        if not 0 <= low < high < float("inf"):
-            raise InputError(f"scales should run from a number of at least 0 to a higher one, found {low} to {high}")
+        if not 0 <= low < high <= HIGHEST_SCALE:
+            expected = f"a number of at least 0 to a higher one of at most {HIGHEST_SCALE:g}"
+            raise InputError(f"scales should run from {expected}, found {low} to {high}")
         for method in self.methods:
             if method not in METHODS:
                 raise UnknownNameError("method", method, METHODS)

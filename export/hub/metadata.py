@@ -4,6 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prosocial.core.errors import InputError
+from prosocial.core.yaml_values import read_yaml
+
 from .facts import CardFacts
 from .kinds import Kind
 
@@ -19,12 +22,10 @@ def card_license(card: str) -> str | None:
         >>> card_license("---\\nlicense: mit\\n---\\n# A model")
         'mit'
     """
-    import yaml
-
     front = _FRONT.match(card)
     try:
-        metadata = yaml.safe_load(front["yaml"]) if front else None
-    except yaml.YAMLError:
+        metadata = read_yaml(front["yaml"], where="the card") if front else None
+    except InputError:
         return None
     licence = metadata.get("license") if isinstance(metadata, dict) else None
     return licence if isinstance(licence, str) else None

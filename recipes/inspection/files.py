@@ -10,9 +10,9 @@ from prosocial.core.errors import ArtefactError
 from prosocial.core.files import read_json
 from prosocial.core.signing.envelope import BrokenSignature, unverified
 from prosocial.core.signing.keys import TrustedKey
+from prosocial.core.yaml_values import read_yaml
 from prosocial.editing.checkpoints.header import read_header
 
-from ..reading.yaml_values import read_yaml
 from .documents import describe_document
 from .rows import describe_rows
 

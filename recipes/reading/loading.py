@@ -9,9 +9,9 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from prosocial.core.errors import InputError, UnknownNameError
+from prosocial.core.yaml_values import read_yaml
 
 from .overrides import apply_overrides
-from .yaml_values import read_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -53,7 +53,9 @@ def recipe_pipeline(source: str | Path, *, default: str) -> str:
     """
     value = read_yaml(_read(str(source)), where=f"recipe {source}")
     named = value.get("pipeline", default) if isinstance(value, dict) else default
-    return str(named)
+    if not isinstance(named, str):
+        raise InputError(f"recipe {source}: pipeline should be a name, found {type(named).__name__}")
+    return named
 
 
 def describe(error: ValidationError, *, recipe: Any, model: type[BaseModel]) -> str:
@@ -71,7 +73,7 @@ def describe(error: ValidationError, *, recipe: Any, model: type[BaseModel]) -> 
     elif first["type"] == "value_error":  # raised by one of our validators, whose message has the actual value
         line = f"{dotted}: {first['ctx']['error']}" if path else str(first["ctx"]["error"])
     else:
-        line = f"{dotted}: {_lower(first['msg'])}, found {first['input']!r:.80}"
+        line = f"{dotted}: {_lower(first['msg'])}, found {_shown(first['input'])}"
     return line + (f" (and {len(more)} more)" if more else "")
 
 
@@ -127,6 +129,11 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 def _closest(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _shown(value: Any) -> str:
+    """Return the beginning of a value, or only the type of one that has parts."""
+    return f"{value!r:.80}" if isinstance(value, str | int | float | None) else type(value).__name__
 
 
 def _lower(message: str) -> str:

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from prosocial.core.errors import InputError
-
-from .yaml_values import read_yaml
+from prosocial.core.yaml_values import read_yaml
 
 
 def parse_override(text: str) -> tuple[tuple[str, ...], Any]:

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prosocial.core.errors import InputError
+from prosocial.core.yaml_values import read_yaml
 
 from ..reading.settings import read_settings
-from ..reading.yaml_values import read_yaml
 from .schema import DecodingSettings
 
 if TYPE_CHECKING:

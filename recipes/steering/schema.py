@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from prosocial.core.settings import NonNegative, Positive, Settings
+from prosocial.core.settings import NonNegative, Positive, Seed, Settings
 from prosocial.editing.vectors.methods import choose_method
 from prosocial.evaluation.judges.requests import CategoryRequest, HarmRequest
 from prosocial.steering.configs.safety_config import SafetyConfig
@@ -184,7 +184,7 @@ class Recipe(Settings):
     pipeline: Literal["steering"] = "steering"
     name: str
     title: str = ""
-    seed: int = 0
+    seed: Seed = 0
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     model: str | LabModel
     data: LabData | FileData

@@ -113,6 +113,10 @@ def _settle(planned: PlannedStage, store: Store, *, console: Console, out: Path 
     marker = store.marker(name, planned.key)
     state: Literal["done", "reused", "kept"] = "done" if marker is None else "kept" if planned.accepts else "reused"
     if marker is None:
+        changed = store.changed_files(name, planned.key)
+        if changed:
+            files = ", ".join(map(repr, changed[:3])) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+            print_line(console, f"{name}: {files} changed after the stage wrote them, so it runs again", style="yellow")
         with _reported(name, console):
             marker = _make(planned, store, console)
     if planned.accepts:

@@ -5,25 +5,31 @@
     STORE/.gate-1f0c9a55b2d7.partial/  the artefact of a running stage; if the run is killed, the next one deletes it
     STORE/.gate-1f0c9a55b2d7.scratch/  files that a stage resumes from; deleted when the stage succeeds
 
-The marker is beside the folder, so that the folder has only the files of the artefact.
+The marker is beside the folder, so that the folder has only the files of the artefact. It lists the BLAKE3 of each
+file, and a result is reused only if it has exactly these files with these digests: one that was changed, by whatever
+means, is computed again. Every run hashes each file once; in the same run it is hashed again only if its inode, size,
+mtime or ctime has changed. (A writer can set the mtime back, but not the ctime.) Digests are never kept for later runs.
+A store is not signed: somebody who can write its markers too can pass anything off as a result.
 """
 
 import contextlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from prosocial.core.errors import ArtefactError, InputError, StorageError
-from prosocial.core.files import read_json, storage_errors, sync_folder, write_json
+from prosocial.core.files import blake3_file, read_json, storage_errors, sync_folder, write_json
 from prosocial.core.locking import locked
 
 from .resources import say_bytes
 
 SCHEMA = "prosocial.stage/1"
 KEY_LETTERS = 12
+CLOCK_STEP_NS = 2_000_000_000  # of the coarsest file system: a file that changed this recently may change unnoticed
 _RESULT_NAME = re.compile(rf"[a-z][a-z0-9-]*-[0-9a-f]{{{KEY_LETTERS}}}")
 
 
@@ -36,22 +42,52 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._digests: dict[tuple[int, ...], str] = {}
 
     def result(self, stage: str, key: str) -> Path:
         """Return the folder of the artefact of a stage with this key, whether or not it exists."""
         return self.folder / f"{stage}-{key[:KEY_LETTERS]}"
 
     def marker(self, stage: str, key: str) -> dict[str, Any] | None:
-        """Return the marker of a complete result; None without a marker of this key, or if a file's size differs."""
+        """Return the marker of a complete result; None without a marker of this key, or if a file was changed."""
+        marker = self._marker_of(stage, key)
+        return None if marker is None or self.changed_files(stage, key) else marker
+
+    def changed_files(self, stage: str, key: str) -> list[str]:
+        """Return the files of a result that were changed, removed or added after the stage wrote them."""
+        marker, folder = self._marker_of(stage, key), self.result(stage, key)
+        if marker is None:
+            return []
+        expected, actual = marker["files"], self._files(folder)
+        return sorted(name for name in {*expected, *actual} if expected.get(name) != actual.get(name))
+
+    def _marker_of(self, stage: str, key: str) -> dict[str, Any] | None:
         folder = self.result(stage, key)
         try:
             marker = read_json(_marker_path(folder), schema=SCHEMA)
         except ArtefactError:
             return None
-        is_valid = marker.get("key") == key and folder.is_dir() and isinstance(marker.get("files"), dict)
-        if not is_valid or not marker["files"].items() <= _sizes(folder).items():
-            return None
-        return marker
+        kinds = {"files": dict, "summary": str, "seconds": int | float}
+        is_valid = all(isinstance(marker.get(name), kind) for name, kind in kinds.items())
+        is_valid = is_valid and isinstance(marker.get("accepted", []), list)
+        return marker if is_valid and marker.get("key") == key and folder.is_dir() else None
+
+    def _files(self, folder: Path) -> dict[str, str]:
+        """Return the BLAKE3 of every file by its path in the folder."""
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir()]
+        return {path.relative_to(folder).as_posix(): self._digest(path) for path in paths}
+
+    def _digest(self, path: Path) -> str:
+        if not path.is_file():  # a link to a folder, a pipe
+            return "not a file"
+        now, status = time.time_ns(), path.stat()
+        identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if identity in self._digests:
+            return self._digests[identity]
+        digest = blake3_file(path)
+        if now - status.st_ctime_ns > CLOCK_STEP_NS:
+            self._digests[identity] = digest
+        return digest
 
     def accepted(self, stage: str, key: str, *, code_free_key: str | None) -> dict[str, Any] | None:
         """Return the marker of the newest complete result that is accepted in place of the one with this key.
@@ -68,8 +104,9 @@ class Store:
             return None
         for path in sorted(self.folder.glob(f"{stage}-*.json"), key=lambda path: -path.stat().st_mtime_ns):
             marker = self._marker_at(path, stage)
-            accepted = [] if marker is None else [entry["key"] for entry in marker.get("accepted", [])]
-            if marker and (key in accepted or (code_free_key and marker.get("code_free_key") == code_free_key)):
+            accepted = [] if marker is None else marker.get("accepted", [])
+            is_accepted = any(isinstance(entry, dict) and entry.get("key") == key for entry in accepted)
+            if marker and (is_accepted or (code_free_key and marker.get("code_free_key") == code_free_key)):
                 return marker
         return None
 
@@ -129,7 +166,7 @@ class Store:
             sync_folder(partial)
             self.delete(folder)
             partial.rename(folder)
-            write_json(_marker_path(folder), {"schema": SCHEMA, **marker, "files": _sizes(folder)})
+            write_json(_marker_path(folder), {"schema": SCHEMA, **marker, "files": self._files(folder)})
         shutil.rmtree(_hidden(folder, "scratch"), ignore_errors=True)
         return folder
 
@@ -199,10 +236,3 @@ def _hidden(folder: Path, kind: str) -> Path:
 
 def _marker_path(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.json")
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    """Return the size of every file in bytes, by its path in the folder."""
-    return {
-        path.relative_to(folder).as_posix(): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()
-    }

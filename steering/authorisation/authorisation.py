@@ -122,8 +122,8 @@ def _authorise(
         if refused.reason is not Reason.NOT_TRUSTED or delegation is None or not delegation.is_file():
             raise
         named = _delegation(delegation, trust, decoding, manifest, because=refused)
-        said, signer = open_signed(path, (*trust.keys, *named.keys))
-    if signer.hint in trust.revoked_keys:
+        said, signer = open_signed(path, named.keys)
+    if trust.has_revoked(signer):
         raise RefusedConfig(Reason.REVOKED_KEY, f"key {signer.name} was revoked")
     claims, graph = claims_of(said, path, Claims, predicate_type=PREDICATE_TYPE), stated_graph(said, path)
     if claims.serial in trust.revoked_serials:

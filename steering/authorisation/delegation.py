@@ -42,11 +42,15 @@ class NamedKeys(DatedClaims):
     @field_validator("keys")
     @classmethod
     def _are_keys(cls, keys: dict[str, Scope]) -> dict[str, Scope]:
+        names: dict[str, str] = {}
         for name, scope in keys.items():
             try:
-                TrustedKey.parse(name, scope.key.encode())
-            except (InputError, UnsupportedAlgorithm) as error:
+                hint = TrustedKey.parse(name, scope.key.encode()).hint
+            except (InputError, UnsupportedAlgorithm, UnicodeEncodeError) as error:
                 raise ValueError(str(error)) from None
+            if hint in names:
+                raise ValueError(f"each key should be named once, found one as {names[hint]} and {name}")
+            names[hint] = name
         return keys
 
 
@@ -93,7 +97,8 @@ def delegate_keys(
         not_before: start of the validity; default: now.
 
     Raises:
-        InputError: the file names no key, a scope exceeds the bundle's ceilings, or the statement would never be valid.
+        InputError: the file names no key or one key twice, a scope exceeds the bundle's ceilings, or the statement
+            would never be valid.
     """
     said = TrustFile.read(source)
     for scope in said.keys.values():
@@ -104,7 +109,7 @@ def delegate_keys(
     try:
         named = NamedKeys(keys=keys, categories=decoding.category_registry.digest, **times)
     except ValidationError as error:
-        raise InputError(f"{source} should name at least one public key; {first_fault(error)}") from None
+        raise InputError(f"{source} should name public keys, each once; {first_fault(error)}") from None
     out.parent.mkdir(parents=True, exist_ok=True)
     seal(out, statement(PREDICATE_TYPE, graph_subject(manifest), named.model_dump(mode="json")), key)
     return named
@@ -122,7 +127,7 @@ def read_delegation(
             categories.
     """
     said, signer = open_signed(path, trust.keys)
-    if signer.hint in trust.revoked_keys:
+    if trust.has_revoked(signer):
         raise RefusedConfig(Reason.REVOKED_KEY, f"key {signer.name}, which names keys in {path.name}, was revoked")
     named = claims_of(said, path, NamedKeys, predicate_type=PREDICATE_TYPE)
     if named.serial in trust.revoked_serials:

@@ -13,17 +13,19 @@ ceilings.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from prosocial.core.errors import ArtefactError, InputError
 from prosocial.core.files import read_json, write_json
+from prosocial.core.locking import locked
 from prosocial.core.settings import StrictSettings, first_fault
 from prosocial.core.signing.keys import TrustedKey
 
 from ..configs.refusal import Reason, RefusedConfig
 from ..configs.safety_config import Share
+from .identifiers import key_digest, key_digests, serial_number
 
 SCHEMA = "prosocial.trust/1"
 
@@ -71,21 +73,22 @@ class TrustFile(StrictSettings):
 
     Attributes:
         keys: scope by key name.
-        revoked_serials: serial numbers of revoked statements.
-        revoked_keys: hex digests of revoked public keys.
+        revoked_serials: serial numbers of revoked statements, in any spelling that `serial_number` accepts.
+        revoked_keys: digests of revoked public keys, in any spelling that `key_digest` accepts.
     """
 
     schema_: Literal["prosocial.trust/1"] = Field(default="prosocial.trust/1", alias="schema")
     keys: dict[str, Scope] = Field(default_factory=dict)
-    revoked_serials: list[str] = Field(default_factory=list)
-    revoked_keys: list[str] = Field(default_factory=list)
+    revoked_serials: list[Annotated[str, AfterValidator(serial_number)]] = Field(default_factory=list)
+    revoked_keys: list[Annotated[str, AfterValidator(key_digest)]] = Field(default_factory=list)
 
     @classmethod
     def read(cls, path: Path) -> "TrustFile":
         """Read a trust file.
 
         Raises:
-            ArtefactError: the file is missing, its schema differs, or a value is invalid (the message names it).
+            ArtefactError: the file is missing, its schema differs, or a value is invalid (the message names it). One
+                revocation that names nothing refuses the whole file, because somebody meant to revoke something.
         """
         try:
             return cls.model_validate(read_json(path, schema=SCHEMA))
@@ -93,16 +96,43 @@ class TrustFile(StrictSettings):
             raise ArtefactError(f"{path} should be a trust file; {first_fault(error)}") from None
 
     def revoke(self, *, serials: Sequence[str] = (), keys: Sequence[str] = ()) -> "TrustFile":
-        """Return a copy with further revocations; existing ones stay."""
+        """Return a copy with further revocations; existing ones stay.
+
+        Raises:
+            InputError: a serial number or key digest is malformed.
+        """
         lists = {
-            "revoked_serials": sorted({*self.revoked_serials, *serials}),
-            "revoked_keys": sorted({*self.revoked_keys, *keys}),
+            "revoked_serials": sorted({*self.revoked_serials, *map(serial_number, serials)}),
+            "revoked_keys": sorted({*self.revoked_keys, *map(key_digest, keys)}),
         }
         return self.model_copy(update=lists)
 
     def write(self, path: Path) -> None:
         """Write the file."""
         write_json(path, self.model_dump(by_alias=True))
+
+
+def revoke_in(path: Path, *, serials: Sequence[str] = (), keys: Sequence[str] = ()) -> TrustFile:
+    """Add revocations to a trust file and return its new content; simultaneous calls lose none.
+
+    The file is read and written under a lock, and again if an editor changed it in between. A link to a trust file
+    stays a link.
+
+    Raises:
+        ArtefactError: the file is missing or not a valid trust file.
+        InputError: a serial number or key digest is malformed.
+        StorageError: the file cannot be written.
+    """
+    path = path.resolve()
+    if not path.is_file():
+        raise ArtefactError(f"expected a trust file at {path}, found no such file: check the path")
+    with locked(path.with_name(f".{path.name}.lock")):
+        while True:
+            before = path.read_bytes()
+            revoked = TrustFile.read(path).revoke(serials=serials, keys=keys)
+            if path.read_bytes() == before:
+                revoked.write(path)
+                return revoked
 
 
 @dataclass(frozen=True)
@@ -134,7 +164,7 @@ class TrustStore:
         serials: set[str] = set()
         revoked: set[str] = set()
         for path in map(Path, paths):
-            if path.suffix != ".json":
+            if path.suffix.lower() != ".json":
                 keys.append(TrustedKey.read(path))
                 continue
             said = TrustFile.read(path)
@@ -150,3 +180,7 @@ class TrustStore:
             actual = f"the same key under the names {' and '.join(twice)}" if twice else "none"
             raise InputError(f"there should be at least one trusted key, each given once, found {actual}")
         return cls(tuple(keys), scopes, frozenset(serials), frozenset(revoked))
+
+    def has_revoked(self, key: TrustedKey) -> bool:
+        """Return whether a key was revoked, under any of its digests."""
+        return not self.revoked_keys.isdisjoint(key_digests(key))

@@ -13,7 +13,7 @@ from prosocial.core.settings import StrictSettings, first_fault
 
 from ..configs.category_registry import NEVER_ALLOWED, CategoryRegistry
 from ..configs.safety_config import Name, SafetyConfig, Share
-from .phrases import folded
+from .phrases import LONGEST_PHRASE, folded, require_searchable
 from .sampling import Sampling
 
 SCHEMA = "prosocial.decoding/1"
@@ -28,7 +28,7 @@ class ReplySettings(StrictSettings):
     Attributes:
         max_new_tokens: default maximum length of a reply in tokens.
         sampling: how the next token is chosen.
-        stop: stop strings; the reply ends before the first one.
+        stop: stop strings, each of at most 2,000 characters; the reply ends before the first one.
         forbidden_phrases: texts that no reply may contain, also inside words; case, character width and white space are
             ignored.
         rollback_tokens: maximum number of tokens to roll back when the safe set is empty. A token followed by this many
@@ -43,12 +43,20 @@ class ReplySettings(StrictSettings):
     rollback_tokens: int = Field(default=8, ge=0)
     max_retries: int = Field(default=2, ge=0)
 
+    @field_validator("stop")
+    @classmethod
+    def _are_stops(cls, stops: list[str]) -> list[str]:
+        require_searchable(stops, what="stop strings")
+        return stops
+
     @field_validator("forbidden_phrases")
     @classmethod
     def _are_phrases(cls, phrases: list[str]) -> list[str]:
-        empty = [phrase for phrase in phrases if not folded(phrase).strip()]
+        empty = [phrase for phrase in phrases if len(phrase) <= LONGEST_PHRASE and not folded(phrase).strip()]
         if empty:
-            raise ValueError(f"a forbidden phrase should have a visible character, found {empty[0]!r}: remove it")
+            raise ValueError(f"a forbidden phrase should have a visible character, found {empty[0]!r:.80}: remove it")
+        require_searchable(phrases, what="forbidden phrases")
+        require_searchable([folded(phrase).strip() for phrase in phrases], what="forbidden phrases, normalised,")
         return phrases
 
 

@@ -95,6 +95,16 @@ def control_arrays(config: DecodingConfig, requests: Sequence[Steering]) -> Cont
     )
 
 
+def in_force(value: np.float32) -> float:
+    """Return a control as the graph compares it, by its shortest decimal number.
+
+    Examples:
+        >>> in_force(np.float32(0.3)), in_force(np.float32(0.29996))
+        (0.3, 0.29996)
+    """
+    return float(str(value))
+
+
 def with_safety_text(config: DecodingConfig, request: Steering, messages: Sequence[Message]) -> list[Message]:
     """Return the conversation with the safety config's text in its system message, before any existing text.
 

@@ -22,6 +22,7 @@ def write_parity(out: Path, measurement: Measurement, document: Mapping[str, Any
     """
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
+        (out / JSON_FILE).unlink(missing_ok=True)  # an older one would make a killed run look finished
         (out / PAGE_FILE).write_text(render_parity(document), encoding="utf-8")
     write_measurement(out / MEASUREMENTS_FILE, measurement)
     write_json(out / JSON_FILE, document)

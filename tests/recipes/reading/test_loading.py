@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from prosocial.core.errors import InputError, UnknownNameError
+from prosocial.core.yaml_values import read_yaml
 from prosocial.recipes.reading.loading import builtin_recipes, load_recipe
 from prosocial.recipes.reading.overrides import apply_overrides, parse_override
-from prosocial.recipes.reading.yaml_values import read_yaml
 
 
 class Section(BaseModel):

@@ -168,7 +168,7 @@ ATTACKS: list[tuple[str, Attack, Reason, str]] = [
     ("named by itself", named(signer="editor"), Reason.NOT_TRUSTED, "none of the 1 trusted keys"),
     ("changed since", changed, Reason.NOT_TRUSTED, "changed since"),
     ("named by a named key", chained, Reason.NOT_TRUSTED, "none of the 1 trusted keys"),
-    ("another is named", named(named="stranger"), Reason.NOT_TRUSTED, "none of the 2 trusted keys"),
+    ("another is named", named(named="stranger"), Reason.NOT_TRUSTED, "none of the 1 trusted keys"),
     (
         "no such statement",
         resealed(lambda said: said.update(predicateType="urn:x")),
@@ -220,6 +220,29 @@ def test_an_expired_delegation_is_refused_at_once_and_in_use(world: World) -> No
             with pytest.raises(RefusedConfig) as refused:
                 use()
             assert refused.value.reason is reason
+
+
+def names_twice(said: dict[str, Any]) -> None:
+    keys = said["predicate"]["keys"]
+    keys["again"] = keys["editor"] | {"allowed": ["violence", "drugs"], "highest_threshold": 0.7}
+
+
+def test_a_key_named_twice_has_no_scope_at_all(world: World) -> None:
+    path, _ = resealed(names_twice)(world)
+    with pytest.raises(RefusedConfig, match="named once, found one as again and editor") as refused:
+        world.authorise(path)
+    assert refused.value.reason is Reason.MALFORMED
+
+
+def test_a_file_that_names_a_key_twice_is_not_signed(world: World) -> None:
+    scope = {"key": "editor.pub", "allowed": [], "highest_threshold": 0.1}
+    wider = scope | {"allowed": ["violence"], "highest_threshold": 0.6}
+    said = {"schema": "prosocial.trust/1", "keys": {"editor": scope, "again": wider}}
+    (world.folder / "keys.json").write_text(json.dumps(said))
+    options = {"decoding": world.decoding, "manifest": MANIFEST, "valid_days": 1}
+    with pytest.raises(InputError, match="named once, found one as editor and again"):
+        delegate_keys(world.folder / "keys.json", world.delegation, key=world.key("owner"), **options)
+    assert not world.delegation.exists()
 
 
 @pytest.mark.parametrize(
