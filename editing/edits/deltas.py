@@ -1,4 +1,4 @@
-"""Reading the deltas of a stored vector in pieces: dense and sparse ones from the file, low-rank ones through torch."""
+"""Reading the deltas of a stored vector in pieces: dense and sparse ones from the file, low-rank ones as products."""
 
 import contextlib
 import threading
@@ -13,6 +13,7 @@ from ..checkpoints.digests import read_whole
 from ..checkpoints.header import TensorInfo
 from ..checkpoints.numbers import buffer
 from ..vectors.folder import Sparse, VectorFolder
+from ..vectors.product import read_product
 from ..vectors.sparse import SparseReader
 
 
@@ -103,7 +104,7 @@ class WholeDelta:
 class Deltas:
     """All deltas of a stored vector; several threads may read them.
 
-    The products of low-rank factors are computed by torch as whole tensors, one at a time to limit memory.
+    The products of low-rank factors are computed as whole tensors, one at a time to limit memory.
 
     Args:
         vector: the stored vector.
@@ -135,7 +136,5 @@ class Deltas:
         elif name in self._vector.sparse:
             yield SparseDelta(self._vector.sparse[name], digest=self._digest)
         else:
-            from ..vectors.vector import HarmVector
-
             with self._one_at_a_time:
-                yield WholeDelta(HarmVector(self._vector).delta(name).flatten().numpy())
+                yield WholeDelta(read_product(self._vector.factors[name]).reshape(-1))

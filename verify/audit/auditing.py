@@ -43,8 +43,8 @@ def audit_model(
 ) -> AuditReport:
     """Check the claim that a checkpoint is its base minus harm vectors.
 
-    Weights are read in pieces, so memory does not depend on the size of the model. Vectors that are not stored dense
-    need torch.
+    Weights are read in pieces, so memory does not depend on the size of the model (the product of low-rank factors is
+    computed one tensor at a time). No torch is needed.
 
     Args:
         model: the checkpoint, with or without its edit record.
