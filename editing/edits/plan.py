@@ -14,8 +14,10 @@ from prosocial.core.resumable import left_over_bytes
 from ..checkpoints.digests import digest_tensor
 from ..checkpoints.folder import INDEX_NAME, Checkpoint
 from ..checkpoints.header import TensorInfo
+from ..checkpoints.links import require_inside
 from ..checkpoints.quantised import refuse_quantised
 from ..vectors.folder import VectorFolder
+from .record import RECORD_NAME
 from .scaling import Scale, ScaledGroup, resolve_scale
 
 EDITABLE = ("F32", "F16", "BF16")
@@ -135,11 +137,14 @@ def plan_edit(target: Checkpoint, vector: Path | str, *, scale: Scale) -> EditPl
         scale: one finite number, at least 0, or another form of `Scale` (see `resolve_scale`).
 
     Raises:
-        ArtefactError: the target is quantised or is the vector's harmful parent, or the vector folder is broken.
+        ArtefactError: the target is quantised, is the vector's harmful parent or holds a link out of its folder, or the
+            vector folder is broken.
         InputError: a tensor of the vector is missing in the target or has another shape or dtype there; tied copies
             would differ after the edit; the scale is invalid.
     """
     refuse_quantised(target)
+    read = {*target.headers, *target.side_files, INDEX_NAME, RECORD_NAME}
+    require_inside(target.folder, sorted(read & set(target.place.files())))
     stored = VectorFolder.open(vector)
     _check_names(target, stored)
     _check_shapes(target, stored)
