@@ -4,7 +4,7 @@ Level 1 compares digests and needs the model with its edit record, plus a truste
 recomputes the edit and also needs base and vector. Level 3 recovers coefficients from the weights without a record.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from typing import TypeVar
 from prosocial.core.cores import usable_cores
 from prosocial.core.errors import InputError
 from prosocial.core.signing.keys import TrustedKey
-from prosocial.editing.checkpoints.digests import combine, digest_tensor
+from prosocial.editing.checkpoints.digests import TensorDigest, combine, digest_tensor
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.checkpoints.header import TensorInfo
 from prosocial.editing.edits.record import RECORD_NAME, EditRecord, read_record
@@ -23,6 +23,7 @@ from . import forensics, integrity, recomputation
 from .audit_document import AuditReport, LevelAudit, SideDifference, TensorAudit
 from .claim import Claim, NoClaim, read_claim
 from .side_files import compare_side_files
+from .stated import against_base, against_measures, unverified
 from .vectors import GivenVector, open_vectors
 from .verdicts import AuditVerdict, worst
 from .weights import common_weights
@@ -74,7 +75,7 @@ def audit_model(
     if record is not None:
         levels.append(integrity.check_digests(checkpoint, record, digests))
     if parent is not None:
-        level, tensors = _recompute(work, record, parent, given) if record else _examine(work, parent, given)
+        level, tensors = _recompute(work, record, parent, given, digests) if record else _examine(work, parent, given)
         levels.append(level)
     sides = None if parent is None else compare_side_files(parent, checkpoint)
     return AuditReport(
@@ -87,6 +88,7 @@ def audit_model(
         weights=common_weights(tensor.weights for tensor in tensors if not tensor.n_misfits),
         tensors=tuple(sorted(tensors, key=lambda tensor: tensor.name)),
         side_files=sides,
+        unverified=tuple(unverified(record, checkpoint, recomputed=_confirms(levels)) if record else ()),
     )
 
 
@@ -119,7 +121,11 @@ class _Work:
 
 
 def _recompute(
-    work: _Work, record: EditRecord, base: Checkpoint, vectors: Sequence[GivenVector]
+    work: _Work,
+    record: EditRecord,
+    base: Checkpoint,
+    vectors: Sequence[GivenVector],
+    digests: Mapping[str, TensorDigest],
 ) -> tuple[LevelAudit, list[TensorAudit]]:
     """Run level 2."""
     pairs, wrong = _pair(base, work.checkpoint, same_dtype=True)
@@ -128,11 +134,21 @@ def _recompute(
     except NoClaim as none:
         return _level_2(none.verdict, [none.reason, *wrong]), []
     audited = work.over(pairs, lambda name: recomputation.recompute_tensor(claim, *pairs[name]))
-    tensors = [audit for audit, _ in audited.values()]
+    tensors = [each.audit for each in audited.values()]
     if wrong:
         reasons = [*wrong, *(f"{each.name}: {each.reason}" for each in tensors if each.verdict is AuditVerdict.REFUTED)]
         return _level_2(AuditVerdict.REFUTED, reasons), tensors
-    return recomputation.conclude(record, tensors, [digest for _, digest in audited.values()]), tensors
+    realised = {name: each.realised for name, each in audited.items() if each.realised}
+    bases = {name: each.base for name, each in audited.items()}
+    before = {name: each.blake3 for name, each in bases.items()}
+    other = [*against_base(record.base, base), *against_measures(record, realised, before, digests)]
+    return recomputation.conclude(record, tensors, bases.values(), other), tensors
+
+
+def _confirms(levels: Sequence[LevelAudit]) -> bool:
+    """Whether the last level recomputed the record's edit and found it so."""
+    last = levels[-1]
+    return last.level == recomputation.LEVEL and last.verdict in (AuditVerdict.CONFIRMED, AuditVerdict.WITHIN_ROUNDING)
 
 
 def _level_2(verdict: AuditVerdict, reasons: list[str]) -> LevelAudit:

@@ -12,6 +12,7 @@ from prosocial.editing.edits.arithmetic import ARITHMETIC
 from prosocial.editing.edits.record import Coefficient, EditRecord, Term
 from prosocial.editing.edits.rounding import NEAREST, Rounding
 
+from .stated import against_vector
 from .vectors import GivenVector
 from .verdicts import AuditVerdict
 
@@ -58,6 +59,9 @@ def read_claim(record: EditRecord, checkpoint: Checkpoint, vectors: Sequence[Giv
         raise NoClaim(AuditVerdict.REFUTED, f"<edit, vector> should be at most 0, found {record.result.inner_product}")
     rounding = _rounding(record)
     vector = _find(term, vectors)
+    wrong = list(against_vector(term, vector.folder.description))
+    if wrong:
+        raise NoClaim(AuditVerdict.REFUTED, "; ".join(wrong))
     if {*vector.folder.names} != {*coefficients}:
         raise NoClaim(
             AuditVerdict.REFUTED,

@@ -14,6 +14,7 @@ from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.edits.record import EditRecord
 
 from .audit_document import LevelAudit
+from .stated import unlisted
 from .verdicts import AuditVerdict
 
 LEVEL: Final = 1
@@ -49,6 +50,10 @@ def check_digests(checkpoint: Checkpoint, record: EditRecord, digests: Mapping[s
     wrong = [*_tensors(record, digests), *_fingerprint(record), *_side_files(checkpoint.folder, record)]
     if wrong:
         return LevelAudit(level=LEVEL, title=TITLE, verdict=AuditVerdict.REFUTED, reasons=tuple(wrong))
+    missing = unlisted(record, checkpoint)
+    if missing:
+        reasons = tuple(f"{path}: it can change the output, and the record does not list it" for path in missing)
+        return LevelAudit(level=LEVEL, title=TITLE, verdict=AuditVerdict.CANNOT_SAY, reasons=reasons)
     n_files = len(record.result.side_files)
     reason = (
         f"{len(digests)} tensors and {n_files} side files as recorded, fingerprint {record.result.fingerprint[:16]}"
