@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..checkpoints.alignment import align
 from ..checkpoints.digests import stream_tensor
 from ..checkpoints.folder import Checkpoint
 from ..checkpoints.header import BITS, TensorInfo
@@ -79,6 +80,7 @@ class CheckpointDifference:
         changed: tensors of equal shape that differ, sorted by relative change, largest first.
         n_same: number of tensors with equal dtype, shape and bits.
         config: keys of `config.json` whose values differ; they do not affect `same`.
+        redundant: tied copies and computed buffers that only one stores, in words; they do not affect `same`.
     """
 
     only_first: tuple[str, ...]
@@ -87,10 +89,11 @@ class CheckpointDifference:
     changed: tuple[TensorDifference, ...]
     n_same: int
     config: tuple[str, ...]
+    redundant: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
-        """Whether both hold the same weights bit for bit; equivalent to equal fingerprints."""
+        """Whether both hold the same weights bit for bit; the fingerprints are equal too if nothing is redundant."""
         return not (self.only_first or self.only_second or self.reshaped or self.changed)
 
     @property
@@ -118,6 +121,7 @@ class CheckpointDifference:
             ],
             "layers": self.layers,
             "config": list(self.config),
+            "redundant": list(self.redundant),
             "tensors": [item.to_json() for item in self.changed],
         }
 
@@ -142,22 +146,23 @@ def compare_weights(first: Checkpoint, second: Checkpoint) -> CheckpointDifferen
     Raises:
         ArtefactError: a file became shorter since its header was read.
     """
-    common = [name for name in first.tensors if name in second.tensors]
-    alike = [name for name in common if first.tensors[name].shape == second.tensors[name].shape]
-    pairs = [(first.tensors[name], second.tensors[name]) for name in alike]
+    aligned = align(first, second)
+    ours, theirs = aligned.first, aligned.second
+    common = [name for name in ours if name in theirs]
+    alike = [name for name in common if ours[name].shape == theirs[name].shape]
+    pairs = [(ours[name], theirs[name]) for name in alike]
     changed = [difference for pair in pairs if (difference := _compare(*pair))]
     changed.sort(key=lambda item: (-(item.relative_change or 0.0), item.name))
     return CheckpointDifference(
-        only_first=tuple(name for name in first.tensors if name not in second.tensors),
-        only_second=tuple(name for name in second.tensors if name not in first.tensors),
-        reshaped=tuple(
-            (name, first.tensors[name].shape, second.tensors[name].shape) for name in common if name not in set(alike)
-        ),
+        only_first=tuple(name for name in ours if name not in theirs),
+        only_second=tuple(name for name in theirs if name not in ours),
+        reshaped=tuple((name, ours[name].shape, theirs[name].shape) for name in common if name not in set(alike)),
         changed=tuple(changed),
         n_same=len(alike) - len(changed),
         config=tuple(
             key for key in sorted({*first.config, *second.config}) if first.config.get(key) != second.config.get(key)
         ),
+        redundant=aligned.notes,
     )
 
 

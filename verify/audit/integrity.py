@@ -9,6 +9,7 @@ from prosocial.core.files import sha256_file
 from prosocial.core.signing.envelope import BrokenSignature
 from prosocial.core.signing.keys import TrustedKey
 from prosocial.core.signing.model_signature import SIGNATURE_FILE, FolderDigest, check_signature
+from prosocial.editing.checkpoints.alignment import DERIVED
 from prosocial.editing.checkpoints.digests import TensorDigest, combine
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.edits.record import EditRecord
@@ -65,7 +66,8 @@ def _tensors(record: EditRecord, digests: Mapping[str, TensorDigest]) -> Iterabl
     recorded = record.result.tensors
     for name in sorted({*recorded, *digests}):
         if name not in digests:
-            yield f"{name}: in the record, not in the model"
+            if not DERIVED.search(name):
+                yield f"{name}: in the record, not in the model"
         elif name not in recorded:
             yield f"{name}: in the model, not in the record"
         else:

@@ -8,7 +8,7 @@ trainable tokens        the stored rows replace the base's: new - W there, 0 els
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -74,6 +74,7 @@ class AdapterSource:
     """A harmful run that consists of a base and an adapter (see `HarmfulRun`)."""
 
     n_parents = 1
+    notes: Sequence[str] = ()
 
     def __init__(self, base: Base, adapter: Path) -> None:
         self._origin, self._base, self._folder = base, base.checkpoint, adapter
