@@ -49,7 +49,7 @@ def align(first: Checkpoint, second: Checkpoint) -> Alignment:
             notes.append(f"{name}: only in {folder.name}, a buffer that transformers computes itself")
     for name in first.tied.stored:
         partner = next(iter(second.tied.stored), None)
-        if name not in theirs and second.tied.tied and partner:
+        if name not in theirs and second.tied.tied and partner and _is_copy(first, name):
             theirs[name] = replace(second.tensors[partner], name=name)
             notes.append(f"{name}: {second.folder.name} ties it to {partner} and stores only that")
     for name in second.tied.stored:
