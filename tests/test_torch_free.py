@@ -69,6 +69,7 @@ EXCEPT = (
     "core/batches.py",
     "editing/checkpoints/model.py",
     "editing/checkpoints/modules.py",
+    "editing/checkpoints/renaming.py",
     "editing/checkpoints/tensors.py",
     "editing/edits/adapter.py",
     "editing/edits/in_memory.py",
