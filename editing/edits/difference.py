@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,8 +19,12 @@ LAYER = re.compile(r"^(.*?\.\d+)\.")
 NUMPY = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2",
     "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1",
-    "BOOL": "u1",
+    "BOOL": "u1", "C64": "<c8",
 }  # fmt: skip
+FLOAT8 = {  # bits of the exponent, its bias, and what codes without a number are: infinities, one NaN, or none
+    "F8_E4M3": (4, 7, "nan"), "F8_E5M2": (5, 15, "inf"), "F8_E4M3FNUZ": (4, 8, "zero"), "F8_E5M2FNUZ": (5, 16, "zero"),
+}  # fmt: skip
+NUMPY |= dict.fromkeys((*FLOAT8, "F8_E8M0"), "u1")
 
 
 @dataclass(frozen=True)
@@ -197,7 +202,7 @@ class _Sums:
 
     def add(self, left: Elements, right: Elements) -> None:
         with np.errstate(invalid="ignore", over="ignore"):  # sums that are not finite are reported as None
-            before, after = left.astype(np.float64), right.astype(np.float64)
+            before, after = (_real(each) for each in (left, right))
             self.square += float(np.dot(before, before))
             n_different = _count_different(left, right)
             if n_different:
@@ -205,6 +210,35 @@ class _Sums:
                 self.change_square += float(np.dot(change, change))
                 self.max_abs = float(np.maximum(self.max_abs, np.abs(change, out=change).max()))
         self.n_different += n_different
+
+
+@cache
+def float8_values(dtype: str) -> Elements:
+    """Return the value of each of the 256 codes of an 8-bit dtype, [256] fp32 (OCP OFP8 and MX 1.0, and FNUZ).
+
+    >>> float8_values("F8_E4M3")[[0x38, 0x7E, 0x80]].tolist()
+    [1.0, 448.0, -0.0]
+    """
+    if dtype == "F8_E8M0":
+        return np.append(np.ldexp(1.0, np.arange(255) - 127), np.nan).astype(np.float32)
+    n_bits, bias, special = FLOAT8[dtype]
+    n_mantissa, codes = 7 - n_bits, np.arange(128)
+    exponent, mantissa = codes >> n_mantissa, codes & ((1 << n_mantissa) - 1)
+    fraction = np.where(exponent, mantissa + (1 << n_mantissa), mantissa).astype(np.float64)
+    values = np.ldexp(fraction, np.maximum(exponent, 1) - bias - n_mantissa)
+    if special == "nan":
+        values[-1] = np.nan
+    elif special == "inf":
+        values[exponent == exponent.max()] = [np.inf, *[np.nan] * ((1 << n_mantissa) - 1)]
+    both = np.concatenate([values, -values])
+    if special == "zero":
+        both[128] = np.nan
+    return both.astype(np.float32)
+
+
+def _real(elements: Elements) -> Elements:
+    """Return elements as float64; a complex number as its two parts."""
+    return (elements.view(np.float32) if elements.dtype.kind == "c" else elements).astype(np.float64)
 
 
 def _count_different(left: Elements, right: Elements) -> int:
@@ -220,6 +254,8 @@ def _decoded(tensor: TensorInfo) -> Iterator[Elements]:
     itemsize = BITS[tensor.dtype] // 8
     for raw in stream_tensor(tensor, chunk_bytes=PIECE_ELEMENTS * itemsize):
         piece = np.frombuffer(raw, dtype=NUMPY[tensor.dtype])
+        if tensor.dtype in FLOAT8 or tensor.dtype == "F8_E8M0":
+            piece = float8_values(tensor.dtype)[piece]
         yield (piece.astype(np.uint32) << 16).view(np.float32) if tensor.dtype == "BF16" else piece
 
 

@@ -156,6 +156,11 @@ def plan_edit(target: Checkpoint, vector: Path | str, *, scale: Scale) -> EditPl
             would differ after the edit; the scale is invalid.
     """
     refuse_quantised(target)
+    if target.unusual:
+        raise ArtefactError(
+            f"{target.folder} should store every tensor once, with an index if it is sharded, found "
+            f"{target.unusual[0]}; load the model and save it again"
+        )
     read = {*target.headers, *target.side_files, INDEX_NAME, RECORD_NAME}
     require_inside(target.folder, sorted(read & set(target.place.files())))
     stored = VectorFolder.open(vector)
