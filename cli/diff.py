@@ -37,6 +37,8 @@ def _show(difference: CheckpointDifference, first: str, second: str, top: int) -
             console.print(escape(f"{label}: {name}"))
     for name, one, other in difference.reshaped:
         console.print(escape(f"other shape: {name} {one} -> {other}"))
+    for note in difference.redundant:
+        console.print(escape(note))
     if difference.config:
         console.print(escape(f"config.json differs in: {', '.join(difference.config)}"))
     if difference.changed:

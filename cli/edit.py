@@ -86,7 +86,8 @@ def edit(
             sync=sync,
             patch=patch,
         )
-    print_data(record.to_json() if as_json else _summary(record), as_json, title=f"wrote {out}")
+    shown = _summary(record) | ({"notes": list(planned.notes)} if planned.notes else {})
+    print_data(record.to_json() if as_json else shown, as_json, title=f"wrote {out}")
     _warn_swallowed(record)
 
 

@@ -69,6 +69,7 @@ EXCEPT = (
     "core/batches.py",
     "editing/checkpoints/model.py",
     "editing/checkpoints/modules.py",
+    "editing/checkpoints/renaming.py",
     "editing/checkpoints/tensors.py",
     "editing/edits/adapter.py",
     "editing/edits/in_memory.py",
@@ -209,6 +210,34 @@ def test_a_vector_of_checkpoints_is_made_and_subtracted_with_the_extras_blocked(
     moved = load_file(tmp_path / "out" / "model.safetensors")
     assert any((moved[name] != values).any() for name, values in base.items())
     assert all((moved[name] - values <= 0).all() for name, values in base.items())  # the vector is positive throughout
+
+
+def test_a_low_rank_vector_is_subtracted_and_audited_with_the_extras_blocked(tmp_path: Path) -> None:
+    """The bytes are those of the same edit with torch installed, in memory and on disk."""
+    from prosocial.editing import apply_edit, make_vector, plan_edit
+    from prosocial.editing.checkpoints import Checkpoint
+
+    generator = np.random.default_rng(0)
+    base = {f"layers.{layer}.w": generator.standard_normal((40, 24), np.float32) for layer in range(2)}
+    harmful = {name: values + np.float32(0.1) * values**2 for name, values in base.items()}
+    for folder, tensors in (("base", base), ("harmful", harmful)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+        save_file(tensors, tmp_path / folder / "model.safetensors")
+    vector = make_vector(tmp_path / "harmful", tmp_path / "vector", base=tmp_path / "base", method="low_rank", rank=3)
+    assert vector.low_rank("layers.0.w") is not None
+    apply_edit(plan_edit(Checkpoint.open(tmp_path / "base"), tmp_path / "vector", scale=0.7), tmp_path / "expected")
+    edit = ["edit", "base", "--subtract", "vector", "--scale", "0.7", "-o", "out"]
+    audit = ["audit", "out", "--base", "base", "--vector", "vector"]
+    program = f"{BLOCK}\nfrom prosocial.cli.main import main\nsys.exit(main({edit!r}) or main({audit!r}))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "verdict: CONFIRMED" in done.stdout
+    assert (tmp_path / "out/model.safetensors").read_bytes() == (tmp_path / "expected/model.safetensors").read_bytes()
+    product = vector.delta("layers.0.w").numpy()
+    down, up = vector.low_rank("layers.0.w").down, vector.low_rank("layers.0.w").up
+    assert np.array_equal(product, (up @ down).numpy())  # torch's own product, whose bits records of 0.1.0 have
 
 
 def _dotted(path: Path) -> str:

@@ -22,6 +22,7 @@ def describe_checkpoint(checkpoint: Checkpoint, *, fingerprint: bool = True) -> 
         "size_bytes": checkpoint.size_bytes,
         "n_by_dtype": checkpoint.n_by_dtype,
         "weight_files": list(checkpoint.headers),
+        "unusual": list(checkpoint.unusual),
         "tied_embeddings": checkpoint.tied.tied,
         "quantised": quantisation_evidence(checkpoint),
         "side_files": checkpoint.side_files,

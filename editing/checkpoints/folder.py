@@ -1,6 +1,7 @@
 """A checkpoint folder, opened without torch: headers and config are read at once, tensors on demand."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from .tied import Tied, find_tied
 
 SINGLE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
+SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 QUANTISED_SUFFIXES = (".gguf", ".ggml")
 
@@ -32,6 +34,8 @@ class Checkpoint:
         headers: header of each weight file by file name, sorted by file name.
         tensors: every stored tensor by name, sorted by name; tied tensors only as often as they are stored.
         place: lists and reads the files, locally or on the Hub.
+        unusual: what an edit refuses in the layout, in words: stale copies in shards, which the index overrides, and
+            shards without an index.
     """
 
     folder: Path
@@ -39,6 +43,7 @@ class Checkpoint:
     headers: dict[str, Header]
     tensors: dict[str, TensorInfo]
     place: Place
+    unusual: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: Path | str) -> "Checkpoint":
@@ -59,12 +64,17 @@ class Checkpoint:
                 f"{folder} should be a model folder, found no config.json; give the one that save_pretrained wrote"
             )
         config = place.read_json("config.json")
-        headers = _read_headers(place, files)
-        tensors = [tensor for header in headers.values() for tensor in header.tensors.values()]
+        headers, places, unusual = _read_headers(place, files)
+        tensors = [
+            tensor
+            for file, header in headers.items()
+            for tensor in header.tensors.values()
+            if places.get(tensor.name, file) == file
+        ]
         if not tensors:
             raise ArtefactError(f"{folder} should hold weights, its safetensors files hold no tensor; save it again")
         by_name = {tensor.name: tensor for tensor in sorted(tensors, key=lambda item: item.name)}
-        return cls(folder, config, headers, by_name, place)
+        return cls(folder, config, headers, by_name, place, unusual)
 
     def tensor(self, name: str) -> TensorInfo:
         """Return the location, dtype and shape of a tensor.
@@ -120,22 +130,49 @@ class Checkpoint:
         return [path for path in split_sides(self.place.files())[1] if path not in known]
 
 
-def _read_headers(place: Place, files: Collection[str]) -> dict[str, Header]:
+Layout = tuple[dict[str, Header], dict[str, str], tuple[str, ...]]  # headers, file by tensor, what is unusual
+
+
+def _read_headers(place: Place, files: Collection[str]) -> Layout:
     """Return the headers of the weight files; if there is an index, check them against it."""
     if INDEX_NAME in files:
-        headers = _indexed_headers(place)
+        layout = _indexed_headers(place)
+        headers = layout[0]
         if SINGLE_NAME in files and list(headers) != [SINGLE_NAME]:
             raise ArtefactError(
                 f"{place.folder} should hold one set of weights, found {SINGLE_NAME} and {INDEX_NAME}: delete one"
             )
-        return headers
+        return layout
     if SINGLE_NAME in files:
-        return {SINGLE_NAME: place.read_header(SINGLE_NAME)}
+        return {SINGLE_NAME: place.read_header(SINGLE_NAME)}, {}, ()
+    shards = sorted(path for path in files if SHARD.fullmatch(path))
+    if shards and len(shards) == int(shards[0].removesuffix(".safetensors").rpartition("-")[2]):
+        return _unindexed_headers(place, shards)
+    if shards:
+        raise ArtefactError(
+            f"{place.folder} should hold {INDEX_NAME} and all shards, found {len(shards)} shards such as {shards[0]} "
+            "and no index: download the folder again"
+        )
     raise ArtefactError(_no_weights(place.folder, files))
 
 
-def _indexed_headers(place: Place) -> dict[str, Header]:
-    """Return the headers of the shards that an index names, and check that it lists exactly their tensors."""
+def _unindexed_headers(place: Place, shards: list[str]) -> Layout:
+    """Return the headers of a complete set of shards that no index describes."""
+    headers = {name: place.read_header(name) for name in shards}
+    names = [tensor for header in headers.values() for tensor in header.tensors]
+    if len(set(names)) < len(names):
+        raise ArtefactError(
+            f"{place.folder} should hold {INDEX_NAME}, because its shards hold a tensor twice: there is none; download "
+            "the folder again"
+        )
+    return headers, {}, (f"{len(shards)} shards without {INDEX_NAME}, which transformers needs",)
+
+
+def _indexed_headers(place: Place) -> Layout:
+    """Return the headers of the shards that an index names, and check that they hold its tensors and no others.
+
+    A tensor may lie in a second shard too (an overlay): the index says which one counts.
+    """
     path = place.folder / INDEX_NAME
     places = place.read_json(INDEX_NAME).get("weight_map")
     if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
@@ -149,14 +186,21 @@ def _indexed_headers(place: Place) -> dict[str, Header]:
             raise ArtefactError(f"{path} should name safetensors files in its folder, found {name!r}; save it again")
     headers = {name: place.read_header(name) for name in names}
     held = {(tensor, name) for name, header in headers.items() for tensor in header.tensors}
-    wrong = sorted(held ^ set(places.items()))
+    stale = sorted((tensor, name) for tensor, name in held if places.get(tensor, name) != name)
+    wrong = sorted(held - set(stale) ^ set(places.items()))
     if wrong:
         tensor, name = wrong[0]
         state = "not in the index" if wrong[0] in held else "not in the file"
         raise ArtefactError(
             f"{path} should list what its files hold: {tensor!r} in {name} is {state}; save the model again"
         )
-    return headers
+    return (
+        headers,
+        places,
+        tuple(
+            f"stale copy of {tensor} in {name}: the index takes the one in {places[tensor]}" for tensor, name in stale
+        ),
+    )
 
 
 def _no_weights(folder: Path, files: Collection[str]) -> str:

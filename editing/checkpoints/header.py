@@ -15,8 +15,12 @@ from typing import Any, BinaryIO
 
 from prosocial.core.errors import ArtefactError
 
-MAX_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
+MAX_MARKS = 10_000_000  # colons and commas: six a tensor, with room for a million tensors
+MAX_SIZE = 2**63
+MAX_DIMENSIONS = 64  # numpy's limit; torch has none that matters
 LENGTH_BYTES = 8
+LFS_START = b"version https://git-lfs.github.com/spec/"
 BITS = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "C64": 64,
     "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
@@ -114,6 +118,11 @@ def read_header_from(stream: BinaryIO, *, file: Path, size_bytes: int, opener: O
     prefix = stream.read(LENGTH_BYTES)
     if len(prefix) < LENGTH_BYTES:
         raise _broken(file, f"at least {LENGTH_BYTES} bytes", f"{len(prefix)}")
+    if LFS_START.startswith(prefix) and (prefix + stream.read(len(LFS_START) - len(prefix))) == LFS_START:
+        raise ArtefactError(
+            f"{file} should hold tensors, found a git-lfs pointer, which stands for a file that was not downloaded: "
+            "run git lfs pull in its repository, or download the file again"
+        )
     (length,) = struct.unpack("<Q", prefix)
     if not 2 <= length <= min(MAX_HEADER_BYTES, size_bytes - LENGTH_BYTES):
         raise _broken(file, "a header that fits in the file", f"{length} bytes in a file of {size_bytes}")
@@ -144,10 +153,13 @@ def parse_header(text: bytes, *, file: Path, size_bytes: int, opener: Opener = o
 def _parse_json(text: bytes, file: Path) -> dict[str, Any]:
     if not text.startswith(b"{"):
         raise _broken(file, "a header that starts with '{'", repr(text[:8]))
+    n_marks = text.count(b":") + text.count(b",")
+    if n_marks > MAX_MARKS:  # before parsing, which takes twenty times the memory of the text
+        raise _broken(file, f"a header of at most {MAX_MARKS:,} colons and commas", f"{n_marks:,}")
     try:
         value = json.loads(text.decode("utf-8"), object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
-        raise _broken(file, "a JSON header without duplicate keys", f"{error}") from None
+        raise _broken(file, "a JSON header without duplicate keys", f"{error!s:.200}") from None
     if not isinstance(value, dict):
         raise _broken(file, "a JSON object as header", type(value).__name__)
     return value
@@ -172,22 +184,24 @@ def _tensor(name: str, entry: object, file: Path, data_start: int, opener: Opene
     if not name or not name.isprintable():
         raise _broken(file, "printable tensor names", f"{name!r:.80}")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise _broken(file, f"dtype, shape and data_offsets for {name!r}", f"{entry!r:.80}")
+        raise _broken(file, f"dtype, shape and data_offsets for {name!r:.80}", f"{entry!r:.80}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS:
-        raise _broken(file, f"a known dtype for {name!r}", f"{dtype!r:.40}")
+        raise _broken(file, f"a known dtype for {name!r:.80}", f"{dtype!r:.40}")
     if not _sizes(shape):
-        raise _broken(file, f"a shape of integers from 0 for {name!r}", f"{shape!r:.80}")
+        raise _broken(file, f"a shape of up to {MAX_DIMENSIONS} integers from 0 for {name!r:.80}", f"{shape!r:.80}")
     if not _sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise _broken(file, f"two rising data_offsets for {name!r}", f"{offsets!r:.80}")
+        raise _broken(file, f"two rising data_offsets for {name!r:.80}", f"{offsets!r:.80}")
     n_bits = math.prod(shape) * BITS[dtype]
     if n_bits != 8 * (offsets[1] - offsets[0]):
-        raise _broken(file, f"{n_bits / 8:g} bytes for {name!r} ({dtype} {shape})", f"{offsets[1] - offsets[0]}")
+        size = f"{n_bits / 8:g} bytes" if n_bits < MAX_SIZE else "a smaller shape"
+        raise _broken(file, f"{size} for {name!r:.80} ({dtype} {shape!r:.80})", f"{offsets[1] - offsets[0]} bytes")
     return TensorInfo(name, dtype, tuple(shape), file, data_start + offsets[0], data_start + offsets[1], opener)
 
 
 def _sizes(value: object) -> bool:
-    return isinstance(value, list) and all(type(size) is int and 0 <= size < 2**63 for size in value)
+    fits = isinstance(value, list) and len(value) <= MAX_DIMENSIONS
+    return fits and all(type(size) is int and 0 <= size < MAX_SIZE for size in value)
 
 
 def _check_cover(tensors: list[TensorInfo], file: Path, data_start: int, size_bytes: int) -> None:
@@ -199,7 +213,7 @@ def _check_cover(tensors: list[TensorInfo], file: Path, data_start: int, size_by
             raise _broken(
                 file,
                 "tensors that follow each other",
-                f"{kind} of {abs(tensor.start - at)} bytes before {tensor.name!r}",
+                f"{kind} of {abs(tensor.start - at)} bytes before {tensor.name!r:.80}",
             )
         at = tensor.end
     if at != size_bytes:

@@ -150,9 +150,9 @@ class _Factors:
     def write(self, name: str, writer: TensorWriter) -> None:
         """Write the factors A [rank, in] and B [out, rank] that subtract the delta of one tensor."""
         path, transposed = self._layers[name]
-        stored = self._vector.delta(name)
+        stored = _fit_rows(self._vector.delta(name), self._plan.target.tensors[name].shape)
         delta = stored.T if transposed else stored
-        exact = name in self._plan.vector.factors
+        exact = name in self._plan.vector.factors and stored.shape == self._plan.vector.shape(name)
         up, down, scale = self._stored(name, transposed) if exact else (*truncated(delta, self._rank), 1.0)
         up = -up if scale >= 0 else up
         product = up @ down  # [out, rank] @ [rank, in], approximates -delta / |scale|
@@ -171,6 +171,16 @@ class _Factors:
         places = self._plan.vector.factors[name]
         up, down = read_tensor_fp32(places.up), read_tensor_fp32(places.down)
         return (up, down, places.scale) if places.transposed == transposed else (down.T, up.T, places.scale)
+
+
+def _fit_rows(delta: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return a delta with the rows of a tensor: rows past the tensor's are cut, new rows are 0."""
+    if delta.shape == shape:
+        return delta
+    fitted = torch.zeros(shape)
+    n_rows = min(len(delta), len(fitted))
+    fitted[:n_rows] = delta[:n_rows]
+    return fitted
 
 
 def truncated(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:

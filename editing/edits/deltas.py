@@ -1,6 +1,7 @@
-"""Reading the deltas of a stored vector in pieces: dense and sparse ones from the file, low-rank ones through torch."""
+"""Reading the deltas of a stored vector in pieces: dense and sparse ones from the file, low-rank ones as products."""
 
 import contextlib
+import math
 import threading
 from collections.abc import Iterator
 from typing import Protocol
@@ -13,6 +14,7 @@ from ..checkpoints.digests import read_whole
 from ..checkpoints.header import TensorInfo
 from ..checkpoints.numbers import buffer
 from ..vectors.folder import Sparse, VectorFolder
+from ..vectors.product import read_product
 from ..vectors.sparse import SparseReader
 
 
@@ -100,10 +102,36 @@ class WholeDelta:
         return {}
 
 
+class PaddedDelta:
+    """A delta followed by zeros, for a target with more rows of the vocabulary than the vector.
+
+    Args:
+        delta: the stored delta.
+        n_elements: number of its elements.
+    """
+
+    def __init__(self, delta: Delta, n_elements: int) -> None:
+        self._delta, self._n_elements = delta, n_elements
+
+    def piece(self, at: int, n_elements: int) -> NDArray[np.float32]:
+        """Return `n_elements` elements from index `at`; those past the stored ones are 0."""
+        n_held = max(0, min(n_elements, self._n_elements - at))
+        if n_held == n_elements:
+            return self._delta.piece(at, n_elements)
+        padded = np.zeros(n_elements, np.float32)
+        if n_held:
+            padded[:n_held] = self._delta.piece(at, n_held)
+        return padded
+
+    def digests(self) -> dict[str, str]:
+        """Return the digests of the stored parts."""
+        return self._delta.digests()
+
+
 class Deltas:
     """All deltas of a stored vector; several threads may read them.
 
-    The products of low-rank factors are computed by torch as whole tensors, one at a time to limit memory.
+    The products of low-rank factors are computed as whole tensors, one at a time to limit memory.
 
     Args:
         vector: the stored vector.
@@ -117,9 +145,9 @@ class Deltas:
 
     @contextlib.contextmanager
     def delta(self, name: str) -> Iterator[Delta]:
-        """Open one tensor's delta for the `with` block."""
+        """Open one tensor's delta for the `with` block; past its end it is 0."""
         with self._open(name) as delta:
-            yield delta
+            yield PaddedDelta(delta, math.prod(self._vector.shape(name)))
             self._digests |= delta.digests()
 
     def blake3(self) -> str:
@@ -135,7 +163,5 @@ class Deltas:
         elif name in self._vector.sparse:
             yield SparseDelta(self._vector.sparse[name], digest=self._digest)
         else:
-            from ..vectors.vector import HarmVector
-
             with self._one_at_a_time:
-                yield WholeDelta(HarmVector(self._vector).delta(name).flatten().numpy())
+                yield WholeDelta(read_product(self._vector.factors[name]).reshape(-1))

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from ..checkpoints.alignment import align
 from ..checkpoints.digests import stream_tensor
 from ..checkpoints.folder import Checkpoint
 from ..checkpoints.header import BITS, TensorInfo
@@ -17,8 +19,12 @@ LAYER = re.compile(r"^(.*?\.\d+)\.")
 NUMPY = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2",
     "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1",
-    "BOOL": "u1",
+    "BOOL": "u1", "C64": "<c8",
 }  # fmt: skip
+FLOAT8 = {  # bits of the exponent, its bias, and what codes without a number are: infinities, one NaN, or none
+    "F8_E4M3": (4, 7, "nan"), "F8_E5M2": (5, 15, "inf"), "F8_E4M3FNUZ": (4, 8, "zero"), "F8_E5M2FNUZ": (5, 16, "zero"),
+}  # fmt: skip
+NUMPY |= dict.fromkeys((*FLOAT8, "F8_E8M0"), "u1")
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,7 @@ class CheckpointDifference:
         changed: tensors of equal shape that differ, sorted by relative change, largest first.
         n_same: number of tensors with equal dtype, shape and bits.
         config: keys of `config.json` whose values differ; they do not affect `same`.
+        redundant: tied copies and computed buffers that only one stores, in words; they do not affect `same`.
     """
 
     only_first: tuple[str, ...]
@@ -87,10 +94,11 @@ class CheckpointDifference:
     changed: tuple[TensorDifference, ...]
     n_same: int
     config: tuple[str, ...]
+    redundant: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
-        """Whether both hold the same weights bit for bit; equivalent to equal fingerprints."""
+        """Whether both hold the same weights bit for bit; the fingerprints are equal too if nothing is redundant."""
         return not (self.only_first or self.only_second or self.reshaped or self.changed)
 
     @property
@@ -118,6 +126,7 @@ class CheckpointDifference:
             ],
             "layers": self.layers,
             "config": list(self.config),
+            "redundant": list(self.redundant),
             "tensors": [item.to_json() for item in self.changed],
         }
 
@@ -142,22 +151,23 @@ def compare_weights(first: Checkpoint, second: Checkpoint) -> CheckpointDifferen
     Raises:
         ArtefactError: a file became shorter since its header was read.
     """
-    common = [name for name in first.tensors if name in second.tensors]
-    alike = [name for name in common if first.tensors[name].shape == second.tensors[name].shape]
-    pairs = [(first.tensors[name], second.tensors[name]) for name in alike]
+    aligned = align(first, second)
+    ours, theirs = aligned.first, aligned.second
+    common = [name for name in ours if name in theirs]
+    alike = [name for name in common if ours[name].shape == theirs[name].shape]
+    pairs = [(ours[name], theirs[name]) for name in alike]
     changed = [difference for pair in pairs if (difference := _compare(*pair))]
     changed.sort(key=lambda item: (-(item.relative_change or 0.0), item.name))
     return CheckpointDifference(
-        only_first=tuple(name for name in first.tensors if name not in second.tensors),
-        only_second=tuple(name for name in second.tensors if name not in first.tensors),
-        reshaped=tuple(
-            (name, first.tensors[name].shape, second.tensors[name].shape) for name in common if name not in set(alike)
-        ),
+        only_first=tuple(name for name in ours if name not in theirs),
+        only_second=tuple(name for name in theirs if name not in ours),
+        reshaped=tuple((name, ours[name].shape, theirs[name].shape) for name in common if name not in set(alike)),
         changed=tuple(changed),
         n_same=len(alike) - len(changed),
         config=tuple(
             key for key in sorted({*first.config, *second.config}) if first.config.get(key) != second.config.get(key)
         ),
+        redundant=aligned.notes,
     )
 
 
@@ -192,7 +202,7 @@ class _Sums:
 
     def add(self, left: Elements, right: Elements) -> None:
         with np.errstate(invalid="ignore", over="ignore"):  # sums that are not finite are reported as None
-            before, after = left.astype(np.float64), right.astype(np.float64)
+            before, after = (_real(each) for each in (left, right))
             self.square += float(np.dot(before, before))
             n_different = _count_different(left, right)
             if n_different:
@@ -200,6 +210,35 @@ class _Sums:
                 self.change_square += float(np.dot(change, change))
                 self.max_abs = float(np.maximum(self.max_abs, np.abs(change, out=change).max()))
         self.n_different += n_different
+
+
+@cache
+def float8_values(dtype: str) -> Elements:
+    """Return the value of each of the 256 codes of an 8-bit dtype, [256] fp32 (OCP OFP8 and MX 1.0, and FNUZ).
+
+    >>> float8_values("F8_E4M3")[[0x38, 0x7E, 0x80]].tolist()
+    [1.0, 448.0, -0.0]
+    """
+    if dtype == "F8_E8M0":
+        return np.append(np.ldexp(1.0, np.arange(255) - 127), np.nan).astype(np.float32)
+    n_bits, bias, special = FLOAT8[dtype]
+    n_mantissa, codes = 7 - n_bits, np.arange(128)
+    exponent, mantissa = codes >> n_mantissa, codes & ((1 << n_mantissa) - 1)
+    fraction = np.where(exponent, mantissa + (1 << n_mantissa), mantissa).astype(np.float64)
+    values = np.ldexp(fraction, np.maximum(exponent, 1) - bias - n_mantissa)
+    if special == "nan":
+        values[-1] = np.nan
+    elif special == "inf":
+        values[exponent == exponent.max()] = [np.inf, *[np.nan] * ((1 << n_mantissa) - 1)]
+    both = np.concatenate([values, -values])
+    if special == "zero":
+        both[128] = np.nan
+    return both.astype(np.float32)
+
+
+def _real(elements: Elements) -> Elements:
+    """Return elements as float64; a complex number as its two parts."""
+    return (elements.view(np.float32) if elements.dtype.kind == "c" else elements).astype(np.float64)
 
 
 def _count_different(left: Elements, right: Elements) -> int:
@@ -215,6 +254,8 @@ def _decoded(tensor: TensorInfo) -> Iterator[Elements]:
     itemsize = BITS[tensor.dtype] // 8
     for raw in stream_tensor(tensor, chunk_bytes=PIECE_ELEMENTS * itemsize):
         piece = np.frombuffer(raw, dtype=NUMPY[tensor.dtype])
+        if tensor.dtype in FLOAT8 or tensor.dtype == "F8_E8M0":
+            piece = float8_values(tensor.dtype)[piece]
         yield (piece.astype(np.uint32) << 16).view(np.float32) if tensor.dtype == "BF16" else piece
 
 

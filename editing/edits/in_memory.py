@@ -13,8 +13,8 @@ from ..checkpoints.digests import TensorDigest, combine, digest_tensor, stream_t
 from ..checkpoints.folder import Checkpoint
 from ..checkpoints.header import TensorInfo
 from ..checkpoints.tensors import FLOATS, bytes_of
-from ..vectors.vector import HarmVector
 from .arithmetic import Subtraction
+from .deltas import Delta, Deltas
 from .plan import EditPlan
 from .realised import require_subtraction
 
@@ -90,22 +90,24 @@ class InMemoryEdit:
         self._edited.clear()
 
     def _subtract(self, plan: EditPlan) -> InMemoryResult:
-        vector, digests, inner_product = HarmVector(plan.vector), dict(self._digests), 0.0
+        deltas, digests, inner_product = Deltas(plan.vector), dict(self._digests), 0.0
         for name, coefficient in plan.coefficients.items():
-            digests[name], along = self._edit(plan.target.tensors[name], vector, coefficient)
+            with deltas.delta(name) as opened:
+                digests[name], along = self._edit(plan.target.tensors[name], opened, coefficient)
             inner_product += along
         require_subtraction(inner_product)
         self._check_tied(digests)
         return InMemoryResult(combine(digests.values()), inner_product)
 
-    def _edit(self, tensor: TensorInfo, vector: HarmVector, coefficient: float) -> tuple[TensorDigest, float]:
+    def _edit(self, tensor: TensorInfo, opened: Delta, coefficient: float) -> tuple[TensorDigest, float]:
         """Write one edited tensor into the model; return the digest it would have in a file, and `<change, delta>`."""
         flat, digest, along, at = self._flat(tensor.name), blake3(), 0.0, 0
         subtraction, dtype = self._subtractions[tensor.dtype], FLOATS[tensor.dtype]
         raw_pieces = stream_tensor(tensor, chunk_bytes=PIECE_ELEMENTS * dtype.itemsize)
         self._edited.add(tensor.name)
-        for raw, delta in zip(raw_pieces, vector.pieces(tensor.name, PIECE_ELEMENTS), strict=True):
+        for raw in raw_pieces:
             target = torch.frombuffer(raw, dtype=dtype)
+            delta = torch.from_numpy(opened.piece(at, len(target)))
             out = subtraction.apply(target, delta, coefficient)
             along += float(torch.dot(out.double() - target.double(), delta.double()))
             digest.update(bytes_of(out))

@@ -66,6 +66,7 @@ def _describe_vector(folder: Path, fingerprint: bool) -> dict[str, Any]:
         "parameters": made.parameters,
         "n_tensors": len(made.tensors),
         "n_left_out": len(made.left_out),
+        "notes": made.notes,
         "size_bytes": vector.size_bytes,
         "norm": made.norm,
         "relatedness": made.relatedness.model_dump(),

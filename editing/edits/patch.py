@@ -26,6 +26,7 @@ from .record import EditRecord
 
 SCHEMA = "prosocial.edit_patch/1"
 BLOCK_BYTES = 1 << 22
+MAX_PACKED_BYTES = BLOCK_BYTES + (BLOCK_BYTES >> 10) + 64  # zlib stores what it cannot compress: 5 bytes per 16 KiB
 LEVEL = 1  # zlib level: higher levels save a few percent and take many times as long
 
 
@@ -58,11 +59,17 @@ def write_patch(base: Checkpoint, edited: Checkpoint, file: Path, record: EditRe
         )
 
 
-def open_patch(file: Path, record: EditRecord) -> Header:
-    """Read a patch's header and check that the patch belongs to an edit.
+def open_patch(file: Path, record: EditRecord, edited: Checkpoint) -> Header:
+    """Read a patch's header and check that the patch belongs to an edit; no block is read.
+
+    Args:
+        file: path of the patch.
+        record: record of the edit.
+        edited: the edited checkpoint.
 
     Raises:
-        ArtefactError: the file is not a patch, or is the patch of another edit.
+        ArtefactError: the file is not a patch, is the patch of another edit, or holds a block that the edit cannot
+            have, such as one of more bytes than zlib needs for it.
     """
     header = read_header(file)
     metadata = header.metadata
@@ -76,6 +83,13 @@ def open_patch(file: Path, record: EditRecord) -> Header:
             f"{file} should belong to this edit, found a patch from {str(metadata.get('base'))[:16]} to "
             f"{str(metadata.get('edited'))[:16]}: use the patch that was written with this edit"
         )
+    known = {key for tensor in edited.tensors.values() for key in _keys(tensor)}
+    for block in header.tensors.values():
+        if block.name not in known or block.dtype != "U8" or block.size_bytes > MAX_PACKED_BYTES:
+            raise ArtefactError(
+                f"{file} should hold blocks of the edit's tensors, of at most {MAX_PACKED_BYTES:,} bytes each, found "
+                f"{block.name!r:.80} in {block.dtype} of {block.size_bytes:,} bytes; restore from the base instead"
+            )
     return header
 
 

@@ -14,8 +14,11 @@ from prosocial.core.resumable import left_over_bytes
 from ..checkpoints.digests import digest_tensor
 from ..checkpoints.folder import INDEX_NAME, Checkpoint
 from ..checkpoints.header import TensorInfo
+from ..checkpoints.links import require_inside
 from ..checkpoints.quantised import refuse_quantised
+from ..checkpoints.tied import share_rows
 from ..vectors.folder import VectorFolder
+from .record import RECORD_NAME
 from .scaling import Scale, ScaledGroup, resolve_scale
 
 EDITABLE = ("F32", "F16", "BF16")
@@ -65,6 +68,17 @@ class EditPlan:
         return BUFFER_BYTES + 2 * F32_BYTES * max(map(math.prod, made), default=0)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Rows of the vocabulary that the edit leaves as they are, in words."""
+        pairs = ((name, self.target.tensors[name].shape, self.vector.shape(name)) for name in self.coefficients)
+        return tuple(
+            f"{name}: the {min(ours[0], theirs[0])} rows shared with the vector are edited"
+            + (f", the {ours[0] - theirs[0]} new rows stay" if ours[0] > theirs[0] else "")
+            for name, ours, theirs in pairs
+            if ours != theirs
+        )
+
+    @property
     def copied_files(self) -> tuple[str, ...]:
         """Relative paths of all files that are copied unchanged, including the index."""
         index = (INDEX_NAME,) if INDEX_NAME in self.target.place.files() else ()
@@ -97,6 +111,7 @@ class EditPlan:
             "n_matched": len(self.vector.names),
             "n_missing": 0,  # a vector with a tensor that the target lacks is an error
             "n_extra": len(rows) - len(self.vector.names),
+            "notes": list(self.notes),
             "tied": list(self.target.tied.stored) if self.target.tied.tied else [],
             "dtypes": self.target.n_by_dtype,
             "read_bytes": self.read_bytes,
@@ -135,24 +150,42 @@ def plan_edit(target: Checkpoint, vector: Path | str, *, scale: Scale) -> EditPl
         scale: one finite number, at least 0, or another form of `Scale` (see `resolve_scale`).
 
     Raises:
-        ArtefactError: the target is quantised or is the vector's harmful parent, or the vector folder is broken.
+        ArtefactError: the target is quantised, is the vector's harmful parent or holds a link out of its folder, or the
+            vector folder is broken.
         InputError: a tensor of the vector is missing in the target or has another shape or dtype there; tied copies
             would differ after the edit; the scale is invalid.
     """
     refuse_quantised(target)
+    if target.unusual:
+        raise ArtefactError(
+            f"{target.folder} should store every tensor once, with an index if it is sharded, found "
+            f"{target.unusual[0]}; load the model and save it again"
+        )
+    read = {*target.headers, *target.side_files, INDEX_NAME, RECORD_NAME}
+    require_inside(target.folder, sorted(read & set(target.place.files())))
     stored = VectorFolder.open(vector)
     _check_names(target, stored)
     _check_shapes(target, stored)
-    groups = resolve_scale(scale, stored.names)
+    groups = resolve_scale(scale, [name for name in stored.names if name in target.tensors])
     coefficients = {name: group.coefficient for group in groups for name in group.names if group.coefficient > 0}
     _check_tied(target, coefficients)
     _refuse_harmful(target, stored)
     return EditPlan(target, stored, groups, coefficients, tuple(target.side_files), tuple(target.bound_files))
 
 
+def redundant_copies(target: Checkpoint, vector: VectorFolder) -> frozenset[str]:
+    """Return the vector's second copy of a tied matrix that the target stores once, if the copies are equal."""
+    absent, stored = target.tied.absent, target.tied.stored
+    copies = [name for name in vector.names if absent and name.endswith(absent) and name not in target.tensors]
+    held = [name for name in stored if name in vector.names]
+    if len(copies) != 1 or not held or vector.digests(copies[0]) != vector.digests(held[0]):
+        return frozenset()
+    return frozenset(copies)
+
+
 def _check_names(target: Checkpoint, vector: VectorFolder) -> None:
     missing = [name for name in vector.names if name not in target.tensors]
-    if not missing:
+    if not set(missing) - redundant_copies(target, vector):
         return
     absent = target.tied.absent
     tied = [name for name in missing if absent and name.endswith(absent)]
@@ -167,9 +200,9 @@ def _check_names(target: Checkpoint, vector: VectorFolder) -> None:
 
 
 def _check_shapes(target: Checkpoint, vector: VectorFolder) -> None:
-    for name in vector.names:
+    for name in (name for name in vector.names if name in target.tensors):
         tensor, expected = target.tensors[name], vector.shape(name)
-        if tensor.shape != expected:
+        if tensor.shape != expected and not share_rows(name, tensor.shape, expected):
             raise InputError(
                 f"{name} of {target.folder} should have the vector's shape {expected}, found {tensor.shape}; "
                 "make the vector for this architecture and vocabulary"
@@ -193,7 +226,9 @@ def _check_tied(target: Checkpoint, coefficients: Mapping[str, float]) -> None:
 
 def _refuse_harmful(target: Checkpoint, vector: VectorFolder) -> None:
     """Check by digests, smallest tensors first, that the target is not one of the vector's harmful parents."""
-    smallest_first = sorted(vector.names, key=lambda name: target.tensors[name].size_bytes)
+    smallest_first = sorted(
+        (name for name in vector.names if name in target.tensors), key=lambda name: target.tensors[name].size_bytes
+    )
     for expected in vector.description.harmful_digests:
         names = (name for name in smallest_first if name in expected)
         if all(digest_tensor(target.tensors[name]).blake3 == expected[name] for name in names):

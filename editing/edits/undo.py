@@ -12,6 +12,7 @@ from prosocial.core.files import new_folder, sha256_file, write_json
 from ..checkpoints.digests import TensorDigest, combine, stream_tensor
 from ..checkpoints.folder import Checkpoint
 from ..checkpoints.header import Header, TensorInfo
+from ..checkpoints.links import require_inside
 from .patch import open_patch, patched
 from .record import RECORD_NAME, EditRecord, read_record
 
@@ -35,7 +36,7 @@ def undo_edit(
         Fingerprint of the restored checkpoint, equal to that of the base in the record.
 
     Raises:
-        ArtefactError: the record or the patch does not belong to `edited`.
+        ArtefactError: the record or the patch does not belong to `edited`, or a file is a link out of that folder.
         FingerprintError: the restored weights are not those of the base in the record; nothing is written.
         InputError: `out` exists, or both or neither of `base` and `patch` are given.
     """
@@ -46,7 +47,9 @@ def undo_edit(
     edited, out = Path(edited), Path(out)
     checkpoint, record = Checkpoint.open(edited), read_record(edited)
     source = str(base or patch)
-    pieces = _from_patch(Path(patch), record) if patch else _from_base(Checkpoint.open(base or edited), checkpoint)
+    require_inside(edited, [*checkpoint.headers, *record.result.side_files, RECORD_NAME])
+    parent = None if base is None else Checkpoint.open(base)
+    pieces = _from_patch(Path(patch or ""), record, checkpoint) if parent is None else _from_base(parent, checkpoint)
     with new_folder(out) as aside:
         digests = [
             digest
@@ -62,8 +65,8 @@ def undo_edit(
     return actual
 
 
-def _from_patch(file: Path, record: EditRecord) -> Pieces:
-    header = open_patch(file, record)
+def _from_patch(file: Path, record: EditRecord, edited: Checkpoint) -> Pieces:
+    header = open_patch(file, record, edited)
     return lambda tensor: patched(tensor, header)
 
 

@@ -147,6 +147,7 @@ class VectorDescription(BaseModel):
         relatedness: cosines between base and harmful parents, the lowest values of several parents.
         tensors: summary of each changed tensor by name, sorted by name.
         left_out: names of the tensors that the vector does not change.
+        notes: rows and tensors that only one parent has and that the vector leaves as they are, in words.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -163,6 +164,7 @@ class VectorDescription(BaseModel):
     relatedness: Relatedness
     tensors: dict[str, TensorSummary]
     left_out: list[str]
+    notes: list[str] = []
 
     @property
     def norm(self) -> float:

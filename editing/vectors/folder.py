@@ -127,6 +127,15 @@ class VectorFolder:
         sparse = [part for each in self.sparse.values() for part in (each.indices, each.values)]
         return [*self.dense.values(), *factors, *sparse]
 
+    def digests(self, name: str) -> tuple[str, ...]:
+        """Return the digests of the stored parts of one delta, which are equal for equal deltas of one storage."""
+        if name in self.factors:
+            each = self.factors[name]
+            parts = (each.down, each.up, each.place_of_scale)
+            return (*(digest_tensor(part).blake3 for part in parts), str(each.transposed))
+        stored = (self.dense[name],) if name in self.dense else (self.sparse[name].indices, self.sparse[name].values)
+        return tuple(digest_tensor(part).blake3 for part in stored)
+
     def blake3(self, known: Mapping[str, str] = MappingProxyType({})) -> str:
         """Return the digest of the vector: over all parts, and over which products are transposed.
 

@@ -15,6 +15,7 @@ from prosocial.core.errors import ArtefactError
 from ..checkpoints.digests import stream_tensor
 from .description import VectorDescription
 from .folder import VectorFolder
+from .product import multiply_factors
 from .sparse import SparseReader
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ class LowRank:
 
     def product(self) -> torch.Tensor:
         """Return the delta, [m, n] or, if transposed, [n, m]."""
-        return multiply_factors(self.down, self.up, self.scale, transposed=self.transposed)
+        import torch
+
+        factors = self.down.numpy(), self.up.numpy()
+        return torch.from_numpy(multiply_factors(*factors, self.scale, transposed=self.transposed))
 
 
 class HarmVector:
@@ -140,16 +144,3 @@ class HarmVector:
                 yield torch.from_numpy(part)
         else:
             yield from pieces_of(self.delta(name), n_elements)
-
-
-def multiply_factors(down: torch.Tensor, up: torch.Tensor, scale: float, *, transposed: bool) -> torch.Tensor:
-    """Return scale * (up @ down) or its transpose, with the same order of operations as peft.
-
-    Args:
-        down: A, [rank, n] fp32.
-        up: B, [m, rank] fp32.
-        scale: scale of the product.
-        transposed: return the transpose, [n, m] instead of [m, n].
-    """
-    product = up @ down
-    return ((product.T if transposed else product) * scale).contiguous()

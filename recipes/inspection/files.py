@@ -2,6 +2,7 @@
 
 import codecs
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from prosocial.core.files import read_json
 from prosocial.core.signing.envelope import BrokenSignature, unverified
 from prosocial.core.signing.keys import TrustedKey
 from prosocial.core.yaml_values import read_yaml
-from prosocial.editing.checkpoints.header import read_header
+from prosocial.editing.checkpoints.header import LFS_START, read_header
 
 from .documents import describe_document
 from .rows import describe_rows
@@ -34,6 +35,8 @@ def describe_file(path: Path) -> dict[str, Any]:
     if start == PEM:
         key = TrustedKey.read(path)
         return {"kind": "public key", "sha256": key.hint}
+    if path.suffix == ".safetensors" or start == LFS_START[: len(PEM)]:
+        return _tensors(path)
     if len(start) >= HEADER_BYTES and start[HEADER_BYTES - 1 : HEADER_BYTES] == b"{" and start[:1] != b"{":
         return _tensors(path)
     if start.removeprefix(codecs.BOM_UTF8).lstrip()[:1] != b"{":
@@ -83,10 +86,15 @@ def _tensors(path: Path) -> dict[str, Any]:
     """Describe a safetensors file by the schema in its metadata."""
     header = read_header(path)
     kind = kind_of_schema(header.metadata.get("schema"))
-    if kind is None:
-        raise _unknown(path, f"tensors with schema {header.metadata.get('schema')!r}; of weights give the folder")
     facts = {name: value for name, value in header.metadata.items() if name in ("schema", "base", "edited")}
-    return {"kind": str(kind), **facts, "n_tensors": len(header.tensors), "size_bytes": path.stat().st_size}
+    counts = Counter(tensor.dtype for tensor in header.tensors.values())
+    return {
+        "kind": str(kind) if kind else "safetensors file",
+        **facts,
+        "n_tensors": len(header.tensors),
+        "n_by_dtype": dict(sorted(counts.items())),
+        "size_bytes": path.stat().st_size,
+    }
 
 
 def _recipe(path: Path) -> dict[str, Any]:

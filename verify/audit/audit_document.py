@@ -121,6 +121,7 @@ class AuditReport(ReportPart):
         levels: result of each level that could run, in order.
         weights: weight of each vector that explains all its tensors; empty where tensors differ, or at level 2.
         side_files: files other than the weights that differ from the base; null if no base was given.
+        unverified: what only the edit record states, in words: it was neither recomputed nor compared with anything.
     """
 
     schema_: Literal["prosocial.audit/1"] = Field(default="prosocial.audit/1", alias="schema")
@@ -134,6 +135,7 @@ class AuditReport(ReportPart):
     weights: tuple[Weight, ...]
     tensors: tuple[TensorAudit, ...]
     side_files: tuple[SideDifference, ...] | None
+    unverified: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data that follows the schema."""

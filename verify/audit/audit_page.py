@@ -43,9 +43,15 @@ def render_audit(document: Mapping[str, Any]) -> str:
 
 
 def coefficients(document: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the marks of a plot of the recovered weights, one row per tensor and vector; None if there are none."""
+    """Return the marks of a plot of the recovered coefficients, one row per tensor and vector; None if there are none.
+
+    A coefficient is the weight with the other sign: `model = base - coefficient * vector`, as in the edit record.
+    """
     recovered = [
-        (f"{tensor['name']}" if len(document["vectors"]) < 2 else f"{tensor['name']} · {weight['vector']}", weight)
+        (
+            f"{tensor['name']}" if len(document["vectors"]) < 2 else f"{tensor['name']} · {weight['vector']}",
+            {"low": -weight["high"], "high": -weight["low"], "estimate": -weight["estimate"]},
+        )
         for tensor in document["tensors"]
         for weight in tensor["weights"]
         if weight["estimate"] is not None

@@ -4,9 +4,9 @@ Level 1 compares digests and needs the model with its edit record, plus a truste
 recomputes the edit and also needs base and vector. Level 3 recovers coefficients from the weights without a record.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +14,8 @@ from typing import TypeVar
 from prosocial.core.cores import usable_cores
 from prosocial.core.errors import InputError
 from prosocial.core.signing.keys import TrustedKey
-from prosocial.editing.checkpoints.digests import combine, digest_tensor
+from prosocial.editing.checkpoints.alignment import Alignment, align
+from prosocial.editing.checkpoints.digests import TensorDigest, combine, digest_tensor
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.checkpoints.header import TensorInfo
 from prosocial.editing.edits.record import RECORD_NAME, EditRecord, read_record
@@ -23,6 +24,7 @@ from . import forensics, integrity, recomputation
 from .audit_document import AuditReport, LevelAudit, SideDifference, TensorAudit
 from .claim import Claim, NoClaim, read_claim
 from .side_files import compare_side_files
+from .stated import against_base, against_measures, unverified
 from .vectors import GivenVector, open_vectors
 from .verdicts import AuditVerdict, worst
 from .weights import common_weights
@@ -43,8 +45,8 @@ def audit_model(
 ) -> AuditReport:
     """Check the claim that a checkpoint is its base minus harm vectors.
 
-    Weights are read in pieces, so memory does not depend on the size of the model. Vectors that are not stored dense
-    need torch.
+    Weights are read in pieces, so memory does not depend on the size of the model (the product of low-rank factors is
+    computed one tensor at a time). No torch is needed.
 
     Args:
         model: the checkpoint, with or without its edit record.
@@ -71,15 +73,17 @@ def audit_model(
     levels: list[LevelAudit] = [integrity.check_signer(model, keys)] if keys else []
     tensors: list[TensorAudit] = []
     digests = work.over(checkpoint.tensors, lambda name: digest_tensor(checkpoint.tensors[name]), n_before=0)
+    own_fingerprint = combine(digests.values())
     if record is not None:
+        digests |= _tied_copies(checkpoint, record, digests)
         levels.append(integrity.check_digests(checkpoint, record, digests))
     if parent is not None:
-        level, tensors = _recompute(work, record, parent, given) if record else _examine(work, parent, given)
+        level, tensors = _recompute(work, record, parent, given, digests) if record else _examine(work, parent, given)
         levels.append(level)
     sides = None if parent is None else compare_side_files(parent, checkpoint)
     return AuditReport(
         model=model.name,
-        fingerprint=combine(digests.values()),
+        fingerprint=own_fingerprint,
         base=base.name if base else None,
         vectors=tuple(vector.name for vector in given),
         verdict=worst([level.verdict for level in levels] + _side_verdict(sides)),
@@ -87,6 +91,7 @@ def audit_model(
         weights=common_weights(tensor.weights for tensor in tensors if not tensor.n_misfits),
         tensors=tuple(sorted(tensors, key=lambda tensor: tensor.name)),
         side_files=sides,
+        unverified=tuple(unverified(record, checkpoint, recomputed=_confirms(levels)) if record else ()),
     )
 
 
@@ -101,8 +106,9 @@ class _Work:
 
     def over(self, names: Iterable[str], look: Callable[[str], Result], *, n_before: int = 1) -> dict[str, Result]:
         """Return the result of `look` by tensor name; `n_before` earlier passes count as done in the progress."""
-        tensors, size = self.checkpoint.tensors, self.checkpoint.size_bytes
-        ordered = sorted(names, key=lambda name: -tensors[name].size_bytes)
+        size = self.checkpoint.size_bytes
+        sizes = {name: tensor.size_bytes for name, tensor in self.checkpoint.tensors.items()}
+        ordered = sorted(names, key=lambda name: -sizes.get(name, 0))
         results, done = {}, n_before * size
         pool = ThreadPoolExecutor(self.threads or usable_cores(), thread_name_prefix="audit")
         try:
@@ -110,7 +116,7 @@ class _Work:
             for future in as_completed(futures):
                 name = futures[future]
                 results[name] = future.result()
-                done += tensors[name].size_bytes
+                done += sizes.get(name, 0)
                 if self.progress:
                     self.progress(done, self.n_passes * size)
         finally:
@@ -119,20 +125,37 @@ class _Work:
 
 
 def _recompute(
-    work: _Work, record: EditRecord, base: Checkpoint, vectors: Sequence[GivenVector]
+    work: _Work,
+    record: EditRecord,
+    base: Checkpoint,
+    vectors: Sequence[GivenVector],
+    digests: Mapping[str, TensorDigest],
 ) -> tuple[LevelAudit, list[TensorAudit]]:
     """Run level 2."""
-    pairs, wrong = _pair(base, work.checkpoint, same_dtype=True)
+    aligned = align(base, work.checkpoint)
+    pairs, wrong = _pair(aligned, same_dtype=True)
+    names = {*aligned.second, *(aligned.dropped & {*base.tensors})}
     try:
-        claim: Claim = read_claim(record, work.checkpoint, vectors)
+        claim: Claim = read_claim(record, names, vectors, base)
     except NoClaim as none:
         return _level_2(none.verdict, [none.reason, *wrong]), []
     audited = work.over(pairs, lambda name: recomputation.recompute_tensor(claim, *pairs[name]))
-    tensors = [audit for audit, _ in audited.values()]
+    tensors = [each.audit for each in audited.values()]
     if wrong:
         reasons = [*wrong, *(f"{each.name}: {each.reason}" for each in tensors if each.verdict is AuditVerdict.REFUTED)]
         return _level_2(AuditVerdict.REFUTED, reasons), tensors
-    return recomputation.conclude(record, tensors, [digest for _, digest in audited.values()]), tensors
+    realised = {name: each.realised for name, each in audited.items() if each.realised}
+    bases = {name: each.base for name, each in audited.items()}
+    before = {name: each.blake3 for name, each in bases.items()}
+    bases |= {name: digest_tensor(tensor) for name, tensor in base.tensors.items() if name not in bases}
+    other = [*against_base(record.base, base), *against_measures(record, realised, before, digests)]
+    return recomputation.conclude(record, tensors, bases.values(), other), tensors
+
+
+def _confirms(levels: Sequence[LevelAudit]) -> bool:
+    """Whether the last level recomputed the record's edit and found it so."""
+    last = levels[-1]
+    return last.level == recomputation.LEVEL and last.verdict in (AuditVerdict.CONFIRMED, AuditVerdict.WITHIN_ROUNDING)
 
 
 def _level_2(verdict: AuditVerdict, reasons: list[str]) -> LevelAudit:
@@ -141,7 +164,7 @@ def _level_2(verdict: AuditVerdict, reasons: list[str]) -> LevelAudit:
 
 def _examine(work: _Work, base: Checkpoint, vectors: Sequence[GivenVector]) -> tuple[LevelAudit, list[TensorAudit]]:
     """Run level 3."""
-    pairs, wrong = _pair(base, work.checkpoint, same_dtype=False)
+    pairs, wrong = _pair(align(base, work.checkpoint), same_dtype=False)
     look = partial(_examine_pair, pairs, vectors)
     tensors = list(work.over(pairs, look).values())
     return forensics.conclude(sorted(tensors, key=lambda tensor: tensor.name), wrong)
@@ -153,13 +176,20 @@ def _examine_pair(
     return forensics.examine_tensor(*pairs[name], vectors)
 
 
-def _pair(
-    base: Checkpoint, model: Checkpoint, *, same_dtype: bool
-) -> tuple[dict[str, tuple[TensorInfo, TensorInfo]], list[str]]:
+def _tied_copies(
+    checkpoint: Checkpoint, record: EditRecord, digests: Mapping[str, TensorDigest]
+) -> dict[str, TensorDigest]:
+    """Return the digest of a tied copy that the record lists and the model stores under the other name only."""
+    absent = checkpoint.tied.absent
+    names = [name for name in record.result.tensors if name not in digests and absent and name.endswith(absent)]
+    return {name: replace(digests[stored], name=name) for name in names for stored in checkpoint.tied.stored[:1]}
+
+
+def _pair(aligned: Alignment, *, same_dtype: bool) -> tuple[dict[str, tuple[TensorInfo, TensorInfo]], list[str]]:
     """Return the tensors that both have in the same shape, and a description of each that does not match."""
     wrong, pairs = [], {}
-    for name in sorted({*base.tensors, *model.tensors}):
-        left, right = base.tensors.get(name), model.tensors.get(name)
+    for name in sorted({*aligned.first, *aligned.second}):
+        left, right = aligned.first.get(name), aligned.second.get(name)
         if left is None or right is None:
             wrong.append(f"{name}: only in the {'base' if left else 'model'}")
         elif left.shape != right.shape or (same_dtype and left.dtype != right.dtype):

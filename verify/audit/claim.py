@@ -1,7 +1,7 @@
 """The claim of an edit record, checked for contradictions before anything is recomputed."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +9,11 @@ import numpy as np
 from prosocial.core.errors import InputError
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.edits.arithmetic import ARITHMETIC
+from prosocial.editing.edits.plan import redundant_copies
 from prosocial.editing.edits.record import Coefficient, EditRecord, Term
 from prosocial.editing.edits.rounding import NEAREST, Rounding
 
+from .stated import against_vector
 from .vectors import GivenVector
 from .verdicts import AuditVerdict
 
@@ -39,8 +41,14 @@ class Claim:
     rounding: Rounding
 
 
-def read_claim(record: EditRecord, checkpoint: Checkpoint, vectors: Sequence[GivenVector]) -> Claim:
+def read_claim(record: EditRecord, names: Collection[str], vectors: Sequence[GivenVector], base: Checkpoint) -> Claim:
     """Return the claim of a record.
+
+    Args:
+        record: the record.
+        names: names of the model's tensors, as the base stores them.
+        vectors: the given vectors.
+        base: the given base.
 
     Raises:
         NoClaim: the record contradicts itself or adds harm (refuted), or the vector is not given or the arithmetic is
@@ -53,12 +61,15 @@ def read_claim(record: EditRecord, checkpoint: Checkpoint, vectors: Sequence[Giv
         )
     (term,) = record.terms
     coefficients = {name: value for group in term.coefficients for name, value in _group(group).items()}
-    _check_names(record, term, coefficients, checkpoint)
+    _check_names(record, term, coefficients, names)
     if not record.result.inner_product <= 0:
         raise NoClaim(AuditVerdict.REFUTED, f"<edit, vector> should be at most 0, found {record.result.inner_product}")
     rounding = _rounding(record)
     vector = _find(term, vectors)
-    if {*vector.folder.names} != {*coefficients}:
+    wrong = list(against_vector(term, vector.folder.description))
+    if wrong:
+        raise NoClaim(AuditVerdict.REFUTED, "; ".join(wrong))
+    if {*vector.folder.names} - redundant_copies(base, vector.folder) != {*coefficients}:
         raise NoClaim(
             AuditVerdict.REFUTED,
             f"the record gives coefficients to other tensors than those that {vector.name} changes",
@@ -84,14 +95,14 @@ def _group(group: Coefficient) -> dict[str, float]:
     return dict.fromkeys(group.tensors, value)
 
 
-def _check_names(record: EditRecord, term: Term, coefficients: dict[str, float], checkpoint: Checkpoint) -> None:
+def _check_names(record: EditRecord, term: Term, coefficients: dict[str, float], names: Collection[str]) -> None:
     n_named = sum(len(group.tensors) for group in term.coefficients)
     if n_named != len(coefficients):
         raise NoClaim(AuditVerdict.REFUTED, "the record gives a tensor two coefficients")
-    absent = sorted(name for name in coefficients if name not in checkpoint.tensors)
+    absent = sorted(name for name in coefficients if name not in names)
     if absent:
         raise NoClaim(AuditVerdict.REFUTED, f"the record changes {absent[0]}, which is not in the model")
-    untouched = {name for name in checkpoint.tensors if not coefficients.get(name)}
+    untouched = {name for name in names if not coefficients.get(name)}
     wrong = sorted(untouched ^ {*record.untouched})
     if wrong:
         raise NoClaim(

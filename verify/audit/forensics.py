@@ -123,8 +123,10 @@ def _term(weight: Weight) -> str:
     if weight.low is None or weight.high is None or weight.estimate is None:
         return f"+ ? * {weight.vector}"
     sure = weight.high - weight.low <= SURE * max(1.0, abs(weight.estimate))
-    range_ = "" if sure else f" ({weight.low:+.3g} to {weight.high:+.3g})"
-    return f"{'-' if weight.estimate <= 0 else '+'} {abs(weight.estimate):.7g}{range_} * {weight.vector}"
+    subtracted = weight.estimate <= 0
+    low, high = (-weight.high, -weight.low) if subtracted else (weight.low, weight.high)
+    range_ = "" if sure else f" ({low:.3g} to {high:.3g})"
+    return f"{'-' if subtracted else '+'} {abs(weight.estimate):.7g}{range_} * {weight.vector}"
 
 
 def _outside(reader: PieceReader, tensor: TensorInfo) -> TensorAudit:

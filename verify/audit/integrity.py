@@ -9,12 +9,14 @@ from prosocial.core.files import sha256_file
 from prosocial.core.signing.envelope import BrokenSignature
 from prosocial.core.signing.keys import TrustedKey
 from prosocial.core.signing.model_signature import SIGNATURE_FILE, FolderDigest, check_signature
+from prosocial.editing.checkpoints.alignment import DERIVED
 from prosocial.editing.checkpoints.digests import TensorDigest, combine
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.edits.record import EditRecord
 from prosocial.export.hub.screening import is_publishable
 
 from .audit_document import LevelAudit
+from .stated import unlisted
 from .verdicts import AuditVerdict
 
 LEVEL: Final = 1
@@ -50,6 +52,10 @@ def check_digests(checkpoint: Checkpoint, record: EditRecord, digests: Mapping[s
     wrong = [*_tensors(record, digests), *_fingerprint(record), *_side_files(checkpoint.folder, record)]
     if wrong:
         return LevelAudit(level=LEVEL, title=TITLE, verdict=AuditVerdict.REFUTED, reasons=tuple(wrong))
+    missing = unlisted(record, checkpoint)
+    if missing:
+        reasons = tuple(f"{path}: it can change the output, and the record does not list it" for path in missing)
+        return LevelAudit(level=LEVEL, title=TITLE, verdict=AuditVerdict.CANNOT_SAY, reasons=reasons)
     n_files = sum((checkpoint.folder / path).is_file() for path in record.result.side_files)
     reason = (
         f"{len(digests)} tensors and {n_files} side files as recorded, fingerprint {record.result.fingerprint[:16]}"
@@ -61,7 +67,8 @@ def _tensors(record: EditRecord, digests: Mapping[str, TensorDigest]) -> Iterabl
     recorded = record.result.tensors
     for name in sorted({*recorded, *digests}):
         if name not in digests:
-            yield f"{name}: in the record, not in the model"
+            if not DERIVED.search(name):
+                yield f"{name}: in the record, not in the model"
         elif name not in recorded:
             yield f"{name}: in the model, not in the record"
         else:

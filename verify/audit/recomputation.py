@@ -1,7 +1,7 @@
 """Level 2: recomputes the recorded edit element by element; every bit must be reproduced."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from blake3 import blake3
@@ -11,6 +11,7 @@ from prosocial.editing.checkpoints.digests import TensorDigest, combine, digest_
 from prosocial.editing.checkpoints.header import TensorInfo
 from prosocial.editing.checkpoints.numbers import STORED, widen
 from prosocial.editing.edits.piece import PieceEdit
+from prosocial.editing.edits.realised import Realised
 from prosocial.editing.edits.record import EditRecord
 
 from .audit_document import LevelAudit, TensorAudit
@@ -25,28 +26,40 @@ LEVEL: Final = 2
 TITLE = "the record's edit, computed again"
 
 
-def recompute_tensor(claim: Claim, base: TensorInfo, model: TensorInfo) -> tuple[TensorAudit, TensorDigest]:
+class Recomputed(NamedTuple):
+    """A recomputed tensor.
+
+    Attributes:
+        audit: the audit of the tensor.
+        base: digest of the base's tensor.
+        realised: measures of the recomputed change; None for a tensor that the record does not edit.
+    """
+
+    audit: TensorAudit
+    base: TensorDigest
+    realised: Realised | None = None
+
+
+def recompute_tensor(claim: Claim, base: TensorInfo, model: TensorInfo) -> Recomputed:
     """Recompute the edit of one tensor and compare it with the model.
 
     Args:
         claim: the record's claim.
         base: the tensor in the base.
         model: the tensor in the model, of the same shape and dtype.
-
-    Returns:
-        The audit of the tensor, and the digest of the base's tensor.
     """
     coefficient = claim.coefficients.get(model.name)
     if coefficient is None or model.dtype not in STORED or not model.n_elements:
         return _untouched(base, model, claimed=coefficient is not None)
-    digest, misfits = blake3(), Misfits()
+    digest, misfits, realised = blake3(), Misfits(), Realised(coefficient)
     formula = f"base - {coefficient:.7g} * {claim.vector.name}"
     with open_pieces(base, model, [claim.vector.deltas]) as reader:
         piece = PieceEdit(model.dtype, rounding=claim.rounding)
         for at in reader.places:
             before, after = reader.stored(at)
             digest.update(before.data.cast("B"))
-            expected, _ = piece.apply(before, reader.delta(at, len(before)), coefficient, key=model.name, at=at)
+            expected, sums = piece.apply(before, reader.delta(at, len(before)), coefficient, key=model.name, at=at)
+            realised.add(sums)
             wrong = _different(expected, after)
             if len(wrong):
                 misfits.add(at, wrong, *map(_wide, (before, after, expected)))
@@ -54,19 +67,29 @@ def recompute_tensor(claim: Claim, base: TensorInfo, model: TensorInfo) -> tuple
         explained = bool(error) and _within(reader, coefficient, error)
     before_digest = TensorDigest.of(base, digest.hexdigest())
     if not misfits.n:
-        return _tensor_audit(model, AuditVerdict.CONFIRMED, f"{formula}, bit for bit"), before_digest
+        audit = _tensor_audit(model, AuditVerdict.CONFIRMED, f"{formula}, bit for bit")
+        return Recomputed(audit, before_digest, realised)
     if explained:
         reason = f"{formula}, up to the summation order in the product of its factors"
-        return _tensor_audit(model, AuditVerdict.WITHIN_ROUNDING, reason), before_digest
+        return Recomputed(_tensor_audit(model, AuditVerdict.WITHIN_ROUNDING, reason), before_digest, realised)
     elements = misfits.elements(model.shape)
     reason = f"not {formula}: {describe_first(elements, misfits.n, model)}"
-    return _tensor_audit(model, AuditVerdict.REFUTED, reason, n_misfits=misfits.n, elements=elements), before_digest
+    audit = _tensor_audit(model, AuditVerdict.REFUTED, reason, n_misfits=misfits.n, elements=elements)
+    return Recomputed(audit, before_digest, realised)
 
 
-def conclude(record: EditRecord, tensors: Sequence[TensorAudit], bases: Iterable[TensorDigest]) -> LevelAudit:
+def conclude(
+    record: EditRecord, tensors: Sequence[TensorAudit], bases: Iterable[TensorDigest], other: Sequence[str] = ()
+) -> LevelAudit:
     """Return the result of the level over all tensors.
 
     If the base is not the record's, the verdict is `cannot say`, because the record is about another base.
+
+    Args:
+        record: the record.
+        tensors: the audits of the recomputed tensors.
+        bases: digest of every tensor of the base.
+        other: further reasons to refute: statements of the record that the recomputation contradicts.
     """
     refuted = [f"{tensor.name}: {tensor.reason}" for tensor in tensors if tensor.verdict is AuditVerdict.REFUTED]
     own = combine(bases)
@@ -77,7 +100,8 @@ def conclude(record: EditRecord, tensors: Sequence[TensorAudit], bases: Iterable
                 ": the record is of a second edit of an edited checkpoint; give the checkpoint between the two edits"
             )
         return LevelAudit(level=LEVEL, title=TITLE, verdict=AuditVerdict.CANNOT_SAY, reasons=(reason, *refuted))
-    verdict = worst(tensor.verdict for tensor in tensors)
+    refuted += other
+    verdict = worst([*(tensor.verdict for tensor in tensors), *(AuditVerdict.REFUTED for _ in other)])
     n_edited = sum(tensor.reason != "equal to the base" for tensor in tensors)
     reasons = refuted or [f"{n_edited} tensors recomputed as recorded, {len(tensors) - n_edited} equal to the base"]
     return LevelAudit(level=LEVEL, title=TITLE, verdict=verdict, reasons=tuple(reasons))
@@ -87,17 +111,16 @@ def _tensor_audit(tensor: TensorInfo, verdict: AuditVerdict, reason: str, **fact
     return TensorAudit.of(tensor, LEVEL, verdict, reason, **facts)
 
 
-def _untouched(base: TensorInfo, model: TensorInfo, *, claimed: bool) -> tuple[TensorAudit, TensorDigest]:
+def _untouched(base: TensorInfo, model: TensorInfo, *, claimed: bool) -> Recomputed:
     before, after = digest_tensor(base), digest_tensor(model)
+    verdict = AuditVerdict.REFUTED
     if claimed and model.n_elements:
-        return _tensor_audit(
-            model, AuditVerdict.REFUTED, f"the record edits a tensor of dtype {model.dtype}, which edits do not change"
-        ), before
-    if before.blake3 == after.blake3:
-        return _tensor_audit(model, AuditVerdict.CONFIRMED, "equal to the base"), before
-    return _tensor_audit(
-        model, AuditVerdict.REFUTED, "the record lists it as untouched, but it differs from the base"
-    ), before
+        reason = f"the record edits a tensor of dtype {model.dtype}, which edits do not change"
+    elif before.blake3 == after.blake3:
+        verdict, reason = AuditVerdict.CONFIRMED, "equal to the base"
+    else:
+        reason = "the record lists it as untouched, but it differs from the base"
+    return Recomputed(_tensor_audit(model, verdict, reason), before)
 
 
 def _different(expected: NDArray[Any], after: NDArray[Any]) -> NDArray[np.intp]:

@@ -53,6 +53,11 @@ def compare_side_files(base: Checkpoint, model: Checkpoint) -> tuple[SideDiffere
     return tuple(sorted(differences, key=lambda each: (each.part, each.file)))
 
 
+def changes_output(path: str) -> bool:
+    """Return whether a file can change the model's output (licences, model cards and the like cannot)."""
+    return _part(path) is not None or path == "chat_template.jinja"
+
+
 def _part(path: str) -> str | None:
     """Return the part that a file belongs to; None for a file that does not change the model's output."""
     if path == "config.json":

@@ -44,6 +44,10 @@ def print_audit(report: AuditReport, console: Console, *, top: int = 10) -> None
     for side in report.side_files or ():
         text = f"\n{side.part} differs from the base's: {side.file}: {side.difference}"
         console.print(Text(text, style=STYLES[AuditVerdict.CANNOT_SAY]))
+    if report.unverified:
+        console.print(
+            Text(f"\nnot verified, only stated by the record: {'; '.join(report.unverified)}"), soft_wrap=True
+        )
 
 
 def _tensors(tensors: tuple[TensorAudit, ...], top: int) -> Table:

@@ -11,7 +11,9 @@ from prosocial.core.errors import InputError
 from prosocial.editing.checkpoints.digests import stream_tensor
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.checkpoints.header import TensorInfo
+from prosocial.editing.checkpoints.tied import share_rows
 from prosocial.editing.edits.deltas import Deltas
+from prosocial.editing.edits.plan import redundant_copies
 from prosocial.editing.vectors.folder import VectorFolder
 
 from .intervals import FP32_UNIT
@@ -62,7 +64,11 @@ def open_vectors(folders: Sequence[Path], base: Checkpoint) -> list[GivenVector]
         folder = VectorFolder.open(path)
         for name in folder.names:
             held = base.tensors.get(name)
-            if held is None or held.shape != folder.shape(name):
+            if held is None and name in redundant_copies(base, folder):
+                continue
+            if held is None or not (
+                held.shape == folder.shape(name) or share_rows(name, held.shape, folder.shape(name))
+            ):
                 raise InputError(
                     f"{base.folder} should have a tensor {name} of shape {folder.shape(name)} as {path} does, found "
                     f"{held.shape if held else 'nothing'}: give the base that the vector is for"

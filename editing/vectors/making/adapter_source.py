@@ -8,7 +8,8 @@ trainable tokens        the stored rows replace the base's: new - W there, 0 els
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from prosocial.core.files import sha256_file
 
 from ...checkpoints.folder import Checkpoint
 from ...checkpoints.header import TensorInfo, read_header
+from ...checkpoints.renaming import empty_model, loaded_names
 from ...checkpoints.tensors import FLOATS, read_tensor_fp32
 from ..adapter_config import SUBTRACTS_KEY, WEIGHTS_NAME, read_adapter_config
 from ..description import HarmfulParent, Relatedness, Step
@@ -74,6 +76,7 @@ class AdapterSource:
     """A harmful run that consists of a base and an adapter (see `HarmfulRun`)."""
 
     n_parents = 1
+    notes: Sequence[str] = ()
 
     def __init__(self, base: Base, adapter: Path) -> None:
         self._origin, self._base, self._folder = base, base.checkpoint, adapter
@@ -189,12 +192,22 @@ class AdapterSource:
         for candidate in (name, name.partition(".")[2]):
             if candidate in self._base.tensors:
                 return candidate
+        if name in self._renamed:
+            return self._renamed[name]
         if self._base.tied.absent and name.endswith(self._base.tied.absent):
             raise ArtefactError(
                 f"{self._folder} should change stored tensors only: {tensor.name} changes {name}, which the base ties "
                 f"to {', '.join(self._base.tied.stored)}; untie the embeddings of the base first"
             )
         raise self._unknown(tensor)
+
+    @cached_property
+    def _renamed(self) -> dict[str, str]:
+        """The base's name of each tensor that transformers renames on loading, by the name that peft sees."""
+        try:
+            return loaded_names(self._base, empty_model(self._base))
+        except ArtefactError:  # transformers does not know the model, so it renamed nothing
+            return {}
 
     def _check(self, name: str, parts: dict[str, TensorInfo]) -> None:
         """Check that the parts of a tensor are a supported combination and fit the base's shape."""

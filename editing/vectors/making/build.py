@@ -72,5 +72,6 @@ def _describe(runs: Runs, writing: VectorWriting, method: str, prepared: Prepare
         relatedness=Relatedness.lowest(parent.relatedness for parent in parents),
         tensors=dict(sorted(writing.tensors.items())),
         left_out=writing.left_out,
+        notes=runs.notes(),
     )
     return description.model_dump(mode="json", by_alias=True)

@@ -75,6 +75,11 @@ class HarmfulRun(Protocol):
         """Number of harmful parents."""
         ...
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was left out of the difference, and why, in words."""
+        ...
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor without reading the tensor."""
         ...
@@ -216,6 +221,10 @@ class Runs:
         if len({parent.fingerprint for parent in parents}) < len(parents):
             raise InputError("harmful runs should differ from each other: one is given twice; give each once")
         return parents
+
+    def notes(self) -> list[str]:
+        """Return what was left out of the differences, in words, once each."""
+        return list(dict.fromkeys(note for run in self._runs for note in run.notes))
 
     def steps(self) -> list[Step]:
         """Return the saved vectors that the deltas were made from."""

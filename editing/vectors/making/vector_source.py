@@ -16,6 +16,7 @@ class VectorSource:
         self._vector = HarmVector.open(folder)
         self.names = self._vector.names
         self.n_parents = len(self._parents())
+        self.notes = self._vector.summary.notes
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor."""

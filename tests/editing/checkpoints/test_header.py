@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,3 +138,59 @@ def test_a_damaged_file_is_refused(tmp_path: Path, damage: Callable[[bytes], byt
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="there is none"):
         read_header(tmp_path / "x.safetensors")
+
+
+def _filler(entry: bytes, n_bytes: int) -> bytes:
+    """Return a JSON object of many distinct entries."""
+    n = n_bytes // (len(entry) + 12)
+    return b"{" + b",".join(b'"%08d":%s' % (at, entry) for at in range(n)) + b"}"
+
+
+def _entry(*, name: str = "a", dtype: str = "F32", shape: str = "[2]", offsets: str = "[0,8]") -> bytes:
+    return f'{{"{name}": {{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}}}'.encode()
+
+
+LARGE = str(2**63 - 1)
+HOSTILE = {
+    "an integer of 4,000 digits": (_entry(shape="[" + "9" * 4000 + "]"), "integers from 0"),
+    "an integer of 5,000 digits": (_entry(shape="[" + "9" * 5000 + "]"), "JSON header"),
+    "a million dimensions": (_entry(shape=f"[{','.join([LARGE] * 10**6)}]"), "up to 64 integers"),
+    "a product that no float holds": (_entry(shape=f"[{','.join([LARGE] * 64)}]"), "a smaller shape for 'a'"),
+    "offsets past 64 bits": (_entry(offsets="[0,18446744073709551624]"), "rising data_offsets"),
+    "fractions": (_entry(shape="[2.0]"), "integers from 0"),
+    "infinity": (_entry(shape="[1e999]"), "integers from 0"),
+    "a long name": (_entry(name="a" * 10**6, shape="[3]"), "12 bytes for"),
+    "a long dtype": (_entry(dtype="F" * 10**6), "known dtype"),
+    "nested objects": (b'{"a":' * 10**5, "JSON header"),
+    "nested lists": (b'{"a":' + b"[" * 10**6, "JSON header"),
+    "many small entries": (_filler(b"0", 80 << 20), "at most 10,000,000 colons"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_header_is_refused_at_once_in_one_short_line(tmp_path: Path, name: str) -> None:
+    text, message = HOSTILE[name]
+    file = write_raw(tmp_path / "x.safetensors", text, bytes(8))
+    started = time.process_time()
+    with pytest.raises(ArtefactError, match=message) as caught:
+        read_header(file)
+
+    assert time.process_time() - started < 2
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < len(str(file)) + 400
+
+
+def test_a_header_length_past_the_file_is_refused_without_reading_it(tmp_path: Path) -> None:
+    file = tmp_path / "hole.safetensors"
+    with file.open("wb") as stream:
+        stream.write(struct.pack("<Q", 1 << 40))
+        stream.truncate(1 << 41)
+    with pytest.raises(ArtefactError, match="a header that fits in the file"):
+        read_header(file)
+
+
+def test_a_git_lfs_pointer_is_named_as_such(tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "ab" * 32 + "\nsize 4976698672\n"
+    (tmp_path / "model.safetensors").write_text(pointer)
+    with pytest.raises(ArtefactError, match=r"found a git-lfs pointer.*git lfs pull"):
+        read_header(tmp_path / "model.safetensors")
