@@ -18,9 +18,11 @@ from prosocial.steering.steered_model import SteeredModel
 
 from .attention import group_query
 from .axes import CONTROLS, name_axes
+from .dtypes import check_dtypes
 from .experts import TRANSLATIONS
 from .fusing import fuse
 from .kept import POSITIONS, count_from_the_end
+from .norms import unify_norms
 from .sharing import share_transposed
 from .wrapper import PlainGraph, Profile, SteeredGraph
 
@@ -58,7 +60,8 @@ def trace_graph(graph: PlainGraph | SteeredGraph, folder: Path) -> TracedGraph:
     are optional inputs: each has an initializer of the same name, which a caller may override.
 
     Raises:
-        InputError: the model cannot be traced in this profile, or tracing made a dynamic axis constant.
+        InputError: the model cannot be traced in this profile, tracing made a dynamic axis constant, or dtypes of the
+            graph do not fit.
     """
     profile: Profile = graph.body.profile
     arguments, dynamic = _example(graph)
@@ -89,10 +92,12 @@ def trace_graph(graph: PlainGraph | SteeredGraph, folder: Path) -> TracedGraph:
     if profile == "ort":
         with _quiet():
             fuse(traced)
+    unify_norms(traced.graph)
     if isinstance(graph, SteeredGraph):
         _add_defaults(traced.graph, graph.steered)
     count_from_the_end(traced.graph)
     name_axes(traced.graph)
+    check_dtypes(traced)
     _forget_origins(traced.graph)
     shared = share_transposed(traced.graph)
     ir.save(traced, folder / GRAPH_FILE, external_data=WEIGHTS_FILE, size_threshold_bytes=INLINE_BYTES)
