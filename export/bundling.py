@@ -11,7 +11,7 @@ from prosocial.steering.decoding.config import DECODING_FILE, DecodingConfig
 from .bundle_files.card import bundle_card
 from .bundle_files.genai_config import genai_config
 from .bundle_files.manifest import write_manifest
-from .bundle_files.precision import PRECISIONS, QUANTISED, Precision
+from .bundle_files.precision import PRECISIONS, QUANTISED, Precision, departure_sentence
 from .presets import write_presets
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def export_bundle(
         ArtefactError: a file of the steered folder is missing or broken.
         FingerprintError: head or gate belong to another checkpoint.
         InputError: an option is unknown, the profile does not support the architecture, or `out` exists.
-        ProsocialError: the outputs of the graph differ from torch's.
+        ProsocialError: the outputs of the graph differ from torch's, or are infinite or NaN.
         MissingExtraError: onnxruntime is not installed.
     """
     from .graph.agreement import check_agreement
@@ -77,7 +77,9 @@ def export_bundle(
         write_json(folder / "genai_config.json", _genai(graph, tokenizer, precision))
         write_json(folder / "parity.json", parity)
         with storage_errors(folder):
-            (folder / "README.md").write_text(bundle_card(kind=kind, profile=profile, precision=precision))
+            measured = departure_sentence(parity)
+            card = bundle_card(kind=kind, profile=profile, precision=precision, measured=measured)
+            (folder / "README.md").write_text(card)
         facts = {
             "kind": kind,
             "profile": profile,

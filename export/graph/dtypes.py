@@ -93,5 +93,5 @@ def _mismatch(node: ir.Node) -> str:
 
     return (
         f"node {node.name} ({node.op_type}) should get and give dtypes that its operator allows, found the inputs "
-        f"{listed(node.inputs) or 'none'} and the outputs {listed(node.outputs)}: try the other profile or --precision fp32"
+        f"{listed(node.inputs) or 'none'} and the outputs {listed(node.outputs)}: use the other profile or fp32"
     )

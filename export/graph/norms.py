@@ -43,7 +43,9 @@ def _split_skip(graph: ir.Graph, node: ir.Node) -> ir.Node:
 
 def _widen(graph: ir.Graph, node: ir.Node) -> None:
     """Cast the inputs of a norm to the widest of their dtypes, and its output back to the dtype that it had."""
-    widest = max((value.dtype for value in node.inputs if value is not None and value.dtype), key=lambda one: one.bitwidth)
+    widest = max(
+        (value.dtype for value in node.inputs if value is not None and value.dtype), key=lambda one: one.bitwidth
+    )
     for index, value in enumerate(node.inputs):
         if value is not None and value.dtype != widest:
             cast = _cast(value, widest)

@@ -24,12 +24,13 @@ from .fusing import fuse
 from .kept import POSITIONS, count_from_the_end
 from .norms import unify_norms
 from .sharing import share_transposed
-from .wrapper import PlainGraph, Profile, SteeredGraph
+from .wrapper import CachedBackbone, PlainGraph, Profile, SteeredGraph
 
 GRAPH_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"
 OPSETS = {"ort": 20, "portable": 23}  # 23 has Attention, RMSNormalization and RotaryEmbedding as standard operators
 INLINE_BYTES = 1024  # smaller tensors stay in the graph file
+MOST_WORDS = 600  # characters of an exporter's error that a message repeats
 
 
 @dataclass(frozen=True)
@@ -82,11 +83,11 @@ def trace_graph(graph: PlainGraph | SteeredGraph, folder: Path) -> TracedGraph:
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            raise InputError(_reason(error, type(model).__name__, profile)) from error
+            raise InputError(_reason(error, graph.body)) from error
     if program is None:
         raise InputError(
             f"{type(model).__name__} should be traceable in profile {profile!r}, the exporter returned no graph: "
-            "try the other profile"
+            f"{_advice(graph.body)}"
         )
     traced: ir.Model = program.model
     if profile == "ort":
@@ -167,7 +168,7 @@ def _forget_origins(graph: ir.Graph) -> None:
         value.metadata_props.clear()
 
 
-def _reason(error: BaseException, model: str, profile: str) -> str:
+def _reason(error: BaseException, body: CachedBackbone) -> str:
     """Return the message for an exporter's error: that of an InputError in its causes, else its innermost cause."""
     cause: BaseException | None = error
     last: BaseException = error
@@ -176,8 +177,24 @@ def _reason(error: BaseException, model: str, profile: str) -> str:
         if isinstance(cause, InputError):
             return str(cause)
         cause = cause.__cause__ or cause.__context__
-    first = next(iter(str(last).strip().splitlines()), type(last).__name__)
-    return f"{model} should be traceable in profile {profile!r}: {type(last).__name__}: {first:.300}"
+    lines = dict.fromkeys(" ".join(line.split()) for line in str(last).splitlines())
+    words = " ".join(line for line in lines if line)
+    name = type(body.backbone.model).__name__
+    return (
+        f"{name} should be traceable in profile {body.profile!r}, torch's exporter raised {type(last).__name__}: "
+        f"{words if len(words) <= MOST_WORDS else words[:MOST_WORDS] + ' …'}; {_advice(body)}"
+    )
+
+
+def _advice(body: CachedBackbone) -> str:
+    """Return what to do when a model cannot be traced: the other profile, unless it is refused at once."""
+    if body.profile == "ort":
+        return "try --profile portable"
+    try:
+        CachedBackbone(body.backbone, "ort")
+    except InputError:
+        return "profile 'ort' does not support it either: this architecture cannot be exported"
+    return "try --profile ort"
 
 
 @contextlib.contextmanager

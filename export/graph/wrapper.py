@@ -134,6 +134,10 @@ def _cache_shape(backbone: Backbone) -> tuple[int, int, int]:
         backbone.hidden(torch.zeros(1, 2, dtype=torch.int64), past_key_values=cache)
     layers = layers_of(cache)
     shapes = {tuple(part.shape) for layer in layers for part in layer}
+    if not shapes:
+        raise InputError(
+            f"{name} should extend transformers' cache of keys and values, it leaves it empty: not supported"
+        )
     if len(shapes) != 1:
         raise InputError(
             f"every layer of {name} should cache keys and values of one shape, found {sorted(shapes)}: not supported"
