@@ -1,8 +1,9 @@
-"""The precisions of a bundle, with a note on each for the model card (torch-free)."""
+"""The profiles and precisions of a bundle, with a note on each precision for the model card (torch-free)."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
+Profile = Literal["ort", "portable"]
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 QUANTISED = ("int8", "int4")
 PRECISIONS: dict[str, str] = {

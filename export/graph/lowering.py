@@ -3,6 +3,7 @@
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,17 +107,18 @@ def compare_graphs(expected: Path, actual: Path) -> Departure:
     for n_new in (N_PROMPT, *[1] * N_DECODE):
         new = ids[:, n_past : n_past + n_new]
         steps.append((left.run(new, n_past), right.run(new, n_past)))
-        _require_finite(steps[-1][1][right.own_logits])
+        for name in {right.own_logits, "risk"} & steps[-1][1].keys():
+            _require_finite(steps[-1][1][name], name)
         n_past += n_new
     return Departure(n_positions=ids.size, **_differences(steps), **_routing(steps, (left.choices, right.choices)))
 
 
-def _require_finite(own: NDArray[np.floating]) -> None:
-    n_broken = int((~np.isfinite(own)).sum())
+def _require_finite(numbers: NDArray[np.floating[Any]], name: str) -> None:
+    n_broken = int((~np.isfinite(numbers)).sum())
     if n_broken:
         raise ProsocialError(
-            f"the converted graph should give finite logits, {n_broken} of {own.size} on random tokens are infinite or "
-            "NaN: this precision does not hold the model's activations, use --precision fp32"
+            f"the converted graph should give finite numbers, {n_broken} of {numbers.size} in {name} on random tokens are "
+            "infinite or NaN: this precision does not hold the model's activations, use --precision fp32"
         )
 
 

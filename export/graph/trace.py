@@ -16,6 +16,7 @@ import torch
 from prosocial.core.errors import InputError
 from prosocial.steering.steered_model import SteeredModel
 
+from ..bundle_files.precision import Profile
 from .attention import group_query
 from .axes import CONTROLS, name_axes
 from .dtypes import check_dtypes
@@ -24,7 +25,7 @@ from .fusing import fuse
 from .kept import POSITIONS, count_from_the_end
 from .norms import unify_norms
 from .sharing import share_transposed
-from .wrapper import CachedBackbone, PlainGraph, Profile, SteeredGraph
+from .wrapper import CachedBackbone, PlainGraph, SteeredGraph
 
 GRAPH_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"

@@ -1,7 +1,6 @@
 """The modules that are traced: a backbone, with the rule if steered, with tensors as only inputs and outputs."""
 
 from contextlib import nullcontext
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +11,11 @@ from prosocial.steering.backbone import Backbone, rope_parameters
 from prosocial.steering.lexicographic import Controls
 from prosocial.steering.steered_model import SteeredModel
 
+from ..bundle_files.precision import Profile
 from .attention import GraphCache, group_query, tracing
 from .reach import Rehearsal
 from .rotary import RotaryTables, turns_alike
 
-Profile = Literal["ort", "portable"]
 Past = list[tuple[Tensor, Tensor]]
 N_REHEARSED = 5  # tokens of the pass that records the window and the rotation of each layer
 CACHED_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}

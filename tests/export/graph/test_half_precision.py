@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from prosocial.core.errors import InputError, ProsocialError
+from prosocial.export.graph.agreement import check_agreement
 from prosocial.export.graph.dtypes import check_dtypes
 from prosocial.export.graph.lowering import Departure, compare_graphs, lower_precision
 from prosocial.export.graph.norms import unify_norms
@@ -149,8 +150,17 @@ def test_a_graph_with_infinite_logits_is_never_compared_as_equal(tmp_path: Path)
             weight.const_value = ir.tensor(weight.const_value.numpy() * 1e30, name=weight.name)
     path = tmp_path / "broken" / "model.onnx"
     ir.save(broken, path, external_data="model.onnx.data")
-    with pytest.raises(
-        ProsocialError, match=r"should give finite logits, \d+ of \d+ on random tokens are infinite or NaN"
-    ):
+    with pytest.raises(ProsocialError, match=r"should give finite numbers, \d+ of \d+ in logits on random tokens"):
         compare_graphs(source, path)
     assert sorted(one.name for one in path.parent.iterdir()) == ["model.onnx", "model.onnx.data"]
+
+
+def test_a_model_with_infinite_logits_is_no_agreement(tmp_path: Path) -> None:
+    """torch and the graph both give infinity: their difference is not 0."""
+    model = random_model("gpt-2")
+    graph = PlainGraph(Backbone(model), "ort").eval()
+    with torch.no_grad():
+        model.transformer.wte.weight[5] = 3e38
+    traced = trace_graph(graph, tmp_path)
+    with pytest.raises(InputError, match=r"GPT2LMHeadModel should give finite logits.*of \d+ are infinite or NaN"):
+        check_agreement(traced.path, graph)
