@@ -117,8 +117,8 @@ def _require_finite(numbers: NDArray[np.floating[Any]], name: str) -> None:
     n_broken = int((~np.isfinite(numbers)).sum())
     if n_broken:
         raise ProsocialError(
-            f"the converted graph should give finite numbers, {n_broken} of {numbers.size} in {name} on random tokens are "
-            "infinite or NaN: this precision does not hold the model's activations, use --precision fp32"
+            f"the converted graph should give finite numbers, {n_broken} of {numbers.size} in {name} on random tokens "
+            "are infinite or NaN: this precision does not hold the model's activations, use --precision fp32"
         )
 
 

@@ -157,6 +157,11 @@ def _rehearse(backbone: Backbone, n_layers: int) -> Rehearsal:
             raise InputError(
                 f"{name} does not fit profile 'ort', a layer reads its attention mask: use --profile portable"
             ) from error
+    if len(rehearsal.windows) > n_layers:
+        raise InputError(
+            f"every layer of {name} should cache keys and values of its own for profile 'ort', found {n_layers} caches for "
+            f"{len(rehearsal.windows)} layers: use --profile portable"
+        )
     if sorted(rehearsal.windows) != list(range(n_layers)):
         raise InputError(
             f"all {n_layers} layers of {name} should use transformers' attention interface, "
