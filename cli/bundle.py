@@ -63,6 +63,7 @@ def export_command(
 ) -> None:
     """Export a steered model as a bundle and compare the graph with PyTorch."""
     from prosocial.core.files import read_json
+    from prosocial.export.bundle_files.precision import departure_sentence
     from prosocial.export.bundling import export_bundle
 
     manifest = export_bundle(steered, out, profile=profile.value, precision=precision.value, plain=plain)
@@ -79,14 +80,8 @@ def export_command(
         f"agrees with torch on {parity['n_positions']} positions: largest difference "
         f"{parity['max_logit_difference']:.1e} in logits, {parity['max_risk_difference']:.1e} in risk"
     )
-    if "departure_from_fp32" in parity:
-        departure = parity["departure_from_fp32"]
-        print(
-            f"in {parity['precision']}, difference from float32 on random tokens: "
-            f"{departure['max_logit_difference']:.1e} in logits, {departure['max_risk_difference']:.1e} in risk, "
-            f"{departure['n_flips']} of {departure['n_decisions']} decisions differ; prosocial verify measures the "
-            "effect on real requests"
-        )
+    if sentence := departure_sentence(parity):
+        print(sentence)
 
 
 @with_options("drawing", DRAWING)

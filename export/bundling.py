@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from prosocial.core.chat import TOKENIZER_FILES, ChatTokenizer
 from prosocial.core.errors import ArtefactError, InputError
-from prosocial.core.files import new_folder, storage_errors, write_json
+from prosocial.core.files import new_folder, require_new, storage_errors, write_json
 from prosocial.steering.decoding.config import DECODING_FILE, DecodingConfig
 
 from .bundle_files.card import bundle_card
 from .bundle_files.genai_config import genai_config
 from .bundle_files.manifest import write_manifest
-from .bundle_files.precision import PRECISIONS, QUANTISED, Precision
+from .bundle_files.precision import PRECISIONS, QUANTISED, Precision, Profile, departure_sentence
 from .presets import write_presets
 
 if TYPE_CHECKING:
-    from .graph.wrapper import PlainGraph, Profile, SteeredGraph
+    from .graph.wrapper import PlainGraph, SteeredGraph
 
 COPIED = (*TOKENIZER_FILES, "config.json", "generation_config.json", "edit_record.json", DECODING_FILE)
 
@@ -24,7 +24,7 @@ def export_bundle(
     steered: Path | str,
     out: Path | str,
     *,
-    profile: "Profile" = "ort",
+    profile: Profile = "ort",
     precision: Precision = "fp32",
     plain: bool = False,
 ) -> dict[str, Any]:
@@ -44,25 +44,17 @@ def export_bundle(
         ArtefactError: a file of the steered folder is missing or broken.
         FingerprintError: head or gate belong to another checkpoint.
         InputError: an option is unknown, the profile does not support the architecture, or `out` exists.
-        ProsocialError: the outputs of the graph differ from torch's.
+        ProsocialError: the outputs of the graph differ from torch's, or are infinite or NaN.
         MissingExtraError: onnxruntime is not installed.
     """
+    steered, out = Path(steered), Path(out)
+    _check_options(profile, precision)
+    tokenizer, kind = _check_folders(steered, out, plain), "plain" if plain else "steered"
     from .graph.agreement import check_agreement
     from .graph.lowering import lower_precision
     from .graph.trace import trace_graph
-    from .graph.wrapper import Profile
 
-    if profile not in get_args(Profile):
-        raise InputError(f"profile should be one of {', '.join(get_args(Profile))}, found {profile!r}")
-    if precision not in PRECISIONS:
-        raise InputError(f"precision should be one of {', '.join(PRECISIONS)}, found {precision!r}")
-    if profile == "portable" and precision in QUANTISED:
-        raise InputError(
-            f"precision {precision} needs an operator of ONNX Runtime that profile 'portable' lacks: use profile ort"
-        )
-    steered, out = Path(steered), Path(out)
     graph = _graph(steered, profile, plain)
-    tokenizer, kind = ChatTokenizer(steered), "plain" if plain else "steered"
     with new_folder(out) as folder:
         traced = trace_graph(graph, folder)
         parity = check_agreement(traced.path, graph).as_json() | {"profile": profile, "precision": precision}
@@ -77,7 +69,9 @@ def export_bundle(
         write_json(folder / "genai_config.json", _genai(graph, tokenizer, precision))
         write_json(folder / "parity.json", parity)
         with storage_errors(folder):
-            (folder / "README.md").write_text(bundle_card(kind=kind, profile=profile, precision=precision))
+            measured = departure_sentence(parity)
+            card = bundle_card(kind=kind, profile=profile, precision=precision, measured=measured)
+            (folder / "README.md").write_text(card)
         facts = {
             "kind": kind,
             "profile": profile,
@@ -90,7 +84,31 @@ def export_bundle(
         return write_manifest(folder, facts=facts)
 
 
-def _graph(folder: Path, profile: "Profile", plain: bool) -> "PlainGraph | SteeredGraph":
+def _check_options(profile: Profile, precision: Precision) -> None:
+    if profile not in get_args(Profile):
+        raise InputError(f"profile should be one of {', '.join(get_args(Profile))}, found {profile!r}")
+    if precision not in PRECISIONS:
+        raise InputError(f"precision should be one of {', '.join(PRECISIONS)}, found {precision!r}")
+    if profile == "portable" and precision in QUANTISED:
+        raise InputError(
+            f"precision {precision} needs an operator of ONNX Runtime that profile 'portable' lacks: use profile ort"
+        )
+
+
+def _check_folders(steered: Path, out: Path, plain: bool) -> ChatTokenizer:
+    """Check what can be checked before torch is imported, which takes seconds; return the tokenizer."""
+    from prosocial.editing.checkpoints import Checkpoint
+
+    require_new(out)
+    if not plain and not (steered / DECODING_FILE).is_file():
+        raise ArtefactError(
+            f"{steered} should be a steered folder with {DECODING_FILE}, found none: use --plain for the model alone"
+        )
+    Checkpoint.open(steered)
+    return ChatTokenizer(steered)
+
+
+def _graph(folder: Path, profile: Profile, plain: bool) -> "PlainGraph | SteeredGraph":
     from prosocial.editing.checkpoints import load_model
     from prosocial.steering.backbone import Backbone
     from prosocial.steering.steered_model import SteeredModel
@@ -99,10 +117,6 @@ def _graph(folder: Path, profile: "Profile", plain: bool) -> "PlainGraph | Steer
 
     if plain:
         return PlainGraph(Backbone(load_model(folder)), profile).eval()
-    if not (folder / DECODING_FILE).is_file():
-        raise ArtefactError(
-            f"{folder} should be a steered folder with {DECODING_FILE}, found none: use --plain for the model alone"
-        )
     return SteeredGraph(SteeredModel.open(folder), profile).eval()
 
 

@@ -33,9 +33,11 @@ class Backbone(nn.Module):
         self.model.train(False)
         embedding = _output_embedding(model)
         if model.base_model is model or not isinstance(embedding, nn.Linear):
+            found = f"base_model {type(model.base_model).__name__} and output embedding {type(embedding).__name__}"
+            advice = "load it with AutoModelForCausalLM" if embedding is None else "this architecture is not supported"
             raise InputError(
-                f"{type(model).__name__} should be a causal language model with a body and a linear output embedding: "
-                "load it with AutoModelForCausalLM"
+                f"{type(model).__name__} should be a causal language model with a body of its own (base_model) and a "
+                f"linear output embedding, found {found}: {advice}"
             )
         text = model.config.get_text_config()
         self.soft_cap: float = float(getattr(text, "final_logit_softcapping", None) or 0.0)

@@ -69,6 +69,16 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         | {"num_key_value_heads": 4, "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "v_head_dim": 8}
         | {"qk_nope_head_dim": 8, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "moe_intermediate_size": 16},
     ),
+    "diffllama": ("DiffLlamaConfig", SIZE),
+    "gemma 3n": (
+        "Gemma3nTextConfig",
+        SIZE
+        | {"num_kv_shared_layers": 1, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCABULARY}
+        | {"laurel_rank": 8, "layer_types": ["full_attention"] * 2, "activation_sparsity_pattern": [0.0] * 2}
+        | HEADS,
+    ),
+    "llama 4": ("Llama4TextConfig", SIZE | {"intermediate_size_mlp": 96, "num_local_experts": 4}),
+    "mpt": ("MptConfig", {"vocab_size": VOCABULARY, "d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": 128}),
     "mamba": ("MambaConfig", {"vocab_size": VOCABULARY, "hidden_size": 64, "num_hidden_layers": 2, "state_size": 4}),
 }
 

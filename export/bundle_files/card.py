@@ -14,7 +14,7 @@ base_model_relation: finetune
 Made with `prosocial export`, graph profile `{profile}`. `manifest.json` lists the digest of every file, `parity.json`
 reports the difference between the graph and PyTorch.
 
-Precision `{precision}`: {note}
+Precision `{precision}`: {note}{measured}
 
 ```
 prosocial generate THIS_FOLDER "How do I say no to a friend?"
@@ -45,7 +45,15 @@ Only the language model, with all logits: no gate and no preference head.
 """
 
 
-def bundle_card(*, kind: str, profile: str, precision: Precision) -> str:
-    """Return the text of `README.md` for a bundle of this kind, profile and precision."""
-    header = HEADER.format(kind=kind, profile=profile, precision=precision, note=PRECISIONS[precision])
+def bundle_card(*, kind: str, profile: str, precision: Precision, measured: str = "") -> str:
+    """Return the text of `README.md` for a bundle of this kind, profile and precision.
+
+    Args:
+        kind: "steered" or "plain".
+        profile: profile of the graph.
+        precision: precision of the bundle.
+        measured: sentence on the difference from float32.
+    """
+    note, measured = PRECISIONS[precision], measured and f"\n\n{measured}"
+    header = HEADER.format(kind=kind, profile=profile, precision=precision, note=note, measured=measured)
     return header + (STEERED if kind == "steered" else PLAIN)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
-from prosocial.core.errors import ProsocialError
+from prosocial.core.errors import InputError, ProsocialError
 from prosocial.steering.decoding.controls import ControlArrays, Steering, control_arrays
 from prosocial.steering.lexicographic import Controls, admissible, as_controls, candidate_risk, disallowed_risk
 from prosocial.steering.plausible import plausible
@@ -63,6 +63,7 @@ def check_agreement(path: Path, graph: PlainGraph | SteeredGraph) -> Agreement:
 
     Raises:
         ProsocialError: a logit or risk differs by more than 1e-3, or a decision differs that is not a near tie.
+        InputError: the model's logits are infinite or NaN.
         MissingExtraError: onnxruntime is not installed.
     """
     session = GraphSession(path, shares_cache=graph.body.profile == "ort")
@@ -126,6 +127,12 @@ def _expected(
     graph: PlainGraph | SteeredGraph, hidden: Tensor, controls: ControlArrays | None
 ) -> tuple[Outputs, Callable[[], NDArray[np.bool_]]]:
     z0 = graph.body.backbone.logits(hidden)
+    n_broken = int((~z0.isfinite()).sum())
+    if n_broken:
+        raise InputError(
+            f"{type(graph.body.backbone.model).__name__} should give finite logits on random tokens, {n_broken} of "
+            f"{z0.numel()} are infinite or NaN: its activations overflow float32, look for a broken weight or edit"
+        )
     if not isinstance(graph, SteeredGraph):
         return {"logits": z0.numpy()}, lambda: np.zeros(z0.shape, bool)
     steered = graph.steered
@@ -171,7 +178,7 @@ def _compare(actual: Outputs, expected: Outputs, near: Callable[[], NDArray[np.b
     both = np.isfinite(ours) & np.isfinite(theirs)
     logits = float(np.abs(ours[both] - theirs[both]).max(initial=0.0))
     risk = float(np.abs(actual["risk"] - expected["risk"]).max(initial=0.0)) if "risk" in expected else 0.0
-    return logits, risk, int(differs.sum())
+    return logits, np.inf if np.isnan(risk) else risk, int(differs.sum())
 
 
 def _long_prompt(graph: PlainGraph | SteeredGraph) -> int:

@@ -3,18 +3,23 @@
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from prosocial.core.errors import ProsocialError
 
 from ..bundle_files.precision import PRECISIONS, Precision
-from ..runtime.session import GraphSession
+from .overflow import convert_to_float16
 from .quantisation import quantise_graph
+from .revealed import Arrays, RevealedGraph
 from .trace import GRAPH_FILE, WEIGHTS_FILE, trace_graph
 from .wrapper import PlainGraph, SteeredGraph
 
 BITS = {"int8": 8, "int4": 4}
-N_ROWS, N_PROMPT, N_DECODE = 4, 12, 3
+N_ROWS, N_PROMPT, N_DECODE = 16, 12, 3
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,8 @@ class Departure:
         max_risk_difference: largest absolute difference of risks.
         n_decisions: number of tokens that at least one graph admits.
         n_flips: number of tokens that only one graph admits.
+        n_routings: number of choices of experts, one per position and router; 0 without routers.
+        n_rerouted: number of these choices in which the graphs differ.
     """
 
     n_positions: int
@@ -38,6 +45,8 @@ class Departure:
     max_risk_difference: float
     n_decisions: int
     n_flips: int
+    n_routings: int
+    n_rerouted: int
 
     def as_json(self, precision: Precision) -> dict[str, object]:
         """Return the entries of `parity.json` for this precision."""
@@ -59,49 +68,86 @@ def lower_precision(graph: PlainGraph | SteeredGraph, traced: Path, precision: P
         The differences from the float32 graph.
 
     Raises:
-        InputError: the graph cannot be converted to this precision.
+        InputError: the graph cannot be converted to this precision, or float16 does not hold its numbers.
+        ProsocialError: the new graph gives logits that are infinite or NaN.
     """
-    folder, shares_cache = traced.parent, graph.body.profile == "ort"
+    folder = traced.parent
     with tempfile.TemporaryDirectory(dir=folder, prefix=".lower") as place:
         if precision == "fp16":
-            graph.body.backbone.model.to(torch.float16)  # type: ignore[arg-type]
+            backbone = graph.body.backbone
+            convert_to_float16(backbone, torch.from_numpy(_some_ids(backbone.output_weight.shape[0])))
             trace_graph(graph, Path(place))
         else:
             quantise_graph(traced, Path(place), bits=BITS[precision])
-        lowered = GraphSession(Path(place) / GRAPH_FILE, shares_cache=shares_cache)
-        departure = compare_graphs(GraphSession(traced, shares_cache=shares_cache), lowered)
-        del lowered  # Windows cannot replace a file that is still open
+        departure = compare_graphs(traced, Path(place) / GRAPH_FILE)
         for name in (GRAPH_FILE, WEIGHTS_FILE):
             (Path(place) / name).replace(folder / name)
     return departure
 
 
-def compare_graphs(expected: GraphSession, actual: GraphSession) -> Departure:
-    """Compare two graphs on random tokens: four rows, a prefill and three decoding steps, default controls."""
-    size = int(expected.vocabulary_size)
-    ids = np.random.default_rng(0).integers(0, size, (N_ROWS, N_PROMPT + N_DECODE))
-    caches = [session.new_cache(*ids.shape) for session in (expected, actual)]
-    logits: list[np.ndarray] = []
-    risks, n_decisions, n_flips, n_past = [0.0], 0, 0, 0
-    n_positions = 0
+def _some_ids(vocabulary_size: int) -> NDArray[np.int64]:
+    return np.random.default_rng(0).integers(0, vocabulary_size, (N_ROWS, N_PROMPT + N_DECODE))
+
+
+def compare_graphs(expected: Path, actual: Path) -> Departure:
+    """Compare two graphs on random tokens: 16 rows, a prefill and three decoding steps, default controls.
+
+    Args:
+        expected: path of the graph in float32.
+        actual: path of the same graph in another precision.
+
+    Raises:
+        ProsocialError: the model's own logits are infinite or NaN in the second graph.
+        ArtefactError: a graph cannot be loaded.
+    """
+    left, right = RevealedGraph(expected), RevealedGraph(actual)
+    ids = _some_ids(left.vocabulary_size)
+    steps: list[tuple[Arrays, Arrays]] = []
+    n_past = 0
     for n_new in (N_PROMPT, *[1] * N_DECODE):
         new = ids[:, n_past : n_past + n_new]
-        (left, caches[0]), (right, caches[1]) = (
-            session.run(new, n_past, cache, None) for session, cache in zip((expected, actual), caches, strict=True)
+        steps.append((left.run(new, n_past), right.run(new, n_past)))
+        for name in {right.own_logits, "risk"} & steps[-1][1].keys():
+            _require_finite(steps[-1][1][name], name)
+        n_past += n_new
+    return Departure(n_positions=ids.size, **_differences(steps), **_routing(steps, (left.choices, right.choices)))
+
+
+def _require_finite(numbers: NDArray[np.floating[Any]], name: str) -> None:
+    n_broken = int((~np.isfinite(numbers)).sum())
+    if n_broken:
+        raise ProsocialError(
+            f"the converted graph should give finite numbers, {n_broken} of {numbers.size} in {name} on random tokens "
+            "are infinite or NaN: this precision does not hold the model's activations, use --precision fp32"
         )
+
+
+def _differences(steps: list[tuple[Arrays, Arrays]]) -> dict[str, float | int]:
+    """Return the differences of logits and risks, and the number of different decisions."""
+    logits, risks, n_decisions, n_flips = [], [0.0], 0, 0
+    for left, right in steps:
         in_left, in_right = np.isfinite(left["logits"]), np.isfinite(right["logits"])
         both = in_left & in_right
         logits.append(np.abs(left["logits"][both] - right["logits"][both]))
         if "risk" in left:
             risks.append(float(np.abs(left["risk"] - right["risk"]).max()))
-        n_decisions, n_flips = n_decisions + int((in_left | in_right).sum()), n_flips + int((in_left != in_right).sum())
-        n_positions, n_past = n_positions + left["logits"].shape[0] * left["logits"].shape[1], n_past + n_new
+        n_decisions += int((in_left | in_right).sum())
+        n_flips += int((in_left != in_right).sum())
     differences = np.concatenate(logits)
-    return Departure(
-        n_positions,
-        float(differences.max(initial=0.0)),
-        float(np.median(differences)) if differences.size else 0.0,
-        max(risks),
-        n_decisions,
-        n_flips,
-    )
+    return {
+        "max_logit_difference": float(differences.max(initial=0.0)),
+        "median_logit_difference": float(np.median(differences)) if differences.size else 0.0,
+        "max_risk_difference": max(risks),
+        "n_decisions": n_decisions,
+        "n_flips": n_flips,
+    }
+
+
+def _routing(steps: list[tuple[Arrays, Arrays]], names: tuple[list[str], list[str]]) -> dict[str, int]:
+    """Return the number of choices of experts and of those that differ, whatever the order of the experts."""
+    n_routings = n_rerouted = 0
+    for left, right in steps:
+        for first, second in zip(*names, strict=True):
+            differs = (np.sort(left[first], -1) != np.sort(right[second], -1)).any(-1)
+            n_routings, n_rerouted = n_routings + differs.size, n_rerouted + int(differs.sum())
+    return {"n_routings": n_routings, "n_rerouted": n_rerouted}

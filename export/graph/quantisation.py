@@ -2,7 +2,8 @@
 
 Only nodes that compute the model's logits are changed: each product with a constant matrix becomes ONNX Runtime's
 MatMulNBits (com.microsoft, see ContribOperators.md), symmetric, with 8-bit activations (accuracy level 4). Head, gate
-and reward table come after the logits and stay in float32. onnxruntime's quantiser does the rounding. The output
+and reward table come after the logits and stay in float32, and so do the routers of a mixture of experts, which choose
+the experts of each token. onnxruntime's quantiser does the rounding. The output
 embedding has 8 bits at every precision; tied input and output embeddings share one copy.
 """
 
@@ -20,6 +21,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from prosocial.core.errors import InputError
 
+from .routing import nodes_before, own_logits, routers
 from .trace import GRAPH_FILE, INLINE_BYTES, WEIGHTS_FILE
 
 BLOCK = 32
@@ -54,7 +56,9 @@ def quantise_graph(source: Path, folder: Path, *, bits: int) -> Path:
     """
     model = ir.load(source)
     graph = model.graph
-    products = [product for node in _way_to_logits(graph) if (product := _product(node)) is not None]
+    nodes = nodes_before(graph, own_logits(graph))
+    kept = routers(nodes)
+    products = [product for node in nodes if node not in kept and (product := _product(node)) is not None]
     if not products:
         raise InputError(f"{source.name} should multiply by constant matrices to compute its logits, found none")
     for product in products[:-1]:
@@ -67,21 +71,6 @@ def quantise_graph(source: Path, folder: Path, *, bits: int) -> Path:
     path = folder / GRAPH_FILE
     ir.save(model, path, external_data=WEIGHTS_FILE, size_threshold_bytes=INLINE_BYTES)
     return path
-
-
-def _way_to_logits(graph: ir.Graph) -> list[ir.Node]:
-    """Return the nodes that the model's logits depend on, in order: those before the choice of plausible tokens."""
-    choices = [node for node in graph if node.op_type == "TopK"]
-    is_steered = any(value.name == "safe_set_size" for value in graph.outputs)
-    logits = choices[-1].inputs[0] if is_steered else next(value for value in graph.outputs if value.name == "logits")
-    waiting, visited = [logits.producer() if logits is not None else None], set[ir.Node]()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in visited:
-            continue
-        visited.add(node)
-        waiting += [value.producer() for value in node.inputs if value is not None]
-    return [node for node in graph if node in visited]
 
 
 def _product(node: ir.Node) -> _Product | None:

@@ -57,8 +57,10 @@ class Rehearsal:
         """Record a layer's window and heads; return zeros [B, S, h, d] for the query [B, h, S, d] in `heads`.
 
         Raises:
-            InputError: the mask does not come from transformers' masking functions.
+            InputError: the mask does not come from transformers' masking functions, or the layer calls attention twice.
         """
+        if layer_index in self.windows:
+            raise InputError(f"each layer should call attention once, layer {layer_index} calls attention twice")
         if not isinstance(mask, Reach):
             raise InputError(f"its masks should come from transformers' masking functions, found {type(mask).__name__}")
         self.windows[layer_index] = mask.window

@@ -16,18 +16,22 @@ import torch
 from prosocial.core.errors import InputError
 from prosocial.steering.steered_model import SteeredModel
 
+from ..bundle_files.precision import Profile
 from .attention import group_query
 from .axes import CONTROLS, name_axes
+from .dtypes import check_dtypes
 from .experts import TRANSLATIONS
 from .fusing import fuse
 from .kept import POSITIONS, count_from_the_end
+from .norms import unify_norms
 from .sharing import share_transposed
-from .wrapper import PlainGraph, Profile, SteeredGraph
+from .wrapper import CachedBackbone, PlainGraph, SteeredGraph
 
 GRAPH_FILE = "model.onnx"
 WEIGHTS_FILE = "model.onnx.data"
 OPSETS = {"ort": 20, "portable": 23}  # 23 has Attention, RMSNormalization and RotaryEmbedding as standard operators
 INLINE_BYTES = 1024  # smaller tensors stay in the graph file
+MOST_WORDS = 600  # characters of an exporter's error that a message repeats
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ def trace_graph(graph: PlainGraph | SteeredGraph, folder: Path) -> TracedGraph:
     are optional inputs: each has an initializer of the same name, which a caller may override.
 
     Raises:
-        InputError: the model cannot be traced in this profile, or tracing made a dynamic axis constant.
+        InputError: the model cannot be traced in this profile, tracing made a dynamic axis constant, or dtypes of the
+            graph do not fit.
     """
     profile: Profile = graph.body.profile
     arguments, dynamic = _example(graph)
@@ -79,20 +84,22 @@ def trace_graph(graph: PlainGraph | SteeredGraph, folder: Path) -> TracedGraph:
                 verbose=False,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            raise InputError(_reason(error, type(model).__name__, profile)) from error
+            raise InputError(_reason(error, graph.body)) from error
     if program is None:
         raise InputError(
             f"{type(model).__name__} should be traceable in profile {profile!r}, the exporter returned no graph: "
-            "try the other profile"
+            f"{_advice(graph.body)}"
         )
     traced: ir.Model = program.model
     if profile == "ort":
         with _quiet():
             fuse(traced)
+    unify_norms(traced.graph)
     if isinstance(graph, SteeredGraph):
         _add_defaults(traced.graph, graph.steered)
     count_from_the_end(traced.graph)
     name_axes(traced.graph)
+    check_dtypes(traced)
     _forget_origins(traced.graph)
     shared = share_transposed(traced.graph)
     ir.save(traced, folder / GRAPH_FILE, external_data=WEIGHTS_FILE, size_threshold_bytes=INLINE_BYTES)
@@ -162,7 +169,7 @@ def _forget_origins(graph: ir.Graph) -> None:
         value.metadata_props.clear()
 
 
-def _reason(error: BaseException, model: str, profile: str) -> str:
+def _reason(error: BaseException, body: CachedBackbone) -> str:
     """Return the message for an exporter's error: that of an InputError in its causes, else its innermost cause."""
     cause: BaseException | None = error
     last: BaseException = error
@@ -171,8 +178,24 @@ def _reason(error: BaseException, model: str, profile: str) -> str:
         if isinstance(cause, InputError):
             return str(cause)
         cause = cause.__cause__ or cause.__context__
-    first = next(iter(str(last).strip().splitlines()), type(last).__name__)
-    return f"{model} should be traceable in profile {profile!r}: {type(last).__name__}: {first:.300}"
+    lines = dict.fromkeys(" ".join(line.split()) for line in str(last).splitlines())
+    words = " ".join(line for line in lines if line)
+    name = type(body.backbone.model).__name__
+    return (
+        f"{name} should be traceable in profile {body.profile!r}, torch's exporter raised {type(last).__name__}: "
+        f"{words if len(words) <= MOST_WORDS else words[:MOST_WORDS] + ' …'}; {_advice(body)}"
+    )
+
+
+def _advice(body: CachedBackbone) -> str:
+    """Return what to do when a model cannot be traced: the other profile, unless it is refused at once."""
+    if body.profile == "ort":
+        return "try --profile portable"
+    try:
+        CachedBackbone(body.backbone, "ort")
+    except InputError:
+        return "profile 'ort' does not support it either: this architecture cannot be exported"
+    return "try --profile ort"
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """The modules that are traced: a backbone, with the rule if steered, with tensors as only inputs and outputs."""
 
 from contextlib import nullcontext
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +11,11 @@ from prosocial.steering.backbone import Backbone, rope_parameters
 from prosocial.steering.lexicographic import Controls
 from prosocial.steering.steered_model import SteeredModel
 
+from ..bundle_files.precision import Profile
 from .attention import GraphCache, group_query, tracing
 from .reach import Rehearsal
 from .rotary import RotaryTables, turns_alike
 
-Profile = Literal["ort", "portable"]
 Past = list[tuple[Tensor, Tensor]]
 N_REHEARSED = 5  # tokens of the pass that records the window and the rotation of each layer
 CACHED_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
@@ -134,6 +133,10 @@ def _cache_shape(backbone: Backbone) -> tuple[int, int, int]:
         backbone.hidden(torch.zeros(1, 2, dtype=torch.int64), past_key_values=cache)
     layers = layers_of(cache)
     shapes = {tuple(part.shape) for layer in layers for part in layer}
+    if not shapes:
+        raise InputError(
+            f"{name} should extend transformers' cache of keys and values, it leaves it empty: not supported"
+        )
     if len(shapes) != 1:
         raise InputError(
             f"every layer of {name} should cache keys and values of one shape, found {sorted(shapes)}: not supported"
@@ -154,6 +157,11 @@ def _rehearse(backbone: Backbone, n_layers: int) -> Rehearsal:
             raise InputError(
                 f"{name} does not fit profile 'ort', a layer reads its attention mask: use --profile portable"
             ) from error
+    if len(rehearsal.windows) > n_layers:
+        raise InputError(
+            f"every layer of {name} should cache keys and values of its own for profile 'ort', found {n_layers} caches for "
+            f"{len(rehearsal.windows)} layers: use --profile portable"
+        )
     if sorted(rehearsal.windows) != list(range(n_layers)):
         raise InputError(
             f"all {n_layers} layers of {name} should use transformers' attention interface, "

@@ -18,10 +18,11 @@ from transformers.masking_utils import (
 )
 
 from prosocial.core.errors import InputError, ProsocialError
+from prosocial.export.bundle_files.precision import Profile
 from prosocial.export.graph import check_agreement, trace_graph
 from prosocial.export.graph.attention import group_query_attention
 from prosocial.export.graph.reach import EVERYTHING, window_of
-from prosocial.export.graph.wrapper import PlainGraph, Profile
+from prosocial.export.graph.wrapper import PlainGraph
 from prosocial.export.runtime.session import GraphEngine, GraphSession
 from prosocial.steering.backbone import Backbone
 from prosocial.steering.decoding.prefix import shared_prefix
@@ -184,6 +185,11 @@ def test_a_mask_that_the_operator_cannot_express_is_refused(mask_function: Any, 
         ("deepseek 3", ["ort", "portable"], "DeepseekV3ForCausalLM should cache keys and values of one shape"),
         ("mamba", ["ort", "portable"], "MambaForCausalLM should cache keys and values"),
         ("llama dynamic", ["ort", "portable"], "LlamaForCausalLM should have constant rotary frequencies"),
+        (
+            "diffllama",
+            ["ort"],
+            r"DiffLlamaForCausalLM does not fit.*layer 0 calls attention twice: use --profile portable",
+        ),
     ],
 )
 def test_what_a_profile_cannot_express_is_refused_by_name(name: str, profiles: list[Any], match: str) -> None:
@@ -191,6 +197,22 @@ def test_what_a_profile_cannot_express_is_refused_by_name(name: str, profiles: l
     for profile in profiles:
         with pytest.raises(InputError, match=match):
             PlainGraph(backbone, profile)
+
+
+def test_a_model_without_a_body_of_its_own_is_refused_by_what_it_has() -> None:
+    """Llama 4 is a causal language model; that transformers names no body for it is another thing."""
+    with pytest.raises(
+        InputError, match=r"Llama4ForCausalLM should.*found base_model Llama4ForCausalLM.*not supported"
+    ):
+        Backbone(random_model("llama 4"))
+
+
+def test_the_reason_of_the_exporter_is_whole_and_on_one_line(tmp_path: Path) -> None:
+    """MPT's reason stands on the second line of the exporter's message."""
+    graph = PlainGraph(Backbone(random_model("mpt")), "portable").eval()
+    with pytest.raises(InputError, match=r"MptForCausalLM.*inconsistencies.*Eq\(.*cannot be exported") as refused:
+        trace_graph(graph, tmp_path)
+    assert "\n" not in str(refused.value)
 
 
 def test_attention_with_something_more_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
