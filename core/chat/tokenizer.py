@@ -41,6 +41,7 @@ class ChatTokenizer:
         vocabulary_size: number of token ids, including added tokens.
         n_words: number of token ids without added tokens.
         end_ids: token ids that end a reply.
+        longest_token: number of characters of the longest token.
         pad_id: token id to pad batches with; the first end id if the folder names no padding token.
         template_digest: hex SHA-256 of the chat template.
         takes_system: whether the template has a place for a system message. If it has none, a system message at the
@@ -64,6 +65,7 @@ class ChatTokenizer:
         self.template_digest = self._template.digest
         self.vocabulary_size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
         self.n_words: int = self._tokenizer.get_vocab_size(with_added_tokens=False)
+        self.longest_token: int = max(map(len, self._tokenizer.get_vocab(with_added_tokens=True)))
         self.end_ids: tuple[int, ...] = end_ids(folder, self._tokenizer, named.get("eos_token"))
         if not self.end_ids:
             raise ArtefactError(

@@ -1,5 +1,9 @@
 """The README of a bundle: what it is and how to run it. Publication replaces it by a longer model card."""
 
+from collections.abc import Sequence
+
+from prosocial.core.chat import ChatTokenizer
+
 from .precision import PRECISIONS, Precision
 
 HEADER = """---
@@ -45,7 +49,27 @@ Only the language model, with all logits: no gate and no preference head.
 """
 
 
-def bundle_card(*, kind: str, profile: str, precision: Precision) -> str:
-    """Return the text of `README.md` for a bundle of this kind, profile and precision."""
+NO_SYSTEM = """
+The chat template has no place for a system message. A system message at the start of a conversation, and the text of a
+safety config, therefore go into the first user message, before its text and a blank line.
+"""
+
+MARKERS = """
+The role markers of the chat template are plain text: {markers}. Token ids cannot keep them apart from what users type.
+Where one would arise from a message, in any case and with any white space, a backslash is put into it. Clients other
+than prosocial must do the same.
+"""
+
+
+def bundle_card(*, kind: str, profile: str, precision: Precision, notes: Sequence[str] = ()) -> str:
+    """Return the text of `README.md` for a bundle of this kind, profile and precision; `notes` are added to it."""
     header = HEADER.format(kind=kind, profile=profile, precision=precision, note=PRECISIONS[precision])
-    return header + (STEERED if kind == "steered" else PLAIN)
+    return "".join([header, STEERED if kind == "steered" else PLAIN, *notes])
+
+
+def prompt_notes(tokenizer: ChatTokenizer) -> list[str]:
+    """Return what a reader must know of how a tokenizer makes prompts; nothing if its template has control tokens for
+    each role and a place for a system message."""
+    notes = [] if tokenizer.takes_system else [NO_SYSTEM]
+    markers = ", ".join(f"`{marker}`" for marker in tokenizer.role_markers)
+    return [*notes, MARKERS.format(markers=markers)] if markers else notes
