@@ -61,7 +61,7 @@ class SourcedEncoder:
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self.tokenizer = open_tokenizer(folder / "tokenizer.json")
-        present = {token.content for token in self.tokenizer.get_added_tokens_decoder().values()}
+        present = {index: token.content for index, token in self.tokenizer.get_added_tokens_decoder().items()}
         self.tokenizer.add_tokens(tokens_to_add(config, folder, present))
         self._unknown = named_tokens(config).get("unk_token")
         added = self.tokenizer.get_added_tokens_decoder()

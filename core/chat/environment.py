@@ -36,8 +36,8 @@ TEMPLATE_FAILURES = (
     ValueError,
 )
 BUDGET = " budget"  # no template can name or set a variable that starts with a space
-MAX_STEPS = 200_000  # turns of loops and calls of macros in one rendering
-MAX_SECONDS = 10.0
+MAX_STEPS = 100_000  # turns of loops and calls of macros in one rendering
+MAX_SECONDS = 5.0
 MAX_ITEMS = 1_000_000  # of a list
 MAX_WIDTH = 10_000  # of padding, of a batch
 PADDING = ("ljust", "rjust", "center", "zfill", "expandtabs")

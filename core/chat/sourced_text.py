@@ -8,14 +8,15 @@ a control token of the template, but never let a caller write one.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from string import Formatter
 from typing import Any, Self, SupportsIndex
 
 from jinja2 import TemplateError
 
 UNKNOWN, TEMPLATE, FIRST_MESSAGE = "\0", "\1", 2  # sources; the source of message i is chr(FIRST_MESSAGE + i)
-LONGEST = 16_000_000  # characters of any text inside a template
+LONGEST = 8_000_000  # characters of any text inside a template
+MAX_PIECES = 200_000  # that a text can be cut into
 LONG_NUMBER = re.compile(r"\d{5}|\*")  # a width in a format, which could ask for gigabytes
 PLACEHOLDER = re.compile(r"(%%|%s)")
 
@@ -82,6 +83,7 @@ class SourcedText(str):
         return self._made(str.__getitem__(self, at), self._sources[at])
 
     def __iter__(self) -> "Iterator[SourcedText]":  # type: ignore[override]
+        _require_pieces(len(self))
         return (self[at] for at in range(len(self)))
 
     def __mod__(self, values: Any) -> str:
@@ -114,8 +116,9 @@ class SourcedText(str):
         first, middle, last = self._pieces(str.rpartition(self, sep), "")
         return first, middle, last
 
-    def _pieces(self, pieces: Iterable[str], sep: str | None) -> "list[SourcedText]":
+    def _pieces(self, pieces: Sequence[str], sep: str | None) -> "list[SourcedText]":
         """Return pieces of this text with their sources; `sep` stands between them, None for white space."""
+        _require_pieces(len(pieces))
         sourced, at = [], 0
         for piece in pieces:
             if sep is None:
@@ -142,7 +145,10 @@ class SourcedText(str):
     def replace(self, old: str, new: str, count: SupportsIndex = -1, /) -> str:  # type: ignore[override]
         n_places = str.count(self, old)
         require_room(len(self) + n_places * len(new))
-        return SourcedText(new).join(self.split(old, count)) if old else str.replace(self, old, new, count)
+        if not old:
+            return str.replace(self, old, new, count)
+        _require_pieces(n_places)
+        return SourcedText(new).join(self.split(old, count))
 
     def join(self, parts: Iterable[str], /) -> "SourcedText":
         listed: list[str] = []
@@ -208,6 +214,11 @@ def require_room(n_characters: int) -> None:
     """Refuse a text that is too long before it is built."""
     if n_characters > LONGEST:
         raise TemplateError(f"a text should have at most {LONGEST} characters, one would have {n_characters}")
+
+
+def _require_pieces(n_pieces: int) -> None:
+    if n_pieces > MAX_PIECES:
+        raise TemplateError(f"a text should be cut into at most {MAX_PIECES} pieces, not into {n_pieces}")
 
 
 def mapped_texts(value: Any, convert: Callable[[str], str]) -> Any:

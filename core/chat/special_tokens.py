@@ -1,6 +1,6 @@
 """The named special tokens and added tokens of a tokenizer, from every file that transformers reads."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,13 @@ def named_tokens(config: Mapping[str, Any]) -> dict[str, str]:
     return {name: text for name, text in texts.items() if text is not None}
 
 
-def tokens_to_add(config: Mapping[str, Any], folder: Path, present: Collection[str]) -> list[AddedToken]:
+def tokens_to_add(config: Mapping[str, Any], folder: Path, present: Mapping[int, str]) -> list[AddedToken]:
     """Return the tokens that a tokenizer should have in addition to tokenizer.json, in transformers' order.
 
     Args:
         config: result of `tokenizer_config`.
         folder: the model folder.
-        present: texts of the added tokens in tokenizer.json. Those that the config lists with other flags take these.
+        present: added tokens in tokenizer.json, by id. Those that the config lists with other flags take these.
     """
     named = [AddedToken(text, special=True) for text in named_tokens(config).values()]
     lists = [config.get(name) for name in EXTRA]
@@ -57,8 +57,8 @@ def tokens_to_add(config: Mapping[str, Any], folder: Path, present: Collection[s
         ]
     else:
         by_id = sorted(optional_json(folder / "added_tokens.json").items(), key=lambda item: _number(item[1]))
-        tokens = [AddedToken(text, special=text in special) for text, _ in by_id]
-    known = {*present, *(token.content for token in tokens)}
+        tokens = [AddedToken(text, special=text in special) for text, index in by_id if index not in present]
+    known = {*present.values(), *(token.content for token in tokens)}
     return [
         token for token in (*tokens, *(one for one in (*named, *extra) if one.content not in known)) if token.content
     ]

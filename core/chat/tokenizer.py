@@ -15,7 +15,7 @@ from ..protocols import Message
 from .encoding import Offsets, SourcedEncoder
 from .end_ids import end_ids
 from .messages import require_messages, require_text
-from .role_markers import SYSTEM, USER, role_markers
+from .role_markers import SYSTEM, USER, RoleMarkers, role_markers
 from .sourced_text import FIRST_MESSAGE, SourcedText, joined
 from .special_tokens import named_tokens, tokenizer_config
 from .template import ChatTemplate, left_out, template_source
@@ -75,9 +75,14 @@ class ChatTokenizer:
         pad_id = named_ids.get("pad_token")
         self.pad_id: int = self.end_ids[0] if pad_id is None else pad_id
         closing = {*self.end_ids, named_ids.get("bos_token"), pad_id}
-        self._markers = role_markers(self._template.render, self._encoder.control_tokens, closing)
+        alone, below_system = self._tried([USER]), self._tried([SYSTEM, USER])
+        self.takes_system: bool = alone is None or (
+            below_system is not None and left_out([SYSTEM, USER], below_system) is None
+        )
+        self._markers = RoleMarkers()
+        if alone is not None or below_system is not None:
+            self._markers = role_markers(self._template.render, self._encoder.control_tokens, closing)
         self.role_markers: tuple[str, ...] = self._markers.texts
-        self.takes_system: bool = self._takes_system()
 
     def encode_chat(self, messages: Sequence[Message], *, prefill: str = "", now: datetime | None = None) -> list[int]:
         """Return the token ids of a conversation up to where the next reply starts, followed by those of `prefill`.
@@ -131,15 +136,12 @@ class ChatTokenizer:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
-    def _takes_system(self) -> bool:
+    def _tried(self, messages: Sequence[Message]) -> SourcedText | None:
+        """Return the rendering of a conversation, None if the template refuses it."""
         try:
-            self._template.render([USER])
+            return self._template.render(messages)
         except InputError:
-            return True  # it is particular about more than the system role
-        try:
-            return left_out([SYSTEM, USER], self._template.render([SYSTEM, USER])) is None
-        except InputError:
-            return False
+            return None
 
 
 def _without_system(messages: Sequence[Message]) -> Sequence[Message]:

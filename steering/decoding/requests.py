@@ -98,7 +98,10 @@ def encode_request(engine: Engine, tokenizer: ChatTokenizer, request: Request, *
     require_messages(request.messages)
     _require_room(engine, tokenizer, request, name)
     if engine.config is not None:
-        control_arrays(engine.config, [request.steering])
+        try:
+            control_arrays(engine.config, [request.steering])
+        except (TypeError, OverflowError) as error:
+            raise InputError(f"{name} should have controls that are numbers and names: {error}") from None
         messages = with_safety_text(engine.config, request.steering, request.messages)
     elif request.steering != Steering():
         raise InputError("a model without head and gate cannot be steered: omit preference and safety config")
