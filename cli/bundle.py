@@ -80,6 +80,12 @@ def export_command(
         f"agrees with torch on {parity['n_positions']} positions: largest difference "
         f"{parity['max_logit_difference']:.1e} in logits, {parity['max_risk_difference']:.1e} in risk"
     )
+    if not manifest["takes_system"]:
+        print("the chat template has no system role: texts of safety configs go into the first user message")
+    if manifest["role_markers"]:
+        print(
+            f"role markers are plain text: in messages, a backslash is put into {', '.join(manifest['role_markers'])}"
+        )
     if sentence := departure_sentence(parity):
         print(sentence)
 

@@ -8,10 +8,11 @@ from prosocial.core.errors import ArtefactError, InputError
 from prosocial.core.files import new_folder, require_new, storage_errors, write_json
 from prosocial.steering.decoding.config import DECODING_FILE, DecodingConfig
 
-from .bundle_files.card import bundle_card
+from .bundle_files.card import bundle_card, prompt_notes
 from .bundle_files.genai_config import genai_config
 from .bundle_files.manifest import write_manifest
 from .bundle_files.precision import PRECISIONS, QUANTISED, Precision, Profile, departure_sentence
+from .bundle_files.prompt_record import PROMPT_RECORD, record_prompts
 from .presets import write_presets
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ def export_bundle(
 ) -> dict[str, Any]:
     """Export a steered folder to a bundle and return the manifest.
 
-    The float32 graph is compared with the torch model before `out` is created. `parity.json` records the result and,
-    for a lower precision, its difference from the float32 graph.
+    Before `out` is created, the prompts of a few conversations are compared with transformers', and the float32 graph
+    with the torch model. `prompts.json` and `parity.json` record the results; for a lower precision, the latter has its
+    difference from the float32 graph too.
 
     Args:
         steered: folder written by `assemble_steered`; with `plain` any checkpoint folder with a tokenizer.
@@ -41,7 +43,7 @@ def export_bundle(
         plain: export only the language model, with all logits and without head and gate.
 
     Raises:
-        ArtefactError: a file of the steered folder is missing or broken.
+        ArtefactError: a file of the steered folder is missing or broken, or prompts differ from transformers'.
         FingerprintError: head or gate belong to another checkpoint.
         InputError: an option is unknown, the profile does not support the architecture, or `out` exists.
         ProsocialError: the outputs of the graph differ from torch's, or are infinite or NaN.
@@ -54,6 +56,7 @@ def export_bundle(
     from .graph.lowering import lower_precision
     from .graph.trace import trace_graph
 
+    prompts = record_prompts(steered, tokenizer)
     graph = _graph(steered, profile, plain)
     with new_folder(out) as folder:
         traced = trace_graph(graph, folder)
@@ -67,11 +70,12 @@ def export_bundle(
         if not plain:
             write_presets(folder, DecodingConfig.read(folder))
         write_json(folder / "genai_config.json", _genai(graph, tokenizer, precision))
+        write_json(folder / PROMPT_RECORD, prompts)
         write_json(folder / "parity.json", parity)
         with storage_errors(folder):
-            measured = departure_sentence(parity)
-            card = bundle_card(kind=kind, profile=profile, precision=precision, measured=measured)
-            (folder / "README.md").write_text(card)
+            measured, notes = departure_sentence(parity), prompt_notes(tokenizer)
+            card = bundle_card(kind=kind, profile=profile, precision=precision, measured=measured, notes=notes)
+            (folder / "README.md").write_text(card, encoding="utf-8")
         facts = {
             "kind": kind,
             "profile": profile,
@@ -80,6 +84,8 @@ def export_bundle(
             "context_length": graph.body.backbone.context_length,
             "checkpoint_fingerprint": _fingerprint(steered),
             "shared_tensors": list(traced.shared_tensors),
+            "takes_system": tokenizer.takes_system,
+            "role_markers": list(tokenizer.role_markers),
         }
         return write_manifest(folder, facts=facts)
 

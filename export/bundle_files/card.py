@@ -1,5 +1,9 @@
 """The README of a bundle: what it is and how to run it. Publication replaces it by a longer model card."""
 
+from collections.abc import Sequence
+
+from prosocial.core.chat import ChatTokenizer
+
 from .precision import PRECISIONS, Precision
 
 HEADER = """---
@@ -45,7 +49,19 @@ Only the language model, with all logits: no gate and no preference head.
 """
 
 
-def bundle_card(*, kind: str, profile: str, precision: Precision, measured: str = "") -> str:
+NO_SYSTEM = """
+The chat template has no place for a system message. A system message at the start of a conversation, and the text of a
+safety config, therefore go into the first user message, before its text and a blank line.
+"""
+
+MARKERS = """
+The role markers of the chat template are plain text: {markers}. Token ids cannot keep them apart from what users type.
+Where one would arise from a message, in any case and with any white space, a backslash is put into it. Clients other
+than prosocial must do the same.
+"""
+
+
+def bundle_card(*, kind: str, profile: str, precision: Precision, measured: str = "", notes: Sequence[str] = ()) -> str:
     """Return the text of `README.md` for a bundle of this kind, profile and precision.
 
     Args:
@@ -53,7 +69,16 @@ def bundle_card(*, kind: str, profile: str, precision: Precision, measured: str 
         profile: profile of the graph.
         precision: precision of the bundle.
         measured: sentence on the difference from float32.
+        notes: further paragraphs.
     """
     note, measured = PRECISIONS[precision], measured and f"\n\n{measured}"
     header = HEADER.format(kind=kind, profile=profile, precision=precision, note=note, measured=measured)
-    return header + (STEERED if kind == "steered" else PLAIN)
+    return "".join([header, STEERED if kind == "steered" else PLAIN, *notes])
+
+
+def prompt_notes(tokenizer: ChatTokenizer) -> list[str]:
+    """Return what a reader must know of how a tokenizer makes prompts; nothing if its template has control tokens for
+    each role and a place for a system message."""
+    notes = [] if tokenizer.takes_system else [NO_SYSTEM]
+    markers = ", ".join(f"`{marker}`" for marker in tokenizer.role_markers)
+    return [*notes, MARKERS.format(markers=markers)] if markers else notes

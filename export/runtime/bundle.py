@@ -24,6 +24,7 @@ from prosocial.steering.decoding.streaming import ReplyStream, stream
 
 from ..bundle_files.manifest import check_manifest
 from ..bundle_files.precision import PRECISIONS, Precision
+from ..bundle_files.prompt_record import check_recorded_prompts
 from .session import GraphEngine, GraphSession, Provider, session_options
 
 KINDS = ("steered", "plain")
@@ -89,6 +90,7 @@ class Bundle:
         tokenizer = ChatTokenizer(folder)
         if config is not None:
             config.check_template(tokenizer.template_digest, source=str(folder))
+        check_recorded_prompts(folder, tokenizer)
         options = session_options(_bundle_options(folder), threads=threads)
         session = GraphSession(folder / "model.onnx", shares_cache=profile == "ort", provider=provider, options=options)
         _require_rule(folder, session, config)

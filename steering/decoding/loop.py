@@ -13,7 +13,7 @@ from typing import TypeVar, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from prosocial.core.chat import ChatTokenizer
+from prosocial.core.chat import ChatTokenizer, require_text
 from prosocial.core.equal_lengths import equal_length_batches
 from prosocial.core.errors import InputError
 from prosocial.core.protocols import Message
@@ -68,6 +68,8 @@ def generate(
     keys = [str(index) for index in range(len(requests))] if row_keys is None else list(row_keys)
     if len(keys) != len(requests):
         raise InputError(f"there should be one row key per conversation ({len(requests)}), found {len(keys)}")
+    for key in keys:
+        require_text(key)
     maker = DraftMaker(engine, tokenizer, settings, log_probabilities=options.get("log_probabilities", False))
 
     def drafted(index: int) -> ReplyDraft:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
-from prosocial.core.chat import ChatTokenizer
+from prosocial.core.chat import ChatTokenizer, require_messages, require_text
 from prosocial.core.errors import InputError
 from prosocial.core.protocols import Message
 
@@ -91,11 +91,17 @@ def encode_request(engine: Engine, tokenizer: ChatTokenizer, request: Request, *
 
     Raises:
         InputError: a control is invalid or the engine has no rule, a message is invalid or all are empty, a token is
-            outside the vocabulary, or the prompt leaves no room for a reply.
+            outside the vocabulary, or the prompt leaves no room for a reply. Messages that are far too many or too long
+            are refused before they are encoded.
         UnknownNameError: an attribute, harm category or safety config is unknown.
     """
+    require_messages(request.messages)
+    _require_room(engine, tokenizer, request, name)
     if engine.config is not None:
-        control_arrays(engine.config, [request.steering])
+        try:
+            control_arrays(engine.config, [request.steering])
+        except (TypeError, OverflowError) as error:
+            raise InputError(f"{name} should have controls that are numbers and names: {error}") from None
         messages = with_safety_text(engine.config, request.steering, request.messages)
     elif request.steering != Steering():
         raise InputError("a model without head and gate cannot be steered: omit preference and safety config")
@@ -115,6 +121,20 @@ def encode_request(engine: Engine, tokenizer: ChatTokenizer, request: Request, *
             "shorten it"
         )
     return prompt
+
+
+def _require_room(engine: Engine, tokenizer: ChatTokenizer, request: Request, name: str) -> None:
+    """Refuse a request that cannot fit into the context, however its tokens fall."""
+    require_text(request.prefill)
+    if engine.context_length is None:
+        return
+    n_characters = len(request.prefill) + sum(len(message["content"]) for message in request.messages)
+    longest = engine.context_length * tokenizer.longest_token
+    if len(request.messages) >= engine.context_length or n_characters > longest:
+        raise InputError(
+            f"{name} should have 1 to {engine.context_length - 1} tokens so that a reply fits, found "
+            f"{len(request.messages)} messages with {n_characters} characters: shorten it"
+        )
 
 
 class DraftMaker:

@@ -151,17 +151,19 @@ def test_no_added_token_that_a_user_types_becomes_one(folder: Path, tmp_path: Pa
     assert spaces in tokenizer.encode_text("a   b") and spaces not in ids
 
 
-def test_a_control_token_that_the_model_knows_as_a_word_is_refused(tmp_path: Path) -> None:
-    words = Tokenizer(models.WordLevel({"<s>": 0, "</s>": 1, "word": 2, "<unk>": 3}, unk_token="<unk>"))
+def test_a_control_token_that_the_model_knows_as_a_word_is_broken_in_two(tmp_path: Path) -> None:
+    words = Tokenizer(models.WordLevel({"<s>": 0, "</s>": 1, "word": 2, "<unk>": 3, "#": 4}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    words.add_special_tokens(["<s>", "</s>", "<unk>"])
+    words.add_special_tokens(["<s>", "</s>", "<unk>", "#"])
     words.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>", "unk_token": "<unk>"}))
     (tmp_path / "chat_template.jinja").write_text("<s>{{ messages[0]['content'] }}")
     tokenizer = ChatTokenizer(tmp_path)
     assert tokenizer.encode_chat([user("word other")]) == [0, 2, 3]
-    with pytest.raises(InputError, match=r"no control token.*'</s>'"):
-        tokenizer.encode_chat([user("word </s>")])
+    assert tokenizer.encode_chat([user("word </s> word")]) == [0, 2, 3, 3, 2]
+    assert tokenizer.encode_with_offsets("</s> word </s>")[1] == [(0, 1), (1, 4), (5, 9), (10, 11), (11, 14)]
+    with pytest.raises(InputError, match="no control token"):
+        tokenizer.encode_chat([user("word #")])
 
 
 def test_special_tokens_may_be_objects_and_several_ends_are_kept(folder: Path, tmp_path: Path) -> None:
