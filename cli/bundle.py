@@ -1,6 +1,5 @@
 """The commands `export` and `generate`."""
 
-import json
 import sys
 from dataclasses import asdict
 from enum import StrEnum
@@ -11,6 +10,7 @@ import typer
 
 from prosocial.core.protocols import Message
 
+from .output import note, say, say_json
 from .reply_options import (
     DRAWING,
     BundlePath,
@@ -68,20 +68,20 @@ def export_command(
     manifest = export_bundle(steered, out, profile=profile.value, precision=precision.value, plain=plain)
     parity = read_json(out / "parity.json")
     if as_json:
-        print(json.dumps({"out": str(out), "manifest": manifest, "parity": parity}, ensure_ascii=False))
+        say_json({"out": str(out), "manifest": manifest, "parity": parity})
         return
     size_bytes = sum(entry["size_bytes"] for entry in manifest["files"].values())
-    print(
+    say(
         f"wrote {out}: {manifest['kind']} bundle, profile {manifest['profile']}, {manifest['precision']}, "
         f"{size_bytes / 2**20:.1f} MiB"
     )
-    print(
+    say(
         f"agrees with torch on {parity['n_positions']} positions: largest difference "
         f"{parity['max_logit_difference']:.1e} in logits, {parity['max_risk_difference']:.1e} in risk"
     )
     if "departure_from_fp32" in parity:
         departure = parity["departure_from_fp32"]
-        print(
+        say(
             f"in {parity['precision']}, difference from float32 on random tokens: "
             f"{departure['max_logit_difference']:.1e} in logits, {departure['max_risk_difference']:.1e} in risk, "
             f"{departure['n_flips']} of {departure['n_decisions']} decisions differ; prosocial verify measures the "
@@ -127,7 +127,7 @@ def generate(
     if as_json:
         enforced = enforced_by(opened, steering)
         data = {"reply": asdict(reply), "enforced": enforced and asdict(enforced)}
-        print(json.dumps(data, ensure_ascii=False))
+        say_json(data)
         return
-    print(reply.text.strip())
-    print(gate_line(opened, steering, reply), file=sys.stderr)
+    say(reply.text.strip())
+    note(gate_line(opened, steering, reply))

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unicodedata import category
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,6 +13,7 @@ from rich.table import Table
 from prosocial.core.errors import InputError, UnknownNameError
 from prosocial.core.protocols import Message
 
+from .output import note, result_console, say
 from .reply_options import (
     DRAWING,
     BundlePath,
@@ -60,7 +60,7 @@ def chat(
     options = reply_options(opened, drawing)
     talk = Conversation(opened, ",".join(prefer or ()), safety_config, options, trust=trust or (), log=requests)
     if sys.stdin.isatty() and sys.stdout.isatty():
-        _talk_in_terminal(talk, Console(highlight=False))
+        _talk_in_terminal(talk, result_console(highlight=False))
     else:
         _talk_through_pipe(talk)
 
@@ -138,10 +138,11 @@ class Conversation:
         return self.bundle.stream(messages, steering=self.steering, row_key=key, **self._options)
 
     def heard(self, text: str, reply: "Reply") -> None:
-        """Log a message and its reply, and add them to the conversation."""
+        """Log a message and its reply, and add them to the conversation unless the reply was stopped."""
         messages: list[Message] = [*self.messages, {"role": "user", "content": text}]
         self._log.request(self.bundle, self.steering, messages, reply)
-        self.messages = [*messages, {"role": "assistant", "content": reply.text}]
+        if reply.finish != "stopped":
+            self.messages = [*messages, {"role": "assistant", "content": reply.text}]
 
     def _steering_of(self, preference: str, safety_config: str) -> "Steering":
         return steering_of(self.bundle, [preference], safety_config, self._trust, self._log)
@@ -155,8 +156,8 @@ def _talk_through_pipe(talk: Conversation) -> None:
             pass
         assert stream.reply is not None
         talk.heard(text, stream.reply)
-        print(stream.reply.text.strip(), flush=True)
-        print(gate_line(talk.bundle, talk.steering, stream.reply), file=sys.stderr)
+        say(stream.reply.text.strip())
+        note(gate_line(talk.bundle, talk.steering, stream.reply))
 
 
 def _talk_in_terminal(talk: Conversation, console: Console) -> None:
@@ -182,17 +183,20 @@ def _ask(console: Console) -> str | None:
 
 def _show_reply(talk: Conversation, text: str, console: Console) -> None:
     """Stream a reply, then print what the gate did; Ctrl-C stops the reply and discards the turn."""
-    stream = talk.say(text)
+    stream, is_stopped = talk.say(text), False
     try:
         for piece in stream:
-            console.print(printable(piece), end="", markup=False, soft_wrap=True)
+            console.print(piece, end="", markup=False, soft_wrap=True)
     except KeyboardInterrupt:
+        is_stopped = True
+    finally:
         stream.close()
-        console.print("\n(stopped, this turn is discarded)", style="dim")
-        return
+        assert stream.reply is not None
+        talk.heard(text, stream.reply)  # whatever was shown is in the log
     console.print()
-    assert stream.reply is not None
-    talk.heard(text, stream.reply)
+    if is_stopped:
+        console.print("(stopped, this turn is discarded)", style="dim")
+        return
     for event in stream.events:
         console.print(event_line(event), style="yellow", markup=False)
     if stream.withdrawn:
@@ -211,16 +215,6 @@ def event_line(event: "GateEvent") -> str:
     what = "a forbidden phrase came up" if event.reason == "phrase" else "nothing was safe"
     then = f"back to {event.back_to}, drawn again" if event.action == "rollback" else "the fallback is the reply"
     return f"gate: {what} after {event.step} tokens: {then}"
-
-
-def printable(text: str) -> str:
-    """Return text with control characters replaced, so that a model's output cannot control the terminal.
-
-    Examples:
-        >>> printable("a\\x1b[2Jb")
-        'a�[2Jb'
-    """
-    return "".join("\ufffd" if category(letter) == "Cc" and letter not in "\n\t" else letter for letter in text)
 
 
 def _panel(talk: Conversation) -> Panel:

@@ -1,6 +1,5 @@
 """The command `compare`: compares two models on the same probes."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,6 +7,7 @@ import typer
 from rich.console import Console
 
 from .judge_option import FORMS
+from .output import progress_console, result_console, say_json
 
 if TYPE_CHECKING:
     from prosocial.evaluation import ComparisonSettings
@@ -71,9 +71,8 @@ def compare(
         reveal=reveal,
     )
     loaded, judging = load_probes(probes), judge_named(judge)
-    console = Console(stderr=as_json)
     document = _with_progress(
-        console,
+        progress_console(),
         base=resolve_model(base),
         edited=resolve_model(edited),
         probes=loaded,
@@ -86,16 +85,17 @@ def compare(
         from prosocial.evaluation.inspect_ai.logs import write_eval_logs
 
         write_eval_logs(document, eval_logs)
-    _print(document, console, as_json, out)
+    _print(document, as_json, out)
     raise typer.Exit(exit_code(document))
 
 
-def _print(document: dict[str, Any], console: Console, as_json: bool, out: Path | None) -> None:
+def _print(document: dict[str, Any], as_json: bool, out: Path | None) -> None:
     if as_json:
-        print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+        say_json(document)
         return
     from prosocial.evaluation import print_report
 
+    console = result_console()
     print_report(document, console)
     if out is not None:
         console.print(f"page: {out / 'report.html'}", soft_wrap=True)

@@ -1,6 +1,5 @@
 """`prosocial config score`: scores models and baselines by CoSA-Score under safety configs."""
 
-import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +9,7 @@ import typer
 from rich.console import Console
 
 from .judge_option import OWN
+from .output import progress_console, result_console, say_json
 
 if TYPE_CHECKING:
     from prosocial.evaluation.cosa_score import Question, ScoredConfig, ScoreSettings
@@ -96,13 +96,13 @@ def score(
         workers=workers,
         reveal=reveal,
     )
-    console = Console(stderr=as_json)
     judging = judge_named(judge, ConfigRequest(protocol.value))
     parts = {"judge": judging, "out": out, "facts": {"probes": Path(probes).name}}
-    document = _with_progress(console, folders, questions, settings, parts)
+    document = _with_progress(progress_console(), folders, questions, settings, parts)
     if as_json:
-        print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+        say_json(document)
     else:
+        console = result_console()
         print_scores(document, console)
         if out is not None:
             console.print(f"page: {out / 'cosa_score.html'}", soft_wrap=True)

@@ -1,12 +1,11 @@
 """`prosocial distil`: a compact head from a reward model."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from .output import progress_console, say_json
 from .training_options import Dtype, DtypeName, Json, MaxNewTokens, Overrides, Temperature
 
 
@@ -42,7 +41,7 @@ def distil_command(
     training, folder = read_settings(DistilTraining, set_), resolve_model(edited)
     digest = fingerprint(folder)
     config = read_reward_config(reward, checkpoint_fingerprint=digest)
-    given, console = read_pairs(pairs, attributes=config.attributes), Console(stderr=True)
+    given, console = read_pairs(pairs, attributes=config.attributes), progress_console()
     with stage_progress(console, name="head", title="distil the compact head") as progress, new_folder(out) as aside:
         model = load_model(folder, dtype=getattr(torch, dtype.value))
         distilled = distil(
@@ -58,4 +57,4 @@ def distil_command(
     console.print(f"{distilled.summary}: {out}")
     if as_json:
         found = {"head": str(out), "said": distilled.summary, "attributes": list(config.attributes)}
-        typer.echo(json.dumps(found | distilled.to_json(), ensure_ascii=False))
+        say_json(found | distilled.to_json())

@@ -1,6 +1,5 @@
 """The commands `edit` and `undo`."""
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from prosocial.editing import Checkpoint, EditPlan, EditRecord, Rounding, apply_
 from prosocial.editing.checkpoints.source import open_headers
 from prosocial.editing.edits.scaling import Scale, parse_ramp, parse_scale, read_coefficients
 
+from .output import warn
 from .progress import byte_progress
 from .weights import Json, print_data
 
@@ -164,9 +164,8 @@ def _warn_swallowed(record: EditRecord) -> None:
     swallowed = record.swallowed
     if swallowed:
         least = min(swallowed, key=lambda name: record.result.tensors[name].gain or 0.0)
-        print(
+        warn(
             f"warning: rounding removed more than a tenth of the edit in {len(swallowed)} tensors, most in {least} "
             f"(gain {record.result.tensors[least].gain:.2f}): use a larger scale, --rounding stochastic, or a target "
-            "saved in float32",
-            file=sys.stderr,
+            "saved in float32"
         )

@@ -1,16 +1,15 @@
 """`prosocial gate train` and `prosocial gate calibrate`: a gate from labelled replies, and its threshold."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from prosocial.core.errors import InputError
 
 from .attribute_options import split_names
 from .judge_option import FORMS
+from .output import progress_console, say_json
 from .training_options import Dtype, DtypeName, Json, MaxNewTokens, Overrides, Temperature
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def train_gate_command(
     harmful_folder, base_folder = (None if name is None else resolve_model(name) for name in (harmful, base))
     if harmful_folder is not None:
         require_base(harmful_folder, base_folder)
-    console = Console(stderr=True)
+    console = progress_console()
     with stage_progress(console, name="gate", title="train the gate") as progress, new_folder(out) as aside:
         trained = train_gate_on_replies(
             load_model(folder, dtype=number),
@@ -78,7 +77,7 @@ def train_gate_command(
     console.print(f"{trained.summary}: {out}")
     if as_json:
         found = {"gate": str(out), "said": trained.summary, "categories": names, **trained.to_json()}
-        typer.echo(json.dumps(found, ensure_ascii=False))
+        say_json(found)
 
 
 def _on_policy(
@@ -130,7 +129,7 @@ def calibrate_command(
     require_new(out)
     calibration, given, config = read_settings(GateCalibration, set_), read_probes(probes), DecodingConfig.read(steered)
     require_testable(given, calibration)
-    judging, console = judge_named(judge, HarmRequest(config.categories)), Console(stderr=True)
+    judging, console = judge_named(judge, HarmRequest(config.categories)), progress_console()
     with stage_progress(console, name="threshold", title="choose the gate's threshold") as progress:
         choice = calibrate_gate(
             SteeredModel.open(steered),
@@ -145,4 +144,4 @@ def calibrate_command(
     console.print(f"{choice.summary}: {out}")
     assemble_steered(checkpoint=steered, head=steered, gate=steered, config=config, threshold=choice, out=out)
     if as_json:
-        typer.echo(json.dumps({"steered": str(out), "said": choice.summary, **choice.to_json()}, ensure_ascii=False))
+        say_json({"steered": str(out), "said": choice.summary, **choice.to_json()})

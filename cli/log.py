@@ -1,15 +1,17 @@
 """The command `log check`: checks an audit log."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .output import say, say_json
 from .safety_options import default_head
 
 EXIT_CODES = {"pass": 0, "fail": 1, "cannot say": 3}
-log_app = typer.Typer(no_args_is_help=True, help="Audit logs of requests (docs/safety-configs.md).")
+log_app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Audit logs of requests (docs/safety-configs.md)."
+)
 
 
 @log_app.callback()
@@ -39,9 +41,9 @@ def check(
             "signed": result.signed,
             "problems": result.problems,
         }
-        typer.echo(json.dumps(report))
+        say_json(report)
     else:
         for problem in result.problems:
-            typer.echo(problem)
-        typer.echo(f"{result.verdict}: {result.lines} lines, the signed head covers {result.signed}")
+            say(problem)
+        say(f"{result.verdict}: {result.lines} lines, the signed head covers {result.signed}")
     raise typer.Exit(EXIT_CODES[result.verdict])

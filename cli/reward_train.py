@@ -1,14 +1,13 @@
 """`prosocial reward train`: trains a reward model on labelled pairs; runs under `accelerate launch` too."""
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from .attribute_options import AttributeNames, Rubrics, chosen_attributes
+from .output import progress_console, say_json
 from .training_options import Dtype, DtypeName, Json, Overrides
 
 
@@ -40,7 +39,7 @@ def train_command(
     chosen = chosen_attributes(attributes, rubric, betas=settings.beta)
     checkpoint = out.with_name(f".{out.name}.checkpoint.safetensors")
     with joined():
-        console = Console(stderr=True, quiet=not is_first())
+        console = progress_console(quiet=not is_first())
         with (
             stage_progress(console, name="reward", title="train the reward model") as progress,
             new_folder(out) if is_first() else contextlib.nullcontext(out) as folder,
@@ -61,4 +60,4 @@ def train_command(
             checkpoint.unlink(missing_ok=True)
             console.print(f"{summary}: {out}")
             if as_json:
-                typer.echo(json.dumps({"reward": str(out), "said": summary}, ensure_ascii=False))
+                say_json({"reward": str(out), "said": summary})

@@ -1,6 +1,5 @@
 """`prosocial steering`: measures the effect of preferences over a grid."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ from rich.table import Table
 
 from .attribute_options import Rubrics, scored_attributes
 from .judge_option import FORMS
+from .output import result_console, say_json
 
 
 def steering(
@@ -60,9 +60,9 @@ def steering(
         write_steering_page(out, document)
     scores = next(iter(document["systems"].values()))
     if as_json:
-        print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+        say_json(document)
     else:
-        _print(document, scores, Console())
+        _print(document, scores, result_console())
     raise typer.Exit(0 if scores["monotone"] else 1)
 
 

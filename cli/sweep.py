@@ -1,6 +1,5 @@
 """`prosocial sweep`: searches for the method, the scale and its spread over the model."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +10,7 @@ from rich.console import Console
 from prosocial.core import InputError
 
 from .judge_option import FORMS
+from .output import progress_console, result_console, say_json
 from .weights import parse_settings
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def sweep(
     from prosocial.evaluation.sweep import Answering, Limits, Parents, Sweep, picked, print_sweep
     from prosocial.recipes.labelling.judges import judge_named
 
-    console, limits = Console(stderr=as_json), Limits(max_kl, max_utility_loss / 100)
+    console, limits = result_console(stderr=as_json), Limits(max_kl, max_utility_loss / 100)
     search = Sweep(
         Parents(resolve_model(base), tuple(map(resolve_model, harmful))),
         space=_space(methods, max_scale, spread=spread, given=parse_settings(setting)),
@@ -68,10 +68,10 @@ def sweep(
         answering=Answering(seed, temperature, max_new_tokens, batch_size),
         seed=seed,
     )
-    ended = _run(search, trials, console)
+    ended = _run(search, trials, progress_console())
     document = search.document(ended)
     if as_json:
-        print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+        say_json(document)
     else:
         print_sweep(document, console)
         console.print(f"plot of all trials: {out / 'sweep.html'}", soft_wrap=True)

@@ -1,14 +1,14 @@
 """The command `verify`: compares a bundle with its reference."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from prosocial.core import InputError
+
+from .output import result_console, say_json
 
 EXIT_CODES = {"pass": 0, "fail": 1, "ambiguous": 3}
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -65,7 +65,7 @@ def verify(
     if as_json:
         _print_json(document)
     else:
-        print_parity(document, Console())
+        print_parity(document, result_console())
     raise typer.Exit(EXIT_CODES[document["verdict"]])
 
 
@@ -82,4 +82,4 @@ def _thresholds(given: Sequence[str], **others: float | None) -> dict[str, float
 
 
 def _print_json(document: dict[str, Any]) -> None:
-    print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+    say_json(document)

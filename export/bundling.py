@@ -1,17 +1,17 @@
 """Export of a steered folder to a self-contained bundle."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from prosocial.core.chat import TOKENIZER_FILES, ChatTokenizer
 from prosocial.core.errors import ArtefactError, InputError
-from prosocial.core.files import new_folder, storage_errors, write_json
+from prosocial.core.files import new_folder, require_new, storage_errors, write_json
 from prosocial.steering.decoding.config import DECODING_FILE, DecodingConfig
 
 from .bundle_files.card import bundle_card
 from .bundle_files.genai_config import genai_config
 from .bundle_files.manifest import write_manifest
-from .bundle_files.precision import PRECISIONS, QUANTISED, Precision
+from .bundle_files.precision import PRECISIONS, PROFILES, QUANTISED, Precision
 from .presets import write_presets
 
 if TYPE_CHECKING:
@@ -47,13 +47,8 @@ def export_bundle(
         ProsocialError: the outputs of the graph differ from torch's.
         MissingExtraError: onnxruntime is not installed.
     """
-    from .graph.agreement import check_agreement
-    from .graph.lowering import lower_precision
-    from .graph.trace import trace_graph
-    from .graph.wrapper import Profile
-
-    if profile not in get_args(Profile):
-        raise InputError(f"profile should be one of {', '.join(get_args(Profile))}, found {profile!r}")
+    if profile not in PROFILES:
+        raise InputError(f"profile should be one of {', '.join(PROFILES)}, found {profile!r}")
     if precision not in PRECISIONS:
         raise InputError(f"precision should be one of {', '.join(PRECISIONS)}, found {precision!r}")
     if profile == "portable" and precision in QUANTISED:
@@ -61,6 +56,12 @@ def export_bundle(
             f"precision {precision} needs an operator of ONNX Runtime that profile 'portable' lacks: use profile ort"
         )
     steered, out = Path(steered), Path(out)
+    require_new(out)
+    _require_model(steered, plain)
+    from .graph.agreement import check_agreement  # torch is imported once the arguments are known to hold
+    from .graph.lowering import lower_precision
+    from .graph.trace import trace_graph
+
     graph = _graph(steered, profile, plain)
     tokenizer, kind = ChatTokenizer(steered), "plain" if plain else "steered"
     with new_folder(out) as folder:
@@ -90,6 +91,21 @@ def export_bundle(
         return write_manifest(folder, facts=facts)
 
 
+def _require_model(folder: Path, plain: bool) -> None:
+    """Check from the headers that a folder holds what is exported.
+
+    Raises:
+        ArtefactError: there is no checkpoint, or no steered model.
+    """
+    from prosocial.editing.checkpoints import Checkpoint
+
+    if not plain and not (folder / DECODING_FILE).is_file():
+        raise ArtefactError(
+            f"{folder} should be a steered folder with {DECODING_FILE}, found none: use --plain for the model alone"
+        )
+    Checkpoint.open(folder)
+
+
 def _graph(folder: Path, profile: "Profile", plain: bool) -> "PlainGraph | SteeredGraph":
     from prosocial.editing.checkpoints import load_model
     from prosocial.steering.backbone import Backbone
@@ -99,10 +115,6 @@ def _graph(folder: Path, profile: "Profile", plain: bool) -> "PlainGraph | Steer
 
     if plain:
         return PlainGraph(Backbone(load_model(folder)), profile).eval()
-    if not (folder / DECODING_FILE).is_file():
-        raise ArtefactError(
-            f"{folder} should be a steered folder with {DECODING_FILE}, found none: use --plain for the model alone"
-        )
     return SteeredGraph(SteeredModel.open(folder), profile).eval()
 
 

@@ -1,8 +1,9 @@
-"""The precisions of a bundle, with a note on each for the model card (torch-free)."""
+"""The profiles and precisions of a bundle, with a note on each for the model card (torch-free)."""
 
 from typing import Literal
 
 Precision = Literal["fp32", "fp16", "int8", "int4"]
+PROFILES = ("ort", "portable")
 QUANTISED = ("int8", "int4")
 PRECISIONS: dict[str, str] = {
     "fp32": "Weights and cache are float32.",

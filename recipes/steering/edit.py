@@ -44,7 +44,8 @@ def _tune_harmful(context: StageContext) -> str:
     from prosocial.core.chat import ChatTokenizer
     from prosocial.editing.checkpoints import load_model
     from prosocial.training.reward.pairs import messages_of
-    from prosocial.training.tuning.harmful import AdapterTraining, train_adapter
+    from prosocial.training.tuning.harmful import train_adapter
+    from prosocial.training.tuning.settings import AdapterTraining
 
     base, training = context.inputs["base"], AdapterTraining(**context.parameters)
     tokenizer, path = ChatTokenizer(base), context.inputs["examples"]

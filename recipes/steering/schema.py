@@ -14,13 +14,13 @@ from prosocial.steering.configs.safety_config import SafetyConfig
 from prosocial.steering.decoding.config import DecodingConfig, ReplySettings
 from prosocial.training.gate.calibration import GateCalibration
 from prosocial.training.gate.settings import GateSettings
-from prosocial.training.head.distil import HeadTraining
+from prosocial.training.head.settings import HeadTraining
 from prosocial.training.reply_sampling import ReplySampling
 from prosocial.training.reward.attributes import DEFAULT_ATTRIBUTES, Attribute, resolve_attributes
 from prosocial.training.reward.settings import RewardTraining
-from prosocial.training.tuning.harmful import AdapterTraining
+from prosocial.training.tuning.settings import AdapterTraining
 
-from ..lab.base import BaseTraining
+from ..lab.settings import BaseTraining
 from ..lab.words import CATEGORIES
 from ..lab.world import WorldSize
 from ..labelling.judges import attribute_judge, judge_named

@@ -50,12 +50,15 @@ class ReplyStream(Iterator[str]):
         return next(self._pieces)
 
     def close(self) -> None:
-        """Stop generating and free the key/value cache."""
+        """Stop generating and free the key/value cache; the reply is then what was shown, with finish "stopped"."""
         self._pieces.close()
+        if self._shown.reply is None:
+            tokens = tuple(self._row.tokens[: self._row.n_final])
+            self._shown.reply = Reply(self._shown.text, tokens, "stopped", self.events, self._row.min_safe_set_size)
 
     @property
     def reply(self) -> Reply | None:
-        """The complete reply once generation has finished; None before."""
+        """The reply once generation has finished or was stopped; None before."""
         return self._shown.reply
 
     @property
