@@ -51,14 +51,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except (BrokenPipeError, SystemExit):  # typer makes the first into the second, where it sees it
-        border.forget_stdout()
-        return border.READER_GONE
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, OSError):  # the end of shell completion
+            return int(stop.code or 0)
+        return _reader_gone()  # typer saw the broken pipe
+    except BrokenPipeError:
+        return _reader_gone()
     except Exception as error:  # the border: none of them leaves as a traceback
         return _report(error, as_json="--json" in words)
     if code == INTERRUPTED:
         print("interrupted", file=sys.stderr)
     return code if isinstance(code, int) else 0
+
+
+def _reader_gone() -> int:
+    border.forget_stdout()
+    return border.READER_GONE
 
 
 def _quieten_libraries(*, whole_process: bool) -> None:

@@ -37,16 +37,21 @@ class Pipeline:
     show: Callable[[RunResult, bool, Console], int]
 
 
-def pipelines() -> dict[str, Pipeline]:
-    """Return the kinds of recipes, keyed by the value of a recipe's `pipeline` field."""
-    from .cosalign.pipeline import cosalign_stages, show_counts
-    from .cosalign.schema import CosalignRecipe
+def _steering() -> Pipeline:
     from .steering.schema import Recipe
 
-    return {
-        "steering": Pipeline(Recipe, recipe_stages, _show_report),
-        "cosalign": Pipeline(CosalignRecipe, cosalign_stages, show_counts),
-    }
+    return Pipeline(Recipe, recipe_stages, _show_report)
+
+
+def _cosalign() -> Pipeline:
+    from .cosalign.pipeline import cosalign_stages, show_counts
+    from .cosalign.schema import CosalignRecipe
+
+    return Pipeline(CosalignRecipe, cosalign_stages, show_counts)
+
+
+# The kinds of recipes, by the value of a recipe's `pipeline` field; what one needs is imported when it is used.
+PIPELINES: dict[str, Callable[[], Pipeline]] = {"steering": _steering, "cosalign": _cosalign}
 
 
 def open_recipe(source: str, overrides: Sequence[str] = ()) -> tuple[Any, Pipeline]:
@@ -57,9 +62,9 @@ def open_recipe(source: str, overrides: Sequence[str] = ()) -> tuple[Any, Pipeli
         UnknownNameError: no pipeline has the name that the recipe gives.
     """
     name = recipe_pipeline(source, default="steering")
-    if name not in pipelines():
-        raise UnknownNameError(f"pipeline of recipe {source}", name, pipelines())
-    pipeline = pipelines()[name]
+    if name not in PIPELINES:
+        raise UnknownNameError(f"pipeline of recipe {source}", name, PIPELINES)
+    pipeline = PIPELINES[name]()
     return load_recipe(source, overrides, model=pipeline.model), pipeline
 
 
@@ -123,7 +128,10 @@ def run_recipe(
         recipe, pipeline = open_recipe(source, overrides)
     for warning in deprecations:
         print_line(progress or console, f"warning: {warning.message}")
-    plan = plan_run(pipeline.stages(recipe), out / "store", accept_code_change=accept_code_change)
+    store, stages = out / "store", pipeline.stages(recipe)
+    is_table = dry_run and not json  # it shows no keys, so that without earlier results nothing depends on the code
+    codes = dict.fromkeys((stage.name for stage in stages), "") if is_table and not store.exists() else None
+    plan = plan_run(stages, store, accept_code_change=accept_code_change, codes=codes)
     if dry_run:
         _show_plan(plan, json, console)
         return 0
