@@ -50,6 +50,8 @@ def _foreseen(error: BaseException) -> str | None:
             return "the memory is full: give the command less at once, or more memory"
         case RecursionError():
             return f"{_place(error)} is nested too deeply to be read: save it with fewer levels"
+        case ValueError() if "integer string conversion" in str(error):  # Python's limit, CVE-2020-10735
+            return f"{_place(error)} holds a number with thousands of digits: save it with numbers that fit"
         case UnicodeError():
             return f"{_place(error)} should be UTF-8 text: {error}"
     return None

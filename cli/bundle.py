@@ -112,8 +112,8 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Reply to one prompt; a line on standard error says what the gate did."""
-    requests = RequestLog.open(**logging)
     opened = open_bundle(bundle, provider, threads)
+    requests = RequestLog.open(**logging)
     steering = steering_of(opened, prefer, safety_config, trust or (), requests)
     text = sys.stdin.read() if prompt == "-" else prompt
     messages: list[Message] = [{"role": "user", "content": text}]

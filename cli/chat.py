@@ -12,6 +12,7 @@ from rich.table import Table
 
 from prosocial.core.errors import InputError, UnknownNameError
 from prosocial.core.protocols import Message
+from prosocial.core.terminal import printable
 
 from .output import note, result_console, say
 from .reply_options import (
@@ -55,8 +56,8 @@ def chat(
     logging: dict[str, Any],
 ) -> None:
     """Chat with a bundle; in a terminal, /help lists the commands; from a pipe, every line is a message."""
-    requests = RequestLog.open(**logging)
     opened = open_bundle(bundle, provider, threads, prefix_cache=True)
+    requests = RequestLog.open(**logging)
     options = reply_options(opened, drawing)
     talk = Conversation(opened, ",".join(prefer or ()), safety_config, options, trust=trust or (), log=requests)
     if sys.stdin.isatty() and sys.stdout.isatty():
@@ -138,11 +139,10 @@ class Conversation:
         return self.bundle.stream(messages, steering=self.steering, row_key=key, **self._options)
 
     def heard(self, text: str, reply: "Reply") -> None:
-        """Log a message and its reply, and add them to the conversation unless the reply was stopped."""
+        """Log a message and its reply, and add them to the conversation."""
         messages: list[Message] = [*self.messages, {"role": "user", "content": text}]
         self._log.request(self.bundle, self.steering, messages, reply)
-        if reply.finish != "stopped":
-            self.messages = [*messages, {"role": "assistant", "content": reply.text}]
+        self.messages = [*messages, {"role": "assistant", "content": reply.text}]
 
     def _steering_of(self, preference: str, safety_config: str) -> "Steering":
         return steering_of(self.bundle, [preference], safety_config, self._trust, self._log)
@@ -183,20 +183,17 @@ def _ask(console: Console) -> str | None:
 
 def _show_reply(talk: Conversation, text: str, console: Console) -> None:
     """Stream a reply, then print what the gate did; Ctrl-C stops the reply and discards the turn."""
-    stream, is_stopped = talk.say(text), False
+    stream = talk.say(text)
     try:
         for piece in stream:
-            console.print(piece, end="", markup=False, soft_wrap=True)
+            console.print(printable(piece), end="", markup=False, soft_wrap=True)
     except KeyboardInterrupt:
-        is_stopped = True
-    finally:
         stream.close()
-        assert stream.reply is not None
-        talk.heard(text, stream.reply)  # whatever was shown is in the log
-    console.print()
-    if is_stopped:
-        console.print("(stopped, this turn is discarded)", style="dim")
+        console.print("\n(stopped, this turn is discarded)", style="dim")
         return
+    console.print()
+    assert stream.reply is not None
+    talk.heard(text, stream.reply)
     for event in stream.events:
         console.print(event_line(event), style="yellow", markup=False)
     if stream.withdrawn:

@@ -107,11 +107,12 @@ def _with_progress(console: Console, *, settings: "ComparisonSettings", **parts:
 
     total = 2 * len(parts["probes"]) * settings.samples
     with stage_progress(console, name="compare", title=f"{total} replies") as progress:
-        progress.start(total, f"{total} replies")
         seen = 0
 
         def advance(done: int, _: int) -> None:
             nonlocal seen
+            if not seen:
+                progress.start(total, f"{total} replies")
             progress.advance(done - seen)
             seen = done
 

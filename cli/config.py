@@ -167,9 +167,9 @@ def test(
     as_json: Json = False,
 ) -> None:
     """Generate replies under a config and report what the gate did; the replies are not shown."""
-    requests = RequestLog.open(**logging)
     conversations = _conversations(prompts)
     opened = open_bundle(bundle, provider, threads)
+    requests = RequestLog.open(**logging)
     steering = steering_of(opened, None, config, trust or (), requests)
     replies = opened.generate(conversations, steering=steering, on_error="reply")
     for messages, reply in zip(conversations, replies, strict=True):

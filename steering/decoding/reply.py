@@ -19,8 +19,7 @@ class Reply:
         text: the text without special tokens, up to a stop string; the configured fallback if `finish` is "fallback".
         token_ids: all generated tokens, including those of a stop string but not the end token; empty for a fallback.
         finish: "end" at an end token, "stop" at a stop string, "length" at the token limit, "fallback" if no safe
-            continuation was left, "error" if the request could not be answered, "stopped" if a stream was closed
-            early.
+            continuation was left, "error" if the request could not be answered.
         events: rollbacks and fallbacks, in order.
         min_safe_set_size: size of the smallest safe set, rolled back steps included; None without a gate.
         max_risk: by harm category, the highest expected risk of the unsteered model's next token over all steps.
@@ -31,7 +30,7 @@ class Reply:
 
     text: str
     token_ids: tuple[int, ...]
-    finish: Finish | Literal["error", "stopped"]
+    finish: Finish | Literal["error"]
     events: tuple[GateEvent, ...] = ()
     min_safe_set_size: int | None = None
     max_risk: Mapping[str, float] = field(default_factory=dict)

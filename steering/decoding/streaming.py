@@ -50,15 +50,12 @@ class ReplyStream(Iterator[str]):
         return next(self._pieces)
 
     def close(self) -> None:
-        """Stop generating and free the key/value cache; the reply is then what was shown, with finish "stopped"."""
+        """Stop generating and free the key/value cache."""
         self._pieces.close()
-        if self._shown.reply is None:
-            tokens = tuple(self._row.tokens[: self._row.n_final])
-            self._shown.reply = Reply(self._shown.text, tokens, "stopped", self.events, self._row.min_safe_set_size)
 
     @property
     def reply(self) -> Reply | None:
-        """The reply once generation has finished or was stopped; None before."""
+        """The complete reply once generation has finished; None before."""
         return self._shown.reply
 
     @property
