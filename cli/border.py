@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import typer
+from safetensors import SafetensorError
 
 from prosocial.core.errors import ProsocialError
 from prosocial.core.terminal import one_line
@@ -52,6 +53,8 @@ def _foreseen(error: BaseException) -> str | None:
             return f"{_place(error)} is nested too deeply to be read: save it with fewer levels"
         case ValueError() if "integer string conversion" in str(error):  # Python's limit, CVE-2020-10735
             return f"{_place(error)} holds a number with thousands of digits: save it with numbers that fit"
+        case SafetensorError():
+            return f"{_place(error)} should be a safetensors file: {error}; download or save it again"
         case UnicodeError():
             return f"{_place(error)} should be UTF-8 text: {error}"
     return None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from .draw_options import DRAW_TEMPERATURE, DrawMaxNewTokens, DrawTemperature, Seed, drawn_line
 from .judge_option import FORMS
 from .output import progress_console, result_console, say_json
 
@@ -30,12 +31,9 @@ def compare(
     samples: Annotated[
         int, typer.Option(min=1, help="Replies per probe; more than 1 needs a temperature above 0.")
     ] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
-    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 0.0,
-    max_new_tokens: Annotated[
-        int | None,
-        typer.Option(min=1, help="Maximum number of tokens of a reply. [default: the smaller of the models' defaults]"),
-    ] = None,
+    seed: Seed = 0,
+    temperature: DrawTemperature = DRAW_TEMPERATURE,
+    max_new_tokens: DrawMaxNewTokens = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Number of processes that generate replies; each loads the models.")
     ] = 1,
@@ -97,6 +95,8 @@ def _print(document: dict[str, Any], as_json: bool, out: Path | None) -> None:
 
     console = result_console()
     print_report(document, console)
+    facts = document["facts"]
+    console.print(drawn_line(facts["temperature"], facts["seed"], facts["max_new_tokens"]), soft_wrap=True)
     if out is not None:
         console.print(f"page: {out / 'report.html'}", soft_wrap=True)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from .draw_options import DRAW_TEMPERATURE, DrawMaxNewTokens, DrawTemperature, Seed, drawn_line
 from .judge_option import OWN
 from .output import progress_console, result_console, say_json
 
@@ -54,14 +55,9 @@ def score(
     count: Annotated[
         int | None, typer.Option(min=1, help="Use this many probes, spread evenly over the set. [default: all]")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling.")] = 0,
-    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 0.0,
-    max_new_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Maximum number of tokens of a reply. [default: the smallest of the models' defaults]"
-        ),
-    ] = None,
+    seed: Seed = 0,
+    temperature: DrawTemperature = DRAW_TEMPERATURE,
+    max_new_tokens: DrawMaxNewTokens = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Number of processes that generate replies; each loads the models.")
     ] = 1,
@@ -104,6 +100,7 @@ def score(
     else:
         console = result_console()
         print_scores(document, console)
+        console.print(drawn_line(temperature, seed, max_new_tokens), soft_wrap=True)
         if out is not None:
             console.print(f"page: {out / 'cosa_score.html'}", soft_wrap=True)
     raise typer.Exit(3 if n_unjudged(document) else 0)

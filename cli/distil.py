@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from .draw_options import TrainingSeed
 from .output import progress_console, say_json
 from .training_options import Dtype, DtypeName, Json, MaxNewTokens, Overrides, Temperature
 
@@ -18,7 +19,7 @@ def distil_command(
     temperature: Temperature = 1.0,
     max_new_tokens: MaxNewTokens = 64,
     dtype: DtypeName = Dtype.float32,
-    seed: Annotated[int, typer.Option(help="Of the head, the batches, the preferences and the replies.")] = 0,
+    seed: TrainingSeed = 0,
     as_json: Json = False,
 ) -> None:
     """Distil a reward model into the compact head, and measure how much of it the head explains.

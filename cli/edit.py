@@ -12,6 +12,7 @@ from prosocial.editing import Checkpoint, EditPlan, EditRecord, Rounding, apply_
 from prosocial.editing.checkpoints.source import open_headers
 from prosocial.editing.edits.scaling import Scale, parse_ramp, parse_scale, read_coefficients
 
+from .draw_options import HIGHEST_SEED
 from .output import warn
 from .progress import byte_progress
 from .weights import Json, print_data
@@ -32,7 +33,7 @@ def edit(
     rounding: Annotated[
         str, typer.Option(help="nearest, or stochastic (preserves small edits in expectation).")
     ] = "nearest",
-    seed: Annotated[int, typer.Option(help="Seed of stochastic rounding.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=HIGHEST_SEED, help="Seed of stochastic rounding.")] = 0,
     patch: Annotated[
         Path | None, typer.Option(help="Write a patch file from which undo can restore the target.")
     ] = None,

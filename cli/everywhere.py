@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .given_paths import check_paths
+from .given import check_given
 from .output import AMOUNT
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result and errors only.")]
@@ -36,7 +36,7 @@ def with_amount(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def run(*, quiet: bool, verbose: bool, **given: Any) -> Any:
         AMOUNT.quiet, AMOUNT.verbose = quiet, verbose
-        check_paths(given)
+        check_given(given)
         return command(**given)
 
     keyword_only = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in signature.parameters.values()]

@@ -8,6 +8,7 @@ import typer
 from prosocial.core.errors import InputError
 
 from .attribute_options import split_names
+from .draw_options import DRAW_TEMPERATURE, DrawTemperature, Seed, TrainingSeed
 from .judge_option import FORMS
 from .output import progress_console, say_json
 from .training_options import Dtype, DtypeName, Json, MaxNewTokens, Overrides, Temperature
@@ -31,7 +32,7 @@ def train_gate_command(
     temperature: Temperature = 1.0,
     max_new_tokens: MaxNewTokens = 64,
     dtype: DtypeName = Dtype.float32,
-    seed: Annotated[int, typer.Option(help="Of the gate, the batches and the replies.")] = 0,
+    seed: TrainingSeed = 0,
     as_json: Json = False,
 ) -> None:
     """Train the gate of a model on labelled replies, and scale it on the last of them."""
@@ -106,8 +107,8 @@ def calibrate_command(
     judge: Annotated[str, typer.Option(help=FORMS)],
     out: Annotated[Path, typer.Option("--out", "-o", help="The new steered folder, with calibration.json.")],
     set_: Overrides = [],  # noqa: B006
-    temperature: Annotated[float, typer.Option(min=0.0, help="Of the replies; 0 takes the most likely one.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the replies.")] = 0,
+    temperature: DrawTemperature = DRAW_TEMPERATURE,
+    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Choose the largest threshold that shows a low leak rate, and write the steered model with it.

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .attribute_options import AttributeNames, Rubrics, chosen_attributes
+from .draw_options import TrainingSeed
 from .output import progress_console, say_json
 from .training_options import Dtype, DtypeName, Json, Overrides
 
@@ -19,7 +20,7 @@ def train_command(
     rubric: Rubrics = [],  # noqa: B006 - typer only reads it
     set_: Overrides = [],  # noqa: B006
     dtype: DtypeName = Dtype.float32,
-    seed: Annotated[int, typer.Option(help="Seed of the adapter, the batches and the preferences.")] = 0,
+    seed: TrainingSeed = 0,
     as_json: Json = False,
 ) -> None:
     """Train a preference-conditioned reward model (PBLoRA). A killed run resumes where it stopped.

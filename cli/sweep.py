@@ -9,6 +9,7 @@ from rich.console import Console
 
 from prosocial.core import InputError
 
+from .draw_options import DRAW_TEMPERATURE, DrawBatchSize, DrawMaxNewTokens, DrawTemperature, TrainingSeed, drawn_line
 from .judge_option import FORMS
 from .output import progress_console, result_console, say_json
 from .weights import parse_settings
@@ -44,10 +45,10 @@ def sweep(
     probes_per_kind: Annotated[
         int, typer.Option(min=1, help="Maximum number of probes of each kind, spread evenly over the file.")
     ] = 200,
-    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 0.0,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum number of tokens of a reply.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Number of replies generated at once.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the search and of the sampling.")] = 0,
+    temperature: DrawTemperature = DRAW_TEMPERATURE,
+    max_new_tokens: DrawMaxNewTokens = None,
+    batch_size: DrawBatchSize = 64,
+    seed: TrainingSeed = 0,
     pick: Annotated[str | None, typer.Option(help="Write this trial's checkpoint: a number, or best.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -74,6 +75,7 @@ def sweep(
         say_json(document)
     else:
         print_sweep(document, console)
+        console.print(drawn_line(temperature, seed, max_new_tokens), soft_wrap=True)
         console.print(f"plot of all trials: {out / 'sweep.html'}", soft_wrap=True)
     if pick is not None:
         _write(search, picked(ended, pick, max_utility_loss=limits.max_utility_loss), out, console)

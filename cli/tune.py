@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .draw_options import TrainingSeed
 from .output import progress_console, say_json
 
 
@@ -18,7 +19,7 @@ def tune(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may repeat.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the order of the rows.")] = 0,
+    seed: TrainingSeed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Tune a model on replies (sft) or on preference pairs (dpo). A killed run resumes where it stopped.

@@ -15,6 +15,7 @@ from prosocial.core.files import read_json
 from .reading.loading import load_recipe, recipe_pipeline
 from .workflow.plan import RunPlan, plan_run
 from .workflow.progress import print_line
+from .workflow.resources import say_threads
 from .workflow.runner import RunResult, delete_dual_use, execute
 from .workflow.stage import Stage
 
@@ -146,6 +147,7 @@ def _show_plan(plan: RunPlan, json: bool, console: Console) -> None:
         print(json_module.dumps(plan.to_json()))
     else:
         plan.print(console)
+        print_line(console, f"{say_threads()}; other numbers of threads round differently and give other figures")
 
 
 def _show_report(result: RunResult, json: bool, console: Console) -> int:

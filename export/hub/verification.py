@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prosocial.core.contents import read_as
 from prosocial.core.errors import ArtefactError
 from prosocial.core.files import read_json, require_keys, sha256_file
 from prosocial.core.signing.envelope import BrokenSignature, unverified
@@ -163,6 +164,11 @@ def _check_checkpoint(folder: Path, path: Path | None) -> Verification:
 def _check_adapter(folder: Path, _: Path | None) -> Verification:
     path, record = folder / ADAPTER_RECORD, read_json(folder / ADAPTER_RECORD, schema="prosocial.edit_adapter/1")
     require_keys(record, ("tensors", "coefficients", "inner_product", "energy"), where=str(path))
+    with read_as("the record of an adapter", path):
+        return _checked_adapter(folder, path, record)
+
+
+def _checked_adapter(folder: Path, path: Path, record: dict[str, Any]) -> Verification:
     carried, coefficients = record["tensors"], record["coefficients"]
     factors = read_header(folder / WEIGHTS_NAME).tensors
     wrong = sorted(name for name, entry in carried.items() if _ranks(name, factors) != [entry["rank"]] * 2)

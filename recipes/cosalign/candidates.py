@@ -4,11 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from prosocial.core.errors import InputError
 from prosocial.core.files import read_jsonl
-from prosocial.core.settings import Count, Settings
+from prosocial.core.settings import Count, Settings, Temperature
 from prosocial.training.reward.pairs import messages_of
 
 from ..labelling.rows import label_rows
@@ -37,7 +35,7 @@ class CandidateSource(Settings):
     under_configs: bool = True
     count: Count = 1
     system_prompt: str = ""
-    temperature: float = Field(default=1.0, ge=0.0)
+    temperature: Temperature = 1.0
     max_new_tokens: Count = 1024
 
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from prosocial.core.settings import Settings
+from prosocial.core.settings import Seed, Settings
 from prosocial.evaluation.judges.requests import LabelRequest
 from prosocial.steering.configs.category_registry import COSA, NEVER_ALLOWED
 from prosocial.training.tuning.settings import PreferenceTuning, Tuning
@@ -60,7 +60,7 @@ class CosalignRecipe(Settings):
     pipeline: Literal["cosalign"]
     name: str
     title: str = ""
-    seed: int = 0
+    seed: Seed = 0
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     model: str | LabModel
     data: LabData | PromptFiles

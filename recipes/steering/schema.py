@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from prosocial.core.settings import NonNegative, Positive, Settings
+from prosocial.core.settings import NonNegative, Pattern, Positive, Seed, Settings, Temperature
 from prosocial.editing.vectors.methods import choose_method
 from prosocial.evaluation.judges.requests import CategoryRequest, HarmRequest
 from prosocial.steering.configs.safety_config import SafetyConfig
@@ -91,7 +91,7 @@ class AttributeSettings(Settings):
 class AdapterShape(Settings):
     """The shape of the reward model's adapter (PBLoRA)."""
 
-    targets: str = r".*\.(q_proj|k_proj|v_proj)"
+    targets: Pattern = r".*\.(q_proj|k_proj|v_proj)"
     rank: int = Field(default=4, ge=1)
     preference_rank: int = Field(default=4, ge=1)
     alpha: float = Field(default=8.0, gt=0.0)
@@ -159,7 +159,7 @@ class VerifySettings(Settings):
         samples: number of probes that the report shows side by side.
     """
 
-    temperature: float = Field(default=1.0, ge=0.0)
+    temperature: Temperature = 1.0
     parity_probes: int | None = Field(default=None, ge=1)
     samples: int = Field(default=8, ge=0)
 
@@ -184,7 +184,7 @@ class Recipe(Settings):
     pipeline: Literal["steering"] = "steering"
     name: str
     title: str = ""
-    seed: int = 0
+    seed: Seed = 0
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     model: str | LabModel
     data: LabData | FileData

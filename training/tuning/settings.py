@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from prosocial.core.settings import Count, Positive, Settings
+from prosocial.core.settings import Count, Pattern, Positive, Settings
 
 
 class LoraShape(Settings):
@@ -23,7 +23,7 @@ class LoraShape(Settings):
 
     rank: Count = 32
     alpha: Count = 16
-    targets: str | tuple[str, ...] = "all-linear"
+    targets: Pattern | tuple[str, ...] = "all-linear"
 
 
 class AdapterTraining(Settings):
@@ -41,7 +41,7 @@ class AdapterTraining(Settings):
 
     rank: Count = 8
     alpha: Count = 16
-    targets: str | tuple[str, ...] = "all-linear"
+    targets: Pattern | tuple[str, ...] = "all-linear"
     steps: Count = 60
     batch_size: Count = 32
     learning_rate: Positive = 2e-3

@@ -1,5 +1,6 @@
-"""The paths that a command is given, looked at before it starts: nothing to wait for, no link that leads nowhere."""
+"""What a command is given, looked at before it starts: no path to wait for, no link that leads nowhere, no NaN."""
 
+import math
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -11,15 +12,17 @@ from prosocial.core.errors import InputError
 TEXTS = ("prompt", "set_", "setting", "rubric")  # arguments that are never a path
 
 
-def check_paths(given: Mapping[str, Any]) -> None:
-    """Check what is at the paths among a command's arguments, and directly in the folders among them.
+def check_given(given: Mapping[str, Any]) -> None:
+    """Check the numbers among a command's arguments, its paths, and what is directly in the folders among them.
 
     Pipes, sockets and devices are refused: reading them may wait forever.
 
     Raises:
-        InputError: something is neither a file nor a folder, or a link leads nowhere.
+        InputError: a number is NaN, something is neither a file nor a folder, or a link leads nowhere.
     """
     for name, value in given.items():
+        if isinstance(value, float) and math.isnan(value):
+            raise InputError(f"--{name.replace('_', '-')} should be a number, found nan")
         if name not in TEXTS:
             for path in _paths(value):
                 if path.is_symlink() and not path.exists():
