@@ -1,6 +1,7 @@
 """The commands `export` and `generate`."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -93,11 +94,17 @@ def export_command(
 @with_options("logging", LOGGING)
 def generate(
     bundle: BundlePath,
-    prompt: Annotated[str, typer.Argument(help="The user's message; - reads it from standard input.")],
+    prompt: Annotated[
+        str | None, typer.Argument(help="The user's message; - reads it from standard input.", show_default=False)
+    ] = None,
     prefer: Prefer = None,
     safety_config: SafetyConfigName = "",
     trust: Trust = None,
     *,
+    batch_file: Annotated[
+        Path | None,
+        typer.Option(help="JSONL with prompt or messages in each row, instead of PROMPT; a JSON line for each reply."),
+    ] = None,
     drawing: dict[str, Any],
     log_probabilities: Annotated[
         bool,
@@ -111,23 +118,41 @@ def generate(
     logging: dict[str, Any],
     as_json: Json = False,
 ) -> None:
-    """Reply to one prompt; a line on standard error says what the gate did."""
+    """Reply to one prompt, or to a file of them; a line on standard error says what the gate did."""
+    conversations = _conversations(prompt, batch_file)
     opened = open_bundle(bundle, provider, threads)
     requests = RequestLog.open(**logging)
     steering = steering_of(opened, prefer, safety_config, trust or (), requests)
-    text = sys.stdin.read() if prompt == "-" else prompt
-    messages: list[Message] = [{"role": "user", "content": text}]
-    reply = opened.generate(
-        [messages],
+    replies = opened.generate(
+        conversations,
         steering=steering,
         log_probabilities=log_probabilities,
+        on_error="raise" if batch_file is None else "reply",
         **reply_options(opened, drawing),
-    )[0]
-    requests.request(opened, steering, messages, reply)
-    if as_json:
-        enforced = enforced_by(opened, steering)
-        data = {"reply": asdict(reply), "enforced": enforced and asdict(enforced)}
-        say_json(data)
-        return
-    say(reply.text.strip())
-    note(gate_line(opened, steering, reply))
+    )
+    for messages, reply in zip(conversations, replies, strict=True):
+        requests.request(opened, steering, messages, reply)
+        if as_json or batch_file is not None:
+            enforced = enforced_by(opened, steering)
+            say_json({"reply": asdict(reply), "enforced": enforced and asdict(enforced)})
+        else:
+            say(reply.text.strip())
+            note(gate_line(opened, steering, reply))
+
+
+def _conversations(prompt: str | None, batch_file: Path | None) -> list[Sequence[Message]]:
+    """Return the conversations to reply to: one message, or the rows of a file.
+
+    Raises:
+        InputError: neither or both are given, or a row holds no conversation.
+    """
+    from prosocial.core.errors import InputError
+    from prosocial.core.files import read_jsonl
+    from prosocial.training.reward.pairs import messages_of
+
+    if (prompt is None) == (batch_file is None):
+        raise InputError("generate needs either PROMPT or --batch-file FILE: give one of them")
+    if batch_file is not None:
+        rows = enumerate(read_jsonl(batch_file), start=1)
+        return [messages_of(row, where=f"{batch_file} row {number}") for number, row in rows]
+    return [[{"role": "user", "content": sys.stdin.read() if prompt == "-" else str(prompt)}]]

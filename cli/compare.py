@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from .draw_options import DRAW_TEMPERATURE, DrawMaxNewTokens, DrawTemperature, Seed, drawn_line
+from .draw_options import DRAW_TEMPERATURE, DrawMaxNewTokens, DrawTemperature, Limit, Seed, drawn_line, spread
 from .judge_option import FORMS
 from .output import progress_console, result_console, say_json
 
@@ -34,6 +34,7 @@ def compare(
     seed: Seed = 0,
     temperature: DrawTemperature = DRAW_TEMPERATURE,
     max_new_tokens: DrawMaxNewTokens = None,
+    limit: Limit = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Number of processes that generate replies; each loads the models.")
     ] = 1,
@@ -68,7 +69,7 @@ def compare(
         ray=ray,
         reveal=reveal,
     )
-    loaded, judging = load_probes(probes), judge_named(judge)
+    loaded, judging = spread(load_probes(probes), limit), judge_named(judge)
     document = _with_progress(
         progress_console(),
         base=resolve_model(base),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from .draw_options import DRAW_TEMPERATURE, DrawMaxNewTokens, DrawTemperature, Seed, drawn_line
+from .draw_options import DRAW_TEMPERATURE, DrawMaxNewTokens, DrawTemperature, Seed, drawn_line, spread
 from .judge_option import OWN
 from .output import progress_console, result_console, say_json
 
@@ -52,8 +52,9 @@ def score(
     shots: Annotated[
         Path | None, typer.Option(help="JSONL of five examples per config, for the baseline 5-shot.")
     ] = None,
-    count: Annotated[
-        int | None, typer.Option(min=1, help="Use this many probes, spread evenly over the set. [default: all]")
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "--count", min=1, help="Use this many probes, spread evenly. [default: all]"),
     ] = None,
     seed: Seed = 0,
     temperature: DrawTemperature = DRAW_TEMPERATURE,
@@ -80,7 +81,7 @@ def score(
     from prosocial.recipes.labelling.judges import judge_named
 
     folders = _folders(models)
-    chosen = _spread(_load_probes(probes), count)
+    chosen = spread(_load_probes(probes), limit)
     questions = questions_of(chosen, _configs(configs, folders, chosen))
     settings = ScoreSettings(
         protocol=protocol.value,
@@ -122,13 +123,6 @@ def _load_probes(source: str) -> "list[Probe]":
     from prosocial.evaluation.probes.loading import load_probes
 
     return load_probes(source)
-
-
-def _spread(probes: "Sequence[Probe]", count: int | None) -> "list[Probe]":
-    """Return `count` probes spread evenly over the set, or all."""
-    if count is None or count >= len(probes):
-        return list(probes)
-    return [probes[at * len(probes) // count] for at in range(count)]
 
 
 def _configs(path: Path | None, folders: Mapping[str, Path], probes: "Sequence[Probe]") -> "list[ScoredConfig]":

@@ -1,9 +1,11 @@
 """The options with which every command that measures a model draws its replies: one name and one default each."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, TypeVar
 
 import typer
 
+Probe = TypeVar("Probe")
 HIGHEST_SEED = 2**32 - 1  # numpy takes no higher one
 DRAW_TEMPERATURE = 1.0  # the model's own distribution, as in the report of a run
 
@@ -37,6 +39,24 @@ DrawMaxNewTokens = Annotated[
     typer.Option("--max-new-tokens", min=1, help="Most tokens of a reply. [default: the smallest of the models']"),
 ]
 DrawBatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Replies drawn at once; they are the same.")]
+
+
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="Use this many probes, spread evenly over the file. [default: all]"),
+]
+
+
+def spread(probes: Sequence[Probe], limit: int | None) -> list[Probe]:
+    """Return `limit` probes spread evenly over the set, or all.
+
+    Examples:
+        >>> spread([1, 2, 3, 4], 2)
+        [1, 3]
+    """
+    if limit is None or limit >= len(probes):
+        return list(probes)
+    return [probes[at * len(probes) // limit] for at in range(limit)]
 
 
 def drawn_line(temperature: float, seed: int, max_new_tokens: int | None = None) -> str:

@@ -29,7 +29,8 @@ def edit(
         Path | None, typer.Option(help="JSON or YAML file that maps tensor names to numbers.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The new checkpoint folder.")] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Check and show the edit, write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the edit, write nothing.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", hidden=True, help="The earlier name of --dry-run.")] = False,
     rounding: Annotated[
         str, typer.Option(help="nearest, or stochastic (preserves small edits in expectation).")
     ] = "nearest",
@@ -54,6 +55,9 @@ def edit(
     as_json: Json = False,
 ) -> None:
     """Subtract a harm vector from a checkpoint and write a record with which the edit can be audited."""
+    if plan:
+        warn("warning: --plan is called --dry-run now, as in the other commands; --plan will be removed")
+        dry_run = True
     if leave_out and as_adapter is None:
         raise InputError(
             "--leave-out should be used with --as-adapter RANK, since a checkpoint can represent every edit: add it"
@@ -62,15 +66,15 @@ def edit(
         raise InputError(
             "--as-adapter should be used without --patch, --rounding and --link, which need a checkpoint: omit them"
         )
-    checkpoint = open_headers(target) if plan else Checkpoint.open(resolve_model(target))
+    checkpoint = open_headers(target) if dry_run else Checkpoint.open(resolve_model(target))
     planned = plan_edit(checkpoint, subtract, scale=_scale(scale, ramp, scale_file))
     if out is not None and as_adapter is None:
         planned.check_destination(out)
-    if plan:
+    if dry_run:
         print_data(_plan_data(planned, as_json), as_json, title=f"plan: {target} minus {subtract}")
         return
     if out is None:
-        raise InputError("edit needs a new folder, -o OUT, or --plan to write nothing: neither was given")
+        raise InputError("edit needs a new folder, -o OUT, or --dry-run to write nothing: neither was given")
     if as_adapter is not None:
         print_data(_write_adapter(planned, out, as_adapter, leave_out, as_json), as_json, title=f"wrote {out}")
         return

@@ -8,7 +8,7 @@ import typer
 from prosocial.core.errors import InputError
 
 from .attribute_options import split_names
-from .draw_options import DRAW_TEMPERATURE, DrawTemperature, Seed, TrainingSeed
+from .draw_options import DRAW_TEMPERATURE, DrawTemperature, Limit, Seed, TrainingSeed, spread
 from .judge_option import FORMS
 from .output import progress_console, say_json
 from .training_options import Dtype, DtypeName, Json, MaxNewTokens, Overrides, Temperature
@@ -108,6 +108,7 @@ def calibrate_command(
     out: Annotated[Path, typer.Option("--out", "-o", help="The new steered folder, with calibration.json.")],
     set_: Overrides = [],  # noqa: B006
     temperature: DrawTemperature = DRAW_TEMPERATURE,
+    limit: Limit = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -128,7 +129,11 @@ def calibrate_command(
     from prosocial.training.gate.calibration import GateCalibration
 
     require_new(out)
-    calibration, given, config = read_settings(GateCalibration, set_), read_probes(probes), DecodingConfig.read(steered)
+    calibration, given, config = (
+        read_settings(GateCalibration, set_),
+        spread(read_probes(probes), limit),
+        DecodingConfig.read(steered),
+    )
     require_testable(given, calibration)
     judging, console = judge_named(judge, HarmRequest(config.categories)), progress_console()
     with stage_progress(console, name="threshold", title="choose the gate's threshold") as progress:

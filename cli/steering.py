@@ -8,7 +8,16 @@ from rich.console import Console
 from rich.table import Table
 
 from .attribute_options import Rubrics, scored_attributes
-from .draw_options import DRAW_TEMPERATURE, DrawBatchSize, DrawMaxNewTokens, DrawTemperature, Seed, drawn_line
+from .draw_options import (
+    DRAW_TEMPERATURE,
+    DrawBatchSize,
+    DrawMaxNewTokens,
+    DrawTemperature,
+    Limit,
+    Seed,
+    drawn_line,
+    spread,
+)
 from .judge_option import FORMS
 from .output import result_console, say, say_json
 
@@ -27,6 +36,7 @@ def steering(
     temperature: DrawTemperature = DRAW_TEMPERATURE,
     seed: Seed = 0,
     max_new_tokens: DrawMaxNewTokens = None,
+    limit: Limit = None,
     batch_size: DrawBatchSize = 64,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -49,7 +59,7 @@ def steering(
     names = () if system.engine.config is None else system.engine.config.attributes
     document = measure_steering(
         system,
-        read_probes(probes),
+        spread(read_probes(probes), limit),
         judge=judge_named(judge, AttributeRequest(scored_attributes(names, rubric))),
         edge_levels=levels,
         temperature=temperature,

@@ -43,7 +43,10 @@ def sweep(
         float, typer.Option(help="Percentage points of utility that the best trial may lose.")
     ] = 3.0,
     probes_per_kind: Annotated[
-        int, typer.Option(min=1, help="Maximum number of probes of each kind, spread evenly over the file.")
+        int,
+        typer.Option(
+            "--limit", "--probes-per-kind", min=1, help="Most probes of each kind, spread evenly over the file."
+        ),
     ] = 200,
     temperature: DrawTemperature = DRAW_TEMPERATURE,
     max_new_tokens: DrawMaxNewTokens = None,
@@ -58,6 +61,8 @@ def sweep(
     from prosocial.evaluation.sweep import Answering, Limits, Parents, Sweep, picked, print_sweep
     from prosocial.recipes.labelling.judges import judge_named
 
+    if pick is not None and pick != "best" and not (pick.isdecimal() and int(pick) < trials):
+        raise InputError(f"--pick should be best, or the number of a trial below {trials}, found {pick!r}")
     console, limits = result_console(stderr=as_json), Limits(max_kl, max_utility_loss / 100)
     search = Sweep(
         Parents(resolve_model(base), tuple(map(resolve_model, harmful))),
