@@ -28,6 +28,7 @@ from prosocial.core.errors import (
 )
 
 Capture = pytest.CaptureFixture[str]
+CHECK = "check the path and its permissions"
 
 
 @pytest.fixture
@@ -119,8 +120,8 @@ def test_bad_input_is_one_line_and_exit_code_2(words: list[str], said: str, as_j
         (ArtefactError("x is no bundle"), "x is no bundle"),
         (UnknownNameError("recipe", "x", ["b", "a"]), "unknown recipe 'x': known are a, b"),
         (
-            UnknownNameError("recipe", "quickstrt", ["quickstart"]),
-            "unknown recipe 'quickstrt' (did you mean quickstart?): known are quickstart",
+            UnknownNameError("recipe", "pica", ["pico"]),
+            "unknown recipe 'pica' (did you mean pico?): known are pico",
         ),
         (StorageError("could not write x"), "could not write x"),
         (
@@ -148,8 +149,8 @@ def test_bad_input_is_one_line_and_exit_code_2(words: list[str], said: str, as_j
         (MemoryError(), "the memory is full: give the command less at once, or more memory"),
         (RecursionError("deep"), "an input is nested too deeply to be read: save it with fewer levels"),
         (
-            UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid"),
-            "an input should be UTF-8 text: 'utf-8' codec can't decode byte 0xff in position 0: invalid",
+            UnicodeDecodeError("u", b"\xff", 0, 1, "no"),
+            "an input should be UTF-8 text: 'u' codec can't decode byte 0xff in position 0: no",
         ),
         (InputError("a \x1b[2J b"), "a \\x1b[2J b"),
         (ValueError("a mistake"), None),
