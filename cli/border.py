@@ -5,6 +5,7 @@ prosocial: one line, exit code 70 (EX_SOFTWARE of sysexits.h), and a file to rep
 """
 
 import errno
+import json
 import os
 import platform
 import sys
@@ -53,6 +54,8 @@ def _foreseen(error: BaseException) -> str | None:
             return f"{_place(error)} is nested too deeply to be read: save it with fewer levels"
         case ValueError() if "integer string conversion" in str(error):  # Python's limit, CVE-2020-10735
             return f"{_place(error)} holds a number with thousands of digits: save it with numbers that fit"
+        case json.JSONDecodeError():
+            return f"{_place(error)} should hold JSON: {error}; download or save it again"
         case SafetensorError():
             return f"{_place(error)} should be a safetensors file: {error}; download or save it again"
         case UnicodeError():

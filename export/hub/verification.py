@@ -77,7 +77,9 @@ def check_verification(folder: Path, kind: Kind, *, report: Path | None = None) 
         ArtefactError: a digest does not match, or the verification is missing, stale or did not pass.
     """
     _check_signed_bytes(folder)
-    return _CHECKS[kind](folder, report_of(folder, kind, report))
+    path = report_of(folder, kind, report)
+    with read_as("the verification of this artefact", path or folder):
+        return _CHECKS[kind](folder, path)
 
 
 def _check_signed_bytes(folder: Path) -> None:
@@ -164,11 +166,6 @@ def _check_checkpoint(folder: Path, path: Path | None) -> Verification:
 def _check_adapter(folder: Path, _: Path | None) -> Verification:
     path, record = folder / ADAPTER_RECORD, read_json(folder / ADAPTER_RECORD, schema="prosocial.edit_adapter/1")
     require_keys(record, ("tensors", "coefficients", "inner_product", "energy"), where=str(path))
-    with read_as("the record of an adapter", path):
-        return _checked_adapter(folder, path, record)
-
-
-def _checked_adapter(folder: Path, path: Path, record: dict[str, Any]) -> Verification:
     carried, coefficients = record["tensors"], record["coefficients"]
     factors = read_header(folder / WEIGHTS_NAME).tensors
     wrong = sorted(name for name, entry in carried.items() if _ranks(name, factors) != [entry["rank"]] * 2)
