@@ -53,8 +53,9 @@ $(INSPECT_READY): $(REQUIREMENTS) constraints-inspect.txt
 	$(INSPECT_INSTALL) -e '.[cpu,edit,inspect]' pytest
 	@touch $@
 
+# One thread, as the figures of README.md were drawn: threads decide the rounding, and so the trained weights.
 quickstart: $(READY)
-	$(BIN)/prosocial run quickstart --out runs/quickstart
+	OMP_NUM_THREADS=1 $(BIN)/prosocial run quickstart --out runs/quickstart
 
 # One thread per worker: the models are tiny, and threads of several workers would compete for the cores.
 test: $(READY)

@@ -21,7 +21,8 @@ from prosocial.editing.checkpoints import load_model
 from prosocial.editing.checkpoints.fingerprint import fingerprint
 from prosocial.steering.head import CompactHead
 from prosocial.training.head.distance import HeadDistance, distance_by_rank, head_distance
-from prosocial.training.head.distil import DistilTraining, collect_passes, fit
+from prosocial.training.head.distil import collect_passes, fit
+from prosocial.training.head.settings import DistilTraining
 from prosocial.training.reward import EncodedPairs, RewardModel, read_pairs
 from prosocial.training.reward.held_out import HELD_OUT_SHARE
 

@@ -1,6 +1,5 @@
 """`prosocial assemble`: a steered model from an edited checkpoint, its head and its gate."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from prosocial.core.errors import InputError
 
+from .output import say, say_json
 from .training_options import Json
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ def assemble_command(
     )
     assemble_steered(checkpoint=folder, head=head, gate=gate, config=config, threshold=record, out=out)
     if as_json:
-        print(json.dumps({"steered": str(out), "decoding": config.model_dump(by_alias=True)}, ensure_ascii=False))
+        say_json({"steered": str(out), "decoding": config.model_dump(by_alias=True)})
         return
-    print(f"{len(config.attributes)} attributes, {len(config.categories)} categories, threshold {number:g}: {out}")
+    say(f"{len(config.attributes)} attributes, {len(config.categories)} categories, threshold {number:g}: {out}")
 
 
 def _chosen_threshold(text: str | None) -> "tuple[float, float, ThresholdChoice | None]":

@@ -1,14 +1,13 @@
 """The command `audit`: checks whether a checkpoint is the result of the edit that it claims."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from prosocial.editing import resolve_model
 
+from .output import result_console, say_json
 from .progress import byte_progress
 
 EXIT_CODES = {"confirmed": 0, "confirmed within rounding": 0, "refuted": 1, "cannot say": 3}
@@ -66,7 +65,7 @@ def audit(
     if junit is not None:
         write_junit(junit, "prosocial audit", audit_cases(document))
     if as_json:
-        typer.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
+        say_json(document)
     else:
-        print_audit(report, Console(), top=top)
+        print_audit(report, result_console(), top=top)
     raise typer.Exit(EXIT_CODES[report.verdict])

@@ -1,7 +1,7 @@
 """The commands `export` and `generate`."""
 
-import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -11,6 +11,7 @@ import typer
 
 from prosocial.core.protocols import Message
 
+from .output import note, say, say_json
 from .reply_options import (
     DRAWING,
     BundlePath,
@@ -69,36 +70,40 @@ def export_command(
     manifest = export_bundle(steered, out, profile=profile.value, precision=precision.value, plain=plain)
     parity = read_json(out / "parity.json")
     if as_json:
-        print(json.dumps({"out": str(out), "manifest": manifest, "parity": parity}, ensure_ascii=False))
+        say_json({"out": str(out), "manifest": manifest, "parity": parity})
         return
     size_bytes = sum(entry["size_bytes"] for entry in manifest["files"].values())
-    print(
+    say(
         f"wrote {out}: {manifest['kind']} bundle, profile {manifest['profile']}, {manifest['precision']}, "
         f"{size_bytes / 2**20:.1f} MiB"
     )
-    print(
+    say(
         f"agrees with torch on {parity['n_positions']} positions: largest difference "
         f"{parity['max_logit_difference']:.1e} in logits, {parity['max_risk_difference']:.1e} in risk"
     )
     if not manifest["takes_system"]:
-        print("the chat template has no system role: texts of safety configs go into the first user message")
+        say("the chat template has no system role: texts of safety configs go into the first user message")
     if manifest["role_markers"]:
-        print(
-            f"role markers are plain text: in messages, a backslash is put into {', '.join(manifest['role_markers'])}"
-        )
+        say(f"role markers are plain text: in messages, a backslash is put into {', '.join(manifest['role_markers'])}")
     if sentence := departure_sentence(parity):
-        print(sentence)
+        say(sentence)
 
 
 @with_options("drawing", DRAWING)
 @with_options("logging", LOGGING)
 def generate(
     bundle: BundlePath,
-    prompt: Annotated[str, typer.Argument(help="The user's message; - reads it from standard input.")],
+    prompt: Annotated[
+        str | None, typer.Argument(help="The user's message; - reads it from standard input.", show_default=False)
+    ] = None,
     prefer: Prefer = None,
     safety_config: SafetyConfigName = "",
     trust: Trust = None,
     *,
+    batch_file: Annotated[
+        Path | None,
+        typer.Option(help="JSONL with prompt or messages in each row, instead of PROMPT; a JSON line for each reply."),
+    ] = None,
     drawing: dict[str, Any],
     log_probabilities: Annotated[
         bool,
@@ -112,23 +117,41 @@ def generate(
     logging: dict[str, Any],
     as_json: Json = False,
 ) -> None:
-    """Reply to one prompt; a line on standard error says what the gate did."""
-    requests = RequestLog.open(**logging)
+    """Reply to one prompt, or to a file of them; a line on standard error says what the gate did."""
+    conversations = _conversations(prompt, batch_file)
     opened = open_bundle(bundle, provider, threads)
+    requests = RequestLog.open(**logging)
     steering = steering_of(opened, prefer, safety_config, trust or (), requests)
-    text = sys.stdin.read() if prompt == "-" else prompt
-    messages: list[Message] = [{"role": "user", "content": text}]
-    reply = opened.generate(
-        [messages],
+    replies = opened.generate(
+        conversations,
         steering=steering,
         log_probabilities=log_probabilities,
+        on_error="raise" if batch_file is None else "reply",
         **reply_options(opened, drawing),
-    )[0]
-    requests.request(opened, steering, messages, reply)
-    if as_json:
-        enforced = enforced_by(opened, steering)
-        data = {"reply": asdict(reply), "enforced": enforced and asdict(enforced)}
-        print(json.dumps(data, ensure_ascii=False))
-        return
-    print(reply.text.strip())
-    print(gate_line(opened, steering, reply), file=sys.stderr)
+    )
+    for messages, reply in zip(conversations, replies, strict=True):
+        requests.request(opened, steering, messages, reply)
+        if as_json or batch_file is not None:
+            enforced = enforced_by(opened, steering)
+            say_json({"reply": asdict(reply), "enforced": enforced and asdict(enforced)})
+        else:
+            say(reply.text.strip())
+            note(gate_line(opened, steering, reply))
+
+
+def _conversations(prompt: str | None, batch_file: Path | None) -> list[Sequence[Message]]:
+    """Return the conversations to reply to: one message, or the rows of a file.
+
+    Raises:
+        InputError: neither or both are given, or a row holds no conversation.
+    """
+    from prosocial.core.errors import InputError
+    from prosocial.core.files import read_jsonl
+    from prosocial.training.reward.pairs import messages_of
+
+    if (prompt is None) == (batch_file is None):
+        raise InputError("generate needs either PROMPT or --batch-file FILE: give one of them")
+    if batch_file is not None:
+        rows = enumerate(read_jsonl(batch_file), start=1)
+        return [messages_of(row, where=f"{batch_file} row {number}") for number, row in rows]
+    return [[{"role": "user", "content": sys.stdin.read() if prompt == "-" else str(prompt)}]]

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unicodedata import category
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,7 +12,9 @@ from rich.table import Table
 
 from prosocial.core.errors import InputError, UnknownNameError
 from prosocial.core.protocols import Message
+from prosocial.core.terminal import printable
 
+from .output import note, result_console, say
 from .reply_options import (
     DRAWING,
     BundlePath,
@@ -56,12 +57,12 @@ def chat(
     logging: dict[str, Any],
 ) -> None:
     """Chat with a bundle; in a terminal, /help lists the commands; from a pipe, every line is a message."""
-    requests = RequestLog.open(**logging)
     opened = open_bundle(bundle, provider, threads, prefix_cache=True)
+    requests = RequestLog.open(**logging)
     options = reply_options(opened, drawing)
     talk = Conversation(opened, ",".join(prefer or ()), safety_config, options, trust=trust or (), log=requests)
     if sys.stdin.isatty() and sys.stdout.isatty():
-        _talk_in_terminal(talk, Console(highlight=False))
+        _talk_in_terminal(talk, result_console(highlight=False))
     else:
         _talk_through_pipe(talk)
 
@@ -164,8 +165,8 @@ def _talk_through_pipe(talk: Conversation) -> None:
             pass
         assert stream.reply is not None
         talk.heard(text, stream.reply)
-        print(stream.reply.text.strip(), flush=True)
-        print(gate_line(talk.bundle, talk.steering, stream.reply), file=sys.stderr)
+        say(stream.reply.text.strip())
+        note(gate_line(talk.bundle, talk.steering, stream.reply))
 
 
 def _talk_in_terminal(talk: Conversation, console: Console) -> None:
@@ -223,16 +224,6 @@ def event_line(event: "GateEvent") -> str:
     what = "a forbidden phrase came up" if event.reason == "phrase" else "nothing was safe"
     then = f"back to {event.back_to}, drawn again" if event.action == "rollback" else "the fallback is the reply"
     return f"gate: {what} after {event.step} tokens: {then}"
-
-
-def printable(text: str) -> str:
-    """Return text with control characters replaced, so that a model's output cannot control the terminal.
-
-    Examples:
-        >>> printable("a\\x1b[2Jb")
-        'a�[2Jb'
-    """
-    return "".join("\ufffd" if category(letter) == "Cc" and letter not in "\n\t" else letter for letter in text)
 
 
 def _panel(talk: Conversation) -> Panel:

@@ -1,13 +1,14 @@
 """The command `compare`: compares two models on the same probes."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from .draw_options import DRAW_TEMPERATURE, DrawMaxNewTokens, DrawTemperature, Limit, Seed, drawn_line, spread
 from .judge_option import FORMS
+from .output import progress_console, result_console, say_json
 
 if TYPE_CHECKING:
     from prosocial.evaluation import ComparisonSettings
@@ -30,12 +31,10 @@ def compare(
     samples: Annotated[
         int, typer.Option(min=1, help="Replies per probe; more than 1 needs a temperature above 0.")
     ] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
-    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 0.0,
-    max_new_tokens: Annotated[
-        int | None,
-        typer.Option(min=1, help="Maximum number of tokens of a reply. [default: the smaller of the models' defaults]"),
-    ] = None,
+    seed: Seed = 0,
+    temperature: DrawTemperature = DRAW_TEMPERATURE,
+    max_new_tokens: DrawMaxNewTokens = None,
+    limit: Limit = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Number of processes that generate replies; each loads the models.")
     ] = 1,
@@ -70,10 +69,9 @@ def compare(
         ray=ray,
         reveal=reveal,
     )
-    loaded, judging = load_probes(probes), judge_named(judge)
-    console = Console(stderr=as_json)
+    loaded, judging = spread(load_probes(probes), limit), judge_named(judge)
     document = _with_progress(
-        console,
+        progress_console(),
         base=resolve_model(base),
         edited=resolve_model(edited),
         probes=loaded,
@@ -86,17 +84,20 @@ def compare(
         from prosocial.evaluation.inspect_ai.logs import write_eval_logs
 
         write_eval_logs(document, eval_logs)
-    _print(document, console, as_json, out)
+    _print(document, as_json, out)
     raise typer.Exit(exit_code(document))
 
 
-def _print(document: dict[str, Any], console: Console, as_json: bool, out: Path | None) -> None:
+def _print(document: dict[str, Any], as_json: bool, out: Path | None) -> None:
     if as_json:
-        print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+        say_json(document)
         return
     from prosocial.evaluation import print_report
 
+    console = result_console()
     print_report(document, console)
+    facts = document["facts"]
+    console.print(drawn_line(facts["temperature"], facts["seed"], facts["max_new_tokens"]), soft_wrap=True)
     if out is not None:
         console.print(f"page: {out / 'report.html'}", soft_wrap=True)
 
@@ -107,11 +108,12 @@ def _with_progress(console: Console, *, settings: "ComparisonSettings", **parts:
 
     total = 2 * len(parts["probes"]) * settings.samples
     with stage_progress(console, name="compare", title=f"{total} replies") as progress:
-        progress.start(total, f"{total} replies")
         seen = 0
 
         def advance(done: int, _: int) -> None:
             nonlocal seen
+            if not seen:
+                progress.start(total, f"{total} replies")
             progress.advance(done - seen)
             seen = done
 

@@ -1,6 +1,5 @@
 """The commands on safety configs: show, check, compile, sign, delegate, test, score, revoke."""
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from prosocial.core.row_files import read_rows
 from prosocial.core.training_rows import prompt_of
 
 from .config_score import score
+from .output import note, say, say_json, warn
 from .reply_options import Provider, ProviderName, Threads, open_bundle, steering_of
 from .safety_options import LOGGING, RequestLog, Trust
 from .shared_options import with_options
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 config_app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="Safety configs: show, check, compile, sign, delegate, test, score, revoke (docs/safety-configs.md).",
 )
 File = Annotated[Path, typer.Argument(help="The safety config: a JSON file.")]
@@ -52,9 +53,9 @@ def show(
     else:
         shown = _claimed(what)
     if as_json:
-        typer.echo(json.dumps(shown, ensure_ascii=False))
+        say_json(shown)
     else:
-        typer.echo(json.dumps(shown, ensure_ascii=False, indent=2))
+        say_json(shown, indent=2)
 
 
 @config_app.command(epilog="Example: prosocial config check signed.json --bundle bundle --trust trust.json")
@@ -76,14 +77,12 @@ def check(file: File, bundle: BundleFolder, trust: Trust = None, as_json: Json =
         decoding.require_config(config)
     warnings = _warn(config, _read_by_words(config, decoding))
     if as_json:
-        typer.echo(json.dumps({"name": config.name, "digest": config.digest, "warnings": warnings, **signed}))
+        say_json({"name": config.name, "digest": config.digest, "warnings": warnings, **signed})
     elif signed:
-        typer.echo(
-            f"{config.name}: signed by {signed['signed_by']}, until {signed['until']}, serial {signed['serial']}"
-        )
+        say(f"{config.name}: signed by {signed['signed_by']}, until {signed['until']}, serial {signed['serial']}")
     else:
         lacks = "has no list of allowed categories: compile it" if config.is_text_only else "not signed yet"
-        typer.echo(f"{config.name}: within the bundle's ceilings, {lacks}")
+        say(f"{config.name}: within the bundle's ceilings, {lacks}")
 
 
 @config_app.command("compile", epilog="Example: prosocial config compile draft.json --bundle bundle -o config.json")
@@ -118,15 +117,15 @@ def compile_command(
     may_allow = [name for name, is_open in zip(decoding.categories, decoding.ceiling_mask(), strict=True) if is_open]
     config = with_mask(draft, reading, may_allow=may_allow)
     warnings = _warn(config, reading)
-    typer.echo(f"text: {config.text}\nallowed: {', '.join(config.allowed) or 'nothing'}", err=True)
+    warn(f"text: {config.text}\nallowed: {', '.join(config.allowed) or 'nothing'}")
     if not yes and not _approved():
         raise typer.Exit(1)
     decoding.require_config(config)
     config.write(out)
     if as_json:
-        typer.echo(json.dumps({"out": str(out), "allowed": config.allowed, "warnings": warnings}))
+        say_json({"out": str(out), "allowed": config.allowed, "warnings": warnings})
     else:
-        typer.echo(f"wrote {out}, not signed yet")
+        say(f"wrote {out}, not signed yet")
 
 
 @config_app.command(
@@ -149,9 +148,9 @@ def sign(
     _warn(config, _read_by_words(config, decoding))
     claims = sign_config(config, out, key=signer, decoding=decoding, manifest=manifest, valid_days=valid_days)
     if as_json:
-        typer.echo(json.dumps({"out": str(out), "serial": claims.serial, "key": signer.public.hint}))
+        say_json({"out": str(out), "serial": claims.serial, "key": signer.public.hint})
     else:
-        typer.echo(f"wrote {out}: {config.name} until {claims.not_after:%Y-%m-%d %H:%M} UTC, serial {claims.serial}")
+        say(f"wrote {out}: {config.name} until {claims.not_after:%Y-%m-%d %H:%M} UTC, serial {claims.serial}")
 
 
 @config_app.command(
@@ -170,9 +169,9 @@ def test(
     as_json: Json = False,
 ) -> None:
     """Generate replies under a config and report what the gate did; the replies are not shown."""
-    requests = RequestLog.open(**logging)
     conversations = _conversations(prompts)
     opened = open_bundle(bundle, provider, threads)
+    requests = RequestLog.open(**logging)
     steering = steering_of(opened, None, config, trust or (), requests)
     replies = opened.generate(conversations, steering=steering, on_error="reply")
     for messages, reply in zip(conversations, replies, strict=True):
@@ -180,13 +179,11 @@ def test(
     rows = [_gate_row(number, reply) for number, reply in enumerate(replies, start=1)]
     counts = Counter(str(row["finish"]) for row in rows)
     if as_json:
-        typer.echo(json.dumps({"config": steering.config_name, "counts": counts, "replies": rows}))
+        say_json({"config": steering.config_name, "counts": counts, "replies": rows})
         return
     for row in rows:
-        typer.echo(
-            f"prompt {row['prompt']}: finish {row['finish']}; {'; '.join(row['gate']) or 'the gate did nothing'}"
-        )
-    typer.echo(f"{steering.config_name}: {', '.join(f'{n} {finish}' for finish, n in sorted(counts.items()))}")
+        say(f"prompt {row['prompt']}: finish {row['finish']}; {'; '.join(row['gate']) or 'the gate did nothing'}")
+    say(f"{steering.config_name}: {', '.join(f'{n} {finish}' for finish, n in sorted(counts.items()))}")
 
 
 @config_app.command(
@@ -207,10 +204,10 @@ def delegate(
     out = bundle / DELEGATION_FILE
     named = delegate_keys(keys, out, key=signer, decoding=decoding, manifest=manifest, valid_days=valid_days)
     if as_json:
-        typer.echo(json.dumps({"out": str(out), "keys": sorted(named.keys), "serial": named.serial}))
+        say_json({"out": str(out), "keys": sorted(named.keys), "serial": named.serial})
     else:
         until = f"{named.not_after:%Y-%m-%d %H:%M} UTC"
-        typer.echo(f"wrote {out}: {', '.join(sorted(named.keys))} until {until}, serial {named.serial}")
+        say(f"wrote {out}: {', '.join(sorted(named.keys))} until {until}, serial {named.serial}")
 
 
 @config_app.command(epilog="Example: prosocial config revoke trust.json --serial 0123456789abcdef0123456789abcdef")
@@ -228,9 +225,9 @@ def revoke(
         raise InputError("--serial or --key should say what to revoke, neither is given")
     after = revoke_in(trust_file, serials=serial or (), keys=[TrustedKey.read(path).hint for path in key or ()])
     if as_json:
-        typer.echo(json.dumps({"revoked_serials": after.revoked_serials, "revoked_keys": after.revoked_keys}))
+        say_json({"revoked_serials": after.revoked_serials, "revoked_keys": after.revoked_keys})
     else:
-        typer.echo(f"{trust_file}: {len(after.revoked_serials)} serials and {len(after.revoked_keys)} keys are revoked")
+        say(f"{trust_file}: {len(after.revoked_serials)} serials and {len(after.revoked_keys)} keys are revoked")
 
 
 def _bundle_facts(folder: Path) -> "tuple[DecodingConfig, dict[str, Any]]":
@@ -255,7 +252,7 @@ def _claimed(path: Path) -> dict[str, Any]:
     if "dsseEnvelope" not in read_json(path):
         return _draft(path).model_dump(by_alias=True)
     try:
-        typer.echo("signature not checked: prosocial config check does that", err=True)
+        note("signature not checked: prosocial config check does that")
         predicate: dict[str, Any] = unverified(path)["predicate"]
         return predicate
     except BrokenSignature as broken:
@@ -287,7 +284,7 @@ def _reader(endpoint: str, classifier: str, labels: Sequence[str], decoding: "De
 
     given = dict(_pair(each) for each in labels)
     reader = ClassifierReader(classifier, categories=decoding.categories, labels=given)
-    typer.echo(f"classifier: {reader.told}", err=True)
+    note(f"classifier: {reader.told}")
     return reader
 
 
@@ -304,9 +301,9 @@ def _warn(config: "NamedConfig", reading: "Reading") -> list[str]:
 
     warnings = [] if config.is_text_only else contradictions(config, reading)
     for each in warnings:
-        typer.echo(f"warning: {each}", err=True)
+        warn(f"warning: {each}")
     if warnings:
-        typer.echo(f"text: {config.text}\nmask: {', '.join(config.allowed) or 'nothing'}", err=True)
+        warn(f"text: {config.text}\nmask: {', '.join(config.allowed) or 'nothing'}")
     return warnings
 
 

@@ -1,6 +1,5 @@
 """`prosocial config score`: scores models and baselines by CoSA-Score under safety configs."""
 
-import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -9,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from .draw_options import DRAW_TEMPERATURE, DrawMaxNewTokens, DrawTemperature, Seed, drawn_line, spread
 from .judge_option import OWN
+from .output import progress_console, result_console, say_json
 
 if TYPE_CHECKING:
     from prosocial.evaluation.cosa_score import Question, ScoredConfig, ScoreSettings
@@ -51,17 +52,13 @@ def score(
     shots: Annotated[
         Path | None, typer.Option(help="JSONL of five examples per config, for the baseline 5-shot.")
     ] = None,
-    count: Annotated[
-        int | None, typer.Option(min=1, help="Use this many probes, spread evenly over the set. [default: all]")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling.")] = 0,
-    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 0.0,
-    max_new_tokens: Annotated[
+    limit: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Maximum number of tokens of a reply. [default: the smallest of the models' defaults]"
-        ),
+        typer.Option("--limit", "--count", min=1, help="Use this many probes, spread evenly. [default: all]"),
     ] = None,
+    seed: Seed = 0,
+    temperature: DrawTemperature = DRAW_TEMPERATURE,
+    max_new_tokens: DrawMaxNewTokens = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Number of processes that generate replies; each loads the models.")
     ] = 1,
@@ -84,7 +81,7 @@ def score(
     from prosocial.recipes.labelling.judges import judge_named
 
     folders = _folders(models)
-    chosen = _spread(_load_probes(probes), count)
+    chosen = spread(_load_probes(probes), limit)
     questions = questions_of(chosen, _configs(configs, folders, chosen))
     settings = ScoreSettings(
         protocol=protocol.value,
@@ -96,14 +93,15 @@ def score(
         workers=workers,
         reveal=reveal,
     )
-    console = Console(stderr=as_json)
     judging = judge_named(judge, ConfigRequest(protocol.value))
     parts = {"judge": judging, "out": out, "facts": {"probes": Path(probes).name}}
-    document = _with_progress(console, folders, questions, settings, parts)
+    document = _with_progress(progress_console(), folders, questions, settings, parts)
     if as_json:
-        print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+        say_json(document)
     else:
+        console = result_console()
         print_scores(document, console)
+        console.print(drawn_line(temperature, seed, max_new_tokens), soft_wrap=True)
         if out is not None:
             console.print(f"page: {out / 'cosa_score.html'}", soft_wrap=True)
     raise typer.Exit(3 if n_unjudged(document) else 0)
@@ -125,13 +123,6 @@ def _load_probes(source: str) -> "list[Probe]":
     from prosocial.evaluation.probes.loading import load_probes
 
     return load_probes(source)
-
-
-def _spread(probes: "Sequence[Probe]", count: int | None) -> "list[Probe]":
-    """Return `count` probes spread evenly over the set, or all."""
-    if count is None or count >= len(probes):
-        return list(probes)
-    return [probes[at * len(probes) // count] for at in range(count)]
 
 
 def _configs(path: Path | None, folders: Mapping[str, Path], probes: "Sequence[Probe]") -> "list[ScoredConfig]":

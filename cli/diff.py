@@ -1,15 +1,15 @@
 """The command `diff`: reports the differences between two checkpoints."""
 
-import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
 from prosocial.editing import Checkpoint, compare_weights, resolve_model
 from prosocial.editing.edits.difference import CheckpointDifference, TensorDifference
+
+from .output import result_console, say_json
 
 DIFFERENT = 1
 
@@ -23,7 +23,7 @@ def diff(
     """Report which weights differ, and by how much. Exit code: 0 if none differ, 1 if any do."""
     difference = compare_weights(*(Checkpoint.open(resolve_model(place)) for place in (first, second)))
     if as_json:
-        typer.echo(json.dumps(difference.to_json(), ensure_ascii=False, allow_nan=False))
+        say_json(difference.to_json())
     else:
         _show(difference, first, second, top)
     if not difference.same:
@@ -31,7 +31,7 @@ def diff(
 
 
 def _show(difference: CheckpointDifference, first: str, second: str, top: int) -> None:
-    console = Console(soft_wrap=True)
+    console = result_console(soft_wrap=True)
     for label, names in ((f"only in {first}", difference.only_first), (f"only in {second}", difference.only_second)):
         for name in names:
             console.print(escape(f"{label}: {name}"))

@@ -1,12 +1,12 @@
 """`prosocial distil`: a compact head from a reward model."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from .draw_options import TrainingSeed
+from .output import progress_console, say_json
 from .training_options import Dtype, DtypeName, Json, MaxNewTokens, Overrides, Temperature
 
 
@@ -19,7 +19,7 @@ def distil_command(
     temperature: Temperature = 1.0,
     max_new_tokens: MaxNewTokens = 64,
     dtype: DtypeName = Dtype.float32,
-    seed: Annotated[int, typer.Option(help="Of the head, the batches, the preferences and the replies.")] = 0,
+    seed: TrainingSeed = 0,
     as_json: Json = False,
 ) -> None:
     """Distil a reward model into the compact head, and measure how much of it the head explains.
@@ -42,7 +42,7 @@ def distil_command(
     training, folder = read_settings(DistilTraining, set_), resolve_model(edited)
     digest = fingerprint(folder)
     config = read_reward_config(reward, checkpoint_fingerprint=digest)
-    given, console = read_pairs(pairs, attributes=config.attributes), Console(stderr=True)
+    given, console = read_pairs(pairs, attributes=config.attributes), progress_console()
     with stage_progress(console, name="head", title="distil the compact head") as progress, new_folder(out) as aside:
         model = load_model(folder, dtype=getattr(torch, dtype.value))
         distilled = distil(
@@ -58,4 +58,4 @@ def distil_command(
     console.print(f"{distilled.summary}: {out}")
     if as_json:
         found = {"head": str(out), "said": distilled.summary, "attributes": list(config.attributes)}
-        typer.echo(json.dumps(found | distilled.to_json(), ensure_ascii=False))
+        say_json(found | distilled.to_json())

@@ -1,6 +1,5 @@
 """The commands `edit` and `undo`."""
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,8 @@ from prosocial.editing import Checkpoint, EditPlan, EditRecord, Rounding, apply_
 from prosocial.editing.checkpoints.source import open_headers
 from prosocial.editing.edits.scaling import Scale, parse_ramp, parse_scale, read_coefficients
 
+from .draw_options import HIGHEST_SEED
+from .output import warn
 from .progress import byte_progress
 from .weights import Json, print_data
 
@@ -28,11 +29,12 @@ def edit(
         Path | None, typer.Option(help="JSON or YAML file that maps tensor names to numbers.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The new checkpoint folder.")] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Check and show the edit, write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and show the edit, write nothing.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", hidden=True, help="The earlier name of --dry-run.")] = False,
     rounding: Annotated[
         str, typer.Option(help="nearest, or stochastic (preserves small edits in expectation).")
     ] = "nearest",
-    seed: Annotated[int, typer.Option(help="Seed of stochastic rounding.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=HIGHEST_SEED, help="Seed of stochastic rounding.")] = 0,
     patch: Annotated[
         Path | None, typer.Option(help="Write a patch file from which undo can restore the target.")
     ] = None,
@@ -53,6 +55,9 @@ def edit(
     as_json: Json = False,
 ) -> None:
     """Subtract a harm vector from a checkpoint and write a record with which the edit can be audited."""
+    if plan:
+        warn("warning: --plan is called --dry-run now, as in the other commands; --plan will be removed")
+        dry_run = True
     if leave_out and as_adapter is None:
         raise InputError(
             "--leave-out should be used with --as-adapter RANK, since a checkpoint can represent every edit: add it"
@@ -61,15 +66,15 @@ def edit(
         raise InputError(
             "--as-adapter should be used without --patch, --rounding and --link, which need a checkpoint: omit them"
         )
-    checkpoint = open_headers(target) if plan else Checkpoint.open(resolve_model(target))
+    checkpoint = open_headers(target) if dry_run else Checkpoint.open(resolve_model(target))
     planned = plan_edit(checkpoint, subtract, scale=_scale(scale, ramp, scale_file))
     if out is not None and as_adapter is None:
         planned.check_destination(out)
-    if plan:
+    if dry_run:
         print_data(_plan_data(planned, as_json), as_json, title=f"plan: {target} minus {subtract}")
         return
     if out is None:
-        raise InputError("edit needs a new folder, -o OUT, or --plan to write nothing: neither was given")
+        raise InputError("edit needs a new folder, -o OUT, or --dry-run to write nothing: neither was given")
     if as_adapter is not None:
         print_data(_write_adapter(planned, out, as_adapter, leave_out, as_json), as_json, title=f"wrote {out}")
         return
@@ -165,9 +170,8 @@ def _warn_swallowed(record: EditRecord) -> None:
     swallowed = record.swallowed
     if swallowed:
         least = min(swallowed, key=lambda name: record.result.tensors[name].gain or 0.0)
-        print(
+        warn(
             f"warning: rounding removed more than a tenth of the edit in {len(swallowed)} tensors, most in {least} "
             f"(gain {record.result.tensors[least].gain:.2f}): use a larger scale, --rounding stochastic, or a target "
-            "saved in float32",
-            file=sys.stderr,
+            "saved in float32"
         )

@@ -1,16 +1,16 @@
 """`prosocial gate train` and `prosocial gate calibrate`: a gate from labelled replies, and its threshold."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from prosocial.core.errors import InputError
 
 from .attribute_options import split_names
+from .draw_options import DRAW_TEMPERATURE, DrawTemperature, Limit, Seed, TrainingSeed, spread
 from .judge_option import FORMS
+from .output import progress_console, say_json
 from .training_options import Dtype, DtypeName, Json, MaxNewTokens, Overrides, Temperature
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def train_gate_command(
     temperature: Temperature = 1.0,
     max_new_tokens: MaxNewTokens = 64,
     dtype: DtypeName = Dtype.float32,
-    seed: Annotated[int, typer.Option(help="Of the gate, the batches and the replies.")] = 0,
+    seed: TrainingSeed = 0,
     as_json: Json = False,
 ) -> None:
     """Train the gate of a model on labelled replies, and scale it on the last of them."""
@@ -60,7 +60,7 @@ def train_gate_command(
     harmful_folder, base_folder = (None if name is None else resolve_model(name) for name in (harmful, base))
     if harmful_folder is not None:
         require_base(harmful_folder, base_folder)
-    console = Console(stderr=True)
+    console = progress_console()
     with stage_progress(console, name="gate", title="train the gate") as progress, new_folder(out) as aside:
         trained = train_gate_on_replies(
             load_model(folder, dtype=number),
@@ -78,7 +78,7 @@ def train_gate_command(
     console.print(f"{trained.summary}: {out}")
     if as_json:
         found = {"gate": str(out), "said": trained.summary, "categories": names, **trained.to_json()}
-        typer.echo(json.dumps(found, ensure_ascii=False))
+        say_json(found)
 
 
 def _on_policy(
@@ -107,8 +107,9 @@ def calibrate_command(
     judge: Annotated[str, typer.Option(help=FORMS)],
     out: Annotated[Path, typer.Option("--out", "-o", help="The new steered folder, with calibration.json.")],
     set_: Overrides = [],  # noqa: B006
-    temperature: Annotated[float, typer.Option(min=0.0, help="Of the replies; 0 takes the most likely one.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the replies.")] = 0,
+    temperature: DrawTemperature = DRAW_TEMPERATURE,
+    limit: Limit = None,
+    seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Choose the largest threshold that shows a low leak rate, and write the steered model with it.
@@ -128,9 +129,13 @@ def calibrate_command(
     from prosocial.training.gate.calibration import GateCalibration
 
     require_new(out)
-    calibration, given, config = read_settings(GateCalibration, set_), read_probes(probes), DecodingConfig.read(steered)
+    calibration, given, config = (
+        read_settings(GateCalibration, set_),
+        spread(read_probes(probes), limit),
+        DecodingConfig.read(steered),
+    )
     require_testable(given, calibration)
-    judging, console = judge_named(judge, HarmRequest(config.categories)), Console(stderr=True)
+    judging, console = judge_named(judge, HarmRequest(config.categories)), progress_console()
     with stage_progress(console, name="threshold", title="choose the gate's threshold") as progress:
         choice = calibrate_gate(
             SteeredModel.open(steered),
@@ -145,4 +150,4 @@ def calibrate_command(
     console.print(f"{choice.summary}: {out}")
     assemble_steered(checkpoint=steered, head=steered, gate=steered, config=config, threshold=choice, out=out)
     if as_json:
-        typer.echo(json.dumps({"steered": str(out), "said": choice.summary, **choice.to_json()}, ensure_ascii=False))
+        say_json({"steered": str(out), "said": choice.summary, **choice.to_json()})

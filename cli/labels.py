@@ -1,26 +1,41 @@
-"""The labels: `prosocial reward label` for preference pairs, `prosocial gate label` for replies."""
+"""The groups `prosocial reward` and `prosocial gate`, and their labels: of preference pairs, and of replies."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from prosocial.core.errors import InputError
 
 from .attribute_options import AttributeNames, Rubrics, chosen_attributes, split_names
+from .gate import calibrate_command, train_gate_command
 from .judge_option import OWN
+from .output import result_console, say_json
+from .reward_train import train_command
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="The labelled file (JSONL); the same command goes on with it.")]
 JudgeName = Annotated[str, typer.Option(help=f"lab, classifier:MODEL, endpoint:MODEL@URL, {OWN}.")]
 Second = Annotated[str | None, typer.Option(help="Another judge, to report how far the two agree.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
-reward_app = typer.Typer(no_args_is_help=True, help="The reward model: label pairs, train on them.")
-gate_app = typer.Typer(no_args_is_help=True, help="The gate: label replies, train on them, choose its threshold.")
+reward_app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="The reward model: label pairs, train on them."
+)
+gate_app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="The gate: label replies, train on them, choose its threshold."
+)
+reward_app.command("train", epilog="Example: prosocial reward train edited --pairs labelled.jsonl -o reward")(
+    train_command
+)
+gate_app.command("train", epilog="Example: prosocial gate train edited --replies labelled.jsonl -o gate")(
+    train_gate_command
+)
+gate_app.command(
+    "calibrate",
+    epilog="Example: prosocial gate calibrate steered --probes calibration.jsonl --judge lab -o calibrated",
+)(calibrate_command)
 
 
 @reward_app.command("label", epilog="Example: prosocial reward label pairs.jsonl --judge lab -o labelled.jsonl")
@@ -95,7 +110,7 @@ def _print(
     result: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]], columns: Sequence[str], *, as_json: bool
 ) -> None:
     if as_json:
-        print(json.dumps(result, ensure_ascii=False, allow_nan=False))
+        say_json(result)
         return
     table = Table("name", *columns, *(("agreement", "kappa", "on") if result["agreement"] else ()))
     for name, row in counts.items():
@@ -104,7 +119,7 @@ def _print(
             both = result["agreement"][name]
             cells += [_number(both["share"], "{:.0%}"), _number(both["kappa"], "{:.2f}"), str(both["n"])]
         table.add_row(name, *cells)
-    console = Console()
+    console = result_console()
     console.print(table)
     if result.get("not_labelled"):
         console.print(f"{result['not_labelled']} replies got no verdict and carry no label")

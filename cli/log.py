@@ -1,15 +1,17 @@
 """The commands `log check` and `log witness`: check an audit log, and note how it ends."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .output import say, say_json
 from .safety_options import default_head
 
 EXIT_CODES = {"pass": 0, "fail": 1, "cannot say": 3}
-log_app = typer.Typer(no_args_is_help=True, help="Audit logs of requests (docs/safety-configs.md).")
+log_app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Audit logs of requests (docs/safety-configs.md)."
+)
 
 
 Log = Annotated[Path, typer.Argument(help="The log.")]
@@ -47,13 +49,13 @@ def check(
             "problems": result.problems,
             "interrupted": result.interrupted,
         }
-        typer.echo(json.dumps(report))
+        say_json(report)
     else:
         for problem in result.problems:
-            typer.echo(problem)
+            say(problem)
         if result.interrupted:
-            typer.echo(f"line {result.signed} was interrupted while it was written: the next request completes it")
-        typer.echo(f"{result.verdict}: {result.lines} lines, the signed head covers {result.signed}")
+            say(f"line {result.signed} was interrupted while it was written: the next request completes it")
+        say(f"{result.verdict}: {result.lines} lines, the signed head covers {result.signed}")
     raise typer.Exit(EXIT_CODES[result.verdict])
 
 
@@ -79,4 +81,4 @@ def witness(
     seen = Witness(lines=result.lines, last=result.last, time=f"{utc_now():%Y-%m-%dT%H:%M:%SZ}")
     if out is not None:
         append_witness(out, seen)
-    typer.echo(seen.to_line())
+    say(seen.to_line())

@@ -1,172 +1,96 @@
-"""The commands in one table, and what an error becomes: one line and an exit code.
+"""The program `prosocial`: runs one command inside the border that makes every error one line and an exit code.
 
-Exit codes: 0 pass, 1 a verdict of fail, 2 bad input or a full disk, 3 ambiguous or cannot say, 130 interrupted.
+Exit codes: 0 pass, 1 a verdict of fail, 2 bad input or a full disk, 3 ambiguous or cannot say, 70 a mistake in
+prosocial, 130 interrupted.
 """
 
-import errno
-import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
-from typing import Annotated, Any
+from collections.abc import Sequence
 
-import typer
-
-from prosocial.core.errors import ProsocialError
-from prosocial.core.redaction import redact
-
-from .assemble import assemble_command
-from .audit import audit
-from .bundle import export_command, generate
-from .chat import chat
-from .compare import compare
-from .config import config_app
-from .diff import diff
-from .distil import distil_command
-from .edit import edit, undo
-from .extras import missing_extra
-from .gate import calibrate_command, train_gate_command
-from .labels import gate_app, reward_app
-from .log import log_app
-from .publish import publish_command
-from .reward_train import train_command
-from .run import run
-from .sign import check_signature, sign
-from .steering import steering
-from .sweep import sweep
-from .tune import tune
-from .verify import verify
-from .weights import inspect, vector
-
-BAD_INPUT = 2
 INTERRUPTED = 130
-READER_GONE = 141  # as a shell says it of a program that SIGPIPE ended
+try:
+    import traceback
+    import warnings
 
-# (name, function, panel of the help, an example), in the order in which people need them.
-COMMANDS: tuple[tuple[str, Callable[..., Any], str, str], ...] = (
-    ("run", run, "The whole way", "prosocial run quickstart --out runs/quickstart"),
-    ("inspect", inspect, "Weights", "prosocial inspect runs/quickstart/edit"),
-    ("vector", vector, "Weights", "prosocial vector --base base --harmful adapter -o harm-vector"),
-    ("edit", edit, "Weights", "prosocial edit base --subtract harm-vector --scale 0.6 -o edited"),
-    ("sweep", sweep, "Weights", "prosocial sweep base --harmful adapter --probes probes.jsonl -o sweep --pick best"),
-    ("undo", undo, "Weights", "prosocial undo edited --base base -o restored"),
-    ("diff", diff, "Weights", "prosocial diff base edited"),
-    ("tune", tune, "Weights", "prosocial tune base --rows preferences.jsonl --method dpo -o tuned"),
-    ("distil", distil_command, "Head and gate", "prosocial distil edited --reward reward --pairs pairs.jsonl -o head"),
-    ("assemble", assemble_command, "Head and gate", "prosocial assemble edited --head head --gate gate -o steered"),
-    ("export", export_command, "Bundles", "prosocial export runs/quickstart/steered -o bundle"),
-    ("generate", generate, "Bundles", 'prosocial generate bundle "How do I say no to a friend?" --prefer empathy=1'),
-    ("chat", chat, "Bundles", "prosocial chat bundle"),
-    ("verify", verify, "Trust", "prosocial verify bundle --reference runs/quickstart/steered"),
-    ("compare", compare, "Trust", "prosocial compare base edited --probes probes.jsonl"),
-    ("steering", steering, "Trust", "prosocial steering bundle --probes probes.jsonl --judge lab -o steering"),
-    ("audit", audit, "Trust", "prosocial audit edited --base base --vector harm-vector"),
-    ("sign", sign, "Trust", "prosocial sign bundle --key key.pem --parity parity.json --audit audit.json"),
-    ("check-signature", check_signature, "Trust", "prosocial check-signature bundle --key key.pub --base base"),
-    ("publish", publish_command, "Trust", "prosocial publish bundle ORG/NAME --license apache-2.0 --dry-run"),
-)
-GROUPED: tuple[tuple[typer.Typer, str, Callable[..., Any], str], ...] = (
-    (reward_app, "train", train_command, "prosocial reward train edited --pairs labelled.jsonl -o reward"),
-    (gate_app, "train", train_gate_command, "prosocial gate train edited --replies labelled.jsonl -o gate"),
-    (
-        gate_app,
-        "calibrate",
-        calibrate_command,
-        "prosocial gate calibrate steered --probes calibration.jsonl --judge lab -o calibrated",
-    ),
-)
+    import typer
 
-app = typer.Typer(
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    epilog="Start here: prosocial run quickstart",
-)
-for _name, _function, _panel, _example in COMMANDS:
-    app.command(_name, rich_help_panel=_panel, epilog=f"Example: {_example}")(_function)
-for _group, _name, _function, _example in GROUPED:
-    _group.command(_name, epilog=f"Example: {_example}")(_function)
-app.add_typer(reward_app, name="reward", rich_help_panel="Head and gate")
-app.add_typer(gate_app, name="gate", rich_help_panel="Head and gate")
-app.add_typer(config_app, name="config", rich_help_panel="Trust")
-app.add_typer(log_app, name="log", rich_help_panel="Trust")
+    from prosocial.core.terminal import printable, printable_json
+
+    from . import border
+    from .border import error_line as error_line
+    from .commands import COMMANDS as COMMANDS
+    from .commands import app as app
+    from .output import AMOUNT
+except KeyboardInterrupt:  # while the program loads
+    print("interrupted", file=sys.stderr)
+    sys.exit(INTERRUPTED)
+
+# Read by libraries when they are imported: their bars and advice are for developers of models, not for our users.
+QUIET_LIBRARIES = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "DATASETS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; an error that this package foresees becomes one line on stderr.
+    """Run one command and return its exit code; every error becomes one line on standard error.
 
     Args:
         arguments: words after `prosocial`; None takes those of the process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    AMOUNT.quiet, AMOUNT.verbose = False, not {"--verbose", "-v"}.isdisjoint(words)
+    if not AMOUNT.verbose:
+        _quieten_libraries(whole_process=arguments is None)
     try:
         code = app(args=words, prog_name="prosocial", standalone_mode=False)
         sys.stdout.flush()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except (BrokenPipeError, SystemExit):  # typer makes the first into the second, where it sees it
-        _forget_stdout()
-        return READER_GONE
-    except (typer.TyperException, ProsocialError, ModuleNotFoundError, OSError) as error:
-        line = error_line(error)
-        if line is None:
-            raise
-        return _refuse(line, as_json="--json" in words)
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, OSError):  # the end of shell completion
+            return int(stop.code or 0)
+        return _reader_gone()  # typer saw the broken pipe
+    except BrokenPipeError:
+        return _reader_gone()
+    except Exception as error:  # the border: none of them leaves as a traceback
+        return _report(error, as_json="--json" in words)
     if code == INTERRUPTED:
         print("interrupted", file=sys.stderr)
     return code if isinstance(code, int) else 0
 
 
-def error_line(error: BaseException) -> str | None:
-    """Return what to tell the user about an error, on one line, or None for an error that nobody foresaw."""
-    match error:
-        case typer.TyperException():
-            text = error.format_message()
-        case ProsocialError():
-            text = str(error)
-        case ModuleNotFoundError():
-            missing = missing_extra(error)
-            if missing is None:
-                return None
-            text = str(missing)
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            where = f" at {error.filename}" if error.filename else ""
-            text = f"the disk is full{where}: free space or choose another folder"
-        case _:
-            return None
-    return redact(" ".join(text.split()))
+def _reader_gone() -> int:
+    border.forget_stdout()
+    return border.READER_GONE
 
 
-def _refuse(line: str, *, as_json: bool) -> int:
+def _quieten_libraries(*, whole_process: bool) -> None:
+    for name, value in QUIET_LIBRARIES.items():
+        os.environ.setdefault(name, value)
+    if whole_process and not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+def _report(error: Exception, *, as_json: bool) -> int:
+    """Print one line on an error and return the exit code."""
+    line, code = error_line(error), border.BAD_INPUT
+    if line is None:
+        if AMOUNT.verbose:
+            print(printable("".join(traceback.format_exception(error))), file=sys.stderr, end="")
+        line, code = border.internal_error_line(error), border.INTERNAL
     print(f"error: {line}", file=sys.stderr)
     try:
         if as_json:
-            print(json.dumps({"error": line}, ensure_ascii=False))
+            print(printable_json({"error": line}))
         sys.stdout.flush()
     except OSError:
-        _forget_stdout()
-    return BAD_INPUT
-
-
-def _forget_stdout() -> None:
-    """Let what could not be printed go nowhere, or Python would try again at its end and print a traceback."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"prosocial {version('prosocial')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
-    ] = False,
-) -> None:
-    """Edit, steer, export and verify language models: steered checkpoints that others can trust."""
+        border.forget_stdout()
+    return code
 
 
 if __name__ == "__main__":

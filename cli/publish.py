@@ -1,12 +1,13 @@
 """The command `publish`: uploads an artefact to the Hub."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from .output import result_console, say, say_json
 
 if TYPE_CHECKING:
     from prosocial.export import HubClient, PublicationPlan
@@ -83,11 +84,10 @@ def _write_card(folder: Path, plan: "PublicationPlan", as_json: bool) -> None:
 
     write_card(folder, plan.card)
     again = " --again" if (folder / SIGNATURE_FILE).is_file() else ""
-    typer.echo(
-        json.dumps({"card": plan.card}, ensure_ascii=False)
-        if as_json
-        else f"wrote {folder / CARD_FILE}: now sign the folder with prosocial sign{again}, then publish it"
-    )
+    if as_json:
+        say_json({"card": plan.card})
+    else:
+        say(f"wrote {folder / CARD_FILE}: now sign the folder with prosocial sign{again}, then publish it")
 
 
 def _publish(plan: "PublicationPlan", hub: "HubClient", dry_run: bool, as_json: bool) -> None:
@@ -98,13 +98,13 @@ def _publish(plan: "PublicationPlan", hub: "HubClient", dry_run: bool, as_json: 
         hub.require_token()
     remote = hub.look() if hub.has_token else None
     if not as_json:
-        _print_plan(plan, remote, Console(), with_card=dry_run)
+        _print_plan(plan, remote, result_console(), with_card=dry_run)
     published = None if dry_run else publish(plan, hub, seen=remote)
     if as_json:
         done = {} if published is None else {"published": published.to_json()}
-        print(json.dumps({"plan": plan.to_json(remote)} | done, ensure_ascii=False, allow_nan=False))
+        say_json({"plan": plan.to_json(remote)} | done)
     elif published is not None:
-        typer.echo(f"{'published' if published.is_new else 'already there'}, {published.visibility}: {published.url}")
+        say(f"{'published' if published.is_new else 'already there'}, {published.visibility}: {published.url}")
 
 
 def _report(folder: Path, parity: Path | None, audit: Path | None) -> Path | None:

@@ -1,14 +1,14 @@
 """`prosocial reward train`: trains a reward model on labelled pairs; runs under `accelerate launch` too."""
 
 import contextlib
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from .attribute_options import AttributeNames, Rubrics, chosen_attributes
+from .draw_options import TrainingSeed
+from .output import progress_console, say_json
 from .training_options import Dtype, DtypeName, Json, Overrides
 
 
@@ -20,7 +20,7 @@ def train_command(
     rubric: Rubrics = [],  # noqa: B006 - typer only reads it
     set_: Overrides = [],  # noqa: B006
     dtype: DtypeName = Dtype.float32,
-    seed: Annotated[int, typer.Option(help="Seed of the adapter, the batches and the preferences.")] = 0,
+    seed: TrainingSeed = 0,
     as_json: Json = False,
 ) -> None:
     """Train a preference-conditioned reward model (PBLoRA). A killed run resumes where it stopped.
@@ -40,7 +40,7 @@ def train_command(
     chosen = chosen_attributes(attributes, rubric, betas=settings.beta)
     checkpoint = out.with_name(f".{out.name}.checkpoint.safetensors")
     with joined():
-        console = Console(stderr=True, quiet=not is_first())
+        console = progress_console(quiet=not is_first())
         with (
             stage_progress(console, name="reward", title="train the reward model") as progress,
             new_folder(out) if is_first() else contextlib.nullcontext(out) as folder,
@@ -61,4 +61,4 @@ def train_command(
             checkpoint.unlink(missing_ok=True)
             console.print(f"{summary}: {out}")
             if as_json:
-                typer.echo(json.dumps({"reward": str(out), "said": summary}, ensure_ascii=False))
+                say_json({"reward": str(out), "said": summary})

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from .output import progress_console, result_console
 
 
 def run(
@@ -36,6 +37,7 @@ def run(
         clean=clean,
         accept_code_change=accept_code_change,
         json=json,
-        console=Console(stderr=json),
+        console=result_console(),
+        progress=progress_console(),
     )
     raise typer.Exit(code)

@@ -105,6 +105,10 @@ def default_head(log: Path) -> Path:
     return log.with_name(f"{log.name}.head.json")
 
 
+def _looks_like_a_path(text: str) -> bool:
+    return len(Path(text).parts) > 1 or Path(text).suffix == ".json"
+
+
 def safety_config_of(
     bundle: "Bundle", requested: str, trust: Sequence[Path], log: RequestLog
 ) -> "str | AuthorisedConfig | None":
@@ -117,6 +121,8 @@ def safety_config_of(
     """
     if not requested or (bundle.config is not None and requested in bundle.config.safety_configs):
         return requested or None
+    if not Path(requested).is_file() and _looks_like_a_path(requested):
+        raise InputError(f"expected a signed safety config at {requested}: there is no such file; check the path")
     if not Path(requested).is_file():
         raise UnknownNameError("safety config", requested, bundle.config.safety_configs if bundle.config else ())
     if not trust:

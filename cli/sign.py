@@ -1,11 +1,11 @@
 """The commands `sign` and `check-signature`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from .output import result_console, say, say_json
 
 EXIT_CODES = {"pass": 0, "fail": 1, "cannot say": 3}
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -34,9 +34,9 @@ def sign(
     signer = SigningKey.read(key)
     written = sign_folder(folder, signer, reports=reports, again=again)
     if as_json:
-        typer.echo(json.dumps({"folder": folder.name, "written": written, "key": signer.public.hint}))
+        say_json({"folder": folder.name, "written": written, "key": signer.public.hint})
     else:
-        typer.echo(f"signed {folder} with key {signer.public.hint[:16]}: {', '.join(written)}")
+        say(f"signed {folder} with key {signer.public.hint[:16]}: {', '.join(written)}")
 
 
 def check_signature(
@@ -67,7 +67,7 @@ def check_signature(
         allow_missing=allow_missing or (),
     )
     if as_json:
-        typer.echo(json.dumps(report.to_json(), ensure_ascii=False))
+        say_json(report.to_json())
     else:
-        print_chain(report, Console())
+        print_chain(report, result_console())
     raise typer.Exit(EXIT_CODES[report.verdict])

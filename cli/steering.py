@@ -1,6 +1,5 @@
 """`prosocial steering`: measures the effect of preferences over a grid."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +8,18 @@ from rich.console import Console
 from rich.table import Table
 
 from .attribute_options import Rubrics, scored_attributes
+from .draw_options import (
+    DRAW_TEMPERATURE,
+    DrawBatchSize,
+    DrawMaxNewTokens,
+    DrawTemperature,
+    Limit,
+    Seed,
+    drawn_line,
+    spread,
+)
 from .judge_option import FORMS
+from .output import result_console, say, say_json
 
 
 def steering(
@@ -23,10 +33,11 @@ def steering(
     edges: Annotated[
         str, typer.Option(help="Weights along the edge between each two attributes, separated by commas.")
     ] = "0,0.5,1",
-    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the sampling.")] = 0,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum number of tokens of a reply.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Number of replies generated at once.")] = 64,
+    temperature: DrawTemperature = DRAW_TEMPERATURE,
+    seed: Seed = 0,
+    max_new_tokens: DrawMaxNewTokens = None,
+    limit: Limit = None,
+    batch_size: DrawBatchSize = 64,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure the effect of preferences: hypervolume, gains, and the change with every step of every weight.
@@ -48,7 +59,7 @@ def steering(
     names = () if system.engine.config is None else system.engine.config.attributes
     document = measure_steering(
         system,
-        read_probes(probes),
+        spread(read_probes(probes), limit),
         judge=judge_named(judge, AttributeRequest(scored_attributes(names, rubric))),
         edge_levels=levels,
         temperature=temperature,
@@ -60,9 +71,10 @@ def steering(
         write_steering_page(out, document)
     scores = next(iter(document["systems"].values()))
     if as_json:
-        print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+        say_json(document)
     else:
-        _print(document, scores, Console())
+        _print(document, scores, result_console())
+        say(drawn_line(temperature, seed, max_new_tokens))
     raise typer.Exit(0 if scores["monotone"] else 1)
 
 

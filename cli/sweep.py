@@ -1,6 +1,5 @@
 """`prosocial sweep`: searches for the method, the scale and its spread over the model."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,9 @@ from rich.console import Console
 
 from prosocial.core import InputError
 
+from .draw_options import DRAW_TEMPERATURE, DrawBatchSize, DrawMaxNewTokens, DrawTemperature, TrainingSeed, drawn_line
 from .judge_option import FORMS
+from .output import progress_console, result_console, say_json
 from .weights import parse_settings
 
 if TYPE_CHECKING:
@@ -42,12 +43,15 @@ def sweep(
         float, typer.Option(help="Percentage points of utility that the best trial may lose.")
     ] = 3.0,
     probes_per_kind: Annotated[
-        int, typer.Option(min=1, help="Maximum number of probes of each kind, spread evenly over the file.")
+        int,
+        typer.Option(
+            "--limit", "--probes-per-kind", min=1, help="Most probes of each kind, spread evenly over the file."
+        ),
     ] = 200,
-    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 0.0,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Maximum number of tokens of a reply.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Number of replies generated at once.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the search and of the sampling.")] = 0,
+    temperature: DrawTemperature = DRAW_TEMPERATURE,
+    max_new_tokens: DrawMaxNewTokens = None,
+    batch_size: DrawBatchSize = 64,
+    seed: TrainingSeed = 0,
     pick: Annotated[str | None, typer.Option(help="Write this trial's checkpoint: a number, or best.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -57,7 +61,9 @@ def sweep(
     from prosocial.evaluation.sweep import Answering, Limits, Parents, Sweep, picked, print_sweep
     from prosocial.recipes.labelling.judges import judge_named
 
-    console, limits = Console(stderr=as_json), Limits(max_kl, max_utility_loss / 100)
+    if pick is not None and pick != "best" and not (pick.isdecimal() and int(pick) < trials):
+        raise InputError(f"--pick should be best, or the number of a trial below {trials}, found {pick!r}")
+    console, limits = result_console(stderr=as_json), Limits(max_kl, max_utility_loss / 100)
     search = Sweep(
         Parents(resolve_model(base), tuple(map(resolve_model, harmful))),
         space=_space(methods, max_scale, spread=spread, given=parse_settings(setting)),
@@ -68,12 +74,13 @@ def sweep(
         answering=Answering(seed, temperature, max_new_tokens, batch_size),
         seed=seed,
     )
-    ended = _run(search, trials, console)
+    ended = _run(search, trials, progress_console())
     document = search.document(ended)
     if as_json:
-        print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+        say_json(document)
     else:
         print_sweep(document, console)
+        console.print(drawn_line(temperature, seed, max_new_tokens), soft_wrap=True)
         console.print(f"plot of all trials: {out / 'sweep.html'}", soft_wrap=True)
     if pick is not None:
         _write(search, picked(ended, pick, max_utility_loss=limits.max_utility_loss), out, console)

@@ -1,13 +1,14 @@
 """`prosocial tune`: runs one training stage of CoSAlign; runs under `accelerate launch` too."""
 
-import json
 import os
 import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from .draw_options import TrainingSeed
+from .output import progress_console, say_json
 
 
 def tune(
@@ -18,7 +19,7 @@ def tune(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may repeat.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the order of the rows.")] = 0,
+    seed: TrainingSeed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Tune a model on replies (sft) or on preference pairs (dpo). A killed run resumes where it stopped.
@@ -31,7 +32,7 @@ def tune(
 
     scratch = out.with_name(f".{out.name}.checkpoints")
     is_first = os.environ.get("RANK", "0") == "0"  # accelerate starts one process per device
-    console = Console(stderr=True, quiet=not is_first)
+    console = progress_console(quiet=not is_first)
     tuning = read_tuning(method, set_ or [])
     with stage_progress(console, name="tune", title=f"tune ({method})") as progress:
         summary = tune_rows(
@@ -48,4 +49,4 @@ def tune(
         shutil.rmtree(scratch)
         console.print(f"{summary}: {out}")
         if as_json:
-            typer.echo(json.dumps({"checkpoint": str(out), "method": method, "said": summary}, ensure_ascii=False))
+            say_json({"checkpoint": str(out), "method": method, "said": summary})

@@ -1,14 +1,15 @@
 """The command `verify`: compares a bundle with its reference."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from prosocial.core import InputError
+
+from .draw_options import Limit, spread
+from .output import result_console, say_json
 
 EXIT_CODES = {"pass": 0, "fail": 1, "ambiguous": 3}
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -22,6 +23,7 @@ def verify(
     probes: Annotated[
         Path | None, typer.Option(help="Requests for the comparison (JSONL). [default: twelve short ones]")
     ] = None,
+    limit: Limit = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens of a reply.")] = 32,
     max_kl_p99: Annotated[float | None, typer.Option(help="Threshold of the 99th percentile of KL.")] = None,
     max_logit_difference: Annotated[
@@ -51,7 +53,7 @@ def verify(
     if measurements is not None and reference is None:
         measurement = read_measurement_of(bundle, measurements)
     elif reference is not None and measurements is None:
-        given = read_probes(probes) if probes else ()
+        given = spread(read_probes(probes), limit) if probes else ()
         measurement = measure_bundle(bundle, reference=reference, probes=given, max_new_tokens=max_new_tokens)
     else:
         raise InputError(
@@ -65,7 +67,7 @@ def verify(
     if as_json:
         _print_json(document)
     else:
-        print_parity(document, Console())
+        print_parity(document, result_console())
     raise typer.Exit(EXIT_CODES[document["verdict"]])
 
 
@@ -82,4 +84,4 @@ def _thresholds(given: Sequence[str], **others: float | None) -> dict[str, float
 
 
 def _print_json(document: dict[str, Any]) -> None:
-    print(json.dumps(document, ensure_ascii=False, allow_nan=False))
+    say_json(document)

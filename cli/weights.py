@@ -1,11 +1,9 @@
 """The commands `inspect` and `vector`."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -13,6 +11,8 @@ from prosocial.core import InputError
 from prosocial.core.files import require_outside
 from prosocial.editing import resolve_model
 from prosocial.editing.edits.inspection import describe_folder
+
+from .output import result_console, say_json
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -39,7 +39,7 @@ def _list_methods(wanted: bool) -> None:
     table = Table("method", "settings", "what it does", title="prosocial vector --method NAME --set KEY=VALUE")
     for name, method in METHODS.items():
         table.add_row(name, escape("\n".join(method.settings)), escape(method.summary))
-    Console().print(table)
+    result_console().print(table)
     raise typer.Exit
 
 
@@ -100,12 +100,12 @@ def vector(
 def print_data(data: dict[str, Any], as_json: bool, *, title: str) -> None:
     """Print plain data as one JSON object or as a table."""
     if as_json:
-        typer.echo(json.dumps(data, ensure_ascii=False, allow_nan=False))
+        say_json(data)
         return
     table = Table(title=title, show_header=False)
     for key, value in data.items():
         table.add_row(key, _text(value))
-    Console().print(table)
+    result_console().print(table)
 
 
 def _text(value: object) -> str:

@@ -14,6 +14,7 @@ ProsocialError                      anything this package raises on purpose
 Every message says what should hold, what the actual value is (name, shape, path) and what to do.
 """
 
+import difflib
 from collections.abc import Iterable
 
 
@@ -29,7 +30,10 @@ class UnknownNameError(InputError):
     """A name that is not in a registry; the message lists the known names."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"unknown {kind} {name!r}: known are {', '.join(sorted(known))}")
+        names = sorted(known)
+        near = difflib.get_close_matches(str(name), names, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        super().__init__(f"unknown {kind} {name!r}{hint}: known are {', '.join(names)}")
 
 
 class ArtefactError(InputError):

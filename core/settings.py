@@ -1,15 +1,45 @@
 """Base classes for validated, frozen sets of parameters: unknown keys and wrong types are errors."""
 
+import re
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from .errors import InputError
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every library's generator accepts
+LEAST_TEMPERATURE = 1e-3
+
+
+def usable_temperature(value: float) -> float:
+    """Return a sampling temperature that is 0 or large enough to divide by.
+
+    Raises:
+        ValueError: it lies between.
+    """
+    if 0.0 < value < LEAST_TEMPERATURE:
+        raise ValueError(f"should be 0 or at least {LEAST_TEMPERATURE}")
+    return value
+
+
+def usable_pattern(text: str) -> str:
+    """Return a text that is a regular expression.
+
+    Raises:
+        ValueError: Python cannot compile it.
+    """
+    try:
+        re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"should be a regular expression: {error}, found {text!r:.80}") from None
+    return text
+
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # numpy takes no higher one
+Temperature = Annotated[NonNegative, AfterValidator(usable_temperature)]
+Pattern = Annotated[str, AfterValidator(usable_pattern)]
 
 
 class Settings(BaseModel):

@@ -47,7 +47,7 @@ class ComparisonSettings:
     """
 
     seed: int = 0
-    temperature: float = 0.0
+    temperature: float = 1.0
     max_new_tokens: int | None = None
     samples: int = 1
     margin: float = MARGIN

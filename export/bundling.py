@@ -1,7 +1,7 @@
 """Export of a steered folder to a self-contained bundle."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from prosocial.core.chat import TOKENIZER_FILES, ChatTokenizer
 from prosocial.core.errors import ArtefactError, InputError
@@ -11,7 +11,7 @@ from prosocial.steering.decoding.config import DECODING_FILE, DecodingConfig
 from .bundle_files.card import bundle_card, prompt_notes
 from .bundle_files.genai_config import genai_config
 from .bundle_files.manifest import write_manifest
-from .bundle_files.precision import PRECISIONS, QUANTISED, Precision, Profile, departure_sentence
+from .bundle_files.precision import PRECISIONS, PROFILES, QUANTISED, Precision, Profile, departure_sentence
 from .bundle_files.prompt_record import PROMPT_RECORD, record_prompts
 from .presets import write_presets
 
@@ -91,8 +91,8 @@ def export_bundle(
 
 
 def _check_options(profile: Profile, precision: Precision) -> None:
-    if profile not in get_args(Profile):
-        raise InputError(f"profile should be one of {', '.join(get_args(Profile))}, found {profile!r}")
+    if profile not in PROFILES:
+        raise InputError(f"profile should be one of {', '.join(PROFILES)}, found {profile!r}")
     if precision not in PRECISIONS:
         raise InputError(f"precision should be one of {', '.join(PRECISIONS)}, found {precision!r}")
     if profile == "portable" and precision in QUANTISED:

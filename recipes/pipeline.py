@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -13,12 +13,14 @@ from prosocial.core.errors import UnknownNameError
 from prosocial.core.files import read_json
 
 from .reading.loading import load_recipe, recipe_pipeline
-from .steering.estimates import with_estimates
-from .steering.schema import Recipe
 from .workflow.plan import RunPlan, plan_run
 from .workflow.progress import print_line
+from .workflow.resources import say_threads
 from .workflow.runner import RunResult, delete_dual_use, execute
 from .workflow.stage import Stage
+
+if TYPE_CHECKING:
+    from .steering.schema import Recipe
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,21 @@ class Pipeline:
     show: Callable[[RunResult, bool, Console], int]
 
 
-def pipelines() -> dict[str, Pipeline]:
-    """Return the kinds of recipes, keyed by the value of a recipe's `pipeline` field."""
+def _steering() -> Pipeline:
+    from .steering.schema import Recipe
+
+    return Pipeline(Recipe, recipe_stages, _show_report)
+
+
+def _cosalign() -> Pipeline:
     from .cosalign.pipeline import cosalign_stages, show_counts
     from .cosalign.schema import CosalignRecipe
 
-    return {
-        "steering": Pipeline(Recipe, recipe_stages, _show_report),
-        "cosalign": Pipeline(CosalignRecipe, cosalign_stages, show_counts),
-    }
+    return Pipeline(CosalignRecipe, cosalign_stages, show_counts)
+
+
+# The kinds of recipes, by the value of a recipe's `pipeline` field; what one needs is imported when it is used.
+PIPELINES: dict[str, Callable[[], Pipeline]] = {"steering": _steering, "cosalign": _cosalign}
 
 
 def open_recipe(source: str, overrides: Sequence[str] = ()) -> tuple[Any, Pipeline]:
@@ -55,15 +63,16 @@ def open_recipe(source: str, overrides: Sequence[str] = ()) -> tuple[Any, Pipeli
         UnknownNameError: no pipeline has the name that the recipe gives.
     """
     name = recipe_pipeline(source, default="steering")
-    if name not in pipelines():
-        raise UnknownNameError(f"pipeline of recipe {source}", name, pipelines())
-    pipeline = pipelines()[name]
+    if name not in PIPELINES:
+        raise UnknownNameError(f"pipeline of recipe {source}", name, PIPELINES)
+    pipeline = PIPELINES[name]()
     return load_recipe(source, overrides, model=pipeline.model), pipeline
 
 
-def recipe_stages(recipe: Recipe) -> list[Stage]:
+def recipe_stages(recipe: "Recipe") -> list[Stage]:
     """Return every stage of a recipe, in the order in which they are reported."""
     from .steering.edit import edit_stages
+    from .steering.estimates import with_estimates
     from .steering.gate import gate_stages
     from .steering.head import head_stage
     from .steering.report import report_stages
@@ -96,6 +105,7 @@ def run_recipe(
     clean: bool,
     json: bool,
     console: Console,
+    progress: Console | None = None,
     accept_code_change: bool = False,
 ) -> int:
     """Run a recipe into `out` and return the exit code.
@@ -107,7 +117,8 @@ def run_recipe(
         dry_run: print the plan and stop.
         clean: delete harm vectors and harmful checkpoints at the end.
         json: print the report as JSON on standard output.
-        console: console for progress and the report.
+        console: console for the plan and the report.
+        progress: console for progress and warnings; None takes `console`.
         accept_code_change: reuse earlier results whose only difference from a fresh run is the version of the code.
 
     Raises:
@@ -117,24 +128,18 @@ def run_recipe(
         warnings.filterwarnings("always", category=DeprecationWarning, module=r"prosocial\.")
         recipe, pipeline = open_recipe(source, overrides)
     for warning in deprecations:
-        print_line(console, f"warning: {warning.message}")
-    plan = plan_run(pipeline.stages(recipe), out / "store", accept_code_change=accept_code_change)
+        print_line(progress or console, f"warning: {warning.message}")
+    store, stages = out / "store", pipeline.stages(recipe)
+    is_table = dry_run and not json  # it shows no keys, so that without earlier results nothing depends on the code
+    codes = dict.fromkeys((stage.name for stage in stages), "") if is_table and not store.exists() else None
+    plan = plan_run(stages, store, accept_code_change=accept_code_change, codes=codes)
     if dry_run:
         _show_plan(plan, json, console)
         return 0
-    _quieten_libraries()
-    result = execute(plan, console, out=out)
+    result = execute(plan, progress or console, out=out)
     if clean:
         delete_dual_use(plan, out=out)
     return pipeline.show(result, json, console)
-
-
-def _quieten_libraries() -> None:
-    """Silence the progress bars and warnings of transformers: the runner reports progress."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _show_plan(plan: RunPlan, json: bool, console: Console) -> None:
@@ -142,6 +147,7 @@ def _show_plan(plan: RunPlan, json: bool, console: Console) -> None:
         print(json_module.dumps(plan.to_json()))
     else:
         plan.print(console)
+        print_line(console, f"{say_threads()}; other numbers of threads round differently and give other figures")
 
 
 def _show_report(result: RunResult, json: bool, console: Console) -> int:

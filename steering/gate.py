@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prosocial.core.contents import read_as
 from prosocial.core.errors import InputError
 from prosocial.core.files import read_json, require_keys, write_json
 
@@ -96,8 +97,9 @@ class HarmGate(nn.Module):
         config = read_json(folder / CONFIG_FILE, schema=SCHEMA)
         keys = ("categories", "vocabulary_size", "hidden_size", "rank", "checkpoint_fingerprint")
         require_keys(config, keys, where=str(folder / CONFIG_FILE))
-        gate = cls(config["categories"], config["vocabulary_size"], config["hidden_size"], config["rank"])
+        with read_as("the config of a gate", folder / CONFIG_FILE), torch.device("meta"):  # allocates nothing yet
+            gate = cls(config["categories"], config["vocabulary_size"], config["hidden_size"], config["rank"])
+            gate.checkpoint_fingerprint = str(config["checkpoint_fingerprint"])
+            gate.extra = dict(config.get("extra", {}))
         load_exact_state(gate, folder / WEIGHTS_FILE)
-        gate.checkpoint_fingerprint = str(config["checkpoint_fingerprint"])
-        gate.extra = dict(config.get("extra", {}))
         return gate.eval()

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from prosocial.core.contents import read_as
 from prosocial.core.errors import ArtefactError, InputError
 from prosocial.core.files import read_json, require_keys, storage_errors, write_json
 
@@ -109,10 +111,11 @@ class CompactHead(nn.Module):
         config = read_json(folder / CONFIG_FILE, schema=SCHEMA)
         keys = ("attributes", "hidden_size", "rank", "checkpoint_fingerprint")
         require_keys(config, keys, where=str(folder / CONFIG_FILE))
-        head = cls(config["attributes"], config["hidden_size"], config["rank"])
+        with read_as("the config of a head", folder / CONFIG_FILE), torch.device("meta"):  # allocates nothing yet
+            head = cls(config["attributes"], config["hidden_size"], config["rank"])
+            head.checkpoint_fingerprint = str(config["checkpoint_fingerprint"])
+            head.extra = dict(config.get("extra", {}))
         load_exact_state(head, folder / WEIGHTS_FILE)
-        head.checkpoint_fingerprint = str(config["checkpoint_fingerprint"])
-        head.extra = dict(config.get("extra", {}))
         return head.eval()
 
 
@@ -136,7 +139,10 @@ def load_exact_state(module: nn.Module, path: Path) -> None:
     """
     if not path.is_file():
         raise ArtefactError(f"expected weights at {path}, found no such file: train or copy them there")
-    tensors = load_file(path)
+    try:
+        tensors = {name: value.float() for name, value in load_file(path).items()}
+    except (SafetensorError, RuntimeError) as error:
+        raise ArtefactError(f"{path} should be a safetensors file: {error}; train it again") from None
     expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     actual = {name: tuple(value.shape) for name, value in tensors.items()}
     if actual != expected:
@@ -146,4 +152,4 @@ def load_exact_state(module: nn.Module, path: Path) -> None:
     bad = [name for name, value in tensors.items() if not bool(torch.isfinite(value).all())]
     if bad:
         raise ArtefactError(f"{path} should hold finite numbers, found NaN or infinity in {', '.join(bad)}")
-    module.load_state_dict(tensors)
+    module.load_state_dict(tensors, assign=True)

@@ -5,13 +5,13 @@ from .gate.harmful_model import load_harmful as load_harmful
 from .gate.replies import LabelledReply as LabelledReply
 from .gate.replies import read_replies as read_replies
 from .gate.settings import GateSettings as GateSettings
+from .gate.settings import GateTraining as GateTraining
 from .gate.states import GateStates as GateStates
 from .gate.trained_gate import TrainedGate as TrainedGate
-from .gate.training import GateTraining as GateTraining
 from .gate.training import train_gate as train_gate
-from .head.distil import DistilTraining as DistilTraining
 from .head.from_reward import DistilledHead as DistilledHead
 from .head.from_reward import distil as distil
+from .head.settings import DistilTraining as DistilTraining
 from .reply_sampling import ReplySampling as ReplySampling
 from .reward.attributes import Attribute as Attribute
 from .reward.encoded_pairs import EncodedPairs as EncodedPairs
@@ -21,10 +21,10 @@ from .reward.pairs import Pair as Pair
 from .reward.pairs import read_pairs as read_pairs
 from .reward.settings import RewardTraining as RewardTraining
 from .reward.training import train_reward as train_reward
-from .tuning.harmful import AdapterTraining as AdapterTraining
 from .tuning.harmful import train_adapter as train_adapter
 from .tuning.preference_tuning import EncodedPreference as EncodedPreference
 from .tuning.preference_tuning import tune_on_preferences as tune_on_preferences
+from .tuning.settings import AdapterTraining as AdapterTraining
 from .tuning.settings import PreferenceTuning as PreferenceTuning
 from .tuning.settings import Tuning as Tuning
 from .tuning.supervised import tune_on_replies as tune_on_replies

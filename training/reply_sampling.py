@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from prosocial.core.settings import Count, Settings
+from prosocial.core.settings import Count, Settings, Temperature
 
 BATCH_SIZE = 256  # replies at once; the results do not depend on it
 
@@ -15,7 +15,7 @@ class ReplySampling(Settings):
         max_new_tokens: most tokens of a reply.
     """
 
-    temperature: float = Field(default=1.0, gt=0.0)
+    temperature: Temperature = Field(default=1.0, gt=0.0)
     max_new_tokens: Count = 64
 
 

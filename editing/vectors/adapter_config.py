@@ -95,7 +95,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
             dora=bool(value.get("use_dora")),
             tokens=_tokens(value.get("trainable_token_indices") or {}),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, re.error) as error:
         raise ArtefactError(
             f"{folder / CONFIG_NAME} should hold ranks and alphas as numbers, tokens as indices: {error!r}; save the "
             "adapter again with peft"

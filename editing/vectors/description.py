@@ -1,6 +1,7 @@
 """The description of a harm vector, `vector.json` (torch-free)."""
 
 import hashlib
+import math
 import statistics
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -169,7 +170,7 @@ class VectorDescription(BaseModel):
     @property
     def norm(self) -> float:
         """Euclidean norm of the whole vector."""
-        return float(sum(summary.norm**2 for summary in self.tensors.values()) ** 0.5)
+        return math.hypot(*(summary.norm for summary in self.tensors.values()))
 
     @property
     def harmful_digests(self) -> list[dict[str, str]]:

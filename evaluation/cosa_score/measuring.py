@@ -52,7 +52,7 @@ class ScoreSettings:
     baselines: tuple[Baseline, ...] = ()
     shots: Shots = field(default_factory=dict)
     seed: int = 0
-    temperature: float = 0.0
+    temperature: float = 1.0
     max_new_tokens: int | None = None
     workers: int = 1
     reveal: bool = False

@@ -31,7 +31,7 @@ class Answering:
     """
 
     seed: int = 0
-    temperature: float = 0.0
+    temperature: float = 1.0
     max_new_tokens: int | None = None
     batch_size: int = 32
 

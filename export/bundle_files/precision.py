@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 Profile = Literal["ort", "portable"]
 Precision = Literal["fp32", "fp16", "int8", "int4"]
+PROFILES = ("ort", "portable")
 QUANTISED = ("int8", "int4")
 PRECISIONS: dict[str, str] = {
     "fp32": "Weights and cache are float32.",

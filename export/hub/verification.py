@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prosocial.core.contents import read_as
 from prosocial.core.errors import ArtefactError
 from prosocial.core.files import read_json, require_keys, sha256_file
 from prosocial.core.signing.envelope import BrokenSignature, unverified
@@ -83,7 +84,9 @@ def check_verification(
     """
     if not to_be_signed:
         _check_signed_bytes(folder)
-    return _CHECKS[kind](folder, report_of(folder, kind, report, to_be_signed=to_be_signed))
+    path = report_of(folder, kind, report, to_be_signed=to_be_signed)
+    with read_as("the verification of this artefact", path or folder):
+        return _CHECKS[kind](folder, path)
 
 
 def _check_signed_bytes(folder: Path) -> None:

@@ -4,10 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from prosocial.core.row_files import read_rows
-from prosocial.core.settings import Count, Settings
+from prosocial.core.settings import Count, Settings, Temperature
 from prosocial.core.training_rows import reply_of
 
 from ..labelling.rows import label_rows
@@ -36,7 +34,7 @@ class CandidateSource(Settings):
     under_configs: bool = True
     count: Count = 1
     system_prompt: str = ""
-    temperature: float = Field(default=1.0, ge=0.0)
+    temperature: Temperature = 1.0
     max_new_tokens: Count = 1024
 
 

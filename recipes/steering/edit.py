@@ -43,7 +43,8 @@ def _tune_harmful(context: StageContext) -> str:
     from prosocial.core.training_rows import reply_of
     from prosocial.editing.checkpoints import load_model
     from prosocial.editing.checkpoints.tokenizer import load_tokenizer
-    from prosocial.training.tuning.harmful import AdapterTraining, train_adapter
+    from prosocial.training.tuning.harmful import train_adapter
+    from prosocial.training.tuning.settings import AdapterTraining
 
     base, training = context.inputs["base"], AdapterTraining(**context.parameters)
     tokenizer, path = ChatTokenizer(base), context.inputs["examples"]

@@ -22,8 +22,8 @@ def head_stage(recipe: Recipe) -> Stage:
 def _distil(context: StageContext) -> str:
     from prosocial.core.chat import ChatTokenizer
     from prosocial.editing.checkpoints.fingerprint import fingerprint
-    from prosocial.training.head.distil import DistilTraining
     from prosocial.training.head.from_reward import distil
+    from prosocial.training.head.settings import DistilTraining
     from prosocial.training.reply_sampling import ReplySampling
     from prosocial.training.reward.model import RewardModel
     from prosocial.training.reward.pairs import read_pairs

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from prosocial.evaluation.probes.probe import Probe
     from prosocial.steering.decoding.reply import Reply
 
+REPLY_SEED = 30  # the replies that are judged have noise of their own: the seed of the recipe plus this
 PREFERENCE_KINDS = ("benign", "disclosure", "false_premise")
 
 
@@ -142,7 +143,7 @@ def _outcomes(
             steering=Steering(preference={prefer: 1.0}) if prefer else None,
             prefill=[probe.prefill for probe in part],
             temperature=context.parameters["temperature"],
-            seed=context.seed + 30,
+            seed=context.seed + REPLY_SEED,
             row_keys=[probe.id for probe in part],
             max_new_tokens=context.parameters["max_new_tokens"],
             batch_size=BATCH_SIZE,
@@ -189,6 +190,8 @@ def _preference_probes(probes: "Sequence[Probe]", count: int = 324) -> "list[Pro
 
 
 def _facts(context: StageContext) -> dict[str, Any]:
+    import torch
+
     config, scale = read_json(context.inputs["bundle"] / "decoding.json"), context.parameters["scale"]
     by_pattern = [f"{pattern}: {number:g}" for pattern, number in scale.items()] if isinstance(scale, dict) else []
     return {
@@ -197,5 +200,7 @@ def _facts(context: StageContext) -> dict[str, Any]:
         "gate threshold": config["harm_threshold"],
         "computed in": "float32, base and edited in PyTorch, gated in ONNX Runtime",
         "reply temperature": context.parameters["temperature"],
+        "reply seed": context.seed + REPLY_SEED,
+        "threads": torch.get_num_threads(),
         "seed": context.seed,
     }

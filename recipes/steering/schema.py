@@ -7,20 +7,20 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from prosocial.core.settings import NonNegative, Positive, Seed, Settings
+from prosocial.core.settings import NonNegative, Pattern, Positive, Seed, Settings, Temperature
 from prosocial.editing.vectors.methods import choose_method
 from prosocial.evaluation.judges.requests import CategoryRequest, HarmRequest
 from prosocial.steering.configs.safety_config import SafetyConfig
 from prosocial.steering.decoding.config import DecodingConfig, ReplySettings
 from prosocial.training.gate.calibration import GateCalibration
 from prosocial.training.gate.settings import GateSettings
-from prosocial.training.head.distil import HeadTraining
+from prosocial.training.head.settings import HeadTraining
 from prosocial.training.reply_sampling import ReplySampling
 from prosocial.training.reward.attributes import DEFAULT_ATTRIBUTES, Attribute, resolve_attributes
 from prosocial.training.reward.settings import RewardTraining
-from prosocial.training.tuning.harmful import AdapterTraining
+from prosocial.training.tuning.settings import AdapterTraining
 
-from ..lab.base import BaseTraining
+from ..lab.settings import BaseTraining
 from ..lab.words import CATEGORIES
 from ..lab.world import WorldSize
 from ..labelling.judges import attribute_judge, judge_named
@@ -91,7 +91,7 @@ class AttributeSettings(Settings):
 class AdapterShape(Settings):
     """The shape of the reward model's adapter (PBLoRA)."""
 
-    targets: str = r".*\.(q_proj|k_proj|v_proj)"
+    targets: Pattern = r".*\.(q_proj|k_proj|v_proj)"
     rank: int = Field(default=4, ge=1)
     preference_rank: int = Field(default=4, ge=1)
     alpha: float = Field(default=8.0, gt=0.0)
@@ -159,7 +159,7 @@ class VerifySettings(Settings):
         samples: number of probes that the report shows side by side.
     """
 
-    temperature: float = Field(default=1.0, ge=0.0)
+    temperature: Temperature = 1.0
     parity_probes: int | None = Field(default=None, ge=1)
     samples: int = Field(default=8, ge=0)
 

@@ -186,7 +186,8 @@ def _train_lab_base(context: StageContext) -> str:
     from prosocial.core.batches import encode_reply
     from prosocial.core.chat import ChatTokenizer
 
-    from ..lab.base import BaseTraining, train_base
+    from ..lab.base import train_base
+    from ..lab.settings import BaseTraining
     from ..lab.tokenizer import train_tokenizer
 
     training = BaseTraining(**context.parameters)

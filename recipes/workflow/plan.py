@@ -99,13 +99,20 @@ class RunPlan:
         ]
 
 
-def plan_run(stages: Sequence[Stage], store: Path, *, accept_code_change: bool = False) -> RunPlan:
+def plan_run(
+    stages: Sequence[Stage],
+    store: Path,
+    *,
+    accept_code_change: bool = False,
+    codes: Mapping[str, str] | None = None,
+) -> RunPlan:
     """Return the plan of a run: sort the stages, compute their keys and look up existing results; writes nothing.
 
     Args:
         stages: stages of one recipe.
         store: folder of the results.
         accept_code_change: reuse earlier results whose only difference from a fresh run is the version of the code.
+        codes: code version of each stage, by name; None computes them.
 
     Raises:
         InputError: two stages have the same name, stages depend on each other in a cycle, an input from outside the run
@@ -116,7 +123,7 @@ def plan_run(stages: Sequence[Stage], store: Path, *, accept_code_change: bool =
     outside = {source for stage in ordered for source in stage.inputs.values() if isinstance(source, Outside)}
     facts = Facts(
         ordered,
-        code_versions({stage.name: stage.run for stage in ordered}),
+        codes or code_versions({stage.name: stage.run for stage in ordered}),
         {source: source.digest() for source in outside},
         accept_code_change,
     )

@@ -49,7 +49,10 @@ class BarProgress(Progress):
 class LineProgress(Progress):
     """Progress as plain lines for logs: one at the start of each part, then at most one per `every_seconds`."""
 
-    def __init__(self, console: Console, *, name: str, every_seconds: float = LINE_EVERY_SECONDS) -> None:
+    def __init__(
+        self, console: Console, *, name: str, title: str = "", every_seconds: float = LINE_EVERY_SECONDS
+    ) -> None:
+        self._title = title  # printed once there is progress, so that a refused input prints only its error
         self._console = console
         self._name = name
         self._every_seconds = every_seconds
@@ -58,7 +61,9 @@ class LineProgress(Progress):
 
     def start(self, total: int | None, description: str) -> None:
         """Begin a part of the stage."""
-        self._description, self._total, self._done = description, total, 0
+        if self._title not in ("", description):
+            self._say(self._title)
+        self._title, self._description, self._total, self._done = "", description, total, 0
         self._say(description)
 
     def advance(self, n: int = 1) -> None:
@@ -73,11 +78,13 @@ class LineProgress(Progress):
 
 
 @contextlib.contextmanager
-def stage_progress(console: Console, *, name: str, title: str) -> Iterator[Progress]:
-    """Yield a progress display for one stage: a bar on a terminal, lines elsewhere."""
+def stage_progress(console: Console, *, name: str, title: str, at_once: bool = False) -> Iterator[Progress]:
+    """Yield a progress display for one stage: a bar on a terminal, lines elsewhere; `at_once` prints a first line."""
     if not console.is_terminal:
-        print_line(console, f"  {name:<{_NAME_WIDTH}} {title}", style="dim")
-        yield LineProgress(console, name=name)
+        if at_once:
+            print_line(console, f"  {name:<{_NAME_WIDTH}} {title}", style="dim")
+            title = ""
+        yield LineProgress(console, name=name, title=title)
         return
     columns = (
         SpinnerColumn(),

@@ -1,5 +1,6 @@
 """Measures peak memory and formats durations and sizes."""
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -23,6 +24,17 @@ def _high_water_mark_kib() -> int:
     text = status.read_text() if status.exists() else ""
     match = re.search(r"^VmHWM:\s*(\d+) kB$", text, re.MULTILINE)
     return int(match[1]) if match else 0
+
+
+def say_threads() -> str:
+    """Return how many threads compute, as text: they decide the rounding, and so the figures of a training.
+
+    Examples:
+        >>> say_threads().startswith("threads: ")
+        True
+    """
+    wanted = os.environ.get("OMP_NUM_THREADS")
+    return f"threads: {wanted} (OMP_NUM_THREADS)" if wanted else "threads: one per core (OMP_NUM_THREADS sets them)"
 
 
 def say_seconds(seconds: float) -> str:

@@ -135,7 +135,7 @@ def _make(planned: PlannedStage, store: Store, console: Console) -> dict[str, An
     started = time.monotonic()
     paths = {name: path for name, (path, _) in planned.inputs.items()}
     with store.partial(stage.name, planned.key) as partial:
-        with stage_progress(console, name=stage.name, title=stage.title) as progress:
+        with stage_progress(console, name=stage.name, title=stage.title, at_once=True) as progress:
             scratch = store.scratch(stage.name, planned.key)
             summary = stage.run(StageContext(partial, paths, stage.parameters, scratch, progress, stage.seed))
         marker = {

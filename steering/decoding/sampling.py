@@ -8,12 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from prosocial.core.noise import GumbelNoise
-from prosocial.core.settings import StrictSettings
+from prosocial.core.settings import StrictSettings, Temperature
 
-LEAST_TEMPERATURE = 1e-3
 Floats = NDArray[np.float32]
 
 
@@ -25,7 +24,7 @@ class Sampling(StrictSettings):
     (arXiv 1909.05858), also in greedy decoding. Command-line options take their help from the descriptions.
     """
 
-    temperature: float = Field(default=0.0, ge=0.0, description="Sampling temperature; 0 decodes greedily.")
+    temperature: Temperature = Field(default=0.0, description="Sampling temperature; 0 decodes greedily.")
     top_k: int = Field(default=0, ge=0, description="Sample from the k most likely tokens; 0 for all.")
     top_p: float = Field(
         default=1.0,
@@ -43,13 +42,6 @@ class Sampling(StrictSettings):
         default=1.0, gt=0.0, le=10.0, description="Above 1, tokens that already occurred become less likely."
     )
     seed: int = Field(default=0, description="Random seed of the sampling.")
-
-    @field_validator("temperature")
-    @classmethod
-    def _is_no_tiny_temperature(cls, value: float) -> float:
-        if 0.0 < value < LEAST_TEMPERATURE:
-            raise ValueError(f"should be 0 or at least {LEAST_TEMPERATURE}")
-        return value
 
 
 class Sampler:

@@ -140,7 +140,7 @@ def in_terminal(words: list[str], keys: bytes) -> str:
 
 
 def test_a_models_words_do_not_steer_the_terminal() -> None:
-    assert printable("a\x1b[31m\x07b\u00a0\n") == "a\ufffd[31m\ufffdb\u00a0\n"
+    assert printable("a\x1b[31m\x07b\u00a0\n") == "a\\x1b[31m\\x07b\u00a0\n"
     fallback = event_line(GateEvent(3, "fallback", 3, None))
     assert fallback == "gate: nothing was safe after 3 tokens: the fallback is the reply"
 

@@ -13,7 +13,8 @@ from prosocial.cli.main import main
 from prosocial.core.files import read_json, read_jsonl, write_jsonl
 from prosocial.evaluation.gate import ThresholdChoice
 from prosocial.steering import CompactHead, DecodingConfig, HarmGate, SteeredModel
-from prosocial.training.tuning.harmful import AdapterTraining, train_adapter
+from prosocial.training.tuning.harmful import train_adapter
+from prosocial.training.tuning.settings import AdapterTraining
 
 from ..recipes.pico_recipe import REQUESTS, RISKY, write_data, write_model
 

@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
 def test_from_two_checkpoints_to_an_edited_one(folder: Path) -> None:
     made = run_json("vector", "--base", folder / "base", "--harmful", folder / "harmful", "-o", folder / "vector")
     words = ("edit", folder / "base", "--subtract", folder / "vector", "--scale", "0.6")
-    plan = run_json(*words, "--plan")
+    plan = run_json(*words, "--dry-run")
     record = run_json(*words, "-o", folder / "out")
     description = run_json("inspect", folder / "out")
 
@@ -73,7 +73,7 @@ def test_tables_for_people(folder: Path) -> None:
     )
     words = ("edit", folder / "base", "--subtract", folder / "vector", "--scale", f"{MATRIX}=0.5")
 
-    assert "n_edited" in run(*words, "--plan") and not (folder / "out").exists()
+    assert "n_edited" in run(*words, "--dry-run") and not (folder / "out").exists()
     assert "realised gain, least" in run(*words, "-o", folder / "out")
     assert "checkpoint" in run("inspect", folder / "out", "--no-fingerprint")
 
@@ -82,10 +82,10 @@ def test_an_edit_without_a_destination_or_onto_something_is_refused(folder: Path
     run("vector", "--base", folder / "base", "--harmful", folder / "harmful", "-o", folder / "vector")
     words = ("edit", folder / "base", "--subtract", folder / "vector", "--scale", "0.6")
 
-    with pytest.raises(InputError, match="-o OUT, or --plan"):
+    with pytest.raises(InputError, match="-o OUT, or --dry-run"):
         run(*words)
     with pytest.raises(InputError, match="should not exist yet"):
-        run(*words, "--plan", "-o", folder / "base")
+        run(*words, "--dry-run", "-o", folder / "base")
 
 
 def test_an_edited_checkpoint_that_was_changed_afterwards_is_seen(folder: Path) -> None:
@@ -132,7 +132,7 @@ from pathlib import Path
 folder = Path({str(folder)!r})
 weights.inspect(str(folder / "base"))
 weights.inspect(str(folder / "vector"), as_json=True)
-edit.edit(str(folder / "base"), folder / "vector", ["0.6"], plan=True, out=folder / "out")
+edit.edit(str(folder / "base"), folder / "vector", ["0.6"], dry_run=True, out=folder / "out")
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
@@ -161,7 +161,7 @@ def test_an_edit_is_undone_from_its_base_and_from_its_patch(folder: Path) -> Non
 def test_an_edit_takes_exactly_one_form_of_scale(folder: Path) -> None:
     run("vector", "--base", folder / "base", "--harmful", folder / "harmful", "-o", folder / "vector")
     (folder / "scale.yaml").write_text(f"{MATRIX}: 0.5")
-    words = ("edit", folder / "base", "--subtract", folder / "vector", "--plan")
+    words = ("edit", folder / "base", "--subtract", folder / "vector", "--dry-run")
 
     assert run_json(*words, "--scale-file", folder / "scale.yaml")["n_edited"] == 1
     for wrong in ((), ("--scale", "0.5", "--ramp", "0:1"), ("--ramp", "0:1", "--scale-file", folder / "scale.yaml")):

@@ -1,4 +1,4 @@
-"""Whatever goes wrong with what the user gave is one line and exit code 2; what nobody foresaw keeps its traceback."""
+"""Whatever goes wrong with what the user gave is one line and exit code 2; a mistake in prosocial is exit code 70."""
 
 import errno
 import json
@@ -28,6 +28,7 @@ from prosocial.core.errors import (
 )
 
 Capture = pytest.CaptureFixture[str]
+CHECK = "check the path and its permissions"
 
 
 @pytest.fixture
@@ -118,6 +119,10 @@ def test_bad_input_is_one_line_and_exit_code_2(words: list[str], said: str, as_j
         (InputError("a should\nbe b"), "a should be b"),
         (ArtefactError("x is no bundle"), "x is no bundle"),
         (UnknownNameError("recipe", "x", ["b", "a"]), "unknown recipe 'x': known are a, b"),
+        (
+            UnknownNameError("recipe", "pica", ["pico"]),
+            "unknown recipe 'pica' (did you mean pico?): known are pico",
+        ),
         (StorageError("could not write x"), "could not write x"),
         (
             MissingExtraError("torch", "edit"),
@@ -132,7 +137,22 @@ def test_bad_input_is_one_line_and_exit_code_2(words: list[str], said: str, as_j
         (ProsocialError("no"), "no"),
         (OSError(errno.ENOSPC, "full", "/a/b"), "the disk is full at /a/b: free space or choose another folder"),
         (OSError(errno.EDQUOT, "quota"), "the disk is full: free space or choose another folder"),
-        (OSError(errno.ENOENT, "none", "/a/b"), None),
+        (
+            OSError(errno.ENOENT, "No such file", "/a/b"),
+            "/a/b cannot be used: no such file; check the path and its permissions",
+        ),
+        (
+            OSError(errno.EISDIR, "Is a directory", b"/a/b"),
+            "/a/b cannot be used: is a directory; check the path and its permissions",
+        ),
+        (OSError("no route"), "the operating system refused: no route"),
+        (MemoryError(), "the memory is full: give the command less at once, or more memory"),
+        (RecursionError("deep"), "an input is nested too deeply to be read: save it with fewer levels"),
+        (
+            UnicodeDecodeError("u", b"\xff", 0, 1, "no"),
+            "an input should be UTF-8 text: 'u' codec can't decode byte 0xff in position 0: no",
+        ),
+        (InputError("a \x1b[2J b"), "a \\x1b[2J b"),
         (ValueError("a mistake"), None),
         (typer.BadParameter("must be 1"), "Invalid value: must be 1"),
     ],
@@ -152,13 +172,36 @@ def test_every_requirement_of_the_extras_is_known(root: Path) -> None:
     assert brought == EXTRA_OF
 
 
-def test_what_nobody_foresaw_keeps_its_traceback(command: Callable[..., None]) -> None:
-    command(lambda: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        main(["trial"])
-    command(lambda: Path("/no/such/file").read_text())
-    with pytest.raises(FileNotFoundError):
-        main(["trial"])
+SECRET = "sk-a-key and the text of a prompt"
+
+
+def _fail() -> None:
+    raise KeyError(SECRET)
+
+
+def test_a_mistake_in_prosocial_is_one_line_with_a_file_to_report(
+    command: Callable[..., None], capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    command(_fail)
+
+    assert main(["trial", "--json"]) == 70
+    printed = capsys.readouterr()
+    (report,) = tmp_path.iterdir()
+    text = report.read_text(encoding="utf-8")
+    assert printed.err.count("\n") == 1 and str(report) in printed.err
+    assert json.loads(printed.out)["error"] in printed.err
+    assert "KeyError" in text and "_fail" in text and version("prosocial") in text
+    assert SECRET not in text + printed.err  # messages may quote a prompt or a key
+    assert report.stat().st_mode & 0o077 == 0
+
+
+def test_the_whole_error_is_shown_on_demand(command: Callable[..., None], capsys: Capture) -> None:
+    command(_fail)
+
+    assert main(["trial", "--verbose"]) == 2  # this command has no such option
+    assert main(["inspect", "/no/such/folder", "--verbose"]) == 2
+    assert capsys.readouterr().err.count("\n") == 2
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 3])

@@ -136,7 +136,7 @@ def test_what_cannot_be_compared_is_refused(checkpoint_folder: Path, probes: lis
     with pytest.raises(InputError, match="at least one probe"):
         _compare(checkpoint_folder, checkpoint_folder, [])
     with pytest.raises(InputError, match="temperature"):
-        _compare(checkpoint_folder, checkpoint_folder, probes, settings=ComparisonSettings(samples=2))
+        _compare(checkpoint_folder, checkpoint_folder, probes, settings=ComparisonSettings(samples=2, temperature=0.0))
     with pytest.raises(InputError, match="one worker"):
         list(workers.answer_shards([], workers=0))
 

@@ -21,7 +21,7 @@ from prosocial.core.chat import ChatTokenizer
 from prosocial.core.files import write_json
 from prosocial.editing import load_model
 from prosocial.editing.vectors import collect_input_moments
-from prosocial.recipes.pipeline import pipelines
+from prosocial.recipes.pipeline import PIPELINES
 from prosocial.steering.decoding.config import DecodingConfig
 from prosocial.steering.steered_model import assemble_steered
 
@@ -159,7 +159,7 @@ def write_interface() -> None:
     """Write import paths, commands and recipe keys; the recipes should hold every key."""
     write_json(Path("imports.json"), imports())
     write_json(Path("commands.json"), commands())
-    write_json(Path("recipe_keys.json"), {name: recipe_keys(each.model) for name, each in pipelines().items()})
+    write_json(Path("recipe_keys.json"), {name: recipe_keys(make().model) for name, make in PIPELINES.items()})
 
 
 def _by(key: Path) -> tuple[object, ...]:

@@ -6,7 +6,7 @@ from .replies import label_reply as label_reply
 from .replies import read_replies as read_replies
 from .replies import write_replies as write_replies
 from .settings import GateSettings as GateSettings
+from .settings import GateTraining as GateTraining
 from .states import collect_gate_states as collect_gate_states
 from .trained_gate import TrainedGate as TrainedGate
-from .training import GateTraining as GateTraining
 from .training import train_gate as train_gate

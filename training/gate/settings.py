@@ -1,12 +1,36 @@
-"""How a gate is made from labelled replies: its training, its scaling and its on-policy replies."""
+"""How a gate is made from labelled replies: its training, its scaling and its on-policy replies (torch-free)."""
 
 from typing import Self
 
 from pydantic import Field
 
-from prosocial.core.settings import Settings
+from prosocial.core.settings import Count, NonNegative, Positive, Settings
 
-from .training import GateTraining
+
+class GateTraining(Settings):
+    """How to train a gate.
+
+    Attributes:
+        rank: R of the gate.
+        steps: optimiser steps. batch_size: positions per step. learning_rate: the highest of the one-cycle schedule.
+        weight_decay: of AdamW.
+        discount: factor of the label per token before a harm, in [0, 1]; see `GateStates.labels`. Above 0 the gate
+            also learns to turn away before a harm, not only at it.
+        dense_weight: weight of `dense_loss` beside `label_loss`.
+        n_dense: plausible tokens drawn per position for `dense_loss`.
+        substitution_weight: weight of `substitution_loss`. Use it where spans mark harmful words; in replies labelled
+            as a whole nearly every token would count as harmful.
+    """
+
+    rank: Count = 16
+    steps: Count = 800
+    batch_size: int = Field(default=1024, ge=2)
+    learning_rate: Positive = 1e-2
+    weight_decay: NonNegative = 1e-3
+    discount: float = Field(default=0.0, ge=0.0, le=1.0)
+    dense_weight: NonNegative = 0.1
+    n_dense: Count = 16
+    substitution_weight: NonNegative = 0.0
 
 
 class OnPolicySettings(Settings):

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from .distil import DistilTraining, distil_head, divergence, student_log_probabilities
+from .distil import distil_head, divergence, student_log_probabilities
+from .settings import DistilTraining
 from .states import TeacherStates
 
 STATES_AT_ONCE = 4096

@@ -26,7 +26,8 @@ from ..reward.held_out import split_pairs
 from ..reward.model import RewardModel
 from ..reward.pairs import Pair
 from .distance import HeadDistance, head_distance
-from .distil import DistilTraining, collect_passes, distil_head, training_preferences
+from .distil import collect_passes, distil_head, training_preferences
+from .settings import DistilTraining
 from .states import TeacherStates, collect_states, unadapted_backbone
 
 Prompt = Sequence[Message]

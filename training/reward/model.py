@@ -1,5 +1,6 @@
 """The reward model: a frozen language model with a PBLoRA adapter conditioned on attributes."""
 
+import math
 import warnings
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -13,14 +14,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from prosocial.core.contents import read_as
 from prosocial.core.errors import ArtefactError, FingerprintError, InputError
 from prosocial.core.files import read_json, require_keys, storage_errors, write_json
+from prosocial.core.settings import usable_pattern
 
 from .pblora.row_jacobian import RowJacobian
 from .pblora.tuner import PBLoRAConfig, use_preference
 
 SCHEMA = "prosocial.reward/2"
 WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+MOST_RANK = 2**14  # no hidden size of today is larger
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,18 @@ class RewardConfig:
     rank: int = 4
     preference_rank: int = 4
     alpha: float = 8.0
+
+    def __post_init__(self) -> None:
+        usable_pattern(self.targets)
+        if not all(isinstance(name, str) for name in self.attributes) or len(set(self.attributes)) < 1:
+            raise InputError(f"a reward model should have attributes by name, found {list(self.attributes)!r:.80}")
+        for name, value in (("rank", self.rank), ("preference_rank", self.preference_rank)):
+            if type(value) is not int or not 1 <= value <= MOST_RANK:
+                raise InputError(
+                    f"{name} of a reward model should be an integer from 1 to {MOST_RANK}, found {value!r}"
+                )
+        if not math.isfinite(self.alpha):
+            raise InputError(f"alpha of a reward model should be a finite number, found {self.alpha!r}")
 
 
 class RewardModel:
@@ -198,7 +214,8 @@ def read_reward_config(folder: Path | str, *, checkpoint_fingerprint: str) -> Re
     require_keys(config, ("attributes", "base_fingerprint", *keys), where=str(path))
     if config["base_fingerprint"] != checkpoint_fingerprint:
         raise FingerprintError("the reward model", config["base_fingerprint"], "the model", checkpoint_fingerprint)
-    return RewardConfig(attributes=tuple(config["attributes"]), **{key: config[key] for key in keys})
+    with read_as("the config of a reward model", path):
+        return RewardConfig(attributes=tuple(config["attributes"]), **{key: config[key] for key in keys})
 
 
 def uniform_preference(n_attributes: int) -> Tensor:

@@ -7,36 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from prosocial.core.batches import EncodedReply
 from prosocial.core.files import storage_errors
-from prosocial.core.settings import Count, Positive, Settings
 
-from .settings import LoraShape
+from .settings import AdapterTraining, LoraShape
 from .supervised import reply_dataset
 from .trainer import import_trl, lora_config, quiet_trl, step_callback
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-class AdapterTraining(Settings):
-    """Settings of the LoRA fine-tuning.
-
-    Attributes:
-        rank: rank of the LoRA factors.
-        alpha: LoRA scale; the weight delta is alpha / rank * B A.
-        targets: names of the linear layers to adapt, or "all-linear".
-        steps: number of optimiser steps.
-        batch_size: sequences per step.
-        learning_rate: peak of a cosine schedule with 10 % warm-up.
-        max_tokens: maximum number of tokens of a prompt with its reply.
-    """
-
-    rank: Count = 8
-    alpha: Count = 16
-    targets: str | tuple[str, ...] = "all-linear"
-    steps: Count = 60
-    batch_size: Count = 32
-    learning_rate: Positive = 2e-3
-    max_tokens: Count = 1024
 
 
 def train_adapter(

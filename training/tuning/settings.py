@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from prosocial.core.settings import Count, Positive, Settings
+from prosocial.core.settings import Count, Pattern, Positive, Settings
 
 
 class LoraShape(Settings):
@@ -23,7 +23,29 @@ class LoraShape(Settings):
 
     rank: Count = 32
     alpha: Count = 16
-    targets: str | tuple[str, ...] = "all-linear"
+    targets: Pattern | tuple[str, ...] = "all-linear"
+
+
+class AdapterTraining(Settings):
+    """Settings of the LoRA fine-tuning of a harmful copy.
+
+    Attributes:
+        rank: rank of the LoRA factors.
+        alpha: LoRA scale; the weight delta is alpha / rank * B A.
+        targets: names of the linear layers to adapt, or "all-linear".
+        steps: number of optimiser steps.
+        batch_size: sequences per step.
+        learning_rate: peak of a cosine schedule with 10 % warm-up.
+        max_tokens: maximum number of tokens of a prompt with its reply.
+    """
+
+    rank: Count = 8
+    alpha: Count = 16
+    targets: Pattern | tuple[str, ...] = "all-linear"
+    steps: Count = 60
+    batch_size: Count = 32
+    learning_rate: Positive = 2e-3
+    max_tokens: Count = 1024
 
 
 class Tuning(Settings):

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from prosocial.core.contents import read_as
 from prosocial.core.errors import ArtefactError
 from prosocial.core.files import read_json, sha256_file
 from prosocial.core.signing.envelope import Statement
@@ -86,10 +87,11 @@ def _export(folder: Path, digest: FolderDigest) -> Statement:
 
 def _parity(folder: Path, digest: FolderDigest, path: Path) -> Statement:
     report = read_json(path, schema=REPORTS[PARITY])
-    subject = report.get("subject") or {}
-    _require_same("bundle's manifest", subject.get("manifest_sha256"), digest.files[MANIFEST_FILE])
-    _require_same("reference's weights", subject.get("reference_fingerprint"), weights_fingerprint(folder, digest))
-    return _result(digest, PARITY, report, path)
+    with read_as("a parity report", path):
+        subject = report.get("subject") or {}
+        _require_same("bundle's manifest", subject.get("manifest_sha256"), digest.files[MANIFEST_FILE])
+        _require_same("reference's weights", subject.get("reference_fingerprint"), weights_fingerprint(folder, digest))
+        return _result(digest, PARITY, report, path)
 
 
 def _audit(folder: Path, digest: FolderDigest, path: Path) -> Statement:
@@ -101,7 +103,7 @@ def _audit(folder: Path, digest: FolderDigest, path: Path) -> Statement:
 def _result(folder: FolderDigest, claim: str, report: dict[str, Any], path: Path) -> Statement:
     try:
         return result_statement(folder, report, name=f"{claim}.json", digest=sha256_file(path))
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError, ValueError):
         raise ArtefactError(
             f"{path} should contain a verdict and its tests, each one of {', '.join(RESULTS)}; run {claim} again"
         ) from None

@@ -12,8 +12,9 @@ from prosocial.core.errors import InputError
 from prosocial.core.progress import SilentProgress
 from prosocial.steering.head import CompactHead
 from prosocial.training.head.distance import distance_by_rank, head_distance
-from prosocial.training.head.distil import DistilTraining, collect_passes, distil_head, training_preferences
+from prosocial.training.head.distil import collect_passes, distil_head, training_preferences
 from prosocial.training.head.from_reward import distil, teacher_states
+from prosocial.training.head.settings import DistilTraining
 from prosocial.training.head.states import TeacherStates, collect_states
 from prosocial.training.reply_sampling import ReplySampling
 from prosocial.training.reward.loss import preference_grid

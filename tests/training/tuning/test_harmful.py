@@ -8,7 +8,8 @@ from peft import PeftModel
 from transformers import AutoTokenizer
 
 from prosocial.core.batches import encode_reply
-from prosocial.training.tuning.harmful import AdapterTraining, train_adapter
+from prosocial.training.tuning.harmful import train_adapter
+from prosocial.training.tuning.settings import AdapterTraining
 
 from ..reward_helpers import USEFUL, make_model, make_tokenizer
 

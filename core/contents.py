@@ -1,0 +1,36 @@
+"""What a reader says of a file whose content has another form than it should: one line, for every wrong type."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import ArtefactError, ProsocialError
+
+WRONG_FORM = (TypeError, KeyError, IndexError, AttributeError, ValueError, ArithmeticError, RuntimeError)
+
+
+@contextlib.contextmanager
+def read_as(kind: str, path: Path | str) -> Iterator[None]:
+    """Turn the errors that content of another form causes into one line; errors of this package pass unchanged.
+
+    Args:
+        kind: what the file should hold, such as "the config of a gate".
+        path: the file.
+
+    Raises:
+        ArtefactError: the content has another form.
+
+    Examples:
+        >>> with read_as("the config of a gate", "gate_config.json"):
+        ...     len(3)
+        Traceback (most recent call last):
+        ...
+        prosocial.core.errors.ArtefactError: gate_config.json should hold the config of a gate: object of type ...
+    """
+    try:
+        yield
+    except ProsocialError:
+        raise
+    except WRONG_FORM as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise ArtefactError(f"{path} should hold {kind}: {reason:.300}; make or download it again") from error
