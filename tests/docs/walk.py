@@ -5,7 +5,7 @@ A page shows output below the line that is typed. It should be the whole output,
 - `…` stands for any text: alone on a line for lines left out, inside a line for the rest of a digest or a name;
 - `≈` says that the machine decides: before a number for that number, at the start of a line for the words of a reply.
 
-White space, frames of tables and progress bars do not count. Nothing shown means nothing compared.
+White space, frames of tables, progress bars and the digits of digests do not count. Nothing shown means nothing compared.
 """
 
 import os
@@ -24,7 +24,8 @@ from prosocial.cli.main import main
 from .pages import Block, Command, blocks, name_of
 
 NUMBER = r"[-+\u2212]?\d[\d,\u202f]*(?:\.\d+)?(?:e[-+]?\d+)?"
-PART = re.compile(rf"(?P<any>\u2248 ?{NUMBER})|(?P<rest>\u2026)|(?P<number>{NUMBER})")
+DIGEST = r"\b[0-9a-f]{16,}\b"
+PART = re.compile(rf"(?P<any>\u2248 ?{NUMBER})|(?P<rest>\u2026)|(?P<digest>{DIGEST})|(?P<number>{NUMBER})")
 FRAME = re.compile(r"[\u2500-\u257f\u2580-\u259f]")
 PROGRESS = re.compile(r"[^\r\n]*\r[^\n]*it/s\]")
 FILE = re.compile(r"`(?P<name>[\w./-]+\.(?:json|jsonl|py|yaml))`:\s*\Z")
@@ -153,7 +154,7 @@ def pattern(lines: list[str], *, exact: bool) -> str:
 
 
 def _parts(line: str, *, exact: bool) -> Iterator[str]:
-    if line == "\u2026" or (line.startswith("\u2248") and not re.match(rf"\u2248 ?{NUMBER}", line)):
+    if line in ("\u2026", "(shortened)") or (line.startswith("\u2248") and not re.match(rf"\u2248 ?{NUMBER}", line)):
         yield ".*?"
         return
     end = 0
@@ -161,5 +162,5 @@ def _parts(line: str, *, exact: bool) -> Iterator[str]:
         yield re.escape(line[end : part.start()])
         end = part.end()
         free = part["any"] or (part["number"] and not exact)
-        yield NUMBER if free else ".*?" if part["rest"] else re.escape(part[0])
+        yield NUMBER if free else DIGEST if part["digest"] else ".*?" if part["rest"] else re.escape(part[0])
     yield re.escape(line[end:])

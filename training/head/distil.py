@@ -31,10 +31,12 @@ class HeadTraining(Settings):
         on_policy: how many replies of a first draft of the head it reads too; 0: none, and no draft is fitted.
         mixture_gain: learn the factor by which a mixture of attributes shifts more than the mean of its parts; false:
             the factor stays at 1.
-        loss: "forward_kl" is KL(teacher || student); "reverse_kl" is KL(student || teacher), which concentrates on the
-            teacher's most likely tokens.
+        loss: "forward_kl" is KL(teacher || student); "reverse_kl" is KL(student || teacher), which concentrates on
+            the teacher's most likely tokens.
         max_tokens: most tokens of a prompt and its reply.
-        steps: optimiser steps. batch_size: states per step. learning_rate: the highest of the one-cycle schedule.
+        steps: optimiser steps.
+        batch_size: states per step.
+        learning_rate: the highest of the one-cycle schedule.
         concentration: of the Dirichlet distribution that preferences are drawn from.
     """
 
