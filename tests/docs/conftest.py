@@ -46,6 +46,11 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     return run
 
 
+def copy_run(run: Path, place: Path) -> None:
+    """Copy a run to where the pages expect it, without the store that its links lead to."""
+    shutil.copytree(run, place / "runs" / "quickstart", ignore=shutil.ignore_patterns("store"))
+
+
 @pytest.fixture(scope="session")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run: base, vector, edit, steered, bundle, probes. Tests work on a copy."""

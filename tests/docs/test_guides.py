@@ -3,12 +3,12 @@
 The usual tier runs them on a small quickstart, where any number may stand for a number; `make prove` on the real one.
 """
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from ..hub.hub_fixture import LoopbackHub
+from .conftest import copy_run
 from .pages import PAGES, ROOT, blocks, name_of
 from .walk import NOT_RUN, Walk, difference, not_run
 
@@ -30,13 +30,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def copy(run: Path, place: Path) -> None:
-    shutil.copytree(run, place / "runs" / "quickstart", ignore=shutil.ignore_patterns("store"))
-
-
 @walked
 def test_a_page_runs_as_written(page: Path, small_run: Path, place: Path, hub: LoopbackHub) -> None:
-    copy(small_run, place)
+    copy_run(small_run, place)
 
     assert Walk(page, exact=False).read().differences == []
 
@@ -46,7 +42,7 @@ def test_a_page_runs_as_written(page: Path, small_run: Path, place: Path, hub: L
 def test_a_page_shows_what_the_quickstart_prints(page: Path, place: Path, hub: LoopbackHub) -> None:
     if not RUN.is_dir():
         pytest.skip("there is no runs/quickstart: make quickstart")
-    copy(RUN, place)
+    copy_run(RUN, place)
 
     assert Walk(page, exact=True).read().differences == []
 

@@ -24,7 +24,8 @@ def test_the_javascript_of_the_page_replies_as_our_runtime_does(tmp_path: Path) 
     if subprocess.run(install, cwd=tmp_path, check=False, capture_output=True).returncode:
         pytest.skip("the packages could not be installed")
 
-    ours = [reply.text for reply in Bundle.open(BUNDLE).generate([[{"role": "user", "content": r}] for r in REQUESTS])]
+    conversations = [[{"role": "user", "content": request}] for request in REQUESTS]
+    ours = [reply.text.strip() for reply in Bundle.open(BUNDLE).generate(conversations)]
     theirs = [
         subprocess.run(
             ["node", "generate.mjs", str(BUNDLE.resolve()), request],
