@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,6 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
 
-from prosocial.cli.main import main
 from prosocial.editing import Checkpoint, apply_edit, plan_edit, vector_from_checkpoints
 from prosocial.export import export_bundle
 from prosocial.steering.steered_model import assemble_steered
@@ -42,7 +43,9 @@ def small_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     with FileLock(f"{run}.lock"):
         if not (run / "report").exists():
             words = [word for change in SMALL for word in ("--set", change)]
-            assert main(["run", "quickstart", "--out", str(run), *words]) == 0
+            command = [sys.executable, "-m", "prosocial.cli.main", "run", "quickstart", "--out", str(run), *words]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
     return run
 
 

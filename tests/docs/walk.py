@@ -1,6 +1,7 @@
 """Walks through a page as a reader would: runs its commands and its Python in order, and compares what they print.
 
-A page shows output below the line that is typed. It should be the whole output, with two marks for what differs:
+A block `console` runs as it is. A block `sh` has names that the reader brings, and is only parsed (test_pages.py). A page
+shows output below the line that is typed. It should be the whole output, with two marks for what differs:
 
 - `…` stands for any text: alone on a line for lines left out, inside a line for the rest of a digest or a name;
 - `≈` says that the machine decides: before a number for that number, at the start of a line for the words of a reply.
@@ -82,7 +83,7 @@ class Walk:
     def _run(self, block: Block) -> None:
         if block.language == "python":
             exec(compile(block.text, f"{name_of(self.page)}:{block.line}", "exec"), self.python)
-        for line, shown in block.steps:
+        for line, shown in block.steps if block.language == "console" else ():
             said = "".join(map(self._say, line.split(" && ")))
             if said and (message := difference(shown, said, exact=self.exact)):
                 self.differences.append(f"{name_of(self.page)}:{block.line}: {line}\n{message}")
