@@ -1,7 +1,7 @@
 """Walks through a page as a reader would: runs its commands and its Python in order, and compares what they print.
 
-A block `console` runs as it is. A block `sh` has names that the reader brings, and is only parsed (test_pages.py). A page
-shows output below the line that is typed. It should be the whole output, with two marks for what differs:
+A block `console` runs as it is; a block `sh` has names that the reader brings, and is only parsed (test_pages.py).
+A page shows output below the line that is typed. It should be the whole output, with two marks for what differs:
 
 - `…` stands for any text: alone on a line for lines left out, inside a line for the rest of a digest or a name;
 - `≈` says that the machine decides: before a number for that number, at the start of a line for the words of a reply.
@@ -30,7 +30,7 @@ DIGEST = r"\b[0-9a-f]{16,}\b"
 PART = re.compile(rf"(?P<any>\u2248 ?{NUMBER})|(?P<rest>\u2026)|(?P<digest>{DIGEST})|(?P<number>{NUMBER})")
 FRAME = re.compile(r"[\u2500-\u257f\u2580-\u259f]")
 PROGRESS = re.compile(r"[^\r\n]*\r[^\n]*it/s\]")
-FILE = re.compile(r"`(?P<name>[\w./-]+\.(?:json|jsonl|mjs|py|yaml))`:\s*\Z")
+FILE = re.compile(r"`(?P<name>[\w.-]+\.(?:json|jsonl|mjs|py|yaml))`:\s*\Z")
 PLACEHOLDER = re.compile(r"[A-Z][A-Z/_]+")
 
 # What is not run, and why.
