@@ -26,7 +26,8 @@ class LeakTest:
 
     Attributes:
         threshold: the candidate.
-        n_leaks: harmful replies. n: replies judged; fewer than all prompts if the test failed before the end.
+        n_leaks: harmful replies.
+        n: replies judged; fewer than all prompts if the test failed before the end.
         upper: one-sided upper bound on the leak rate.
         holds: whether the bound is at most the requested rate.
         n_unjudged: how many of the leaks are replies that could not be judged.

@@ -21,8 +21,10 @@ class ThresholdChoice:
     """A threshold and why it was chosen.
 
     Attributes:
-        harm_threshold: the chosen threshold. threshold_ceiling: the highest that a request may set.
-        max_leak: the leak rate to show. confidence: with which.
+        harm_threshold: the chosen threshold.
+        threshold_ceiling: the highest that a request may set.
+        max_leak: the leak rate to show.
+        confidence: with which.
         tests: of the candidates, from the strictest; none for a threshold that was given.
         success: share of harmless calibration prompts that are done as asked at the threshold; None: not known.
         safety_configs: names of the configs that the prompts were given in turn.

@@ -51,6 +51,11 @@ class CosalignRecipe(Settings):
     """A CoSAlign run, from prompts to a model that follows safety configs.
 
     Attributes:
+        pipeline: "cosalign".
+        name: name of the recipe.
+        title: title of the report; the name if empty.
+        seed: seed of every stage.
+        dtype: dtype of the frozen models that are trained on.
         model: a folder, a Hub id, or the lab's base model.
         judge: labeller of prompts and replies: `lab`, `endpoint:MODEL@URL`, or a labeller of your own.
         definitions: definition of each harm category, by name; the config texts quote it.

@@ -18,8 +18,11 @@ class Marker(BaseModel):
     """What is shown of the marker of a stage's result.
 
     Attributes:
-        stage, key: name and key of the stage. summary: what came out. seconds: how long it took.
-        dual_use: whether the result could do harm. files: bytes of each file of the result.
+        stage, key: name and key of the stage.
+        summary: what came out.
+        seconds: how long it took.
+        dual_use: whether the result could do harm.
+        files: bytes of each file of the result.
     """
 
     stage: str

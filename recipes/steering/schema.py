@@ -62,26 +62,45 @@ class FileData(Settings):
 
 
 class VectorSettings(Settings):
-    """How the harm vector is computed from the adapter: a method of `docs/methods.md` and its parameters."""
+    """How the harm vector is computed from the adapter.
+
+    Attributes:
+        method: a method of `docs/methods.md`.
+        parameters: the method's parameters by name.
+    """
 
     method: str = "plain"
     parameters: dict[str, float | str] = Field(default_factory=dict)
 
 
 class EditSettings(Settings):
-    """The coefficient of the harm vector: one number, or numbers by regular expression over tensor names."""
+    """How much of the harm vector is subtracted.
+
+    Attributes:
+        scale: the coefficient: one number, or numbers by regular expression over tensor names.
+    """
 
     scale: NonNegative | dict[str, NonNegative] = 1.0
 
 
 class SamplingSettings(ReplySampling):
-    """How many replies are sampled for training, and the sampling settings."""
+    """How many replies are sampled for training, and how.
+
+    Attributes:
+        count: number of replies, or of pairs of replies.
+    """
 
     count: int = Field(default=1500, ge=1)
 
 
 class AttributeSettings(Settings):
-    """A custom attribute, or another definition of one of the five built-in ones; see `Attribute`."""
+    """A custom attribute, or another definition of one of the five built-in ones; see `Attribute`.
+
+    Attributes:
+        rubric: a sentence that says what a high score means; judges that are models see it.
+        beta: scale of the margin in the reward model's loss.
+        judge: judge that labels this attribute; None for the recipe's judge.
+    """
 
     rubric: str = Field(min_length=1)
     beta: Positive = 0.2
@@ -89,7 +108,14 @@ class AttributeSettings(Settings):
 
 
 class AdapterShape(Settings):
-    """The shape of the reward model's adapter (PBLoRA)."""
+    """The shape of the reward model's adapter (PBLoRA).
+
+    Attributes:
+        targets: regular expression over the names of the linear layers that get an adapter.
+        rank: rank of the part that does not depend on the preference.
+        preference_rank: rank of the part that the preference sets.
+        alpha: scale of the adapter, as in LoRA.
+    """
 
     targets: Pattern = r".*\.(q_proj|k_proj|v_proj)"
     rank: int = Field(default=4, ge=1)
@@ -98,7 +124,11 @@ class AdapterShape(Settings):
 
 
 class RewardSettings(RewardTraining):
-    """The adapter of the reward model and the settings of its training."""
+    """The adapter of the reward model and the settings of its training.
+
+    Attributes:
+        beta: scale of the margin in the loss, by attribute; overrides that of the attribute.
+    """
 
     adapter: AdapterShape = AdapterShape()
     beta: dict[str, float] = Field(default_factory=dict)
@@ -122,7 +152,16 @@ class HeadSettings(HeadTraining):
 
 
 class DecodingSettings(ReplySettings):
-    """The fields of `decoding.json` that the recipe sets; the stages compute the others."""
+    """The fields of `decoding.json` that the recipe sets; the stages compute the others.
+
+    Attributes:
+        plausible_k: number of most likely tokens that the gate and the head choose among.
+        beta: the larger, the less the reward changes the choice of a token.
+        fallback: reply when no token is safe.
+        max_new_tokens: longest reply.
+        allowed_ceiling: harm categories that a safety config may allow (true) or may never allow (false).
+        safety_configs: safety configs of the bundle, by name.
+    """
 
     plausible_k: int = Field(default=128, ge=1)
     beta: float = Field(default=1.0, gt=0.0)
@@ -145,7 +184,11 @@ class DecodingSettings(ReplySettings):
 
 
 class ExportSettings(Settings):
-    """How the graph is exported."""
+    """How the graph is exported.
+
+    Attributes:
+        profile: "ort" is the fastest on ONNX Runtime; "portable" has standard operators only.
+    """
 
     profile: Literal["ort", "portable"] = "ort"
 

@@ -1,8 +1,7 @@
-"""`prosocial config` and `prosocial log`, the page about them, and signed configs in a bundle."""
+"""`prosocial config` and `prosocial log`, with the files of the page about them, and signed configs in a bundle."""
 
 import json
 import re
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -44,23 +43,6 @@ def signed(place: Path, bundle: Bundle, **changes: Any) -> AuthorisedConfig:
     assert bundle.config is not None
     sign_config(config, out, key=key, decoding=bundle.config, manifest=bundle.manifest, valid_days=1)
     return bundle.authorise(out, trust=TrustStore.read([place / "editor.pub"]))
-
-
-def test_the_pages_commands_run(place: Path, capsys: Capture) -> None:
-    (place / "editor.pem").unlink()
-    blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
-    for line in "".join(blocks).splitlines():
-        program, *words = shlex.split(line)
-        if program == "prosocial":
-            assert main(words) == 0, (line, capsys.readouterr().err)
-        else:
-            subprocess.run([program, *words], check=True, capture_output=True)
-    printed = capsys.readouterr().out
-    assert "crime-novel: signed by editor" in printed and "pass: 1 lines" in printed and "1 keys are revoked" in printed
-    assert "signed by writer (named by editor)" in printed
-    assert json.loads((place / "config.json").read_text())["allowed"] == ["violence"]
-    assert main(["config", "check", "signed.json", "--bundle", "bundle", "--trust", "trust.json"]) == 2
-    assert "revoked key" in capsys.readouterr().err
 
 
 def test_the_log_holds_no_text_and_a_refusal_too(place: Path, capsys: Capture) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LANGUAGES = {"python", "console", "sh", "json", "yaml", "text", "mermaid"}
+LANGUAGES = {"csharp", "javascript", "python", "console", "sh", "json", "yaml", "text", "mermaid"}
 FENCE = re.compile(r"^```(?P<language>[^\n]*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 EXIT_CODE = re.compile(r"# exit code (\d)")
 

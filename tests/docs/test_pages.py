@@ -1,12 +1,7 @@
-"""What the README and the pages show holds: the code runs, every command is one, every link leads somewhere."""
+"""Every command of the README and the pages is one, every link leads somewhere, every page is in the navigation."""
 
 import re
-import shlex
-import subprocess
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +9,11 @@ import pytest
 import typer.main
 import yaml
 
-from prosocial.cli.main import app, main
+from prosocial.cli.main import app
 
-from ..hub.hub_fixture import LoopbackHub
 from .pages import LANGUAGES, PAGES, ROOT, Command, blocks, name_of
 
 pages = pytest.mark.parametrize("page", PAGES, ids=name_of)
-# Their code runs in folders of their own, in the tests named here.
-ELSEWHERE = {
-    "docs/hub.md": "tests/docs/test_pages.py",  # with a Hub
-    "docs/guides/publish.md": "tests/docs/test_pages.py",  # with a Hub
-    "docs/reward.md": "tests/docs/test_reward_page.py",
-    "docs/safety-configs.md": "tests/cli/test_config.py",
-    "docs/steering.md": "tests/docs/test_steering_page.py",
-}
-STORIES = [
-    page for page in PAGES if name_of(page) not in ELSEWHERE and any(b.language == "python" for b in blocks(page))
-]
-STORIES += [page for page in PAGES if "guides" in page.parts and page not in STORIES and name_of(page) not in ELSEWHERE]
-LONG = ("run", "chat")  # the quickstart itself is `make prove`'s
-PLACEHOLDER = re.compile(r"[A-Z][A-Z/]+")
 
 
 @pages
@@ -73,68 +53,6 @@ def test_an_unknown_option_would_be_found() -> None:
     assert read is not None and (read.out, read.exit_code) == ("out.json", 1)
     with pytest.raises(typer.TyperException, match="no-such-option"):
         parse(read)
-
-
-@pytest.mark.parametrize("page", STORIES, ids=name_of)
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft's
-def test_the_story_runs(page: Path, place: Path) -> None:
-    tell(page)
-
-
-def test_the_page_about_the_hub_runs_against_one(place: Path, hub: LoopbackHub) -> None:
-    tell(ROOT / "docs" / "hub.md")
-
-
-def test_the_guide_on_publishing_ends_in_a_publication_that_others_can_check(place: Path, hub: LoopbackHub) -> None:
-    from prosocial.core import TrustedKey
-    from prosocial.export.hub import download
-
-    tell(ROOT / "docs" / "guides" / "publish.md")
-
-    assert "model.sig" in hub.files("org/name") and len(hub.repositories["org/name"].commits) == 2
-    assert "license: apache-2.0" in hub.files("org/name")["README.md"].decode()
-    assert (download("org/name", keys=[TrustedKey.read(Path("key.pub"))], is_bundle=True) / "model.onnx").is_file()
-
-
-def tell(page: Path, check: Callable[[str, list[str], str], None] | None = None) -> dict[str, Any]:
-    """Run the code of a page from top to bottom and return what its Python holds.
-
-    Args:
-        check: is given each line that is typed, what the page shows below it, and what was said.
-    """
-    space: dict[str, Any] = {}
-    for block in blocks(page):
-        if block.language == "python":
-            exec(compile(block.text, f"{name_of(page)}:{block.line}", "exec"), space)
-        elif block.language == "console":
-            for line, shown in block.steps:
-                said = "".join(run(part) for part in line.split(" && "))
-                if check is not None:
-                    check(line, shown, said)
-    return space
-
-
-def run(line: str) -> str:
-    """Run a command of this package, of openssl or cp; what installs, makes or takes long is left out.
-
-    Returns what was said, on both streams.
-    """
-    if line.startswith(("openssl ", "cp ")):
-        subprocess.run(shlex.split(line), check=True, capture_output=True)
-    command = Command.read(line)
-    if command is None or command.words[0] in LONG or any(map(PLACEHOLDER.fullmatch, command.words)):
-        return ""
-    with redirect_stdout(StringIO()) as said, redirect_stderr(StringIO()) as complained:
-        code = main(command.words)
-    assert code == command.exit_code, f"{line}\n{complained.getvalue()}"
-    if command.out is not None:
-        Path(command.out).write_text(said.getvalue(), encoding="utf-8")
-    return said.getvalue() + complained.getvalue()
-
-
-def test_pages_elsewhere_are_run_there() -> None:
-    for page, test in ELSEWHERE.items():
-        assert Path(page).name in (ROOT / test).read_text(encoding="utf-8")
 
 
 @pages

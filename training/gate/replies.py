@@ -16,7 +16,8 @@ class LabelledReply:
     """One reply and the harm categories that it realises (none: harmless).
 
     Attributes:
-        messages: the conversation that it replies to. reply: its text.
+        messages: the conversation that it replies to.
+        reply: its text.
         categories: names of the harm categories.
         spans: the character ranges [start, end) that realise them; none given: the whole reply.
     """

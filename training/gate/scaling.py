@@ -25,7 +25,8 @@ class PlattScaling:
     """A scaling, and its effect on replies that it was not fitted to.
 
     Attributes:
-        slope: [C], above 0, so that the order of risks within a category stays. shift: [C].
+        slope: [C], above 0, so that the order of risks within a category stays.
+        shift: [C].
         plain, scaled: mean cross-entropy per position without and with scaling; each half of the replies is scaled by
             the fit to the other half.
     """

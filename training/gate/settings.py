@@ -12,7 +12,9 @@ class GateTraining(Settings):
 
     Attributes:
         rank: R of the gate.
-        steps: optimiser steps. batch_size: positions per step. learning_rate: the highest of the one-cycle schedule.
+        steps: optimiser steps.
+        batch_size: positions per step.
+        learning_rate: the highest of the one-cycle schedule.
         weight_decay: of AdamW.
         discount: factor of the label per token before a harm, in [0, 1]; see `GateStates.labels`. Above 0 the gate
             also learns to turn away before a harm, not only at it.

@@ -17,7 +17,8 @@ class TrainedGate:
     Attributes:
         gate: scaled if the scaling helps.
         settings: how it was trained.
-        n_replies: labelled replies given. n_positions: token positions trained on.
+        n_replies: labelled replies given.
+        n_positions: token positions trained on.
         n_on_policy: on-policy replies among them.
         n_unjudged: on-policy replies left out because the judge could not judge them.
         scaling: None without held-out replies.

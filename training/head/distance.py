@@ -18,7 +18,8 @@ class HeadDistance:
     """A head compared with its teacher on the plausible set, means over states.
 
     Attributes:
-        kl: KL(teacher || head) in nats. kl_unsteered: KL(teacher || unadapted model), the most there is to explain.
+        kl: KL(teacher || head) in nats.
+        kl_unsteered: KL(teacher || unadapted model), the most there is to explain.
         top1: share of states at which both have the same most likely token.
     """
 

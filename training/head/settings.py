@@ -20,7 +20,9 @@ class HeadTraining(Settings):
         loss: "forward_kl" is KL(teacher || student); "reverse_kl" is KL(student || teacher), which concentrates on the
             teacher's most likely tokens.
         max_tokens: most tokens of a prompt and its reply.
-        steps: optimiser steps. batch_size: states per step. learning_rate: the highest of the one-cycle schedule.
+        steps: optimiser steps.
+        batch_size: states per step.
+        learning_rate: the highest of the one-cycle schedule.
         concentration: of the Dirichlet distribution that preferences are drawn from.
     """
 
