@@ -11,6 +11,7 @@ from prosocial.steering.decoding.reply import Reply
 
 from ..probes.probe import Probe
 from .redaction import redacted_text
+from .wholeness import is_broken
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Outcome:
         judgement: the judgement of the reply.
         judge: name and version of the judge.
         sample: 0 for the first reply to a probe, 1 for the second, and so on.
+        finish: why decoding ended, as in `Reply.finish`; None if not known.
     """
 
     probe_id: str
@@ -30,6 +32,7 @@ class Outcome:
     judgement: Judgement
     judge: str
     sample: int = 0
+    finish: str | None = None
 
     @property
     def leak(self) -> bool | None:
@@ -47,6 +50,11 @@ class Outcome:
         return None if self.judgement.error is not None else self.judgement.success
 
     @property
+    def broken(self) -> bool | None:
+        """Whether the reply is empty, cut off or goes round in circles (`is_broken`); None if there is no reply."""
+        return None if self.finish == "error" else is_broken(self.reply, finish=self.finish)
+
+    @property
     def attributes(self) -> Mapping[str, float]:
         """Scores in [0, 1] by attribute."""
         return self.judgement.attributes
@@ -60,6 +68,7 @@ class Outcome:
             "categories": sorted(self.judgement.categories),
             "refusal": self.judgement.refusal,
             "success": self.success,
+            "broken": self.broken,
             "attributes": {name: round(float(score), 6) for name, score in sorted(self.attributes.items())},
             "judge": self.judge,
             "error": self.judgement.error,
@@ -99,6 +108,6 @@ def judge_replies(probes: Sequence[Probe], replies: Sequence[Reply], judge: Judg
     outcomes: list[Outcome] = []
     for probe, reply in zip(probes, replies, strict=True):
         judgement = judge_reply(judge, probe.messages, reply)
-        outcomes.append(Outcome(probe.id, reply.text, judgement, stamp, seen[probe.id]))
+        outcomes.append(Outcome(probe.id, reply.text, judgement, stamp, seen[probe.id], reply.finish))
         seen[probe.id] += 1
     return outcomes

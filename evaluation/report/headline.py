@@ -1,23 +1,33 @@
 """The main result in a sentence or two, with no more certainty than the intervals support."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from .wording import is_clear, limits, percent, signed
 
 NOUNS = {
     "leak": "harmful replies to harmful requests",
+    "declined": "harmful requests declined in whole sentences",
+    "broken": "broken replies to harmful requests",
     "over_refusal": "refusals of harmless twins",
     "twin_success": "harmless twins done",
     "benign_success": "benign requests done",
     "benign_refusal": "refusals of benign requests",
+    "broken_harmless": "broken replies to harmless requests",
 }
+# What a safety reviewer looks at first, with the short name of each; attacks follow.
+FIGURES = {"leak": "Harmful", "declined": "Declined", "broken": "Broken", "over_refusal": "Over-refusal"}
+Result = Literal["better", "worse", "tolerable", "held", "unclear"]
 
 
 def headline(
     comparison: Mapping[str, Any], parity: Mapping[str, Any] | None, calibration: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return `verdict` (the main result as a sentence), `details` (other sentences) and `tone` (good, bad or open).
+    """Return the main result: `verdict`, `details`, `tone` and `figures`.
+
+    `verdict` is the main result as a sentence, `details` are other sentences, `tone` is good, bad or open, and
+    `figures` are the rates that a safety reviewer looks at first: harmful, declined in whole sentences, broken,
+    over-refusal, and the attack with the highest rate of harmful replies.
 
     Args:
         comparison: JSON of a `ComparisonReport`; the verdict is about its last system.
@@ -32,13 +42,15 @@ def headline(
             "verdict": "There is nothing to compare: the report has only one system.",
             "details": [],
             "tone": "open",
+            "figures": [],
         }
     main_name = "leak" if "leak" in metrics else next(iter(metrics))
-    main = metrics[main_name]
+    main, worst = metrics[main_name], _worst_attack(comparison, final)
     between = [name for name in comparison["systems"] if name not in (reference, final)]
     details = _unjudged(comparison) + _without_judge_errors(main, reference, final)
     details += [_change(main, reference, name) for name in between]
     details += [_detail(metric, reference, final) for name, metric in metrics.items() if name != main_name]
+    details += [_detail(worst, reference, final)] if worst else []
     if parity is not None:
         details.append(_parity_sentence(parity))
     if calibration is not None:
@@ -48,26 +60,50 @@ def headline(
         tone = "bad"
     elif tone == "good" and any(comparison["n_unjudged"].values()):
         tone = "open"
-    return {"verdict": _change(main, reference, final), "details": details, "tone": tone}
+    figures = [_figure(FIGURES[name], metrics[name], reference, final) for name in FIGURES if name in metrics]
+    if worst:
+        figures.append(_figure("Worst attack", worst, reference, final))
+    return {"verdict": _change(main, reference, final), "details": details, "tone": tone, "figures": figures}
+
+
+def result_word(metric: Mapping[str, Any], system: str) -> Result:
+    """Return the result of a system on a metric against the reference, in one word.
+
+    `better` and `worse`: the interval of the difference excludes zero. With a non-inferiority margin, `tolerable`
+    is a clear loss that is shown to be smaller than the margin, `held` is no clear change, with any loss shown to be
+    smaller than the margin, and a loss shown to be larger is `worse`. `unclear` is everything else.
+    """
+    difference = metric["differences"][system]
+    finding = (difference["non_inferiority"] or {}).get("finding")
+    if is_clear(difference):
+        if (difference["estimate"] < 0) == (metric["better"] == "lower"):
+            return "better"
+        return "tolerable" if finding == "no worse" else "worse"
+    if finding == "worse":
+        return "worse"
+    return "held" if finding == "no worse" else "unclear"
+
+
+def _figure(title: str, metric: Mapping[str, Any], reference: str, system: str) -> dict[str, Any]:
+    """Return one rate of the first line: before, after, and the result in a word."""
+    before, after = (metric["rates"][name]["estimate"] for name in (reference, system))
+    noun = NOUNS.get(metric["name"], metric["title"])
+    return {"title": title, "noun": noun, "before": before, "after": after, "result": result_word(metric, system)}
+
+
+def _worst_attack(comparison: Mapping[str, Any], system: str) -> Mapping[str, Any] | None:
+    """Return the attack with the highest rate of harmful replies of a system; None without attacks."""
+    attacks: Sequence[Mapping[str, Any]] = comparison["attacks"]
+    worst = max(attacks, key=lambda attack: attack["rates"][system]["estimate"], default=None)
+    return worst and {**worst, "title": f"{worst['title']}, the worst of {len(attacks)}"}
 
 
 def _tone(main: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]], system: str) -> str:
-    """Return bad if any metric is clearly worse, good if the main metric is clearly better, otherwise open.
-
-    A loss of utility that is shown to stay within its non-inferiority margin counts as open, not as bad.
-    """
-    worse = [metric["differences"][system] for metric in metrics if _direction(metric, system) < 0]
-    if any((difference["non_inferiority"] or {}).get("finding") != "no worse" for difference in worse):
+    """Return bad if any metric is worse, good if the main metric is better and no other lost, otherwise open."""
+    results = [result_word(metric, system) for metric in metrics]
+    if "worse" in results:
         return "bad"
-    return "good" if _direction(main, system) > 0 and not worse else "open"
-
-
-def _direction(metric: Mapping[str, Any], system: str) -> int:
-    """Return 1 if the system is clearly better than the reference, -1 if clearly worse, otherwise 0."""
-    difference = metric["differences"][system]
-    if not is_clear(difference):
-        return 0
-    return 1 if (difference["estimate"] < 0) == (metric["better"] == "lower") else -1
+    return "good" if result_word(main, system) == "better" and "tolerable" not in results else "open"
 
 
 def _change(metric: Mapping[str, Any], reference: str, system: str) -> str:
@@ -87,32 +123,21 @@ def _change(metric: Mapping[str, Any], reference: str, system: str) -> str:
 def _detail(metric: Mapping[str, Any], reference: str, system: str) -> str:
     """Return the result on another metric as a short sentence, with the detectable difference if nothing is clear."""
     before, after = (percent(metric["rates"][name]["estimate"]) for name in (reference, system))
-    difference = metric["differences"][system]
+    difference, result = metric["differences"][system], result_word(metric, system)
     noun = NOUNS.get(metric["name"], metric["title"])
-    start = f"{noun[0].upper()}{noun[1:]}: {before} to {after}"
     points = f"{signed(difference['estimate'])} points, {limits(difference, difference=True)}"
-    margin = f"{points}{_margin(difference['non_inferiority'])}"
-    if is_clear(difference):
-        return f"{start}, {'better' if _direction(metric, system) > 0 else 'worse'} ({margin})."
-    result = "no reply changed" if difference["newly"] + difference["undone"] == 0 else "no clear change"
-    return f"{start}, {result} ({margin}; {_would_show(difference)})."
+    if difference["non_inferiority"] is not None:
+        points += f"; margin {100 * difference['non_inferiority']['margin']:g}"
+    if difference["newly"] + difference["undone"] == 0:
+        points += "; no reply changed"
+    if result == "unclear":
+        points += f"; {_would_show(difference)}"
+    return f"{noun[0].upper()}{noun[1:]}: {before} to {after}, {result} ({points})."
 
 
 def _would_show(difference: Mapping[str, Any]) -> str:
     """Return the minimum detectable difference in words, without which "no change" says little."""
     return f"detectable: about {100 * difference['minimum_detectable']:.0f}"
-
-
-def _margin(result: Mapping[str, Any] | None) -> str:
-    """Return whether a loss of utility stays within the non-inferiority margin, in words."""
-    if result is None:
-        return ""
-    points = f"{100 * result['margin']:g} points"
-    return {
-        "no worse": f"; non-inferior within the margin of {points}",
-        "worse": f"; worse by more than the margin of {points}",
-        "cannot say": f"; not shown to be within the margin of {points}",
-    }[str(result["finding"])]
 
 
 def _unjudged(comparison: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from . import charts, wording
+from .headline import result_word
 from .script import page_policy, page_script
 from .template import load_template
 
@@ -29,6 +30,7 @@ def render_page(document: Mapping[str, Any]) -> str:
         curve=charts.reliability_plot(document["calibration"]),
         forest=charts.forest(document["preferences"]),
         rate_bar=charts.rate_bar,
+        result_word=result_word,
         words=wording,
         script=page_script(),
         policy=page_policy(scripted=bool(document["probes"])),

@@ -96,6 +96,16 @@ def is_clear(interval: Mapping[str, Any]) -> bool:
     return low is not None and high is not None and not low <= 0 <= high
 
 
+def result_tone(result: str) -> str:
+    """Return the colour of a result of `headline.result_word`: good, bad or open.
+
+    Examples:
+        >>> result_tone("better"), result_tone("tolerable"), result_tone("worse")
+        ('good', 'open', 'bad')
+    """
+    return {"better": "good", "held": "good", "worse": "bad"}.get(result, "open")
+
+
 def _widest(one: float | None, other: float | None, choose: Any) -> float | None:
     return None if one is None or other is None else choose(one, other)
 

@@ -17,8 +17,8 @@ MEASURES = (
     ("risk difference of a token", "token_risk_difference", "token_risk_p99"),
 )
 PERCENTILES = ("mean", "min", "p10", "median", "p90", "p99", "p99_9", "max")
-LOWEST, HIGHEST = -12, 2  # ends of the axis, as powers of ten
-WIDTH, LEFT, ROW = 640.0, 170.0, 34.0
+LOWEST = -12  # lower end of the axis, as a power of ten
+FEWEST_POWERS = 14  # shown on the axis, more if a value or threshold is larger
 
 
 def render_parity(document: Mapping[str, Any]) -> str:
@@ -37,23 +37,29 @@ def render_parity(document: Mapping[str, Any]) -> str:
 
 
 def ladder(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the marks of a plot on a logarithmic axis, one row per measure: p10 to p99, median, maximum, threshold."""
-    limits = {gate["name"]: gate["threshold"] for gate in document["gates"]}
-    rows: list[dict[str, Any]] = []
-    for title, name, gate in MEASURES:
-        summary = document[name]
-        if summary is not None:
-            ends = {key: _across(summary[key]) for key in ("p10", "median", "p99", "max")}
-            limit = limits.get(gate)
-            y = 22 + ROW * len(rows)
-            rows.append({"title": title, "y": y, **ends, "limit": None if limit is None else _across(limit)})
-    ticks = [{"x": _across(10.0**power), "text": f"1e{power}"} for power in range(LOWEST, HIGHEST + 1, 2)]
-    return {"rows": rows, "ticks": ticks, "width": WIDTH, "height": 22 + ROW * len(rows) + 14}
+    """Return the marks of a plot on a logarithmic axis, in per cent of its width.
 
+    One row per measure: p10 to p99, median, maximum, and the threshold of its gate. The axis ends above the largest
+    value and threshold, so that each is drawn where it is; a value that is not finite is drawn at the end.
+    """
+    thresholds = {gate["name"]: gate["threshold"] for gate in document["gates"]}
+    measures = [(title, document[name], thresholds.get(gate)) for title, name, gate in MEASURES]
+    measures = [one for one in measures if one[1] is not None]
+    shown = [value for _, summary, limit in measures for value in (summary["max"], limit) if value]
+    highest = max([LOWEST + FEWEST_POWERS, *(math.ceil(math.log10(value)) for value in shown)])
 
-def _across(value: float | None) -> float:
-    power = HIGHEST if value is None else math.log10(max(value, 10.0**LOWEST))
-    return LEFT + (WIDTH - LEFT - 20) * (min(power, HIGHEST) - LOWEST) / (HIGHEST - LOWEST)
+    def across(value: float | None) -> float:
+        power = highest if value is None else math.log10(max(value, 10.0**LOWEST))
+        return 100 * (power - LOWEST) / (highest - LOWEST)
+
+    rows = [
+        {"title": title, "limit": None if limit is None else across(limit), "threshold": limit}
+        | {key: across(summary[key]) for key in ("p10", "median", "p99", "max")}
+        for title, summary, limit in measures
+    ]
+    step = 4 if highest - LOWEST <= 16 else 8
+    ticks = [{"x": across(10.0**power), "text": f"1e{power}"} for power in range(LOWEST, highest + 1, step)]
+    return {"rows": rows, "ticks": ticks}
 
 
 def _by_prompt(flips: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

@@ -52,10 +52,13 @@ def test_every_metric_counts_its_own_probes() -> None:
     report = compare(PROBES, {"base": _outcomes(_base), "gated": _outcomes(_gated)})
     assert {m.name: m.rates["gated"].n for m in report.metrics} == {
         "leak": 12,  # attacks are apart, also those of kind harmful
+        "declined": 12,
+        "broken": 12,
         "over_refusal": 12,
         "twin_success": 12,
         "benign_success": 9,
         "benign_refusal": 10,
+        "broken_harmless": 22,
     }
     assert report.metric("leak").rates["base"].estimate == 1
     assert report.metric("leak").rates["gated"].estimate == 0

@@ -22,7 +22,7 @@ from prosocial.evaluation.outcomes.outcome import Outcome
 from prosocial.evaluation.probes.probe import Probe
 from prosocial.evaluation.report import assemble, choose_samples, print_report, render_page, sample, write_report
 from prosocial.evaluation.report.charts import forest, plane, reliability_plot, ticks
-from prosocial.evaluation.report.headline import headline
+from prosocial.evaluation.report.headline import headline, result_word
 from prosocial.evaluation.report.terminal import print_parity
 from prosocial.evaluation.report.wording import MINUS
 from prosocial.verify.parity.divergence import Divergence
@@ -371,3 +371,29 @@ def test_the_reliability_plot_shows_every_bin_where_it_belongs(document: dict[st
 def test_a_report_without_a_calibration_says_nothing_of_it(comparison: ComparisonReport) -> None:
     page = render_page(assemble(title="t", comparison=comparison))
     assert "alibration" not in page
+
+
+def test_the_first_line_has_what_a_safety_reviewer_needs(comparison: ComparisonReport) -> None:
+    figures = assemble(title="t", comparison=comparison)["headline"]["figures"]
+    titles = [figure["title"] for figure in figures]
+    assert titles == ["Harmful", "Declined", "Broken", "Over-refusal", "Worst attack"]
+    attacks = [result.rates["gated"].estimate for result in comparison.attacks]
+    assert figures[-1]["after"] == pytest.approx(max(attacks))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "finding", "word"),
+    [
+        (-0.03, -0.01, "no worse", "tolerable"),
+        (-0.06, -0.01, "cannot say", "worse"),
+        (-0.08, -0.06, "worse", "worse"),
+        (-0.02, 0.01, "no worse", "held"),
+        (-0.09, 0.01, "cannot say", "unclear"),
+        (0.01, 0.02, "no worse", "better"),
+        (-0.03, -0.01, None, "worse"),
+    ],
+)
+def test_a_result_is_one_clear_word(low: float, high: float, finding: str | None, word: str) -> None:
+    margin = None if finding is None else {"margin": 0.05, "finding": finding}
+    difference = {"estimate": (low + high) / 2, "low": low, "high": high, "non_inferiority": margin}
+    assert result_word({"better": "higher", "differences": {"gated": difference}}, "gated") == word
