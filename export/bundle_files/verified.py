@@ -63,7 +63,7 @@ class VerifiedFiles:
         text = _content(folder / MANIFEST_FILE, copy=True)
         if text is None:
             raise ArtefactError(f"expected a file at {folder / MANIFEST_FILE}: there is none")
-        with _private_folder(folder, {MANIFEST_FILE: text}) as place:
+        with private_folder(folder, {MANIFEST_FILE: text}) as place:
             manifest = read_manifest(place)
         listed, actual = manifest["files"], set(covered_files(folder))
         contents = {name: _content(folder / name, copy=copy) for name in sorted(actual & set(listed))}
@@ -137,13 +137,18 @@ class VerifiedFiles:
         """
         skipped = self.graph_files()
         names = [name for name in self.contents if name not in skipped and not name.startswith(f"{PRESET_FOLDER}/")]
-        with _private_folder(self.folder, {name: self.contents[name] for name in names}) as place:
+        with private_folder(self.folder, {name: self.contents[name] for name in names}) as place:
             yield place
 
 
 @contextlib.contextmanager
-def _private_folder(folder: Path, contents: Mapping[str, memoryview]) -> Iterator[Path]:
-    """Yield a temporary folder with some files, which only this user may enter; errors name `folder` instead."""
+def private_folder(folder: Path, contents: Mapping[str, memoryview]) -> Iterator[Path]:
+    """Yield a temporary folder with some files, which only this user may enter; errors name `folder` instead.
+
+    Args:
+        folder: folder that the files are from.
+        contents: bytes by relative path.
+    """
     with tempfile.TemporaryDirectory(prefix="prosocial-") as place:
         for name, content in contents.items():
             path = Path(place, *PurePosixPath(name).parts)
