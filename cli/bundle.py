@@ -13,6 +13,7 @@ from prosocial.core.protocols import Message
 
 from .reply_options import (
     DRAWING,
+    OPENING,
     BundlePath,
     Prefer,
     Provider,
@@ -22,6 +23,7 @@ from .reply_options import (
     gate_line,
     open_bundle,
     reply_options,
+    say_signature,
     steering_of,
 )
 from .safety_options import LOGGING, RequestLog, SafetyConfigName, Trust
@@ -90,6 +92,7 @@ def export_command(
 
 
 @with_options("drawing", DRAWING)
+@with_options("opening", OPENING)
 @with_options("logging", LOGGING)
 def generate(
     bundle: BundlePath,
@@ -108,12 +111,13 @@ def generate(
     ] = False,
     provider: Provider = ProviderName.CPU,
     threads: Threads = None,
+    opening: dict[str, Any],
     logging: dict[str, Any],
     as_json: Json = False,
 ) -> None:
     """Reply to one prompt; a line on standard error says what the gate did."""
     requests = RequestLog.open(**logging)
-    opened = open_bundle(bundle, provider, threads)
+    opened = open_bundle(bundle, provider, threads, **opening)
     steering = steering_of(opened, prefer, safety_config, trust or (), requests)
     text = sys.stdin.read() if prompt == "-" else prompt
     messages: list[Message] = [{"role": "user", "content": text}]
@@ -126,8 +130,10 @@ def generate(
     requests.request(opened, steering, messages, reply)
     if as_json:
         enforced = enforced_by(opened, steering)
-        data = {"reply": asdict(reply), "enforced": enforced and asdict(enforced)}
+        signature = str(opened.signature)
+        data = {"reply": asdict(reply), "enforced": enforced and asdict(enforced), "signature": signature}
         print(json.dumps(data, ensure_ascii=False))
         return
     print(reply.text.strip())
+    say_signature(opened)
     print(gate_line(opened, steering, reply), file=sys.stderr)

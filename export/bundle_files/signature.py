@@ -38,7 +38,7 @@ class SignatureState:
     def __str__(self) -> str:
         if self.signer is not None:
             return f"signed by {self.signer.name} ({self.signer.hint[:16]})"
-        return "not checked, give the publisher's public key" if self.state == NOT_CHECKED else self.state
+        return self.state
 
 
 def signature_of(files: VerifiedFiles, keys: Sequence[TrustedKey] = ()) -> SignatureState:
