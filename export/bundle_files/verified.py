@@ -89,20 +89,36 @@ class VerifiedFiles:
             raise ArtefactError(f"{self.folder} should list {GRAPH_FILE} in its manifest, found none: export it again")
         return bytes(self.contents[GRAPH_FILE])
 
-    def external(self) -> list[ExternalTensor]:
-        """Return the graph's tensors in other files, after checking that the manifest lists each file.
+    def external(self, name: str = GRAPH_FILE) -> list[ExternalTensor]:
+        """Return a graph's tensors in other files, after checking that the manifest lists each file.
+
+        Args:
+            name: file of the graph.
 
         Raises:
             ArtefactError: a location is not, letter for letter, a file that the manifest lists.
         """
-        tensors = external_tensors(self.graph, source=str(self.folder / GRAPH_FILE))
+        raw = self.graph if name == GRAPH_FILE else bytes(self.contents[name])
+        tensors = external_tensors(raw, source=str(self.folder / name))
+        beside = PurePosixPath(name).parent
         for tensor in tensors:
-            if tensor.location not in self.contents or tensor.location == GRAPH_FILE:
+            location = (beside / tensor.location).as_posix() if name != GRAPH_FILE else tensor.location
+            if location not in self.contents or location == name:
                 raise ArtefactError(
-                    f"{self.folder / GRAPH_FILE} should load in ONNX Runtime with files of its manifest alone: "
+                    f"{self.folder / name} should load in ONNX Runtime with files of its manifest alone: "
                     f"{tensor.location!r}, where {tensor.name!r} should lie, does not exist there; export it again"
                 )
         return tensors
+
+    def require_bound(self) -> None:
+        """Check that every graph of the bundle, whoever loads it, keeps its tensors in listed files.
+
+        Raises:
+            ArtefactError: one of them does not, or is no ONNX model.
+        """
+        for name in self.contents:
+            if name == GRAPH_FILE or PurePosixPath(name).suffix.lower() == ".onnx":
+                self.external(name)
 
     def graph_files(self) -> set[str]:
         """Return the names of the files that the graph consists of."""

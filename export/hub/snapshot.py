@@ -17,8 +17,9 @@ from prosocial.core.signing.model_signature import (
 )
 from prosocial.steering.authorisation.delegation import DELEGATION_FILE
 
-from ..bundle_files.manifest import MANIFEST_FILE, check_manifest, compare_manifest, read_manifest
+from ..bundle_files.manifest import MANIFEST_FILE, compare_manifest, read_manifest
 from ..bundle_files.signature import check_signed
+from ..bundle_files.verified import VerifiedFiles
 from .client import HubClient, RemoteState
 from .files import PlannedFile
 from .screening import BINARY_SUFFIXES, TEXT_SUFFIXES
@@ -114,7 +115,7 @@ class _Fetch:
             )
         self._fetch([*first, *listed])
         self._require_whole(compare_manifest(folder).changed)
-        check_manifest(folder)
+        VerifiedFiles.open(folder).require_bound()
         return folder
 
     def everything(self, keys: Sequence[TrustedKey]) -> Path:

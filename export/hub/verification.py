@@ -19,7 +19,8 @@ from prosocial.editing.checkpoints.header import TensorInfo, read_header
 from prosocial.editing.edits.record import RECORD_NAME, read_record
 from prosocial.editing.vectors.adapter_config import WEIGHTS_NAME
 
-from ..bundle_files.manifest import MANIFEST_FILE, check_manifest
+from ..bundle_files.manifest import MANIFEST_FILE
+from ..bundle_files.verified import VerifiedFiles
 from .kinds import ADAPTER_RECORD, REWARD_CONFIG, Kind
 
 PASSES = ("pass", "confirmed", "confirmed within rounding")
@@ -121,7 +122,9 @@ def _require_pass(path: Path | None, verdict: object) -> str:
 
 
 def _check_bundle(folder: Path, path: Path | None) -> Verification:
-    manifest, report = check_manifest(folder), _read_report(path, Kind.BUNDLE)
+    files, report = VerifiedFiles.open(folder), _read_report(path, Kind.BUNDLE)
+    files.require_bound()
+    manifest = files.manifest
     command, subject = REPORTS[Kind.BUNDLE][2], report.get("subject") or {}
     own = sha256_file(folder / MANIFEST_FILE)
     _require_subject(path, "manifest", own, subject.get("manifest_sha256"), command)

@@ -19,6 +19,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "dm
 LOGITS_TO_KEEP = "logits_to_keep"  # graph input: number of last positions that get logits; 0 (default) for all
 ALLOWED_OPTIONS = ("intra_op_num_threads", "inter_op_num_threads", "log_severity_level")
 ERRORS_ONLY = 3
+LARGE_BYTES = 1 << 12
 MISSING_OPERATOR = ("is not a registered function/op", "No Op registered", "Could not find an implementation")
 CACHE_DTYPES: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
@@ -57,6 +58,9 @@ def load_graph(
     values = [runtime.OrtValue.ortvalue_from_numpy(value) for value in weights.values()]
     if values:
         settings.add_external_initializers(list(weights), values)
+    for name, value in zip(weights, values, strict=True):
+        if value.tensor_size_in_bytes() >= LARGE_BYTES:
+            settings.add_initializer(name, value)  # used in place; without it, the session keeps a copy
     return runtime.InferenceSession(graph, settings, providers=[PROVIDERS[name] for name in providers])
 
 

@@ -233,6 +233,30 @@ def test_a_graph_reads_nothing_that_the_manifest_does_not_list(bundle: Path, nam
     assert "\n" not in str(refused.value) and len(str(refused.value)) < 1000
 
 
+def test_what_others_would_read_from_exempt_files_is_neither_signed_nor_valid(bundle: Path, tmp_path: Path) -> None:
+    """Other clients open the graph by its path, and any graph of the bundle."""
+    from prosocial.verify.signing import check_chain
+
+    key = SigningKey.read(make_key(tmp_path, "own"))
+    shutil.copy(bundle / "model.onnx", bundle / "other.ONNX")
+    moved_to("signatures/w.data")(bundle)
+    for name in ("model.onnx", "other.ONNX"):
+        with pytest.raises(InputError, match=r"files of its manifest alone"):
+            sign_folder(bundle, key)
+        shutil.copy(bundle / "signatures/w.data", bundle / "model.onnx.data")
+        (bundle / name).unlink()
+        if name == "model.onnx":
+            shutil.copy(bundle / "other.ONNX", bundle / name)
+            change_model(bundle, lambda model: relocate(model, "model.onnx.data"))
+            second = onnx.load(bundle / "other.ONNX", load_external_data=False)
+            relocate(second, "signatures/w.data")
+            (bundle / "other.ONNX").write_bytes(second.SerializeToString())
+        again(bundle)
+    sign_folder(bundle, key)
+    chain = check_chain(bundle, keys=[key.public], allow_missing=("parity", "audit"))
+    assert chain.links[2].name == "export" and str(chain.links[2].state) == "valid", chain.links
+
+
 def test_a_listed_file_of_any_name_may_hold_the_weights(bundle: Path) -> None:
     """The control: the rule is about the manifest, not about names."""
     expected = Bundle.open(bundle, threads=1).generate([MESSAGES])[0]

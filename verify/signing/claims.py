@@ -12,7 +12,8 @@ from prosocial.core.signing.model_signature import STATEMENTS_FOLDER, FolderDige
 from prosocial.editing.checkpoints.fingerprint import fingerprint
 from prosocial.editing.edits.record import RECORD_NAME, read_record
 from prosocial.evaluation.report.report_document import PARITY_SCHEMA
-from prosocial.export.bundle_files.manifest import MANIFEST_FILE, check_manifest, covered_files, read_manifest
+from prosocial.export.bundle_files.manifest import MANIFEST_FILE, covered_files, read_manifest
+from prosocial.export.bundle_files.verified import VerifiedFiles
 
 from ..audit.audit_document import SCHEMA as AUDIT_SCHEMA
 from .statements import RESULTS, edit_statement, export_statement, result_statement
@@ -81,7 +82,7 @@ def _export(folder: Path, digest: FolderDigest) -> Statement:
         raise ArtefactError(
             f"{MANIFEST_FILE} should list every file as it is: {', '.join(wrong[:3])} differs; export again"
         )
-    check_manifest(folder)  # compares BLAKE3, which opening a bundle relies on
+    VerifiedFiles.open(folder).require_bound()  # by BLAKE3, which opening a bundle relies on
     return export_statement(digest, manifest)
 
 
