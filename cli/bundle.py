@@ -14,6 +14,7 @@ from prosocial.core.protocols import Message
 from .output import note, say, say_json
 from .reply_options import (
     DRAWING,
+    OPENING,
     BundlePath,
     Prefer,
     Provider,
@@ -23,6 +24,7 @@ from .reply_options import (
     gate_line,
     open_bundle,
     reply_options,
+    say_signature,
     steering_of,
 )
 from .safety_options import LOGGING, RequestLog, SafetyConfigName, Trust
@@ -90,6 +92,7 @@ def export_command(
 
 
 @with_options("drawing", DRAWING)
+@with_options("opening", OPENING)
 @with_options("logging", LOGGING)
 def generate(
     bundle: BundlePath,
@@ -114,13 +117,15 @@ def generate(
     ] = False,
     provider: Provider = ProviderName.CPU,
     threads: Threads = None,
+    opening: dict[str, Any],
     logging: dict[str, Any],
     as_json: Json = False,
 ) -> None:
     """Reply to one prompt, or to a file of them; a line on standard error says what the gate did."""
     conversations = _conversations(prompt, batch_file)
-    opened = open_bundle(bundle, provider, threads)
     requests = RequestLog.open(**logging)
+    opened = open_bundle(bundle, provider, threads, **opening)
+    say_signature(opened)
     steering = steering_of(opened, prefer, safety_config, trust or (), requests)
     replies = opened.generate(
         conversations,
@@ -133,7 +138,8 @@ def generate(
         requests.request(opened, steering, messages, reply)
         if as_json or batch_file is not None:
             enforced = enforced_by(opened, steering)
-            say_json({"reply": asdict(reply), "enforced": enforced and asdict(enforced)})
+            signature = str(opened.signature)
+            say_json({"reply": asdict(reply), "enforced": enforced and asdict(enforced), "signature": signature})
         else:
             say(reply.text.strip())
             note(gate_line(opened, steering, reply))
@@ -146,12 +152,12 @@ def _conversations(prompt: str | None, batch_file: Path | None) -> list[Sequence
         InputError: neither or both are given, or a row holds no conversation.
     """
     from prosocial.core.errors import InputError
-    from prosocial.core.files import read_jsonl
-    from prosocial.training.reward.pairs import messages_of
+    from prosocial.core.row_files import read_rows
+    from prosocial.core.training_rows import prompt_of
 
     if (prompt is None) == (batch_file is None):
         raise InputError("generate needs either PROMPT or --batch-file FILE: give one of them")
     if batch_file is not None:
-        rows = enumerate(read_jsonl(batch_file), start=1)
-        return [messages_of(row, where=f"{batch_file} row {number}") for number, row in rows]
+        rows = enumerate(read_rows(batch_file), start=1)
+        return [prompt_of(row, where=f"{batch_file} row {number}") for number, row in rows]
     return [[{"role": "user", "content": sys.stdin.read() if prompt == "-" else str(prompt)}]]

@@ -17,6 +17,7 @@ from prosocial.core.terminal import printable
 from .output import note, result_console, say
 from .reply_options import (
     DRAWING,
+    OPENING,
     BundlePath,
     Prefer,
     Provider,
@@ -27,6 +28,7 @@ from .reply_options import (
     gate_line,
     open_bundle,
     reply_options,
+    say_signature,
     steering_of,
 )
 from .safety_options import LOGGING, RequestLog, SafetyConfigName, Trust
@@ -44,6 +46,7 @@ HELP = "/prefer empathy=0.6,helpfulness=0.4   /config NAME   /reset   /quit   (w
 
 
 @with_options("drawing", DRAWING)
+@with_options("opening", OPENING)
 @with_options("logging", LOGGING)
 def chat(
     bundle: BundlePath,
@@ -54,11 +57,13 @@ def chat(
     drawing: dict[str, Any],
     provider: Provider = ProviderName.CPU,
     threads: Threads = None,
+    opening: dict[str, Any],
     logging: dict[str, Any],
 ) -> None:
     """Chat with a bundle; in a terminal, /help lists the commands; from a pipe, every line is a message."""
-    opened = open_bundle(bundle, provider, threads, prefix_cache=True)
     requests = RequestLog.open(**logging)
+    opened = open_bundle(bundle, provider, threads, prefix_cache=True, **opening)
+    say_signature(opened)
     options = reply_options(opened, drawing)
     talk = Conversation(opened, ",".join(prefer or ()), safety_config, options, trust=trust or (), log=requests)
     if sys.stdin.isatty() and sys.stdout.isatty():

@@ -63,13 +63,23 @@ def check(file: File, bundle: BundleFolder, trust: Trust = None, as_json: Json =
     """Check whether a bundle would follow a config: with --trust its signature too, otherwise only the ceilings."""
     decoding, manifest = _bundle_facts(bundle)
     if trust:
-        from prosocial.steering.authorisation.authorisation import authorise
+        from prosocial.export.bundle_files.verified import VerifiedFiles
+        from prosocial.steering.authorisation.authorisation import BINDS_LESS, authorise
         from prosocial.steering.authorisation.delegation import DELEGATION_FILE
         from prosocial.steering.authorisation.trust import TrustStore
 
         store, delegation = TrustStore.read(trust), bundle / DELEGATION_FILE
-        authorised = authorise(file, trust=store, decoding=decoding, manifest=manifest, delegation=delegation)
+        authorised = authorise(
+            file,
+            trust=store,
+            decoding=decoding,
+            manifest=manifest,
+            delegation=delegation,
+            graph_files=VerifiedFiles.open(bundle).graph_files(),
+        )
         config = authorised.config
+        if not authorised.binds_all:
+            warn(f"warning: {config.name}: {BINDS_LESS}")
         until = f"{authorised.not_after:%Y-%m-%d %H:%M} UTC"
         signed = {"serial": authorised.serial, "signed_by": authorised.key_name, "key": authorised.key, "until": until}
     else:
@@ -232,10 +242,12 @@ def revoke(
 
 def _bundle_facts(folder: Path) -> "tuple[DecodingConfig, dict[str, Any]]":
     """Return the decoding config and the checked manifest of a steered bundle, without loading its graph."""
-    from prosocial.export.bundle_files.manifest import check_manifest
+    from prosocial.export.bundle_files.verified import VerifiedFiles
     from prosocial.steering.decoding.config import DecodingConfig
 
-    return DecodingConfig.read(folder), check_manifest(folder)
+    files = VerifiedFiles.open(folder)
+    with files.side_files() as place:
+        return DecodingConfig.read(place), files.manifest
 
 
 def _draft(path: Path) -> "NamedConfig":

@@ -11,6 +11,7 @@ import typer
 from prosocial.core.errors import InputError
 from prosocial.steering.decoding.sampling import Sampling
 
+from .output import note
 from .safety_options import RequestLog, safety_config_of
 from .shared_options import options_of
 
@@ -44,6 +45,18 @@ BundlePath = Annotated[Path, typer.Argument(help="The bundle folder.")]
 Prefer = Annotated[
     list[str] | None, typer.Option(help="Weights by attribute, such as empathy=0.6,helpfulness=0.4; may repeat.")
 ]
+# Whom to trust as the publisher of a bundle, and how its files are read.
+OPENING = {
+    "key": Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A public key (PEM): one of these must have signed the bundle and its statements; may repeat."
+        ),
+    ],
+    "copy": Annotated[
+        bool, typer.Option("--copy", help="Read the bundle into private memory, where no other program can write.")
+    ],
+}
 MaxNewTokens = Annotated[int | None, typer.Option(help="Maximum number of tokens of a reply. [default: the bundle's]")]
 Provider = Annotated[ProviderName, typer.Option(help="Execution provider of ONNX Runtime.")]
 Threads = Annotated[int | None, typer.Option(help="Threads per operator. [default: one per available core]")]
@@ -75,19 +88,49 @@ def parse_preference(text: str) -> dict[str, float] | None:
     return weights or None
 
 
-def open_bundle(folder: Path, provider: ProviderName, threads: int | None, *, prefix_cache: bool = False) -> "Bundle":
-    """Open a bundle; `prefix_cache` as for `Bundle.open`.
+def open_bundle(
+    folder: Path,
+    provider: ProviderName,
+    threads: int | None,
+    *,
+    prefix_cache: bool = False,
+    key: Sequence[Path] | None = None,
+    copy: bool | None = None,
+) -> "Bundle":
+    """Open a bundle.
+
+    Args:
+        folder: the bundle.
+        provider: execution provider of ONNX Runtime.
+        threads: threads per operator; None for one per available core.
+        prefix_cache: as for `Bundle.open`.
+        key: paths of trusted public keys.
+        copy: as for `Bundle.open`.
 
     Raises:
-        ArtefactError: the folder is not a valid bundle.
+        ArtefactError: the folder is not a valid bundle, or none of the keys signed it.
         MissingExtraError: onnxruntime is not installed.
         InputError: `threads` is less than 1.
     """
+    from prosocial.core.signing.keys import TrustedKey
     from prosocial.export.runtime.bundle import Bundle
 
     if threads is not None and threads < 1:
         raise InputError(f"--threads should be at least 1, found {threads}")
-    return Bundle.open(folder, provider=provider.value, threads=threads, prefix_cache=prefix_cache)
+    return Bundle.open(
+        folder,
+        provider=provider.value,
+        threads=threads,
+        prefix_cache=prefix_cache,
+        keys=[TrustedKey.read(path) for path in key or ()],
+        copy=bool(copy),
+    )
+
+
+def say_signature(bundle: "Bundle") -> None:
+    """Say on standard error whether a bundle is signed, and by whom."""
+    advice = ": --key checks it" if bundle.signature.state == "not checked" else ""
+    note(f"signature: {bundle.signature}{advice}")
 
 
 def steering_of(

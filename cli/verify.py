@@ -9,7 +9,7 @@ import typer
 from prosocial.core import InputError
 
 from .draw_options import Limit, spread
-from .output import result_console, say_json
+from .output import note, result_console, say_json
 
 EXIT_CODES = {"pass": 0, "fail": 1, "ambiguous": 3}
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -38,6 +38,10 @@ def verify(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for parity.json, parity.html and measurements.npz.")
     ] = None,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(help="A public key (PEM): one of these must have signed the bundle; may repeat."),
+    ] = None,
     junit: Annotated[Path | None, typer.Option(help="Write a JUnit XML file for CI, with one test per gate.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -48,6 +52,13 @@ def verify(
     from prosocial.verify.bundle_parity import bundle_gates, measure_bundle, read_measurement_of
     from prosocial.verify.parity.files import write_parity
 
+    if key:
+        from prosocial.core.signing.keys import TrustedKey
+        from prosocial.export.bundle_files.signature import signature_of
+        from prosocial.export.bundle_files.verified import VerifiedFiles
+
+        signature = signature_of(VerifiedFiles.open(bundle), [TrustedKey.read(path) for path in key])
+        note(f"signature: {signature}")
     thresholds = _thresholds(gate or (), kl_p99=max_kl_p99, max_logit_difference=max_logit_difference)
     gates = bundle_gates(bundle).with_thresholds("command line", **thresholds)
     if measurements is not None and reference is None:

@@ -69,7 +69,7 @@ def export_bundle(
                     (folder / name).write_bytes((steered / name).read_bytes())
         if not plain:
             write_presets(folder, DecodingConfig.read(folder))
-        write_json(folder / "genai_config.json", _genai(graph, tokenizer, precision))
+        write_json(folder / "genai_config.json", genai_of(graph, tokenizer, precision))
         write_json(folder / PROMPT_RECORD, prompts)
         write_json(folder / "parity.json", parity)
         with storage_errors(folder):
@@ -132,7 +132,8 @@ def _fingerprint(folder: Path) -> str:
     return Checkpoint.open(folder).fingerprint()
 
 
-def _genai(graph: "PlainGraph | SteeredGraph", tokenizer: ChatTokenizer, precision: Precision) -> dict[str, Any]:
+def genai_of(graph: "PlainGraph | SteeredGraph", tokenizer: ChatTokenizer, precision: Precision) -> dict[str, Any]:
+    """Return the content of `genai_config.json` for a graph, which depends on the model and its tokenizer alone."""
     body = graph.body
     text = body.backbone.model.config.get_text_config()
     size, hidden_size = body.backbone.output_weight.shape

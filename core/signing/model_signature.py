@@ -6,7 +6,7 @@ bytes, which are added later and have signatures of their own), and the files th
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ SIGNATURE_FILE = "model.sig"
 STATEMENTS_FOLDER = "signatures"
 IGNORED = (".cache", ".git", ".gitattributes", ".github", ".gitignore", SIGNATURE_FILE, STATEMENTS_FOLDER)
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
+MADE = "prosocialStatements"  # not part of the specification, whose readers ignore it
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -66,13 +67,14 @@ class FolderDigest:
         return {"name": self.name, "digest": {"sha256": self.root}}
 
 
-def write_signature(folder: Path, actual: FolderDigest, key: SigningKey) -> None:
+def write_signature(folder: Path, actual: FolderDigest, key: SigningKey, *, statements: Collection[str] = ()) -> None:
     """Sign a folder and write `model.sig` into it.
 
     Args:
         folder: the folder.
         actual: digest of the folder's files.
         key: private key to sign with.
+        statements: names of the statements in `signatures/`, so that removing one is noticed.
     """
     serialization = {
         "method": "files",
@@ -81,7 +83,8 @@ def write_signature(folder: Path, actual: FolderDigest, key: SigningKey) -> None
         "ignore_paths": list(IGNORED),
     }
     resources = [{"name": name, "algorithm": "sha256", "digest": digest} for name, digest in actual.files.items()]
-    content = statement(PREDICATE_TYPE, [actual.subject], {"serialization": serialization, "resources": resources})
+    predicate = {"serialization": serialization, "resources": resources, MADE: sorted(statements)}
+    content = statement(PREDICATE_TYPE, [actual.subject], predicate)
     seal(folder / SIGNATURE_FILE, content, key)
 
 
@@ -129,3 +132,15 @@ def signed_files(content: Statement) -> dict[str, str]:
     except (KeyError, TypeError, ValueError, AttributeError):
         raise BrokenSignature(f"{SIGNATURE_FILE} should follow model signing v1.0: it does not") from None
     return files
+
+
+def made_statements(content: Statement) -> frozenset[str]:
+    """Return the names of the statements that were there when a folder was signed; empty for version 0.1.0.
+
+    Raises:
+        BrokenSignature: they are no list of names.
+    """
+    names = content["predicate"].get(MADE, [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise BrokenSignature(f"{SIGNATURE_FILE} should list names of statements, found {names!r:.80}")
+    return frozenset(names)

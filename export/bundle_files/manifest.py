@@ -66,7 +66,11 @@ def compare_manifest(folder: Path) -> ManifestDifference:
     Raises:
         ArtefactError: the folder or the manifest is missing, or the manifest's schema or structure differs.
     """
-    listed = read_manifest(folder)["files"]
+    return _compare(folder, read_manifest(folder))
+
+
+def _compare(folder: Path, manifest: Mapping[str, Any]) -> ManifestDifference:
+    listed = manifest["files"]
     actual = set(covered_files(folder))
     changed = [name for name in actual & set(listed) if not _is(folder / name, listed[name])]
     return ManifestDifference(
@@ -95,10 +99,11 @@ def check_manifest(folder: Path | str) -> dict[str, Any]:
         ArtefactError: the folder differs; the message names every missing, unlisted or changed path.
     """
     folder = Path(folder)
-    difference = compare_manifest(folder)
+    manifest = read_manifest(folder)
+    difference = _compare(folder, manifest)
     if difference:
         raise ArtefactError(f"{folder} should match its manifest; {difference}: download or export it again")
-    return read_manifest(folder)
+    return manifest
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

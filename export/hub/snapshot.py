@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from prosocial.core.errors import ArtefactError, HubError, StorageError
-from prosocial.core.signing.envelope import BrokenSignature, unseal
+from prosocial.core.signing.envelope import BrokenSignature
 from prosocial.core.signing.keys import TrustedKey
 from prosocial.core.signing.model_signature import (
     SIGNATURE_FILE,
     STATEMENTS_FOLDER,
     FolderDigest,
     check_signature,
-    signed_files,
 )
 from prosocial.steering.authorisation.delegation import DELEGATION_FILE
 
-from ..bundle_files.manifest import MANIFEST_FILE, check_manifest, compare_manifest, read_manifest
+from ..bundle_files.manifest import MANIFEST_FILE, compare_manifest, read_manifest
+from ..bundle_files.signature import check_signed
+from ..bundle_files.verified import VerifiedFiles
 from .client import HubClient, RemoteState
 from .files import PlannedFile
 from .screening import BINARY_SUFFIXES, TEXT_SUFFIXES
@@ -105,7 +106,8 @@ class _Fetch:
         self._require_whole(first)
         listed = {path: entry["sha256"] for path, entry in read_manifest(folder)["files"].items()}
         if keys:
-            _check_signed_manifest(folder, listed, keys)
+            own = PlannedFile.of(MANIFEST_FILE, folder / MANIFEST_FILE).sha256
+            check_signed(folder, listed | {MANIFEST_FILE: own}, keys)
         missing = sorted(path for path in listed if not self.has(path))
         if missing:
             raise ArtefactError(
@@ -113,7 +115,7 @@ class _Fetch:
             )
         self._fetch([*first, *listed])
         self._require_whole(compare_manifest(folder).changed)
-        check_manifest(folder)
+        VerifiedFiles.open(folder).require_bound()
         return folder
 
     def everything(self, keys: Sequence[TrustedKey]) -> Path:
@@ -124,11 +126,12 @@ class _Fetch:
         folder = self._fetch(paths)
         self._require_whole(paths)
         if keys:
+            actual = FolderDigest.of(folder)
             try:
-                check_signature(folder, FolderDigest.of(folder), keys)
+                check_signature(folder, actual, keys)
             except BrokenSignature as broken:
                 raise ArtefactError(f"{self._hub.name} should be signed by a trusted key: {broken}") from None
-            _check_statements(folder, FolderDigest.of(folder).root, keys)
+            check_signed(folder, actual.files, keys)
         return folder
 
     def _signatures(self) -> list[str]:
@@ -211,34 +214,3 @@ def _cached(hub: HubClient, revision: str | None, cache: Path | None, patterns: 
 def _may_come(path: str) -> bool:
     """Return whether a file has a type that artefacts may have, which excludes code and pickles."""
     return not any(part.startswith(".") for part in path.split("/")) and Path(path).suffix in SUFFIXES
-
-
-def _check_signed_manifest(folder: Path, listed: dict[str, str], keys: Sequence[TrustedKey]) -> None:
-    """Check the signed digests of the manifest and of all files that it lists, and the statements."""
-    try:
-        signature, _ = unseal(folder / SIGNATURE_FILE, keys)
-        signed = signed_files(signature)
-    except BrokenSignature as broken:
-        raise ArtefactError(f"{folder} should be signed by a trusted key: {broken}") from None
-    own = PlannedFile.of(MANIFEST_FILE, folder / MANIFEST_FILE).sha256
-    wrong = sorted(path for path, digest in (listed | {MANIFEST_FILE: own}).items() if signed.get(path) != digest)
-    if wrong:
-        raise ArtefactError(f"{folder / wrong[0]} should be as it was signed, it is not: do not use this bundle")
-    _check_statements(folder, FolderDigest("", signed).root, keys)
-
-
-def _check_statements(folder: Path, root: str, keys: Sequence[TrustedKey]) -> None:
-    """Refuse a statement that is not signed by a trusted key, is about other files, or reports a failure.
-
-    `prosocial check-signature` makes further checks.
-    """
-    for path in sorted((folder / STATEMENTS_FOLDER).glob("*.intoto.json")):
-        try:
-            statement, _ = unseal(path, keys)
-        except BrokenSignature as broken:
-            raise ArtefactError(f"{path} should be signed by a trusted key: {broken}") from None
-        subjects = [subject.get("digest", {}).get("sha256") for subject in statement.get("subject", ())]
-        if root not in subjects[:1]:
-            raise ArtefactError(f"{path} should be about these files, it is about others: do not use them")
-        if statement["predicate"].get("result", "PASSED") == "FAILED":
-            raise ArtefactError(f"{path} states that the verification failed: do not use these files")

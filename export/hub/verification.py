@@ -20,7 +20,8 @@ from prosocial.editing.checkpoints.header import TensorInfo, read_header
 from prosocial.editing.edits.record import RECORD_NAME, read_record
 from prosocial.editing.vectors.adapter_config import WEIGHTS_NAME
 
-from ..bundle_files.manifest import MANIFEST_FILE, check_manifest
+from ..bundle_files.manifest import MANIFEST_FILE
+from ..bundle_files.verified import VerifiedFiles
 from .kinds import ADAPTER_RECORD, REWARD_CONFIG, Kind
 from .reports import Audit, Parity, parse_report
 from .screening import is_publishable
@@ -131,8 +132,9 @@ def _require_pass(path: Path, verdict: str) -> str:
 
 
 def _check_bundle(folder: Path, path: Path | None) -> Verification:
-    manifest, (path, report) = check_manifest(folder), _read_report(path, Kind.BUNDLE)
-    command = REPORTS[Kind.BUNDLE][2]
+    files, (path, report) = VerifiedFiles.open(folder), _read_report(path, Kind.BUNDLE)
+    files.require_bound()
+    manifest, command = files.manifest, REPORTS[Kind.BUNDLE][2]
     parity = parse_report(Parity, report, path=path, command=command)
     own = sha256_file(folder / MANIFEST_FILE)
     _require_subject(path, "manifest", own, parity.subject.manifest_sha256, command)

@@ -1,5 +1,6 @@
 """Opening a bundle: verification of its files, then an ONNX Runtime session, without torch."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from prosocial.core.protocols import Message
 from prosocial.core.signing.keys import TrustedKey
 from prosocial.steering.authorisation.authorisation import authorise
 from prosocial.steering.authorisation.delegation import DELEGATION_FILE
-from prosocial.steering.authorisation.statements import graph_digests
+from prosocial.steering.authorisation.statements import bound_digests
 from prosocial.steering.authorisation.trust import TrustStore
 from prosocial.steering.configs.authorised import AuthorisedConfig, Clock, utc_now
 from prosocial.steering.decoding.config import DECODING_FILE, DecodingConfig
@@ -22,13 +23,16 @@ from prosocial.steering.decoding.prefix import PrefixCache
 from prosocial.steering.decoding.reply import Reply
 from prosocial.steering.decoding.streaming import ReplyStream, stream
 
-from ..bundle_files.manifest import check_manifest
 from ..bundle_files.precision import PRECISIONS, Precision
 from ..bundle_files.prompt_record import check_recorded_prompts
+from ..bundle_files.signature import SignatureState, signature_of
+from ..bundle_files.verified import GRAPH_FILE, VerifiedFiles
 from .session import GraphEngine, GraphSession, Provider, session_options
 
 KINDS = ("steered", "plain")
 PROFILES = ("ort", "portable")
+_log = logging.getLogger("prosocial.bundle")
+_log.addHandler(logging.NullHandler())  # the application decides where log messages go
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Bundle:
         tokenizer: the chat tokenizer.
         session: the ONNX Runtime session of the graph.
         engine: the graph as an engine of the decoding loop.
+        files: the verified files that everything was read from.
+        signature: whether the bundle is signed, and by whom.
     """
 
     folder: Path
@@ -50,6 +56,8 @@ class Bundle:
     tokenizer: ChatTokenizer
     session: GraphSession
     engine: GraphEngine
+    files: VerifiedFiles
+    signature: SignatureState
 
     @classmethod
     def open(
@@ -59,8 +67,13 @@ class Bundle:
         provider: Provider = "cpu",
         threads: int | None = None,
         prefix_cache: bool = False,
+        keys: Sequence[TrustedKey] = (),
+        copy: bool = False,
     ) -> "Bundle":
         """Verify every file against the manifest, then load the graph.
+
+        Each file is opened once, and what was hashed is what is used: replacing or renaming files meanwhile changes
+        nothing. Only listed files are read, also by the graph.
 
         Args:
             folder: folder of the bundle.
@@ -70,13 +83,19 @@ class Bundle:
                 their common prefix (a system prompt, a conversation). Logits may then differ in the last digits from
                 those of a full prefill. Do not use it from several threads, or where users must not infer each other's
                 prompts from response times.
+            keys: trusted public keys; if there are any, one of them must have signed the bundle and its statements.
+            copy: read all files into private memory instead of mapping them, against programs that write into the
+                files of an opened bundle.
 
         Raises:
-            ArtefactError: a file is missing, changed or not listed in the manifest, or its content is invalid.
+            ArtefactError: a file is missing, changed or not listed in the manifest, its content is invalid, or, with
+                keys, a signature is missing or by another key.
             MissingExtraError: onnxruntime (or its build for this provider) is not installed.
         """
         folder = Path(folder)
-        manifest = check_manifest(folder)
+        files = VerifiedFiles.open(folder, copy=copy)
+        signature = signature_of(files, keys)
+        manifest = files.manifest
         kind, profile, context = (manifest.get(key) for key in ("kind", "profile", "context_length"))
         if kind not in KINDS or profile not in PROFILES or not isinstance(context, int | None):
             raise ArtefactError(
@@ -84,18 +103,19 @@ class Bundle:
                 f"found {kind!r}, {profile!r} and {context!r}"
             )
         precision_of(folder, manifest)
-        config = DecodingConfig.read(folder) if kind == "steered" else None
-        if config is None and (folder / DECODING_FILE).is_file():
-            raise ArtefactError(f"{folder} is a plain bundle and should hold no {DECODING_FILE}: delete it")
-        tokenizer = ChatTokenizer(folder)
-        if config is not None:
-            config.check_template(tokenizer.template_digest, source=str(folder))
-        check_recorded_prompts(folder, tokenizer)
-        options = session_options(_bundle_options(folder), threads=threads)
-        session = GraphSession(folder / "model.onnx", shares_cache=profile == "ort", provider=provider, options=options)
+        config, tokenizer, own_options = _read_sides(files, is_steered=kind == "steered")
+        session = GraphSession(
+            folder / GRAPH_FILE,
+            shares_cache=profile == "ort",
+            provider=provider,
+            options=session_options(own_options, threads=threads),
+            graph=files.graph,
+            weights=files.weights(),
+        )
         _require_rule(folder, session, config)
         engine = GraphEngine(session, config, context, prefix=PrefixCache() if prefix_cache else None)
-        return cls(folder, manifest, config, tokenizer, session, engine)
+        _log.info("%s: %s", folder, signature)
+        return cls(folder, manifest, config, tokenizer, session, engine, files, signature)
 
     @classmethod
     def from_pretrained(
@@ -130,7 +150,7 @@ class Bundle:
         folder = download(
             name, revision=revision, keys=keys, cache=cache, endpoint=endpoint, token=token, is_bundle=True
         )
-        return cls.open(folder, **options)
+        return cls.open(folder, keys=keys, **options)
 
     def generate(self, conversations: Sequence[Sequence[Message]], **options: Any) -> list[Reply]:
         """Reply to conversations; `options` are those of `prosocial.steering.decoding.loop.generate`."""
@@ -162,6 +182,7 @@ class Bundle:
             decoding=self.config,
             manifest=self.manifest,
             delegation=self.folder / DELEGATION_FILE,
+            graph_files=self.files.graph_files(),
             clock=clock,
         )
 
@@ -169,7 +190,22 @@ class Bundle:
         """Refuse a safety config that was authorised for another bundle."""
         for each in [steering] if isinstance(steering, Steering) else steering or ():
             if isinstance(each.safety_config, AuthorisedConfig):
-                each.safety_config.require_graph(graph_digests(self.manifest))
+                each.safety_config.require_bundle(bound_digests(self.manifest))
+
+
+def _read_sides(
+    files: VerifiedFiles, *, is_steered: bool
+) -> tuple[DecodingConfig | None, ChatTokenizer, dict[str, Any]]:
+    """Return decoding config, tokenizer and session options, from private copies of the verified files."""
+    with files.side_files() as place:
+        if not is_steered and (place / DECODING_FILE).is_file():
+            raise ArtefactError(f"{files.folder} is a plain bundle and should hold no {DECODING_FILE}: delete it")
+        config = DecodingConfig.read(place) if is_steered else None
+        tokenizer = ChatTokenizer(place)
+        if config is not None:
+            config.check_template(tokenizer.template_digest, source=str(files.folder))
+        check_recorded_prompts(place, tokenizer)
+        return config, tokenizer, _bundle_options(place)
 
 
 def precision_of(folder: Path, manifest: Mapping[str, Any]) -> Precision:

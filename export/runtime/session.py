@@ -19,6 +19,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "dm
 LOGITS_TO_KEEP = "logits_to_keep"  # graph input: number of last positions that get logits; 0 (default) for all
 ALLOWED_OPTIONS = ("intra_op_num_threads", "inter_op_num_threads", "log_severity_level")
 ERRORS_ONLY = 3
+LARGE_BYTES = 1 << 12
 MISSING_OPERATOR = ("is not a registered function/op", "No Op registered", "Could not find an implementation")
 CACHE_DTYPES: dict[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
@@ -34,6 +35,33 @@ def import_runtime() -> Any:
     except ImportError:
         raise MissingExtraError("onnxruntime", "cpu") from None
     return onnxruntime
+
+
+def load_graph(
+    graph: bytes, weights: Mapping[str, NDArray[Any]], *, settings: Any = None, providers: Sequence[str] = ("cpu",)
+) -> Any:
+    """Return a session of ONNX Runtime for a graph whose external weights are given, so that it opens no file.
+
+    The session reads the arrays where they are: the caller keeps them for as long as the session.
+
+    Args:
+        graph: bytes of the model.
+        weights: values of the initializers that the graph keeps in other files, by name.
+        settings: ONNX Runtime's `SessionOptions`; None for its defaults, with errors only in its log.
+        providers: execution providers, by the names of `PROVIDERS`.
+    """
+    runtime = import_runtime()
+    if settings is None:
+        settings = runtime.SessionOptions()
+        settings.log_severity_level = ERRORS_ONLY
+    settings.add_session_config_entry("session.load_model_format", "ONNX")  # bytes may look like its own format too
+    values = [runtime.OrtValue.ortvalue_from_numpy(value) for value in weights.values()]
+    if values:
+        settings.add_external_initializers(list(weights), values)
+    for name, value in zip(weights, values, strict=True):
+        if value.tensor_size_in_bytes() >= LARGE_BYTES:
+            settings.add_initializer(name, value)  # used in place; without it, the session keeps a copy
+    return runtime.InferenceSession(graph, settings, providers=[PROVIDERS[name] for name in providers])
 
 
 def session_options(given: Mapping[str, Any], *, threads: int | None = None) -> dict[str, int]:
@@ -68,11 +96,14 @@ class GraphSession:
     """Runs a graph with its key/value cache.
 
     Args:
-        path: path of `model.onnx`.
+        path: path of `model.onnx`, for messages if `graph` is given.
         shares_cache: True if past and present are one preallocated buffer (profile `ort`), False if the cache grows
             with each run (profile `portable`).
         provider: execution provider of ONNX Runtime.
         options: result of `session_options`.
+        graph: bytes of the graph, checked before; None to let ONNX Runtime open `path`, which is for graphs that this
+            process has just written.
+        weights: with `graph`, the values of its initializers in other files, by name.
 
     Raises:
         MissingExtraError: onnxruntime, or its build with this provider, is not installed.
@@ -81,7 +112,14 @@ class GraphSession:
     """
 
     def __init__(
-        self, path: Path, *, shares_cache: bool, provider: Provider = "cpu", options: Mapping[str, int] | None = None
+        self,
+        path: Path,
+        *,
+        shares_cache: bool,
+        provider: Provider = "cpu",
+        options: Mapping[str, int] | None = None,
+        graph: bytes | None = None,
+        weights: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         runtime = import_runtime()
         if provider not in PROVIDERS:
@@ -91,9 +129,14 @@ class GraphSession:
         settings = runtime.SessionOptions()
         for name, value in (options or session_options({})).items():
             setattr(settings, name, value)
-        chosen = [PROVIDERS[provider]] + ([PROVIDERS["cpu"]] if provider != "cpu" else [])
+        chosen = [provider, *(["cpu"] if provider != "cpu" else [])]
+        self._weights = weights or {}  # the session reads them there
         try:
-            self.session = runtime.InferenceSession(str(path), settings, providers=chosen)
+            if graph is None:
+                names = [PROVIDERS[name] for name in chosen]
+                self.session = runtime.InferenceSession(str(path), settings, providers=names)
+            else:
+                self.session = load_graph(graph, self._weights, settings=settings, providers=chosen)
         except Exception as error:  # the errors of onnxruntime have no common base class below Exception
             raise ArtefactError(_load_failure(path, str(error), runtime.__version__)) from error
         self.runtime, self.device, self.shares_cache = runtime, provider, shares_cache

@@ -1,11 +1,12 @@
 """Signing a safety config, and deciding whether to accept a signed one (torch-free).
 
-A signed config is an in-toto statement whose subject is the graph of one bundle. Its content is used only after the
+A signed config is an in-toto statement whose subject is the files of one bundle. Its content is used only after the
 signature has been verified, and is then checked against the bundle's ceilings and the scope of the signer's key.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,14 @@ from ..configs.refusal import Reason, RefusedConfig
 from ..configs.safety_config import NamedConfig
 from ..decoding.config import DecodingConfig
 from .delegation import Delegation, read_delegation
-from .statements import DatedClaims, claims_of, dated, graph_digests, graph_subject, open_signed, stated_graph
+from .statements import DatedClaims, bound_subject, claims_of, dated, open_signed, require_bound, stated_files
 from .trust import TrustStore
 
 PREDICATE_TYPE = "urn:prosocial:safety-config:v1"
+BINDS_LESS = (
+    "signed with version 0.1.0, which binds graph and weights, but not decoding config, chat template and tokenizer: "
+    "sign it again"
+)
 _log = logging.getLogger("prosocial.configs")
 _log.addHandler(logging.NullHandler())  # the application decides where log messages go
 
@@ -72,7 +77,7 @@ def sign_config(
     decoding.require_config(config)
     times = dated("a signed config", valid_days=valid_days, not_before=not_before)
     claims = Claims(config=config, categories=decoding.category_registry.digest, **times)
-    seal(out, statement(PREDICATE_TYPE, graph_subject(manifest), claims.model_dump(mode="json", by_alias=True)), key)
+    seal(out, statement(PREDICATE_TYPE, bound_subject(manifest), claims.model_dump(mode="json", by_alias=True)), key)
     return claims
 
 
@@ -83,6 +88,7 @@ def authorise(
     decoding: DecodingConfig,
     manifest: Mapping[str, Any],
     delegation: Path | str | None = None,
+    graph_files: Collection[str] = (),
     clock: Clock = utc_now,
 ) -> AuthorisedConfig:
     """Verify a signed config against the operator's trusted keys and the bundle; a refusal is also logged.
@@ -94,6 +100,8 @@ def authorise(
         manifest: manifest of the opened bundle.
         delegation: path of the bundle's statement that names further keys (`DELEGATION_FILE`), signed by a trusted key;
             None for no further keys.
+        graph_files: names of the files that the bundle's graph consists of, to accept statements of version 0.1.0,
+            which bind the files `model.onnx*` only; empty to refuse them.
         clock: returns the current time.
 
     Raises:
@@ -101,10 +109,13 @@ def authorise(
     """
     path, delegation = Path(path), None if delegation is None else Path(delegation)
     try:
-        return _authorise(path, trust, decoding, manifest, delegation, clock)
+        authorised = _authorise(path, trust, decoding, manifest, delegation, graph_files, clock)
     except RefusedConfig as refused:
         _log.warning("%s: %s", path.name, refused)
         raise
+    if not authorised.binds_all:
+        _log.warning("%s: %s", path.name, BINDS_LESS)
+    return authorised
 
 
 def _authorise(
@@ -113,6 +124,7 @@ def _authorise(
     decoding: DecodingConfig,
     manifest: Mapping[str, Any],
     delegation: Path | None,
+    graph_files: Collection[str],
     clock: Clock,
 ) -> AuthorisedConfig:
     named = None
@@ -121,11 +133,11 @@ def _authorise(
     except RefusedConfig as refused:
         if refused.reason is not Reason.NOT_TRUSTED or delegation is None or not delegation.is_file():
             raise
-        named = _delegation(delegation, trust, decoding, manifest, because=refused)
+        named = _delegation(delegation, trust, decoding, manifest, graph_files, because=refused)
         said, signer = open_signed(path, named.keys)
     if trust.has_revoked(signer):
         raise RefusedConfig(Reason.REVOKED_KEY, f"key {signer.name} was revoked")
-    claims, graph = claims_of(said, path, Claims, predicate_type=PREDICATE_TYPE), stated_graph(said, path)
+    claims, files = claims_of(said, path, Claims, predicate_type=PREDICATE_TYPE), stated_files(said, path)
     if claims.serial in trust.revoked_serials:
         raise RefusedConfig(Reason.REVOKED_SERIAL, f"{claims.config.name} with serial {claims.serial} was revoked")
     authorised = AuthorisedConfig(
@@ -134,12 +146,13 @@ def _authorise(
         signer.hint,
         signer.name if named is None else f"{signer.name} (named by {named.signer.name})",
         *_times(claims, named),
-        graph,
+        files,
         claims.categories,
         clock,
     )
     authorised.require_time()
-    authorised.require_graph(graph_digests(manifest))
+    binds_all = require_bound(files, manifest, graph_files, what=claims.config.name)
+    authorised = replace(authorised, binds_all=binds_all and (named is None or named.binds_all))
     authorised.require_categories(decoding.category_registry.digest)
     try:
         decoding.require_config(claims.config)
@@ -152,11 +165,17 @@ def _authorise(
 
 
 def _delegation(
-    path: Path, trust: TrustStore, decoding: DecodingConfig, manifest: Mapping[str, Any], *, because: RefusedConfig
+    path: Path,
+    trust: TrustStore,
+    decoding: DecodingConfig,
+    manifest: Mapping[str, Any],
+    graph_files: Collection[str],
+    *,
+    because: RefusedConfig,
 ) -> Delegation:
     """Return the keys that the bundle names; if its statement is refused too, the error gives both reasons."""
     try:
-        return read_delegation(path, trust=trust, decoding=decoding, manifest=manifest)
+        return read_delegation(path, trust=trust, decoding=decoding, manifest=manifest, graph_files=graph_files)
     except RefusedConfig as refused:
         raise RefusedConfig(
             refused.reason, f"{because.told}; the bundle's statement of further keys does not help: {refused.told}"

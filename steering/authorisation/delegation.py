@@ -1,11 +1,11 @@
 """Delegation: a trusted key names further keys whose configs one bundle accepts, in a signed statement (torch-free).
 
-The statement is stored with the bundle's signatures and is valid for one graph and one category registry. A delegated
-key is limited by its own scope and by that of the key that named it, and by the validity of the statement. It cannot
-name further keys.
+The statement is stored with the bundle's signatures and is valid for the files of one bundle and one category registry.
+A delegated key is limited by its own scope and by that of the key that named it, and by the validity of the statement.
+It cannot name further keys.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ from prosocial.core.signing.model_signature import STATEMENTS_FOLDER
 from ..configs.refusal import Reason, RefusedConfig
 from ..configs.safety_config import Name
 from ..decoding.config import DecodingConfig
-from .statements import DatedClaims, claims_of, dated, graph_digests, graph_subject, open_signed, stated_graph
+from .statements import DatedClaims, bound_subject, claims_of, dated, open_signed, require_bound, stated_files
 from .trust import Scope, TrustFile, TrustStore
 
 PREDICATE_TYPE = "urn:prosocial:config-keys:v1"
@@ -65,6 +65,7 @@ class Delegation:
         signer: the key that signed the statement.
         not_before: start of validity.
         not_after: end of validity (exclusive).
+        binds_all: whether it binds all files of the bundle, and not only the graph as version 0.1.0.
     """
 
     keys: tuple[TrustedKey, ...]
@@ -73,6 +74,7 @@ class Delegation:
     signer: TrustedKey
     not_before: datetime
     not_after: datetime
+    binds_all: bool = True
 
 
 def delegate_keys(
@@ -111,19 +113,24 @@ def delegate_keys(
     except ValidationError as error:
         raise InputError(f"{source} should name public keys, each once; {first_fault(error)}") from None
     out.parent.mkdir(parents=True, exist_ok=True)
-    seal(out, statement(PREDICATE_TYPE, graph_subject(manifest), named.model_dump(mode="json")), key)
+    seal(out, statement(PREDICATE_TYPE, bound_subject(manifest), named.model_dump(mode="json")), key)
     return named
 
 
 def read_delegation(
-    path: Path, *, trust: TrustStore, decoding: DecodingConfig, manifest: Mapping[str, Any]
+    path: Path,
+    *,
+    trust: TrustStore,
+    decoding: DecodingConfig,
+    manifest: Mapping[str, Any],
+    graph_files: Collection[str] = (),
 ) -> Delegation:
     """Return the keys that a bundle's statement names, after verifying that a trusted key signed it.
 
     Its validity is not checked here: `authorise` checks the time of the config and of the statement together.
 
     Raises:
-        RefusedConfig: no trusted key signed it, it was changed or revoked, or it is for another graph or other
+        RefusedConfig: no trusted key signed it, it was changed or revoked, or it is for another bundle or other
             categories.
     """
     said, signer = open_signed(path, trust.keys)
@@ -132,8 +139,7 @@ def read_delegation(
     named = claims_of(said, path, NamedKeys, predicate_type=PREDICATE_TYPE)
     if named.serial in trust.revoked_serials:
         raise RefusedConfig(Reason.REVOKED_SERIAL, f"{path.name} with serial {named.serial} was revoked")
-    if stated_graph(said, path) != graph_digests(manifest):
-        raise RefusedConfig(Reason.OTHER_BUNDLE, f"{path.name} names keys for the graph of another bundle")
+    binds_all = require_bound(stated_files(said, path), manifest, graph_files, what=path.name)
     if named.categories != decoding.category_registry.digest:
         raise RefusedConfig(Reason.OTHER_REGISTRY, f"{path.name} names keys for other categories")
     keys = [TrustedKey.parse(name, scope.key.encode()) for name, scope in named.keys.items()]
@@ -142,7 +148,7 @@ def read_delegation(
         key.hint: scope if own is None else scope.within(own)
         for key, scope in zip(keys, named.keys.values(), strict=True)
     }
-    return Delegation(tuple(keys), scopes, named.serial, signer, named.not_before, named.not_after)
+    return Delegation(tuple(keys), scopes, named.serial, signer, named.not_before, named.not_after, binds_all)
 
 
 def _with_pem(name: str, scope: Scope, folder: Path) -> Scope:

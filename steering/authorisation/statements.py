@@ -1,10 +1,10 @@
-"""Signed statements about safety configs, each valid for the graph of one bundle and a limited time (torch-free).
+"""Signed statements about safety configs, each valid for the files of one bundle and a limited time (torch-free).
 
 The content of a statement is used only after its signature has been verified.
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -21,38 +21,71 @@ from ..configs.authorised import utc_now
 from ..configs.refusal import Reason, RefusedConfig
 
 HIGHEST_SIZE_BYTES = 1 << 20
-GRAPH_FILES = "model.onnx"  # prefix of the graph's file names: the nodes, and their external weights
+OLD_PREFIX = "model.onnx"  # version 0.1.0 signed for the files whose names start so, and for no others
 
 
-def graph_digests(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Return the BLAKE3 digests of a bundle's graph files, by file name, from its manifest.
+def bound_digests(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return the BLAKE3 digests of all files of a bundle by name, which a statement is valid for.
+
+    They are its graph, weights, decoding config, chat template, tokenizer, presets and records: everything that is
+    loaded is listed in the manifest, and everything listed is bound.
 
     Raises:
         ArtefactError: the manifest has no BLAKE3 digests (an older version).
     """
-    files = {name: entry for name, entry in manifest["files"].items() if name.startswith(GRAPH_FILES)}
+    files = manifest["files"]
     if not files or not all("blake3" in entry for entry in files.values()):
-        raise ArtefactError("the manifest should list BLAKE3 digests of the graph, found none: export the bundle again")
+        raise ArtefactError("the manifest should list BLAKE3 digests of all files, it does not: export it again")
     return {name: entry["blake3"] for name, entry in sorted(files.items())}
 
 
-def graph_subject(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a bundle's graph as the subject of an in-toto statement."""
-    return [{"name": name, "digest": {"blake3": digest}} for name, digest in graph_digests(manifest).items()]
+def bound_subject(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a bundle's files as the subject of an in-toto statement."""
+    return [{"name": name, "digest": {"blake3": digest}} for name, digest in bound_digests(manifest).items()]
 
 
-def stated_graph(said: Statement, path: Path) -> dict[str, str]:
-    """Return the BLAKE3 digests, by file name, of the graph that a statement is for.
+def require_bound(
+    stated: Mapping[str, str], manifest: Mapping[str, Any], graph_files: Collection[str], *, what: str
+) -> bool:
+    """Check that a statement is for a bundle; return whether it binds all of its files.
+
+    A statement of version 0.1.0 binds the files `model.onnx*` only. It holds where they are the whole graph.
+
+    Args:
+        stated: BLAKE3 digests by file name, as stated.
+        manifest: manifest of the opened bundle.
+        graph_files: names of the files that its graph consists of; empty to accept no statement of version 0.1.0.
+        what: name of the statement, for errors.
 
     Raises:
-        RefusedConfig: the statement names no graph.
+        RefusedConfig: it is for another bundle.
+    """
+    actual = bound_digests(manifest)
+    if dict(stated) == actual:
+        return True
+    old = {name: digest for name, digest in actual.items() if name.startswith(OLD_PREFIX)}
+    if dict(stated) == old and graph_files and set(graph_files) <= set(old):
+        return False
+    wrong = sorted(name for name in {*stated, *actual} if stated.get(name) != actual.get(name))
+    raise RefusedConfig(
+        Reason.OTHER_BUNDLE,
+        f"{what} was signed for another bundle, or the bundle changed since: {', '.join(wrong[:3])} differs; have it "
+        "signed again",
+    )
+
+
+def stated_files(said: Statement, path: Path) -> dict[str, str]:
+    """Return the BLAKE3 digests, by file name, of the bundle that a statement is for.
+
+    Raises:
+        RefusedConfig: the statement names no files.
     """
     try:
         return {each["name"]: each["digest"]["blake3"] for each in said["subject"]}
     except (KeyError, TypeError):
         raise RefusedConfig(
             Reason.MALFORMED,
-            f"{path.name} should name the graph that it is for, found none: sign it again",
+            f"{path.name} should name the files that it is for, found none: sign it again",
         ) from None
 
 

@@ -17,7 +17,7 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True)
 class AuthorisedConfig:
-    """A verified safety config, valid for one graph and a limited time; only `authorise` should create one.
+    """A verified safety config, valid for one bundle and a limited time; only `authorise` should create one.
 
     Attributes:
         config: the signed config.
@@ -26,9 +26,10 @@ class AuthorisedConfig:
         key_name: name of the signer's key.
         not_before: start of validity.
         not_after: end of validity (exclusive).
-        graph: BLAKE3 digests, by file name, of the graph that the config was signed for.
+        files: BLAKE3 digests, by file name, of the bundle that the config was signed for.
         categories: digest of the category registry that the config was signed for.
         clock: returns the current time; called at every use.
+        binds_all: whether `files` are all files of the bundle; a config of version 0.1.0 binds the graph's alone.
     """
 
     config: NamedConfig
@@ -37,9 +38,10 @@ class AuthorisedConfig:
     key_name: str
     not_before: datetime
     not_after: datetime
-    graph: Mapping[str, str]
+    files: Mapping[str, str]
     categories: str
     clock: Clock = utc_now
+    binds_all: bool = True
 
     @property
     def name(self) -> str:
@@ -60,17 +62,15 @@ class AuthorisedConfig:
                 Reason.EXPIRED, f"{self.name} was valid until {self.not_after:%Y-%m-%d %H:%M} UTC: have it signed again"
             )
 
-    def require_graph(self, graph: Mapping[str, str]) -> None:
-        """Check that the config was signed for this graph (BLAKE3 digests by file name).
+    def require_bundle(self, files: Mapping[str, str]) -> None:
+        """Check that the config was signed for this bundle (BLAKE3 digests of all files by name).
 
         Raises:
-            RefusedConfig: it was signed for another graph.
+            RefusedConfig: it was signed for another bundle.
         """
-        if dict(graph) != dict(self.graph):
-            raise RefusedConfig(
-                Reason.OTHER_BUNDLE,
-                f"{self.name} was signed for the graph of another bundle",
-            )
+        bound = files if self.binds_all else {name: files.get(name) for name in self.files}
+        if dict(bound) != dict(self.files):
+            raise RefusedConfig(Reason.OTHER_BUNDLE, f"{self.name} was signed for another bundle")
 
     def require_categories(self, digest: str) -> None:
         """Check that the config was signed for this category registry.

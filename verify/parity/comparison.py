@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,15 @@ import numpy as np
 from prosocial.core.chat import ChatTokenizer
 from prosocial.evaluation.probes.probe import Probe
 from prosocial.export.bundle_files.precision import Precision
+from prosocial.export.bundle_files.verified import VerifiedFiles
+from prosocial.export.presets import PRESET_FOLDER, SUFFIX
 from prosocial.steering.decoding.config import DECODING_FILE, DecodingConfig
 from prosocial.steering.decoding.controls import Steering, control_arrays, with_safety_text
 
 from .engines import StepOutputs
+from .entry_points import entry_points, unexpected_tokens
 from .gates import ParityGates, ParityVerdict
+from .genai_client import ClientFailure, genai_replies, is_installed
 from .localisation import FirstDifference, first_difference
 from .measure import Setting, join, largest_difference, measure_setting
 from .measurement import Measurement
@@ -63,7 +68,10 @@ class Comparison:
             )
         chosen = {probe.id: prompts[probe.id] for probe in few}
         measured = replace(
-            join(measurements), config_differences=self._config_differences(config), paths=self._paths(chosen)
+            join(measurements),
+            config_differences=self._config_differences(config),
+            entry_points=self._entry_points(config, few),
+            paths=self._paths(chosen),
         )
         if measured.judge(ParityGates.for_precision(self.precision)).verdict is ParityVerdict.FAIL:
             return replace(measured, first_difference=self._place(measured, _most_flips(measured, prompts)))
@@ -98,6 +106,36 @@ class Comparison:
         keys = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
         return *(f"{DECODING_FILE}: {key}" for key in keys), *_other_defaults(self.folder, trusted_config)
 
+    def _entry_points(self, config: DecodingConfig | None, probes: Sequence[Probe]) -> Mapping[str, tuple[str, ...]]:
+        """Compare what other clients read; onnxruntime-genai runs only with settings that export would write."""
+        found = entry_points(self.folder, self.reference_folder, self.trusted.engine.backbone)
+        if is_installed() and not any(found.values()):
+            found["genai_replies"] = self._genai_replies(config, probes)
+        return found
+
+    def _genai_replies(self, config: DecodingConfig | None, probes: Sequence[Probe]) -> tuple[str, ...]:
+        """Return the prompts and presets on which onnxruntime-genai chooses other tokens than the bundle."""
+        named: dict[str | None, Steering] = {None: Steering()}
+        named |= {name: Steering(safety_config=name) for name in (config.safety_configs if config else ())}
+        most, cases = min(self.max_new_tokens, MOST_TOKENS), []
+        for name, steering in named.items():
+            preset = name and str(self.folder.resolve() / PRESET_FOLDER / f"{name}{SUFFIX}")
+            for probe, ids in self._prompts(probes, steering, config).items():
+                request = {"ids": ids, "max_new_tokens": most, "preset": preset}
+                cases.append((f"{probe} with {f'preset {name}' if name else 'the defaults'}", steering, request))
+        try:
+            replies = genai_replies(self.folder, [request for *_, request in cases])
+        except ClientFailure as failure:
+            return (str(failure),)
+        tie = 2 * (ParityGates.for_precision(self.precision).max_path_difference or 0.0)
+        ends = set(ChatTokenizer(self.folder).end_ids)
+        wrong = []
+        for (what, steering, request), tokens in zip(cases, replies, strict=True):
+            scored = self._engine(None if config is None else steering).score(request["ids"], tokens)
+            if unexpected_tokens(tokens, scored.logits, ends=ends, most=most, tie=tie):
+                wrong.append(what)
+        return tuple(wrong)
+
     def _paths(self, prompts: Mapping[str, list[int]]) -> dict[str, float]:
         """Return how far the logits computed in a batch, and in one pass, are from those computed token by token."""
         engine, differences = self._engine(None), {"in a batch": 0.0, "in one pass": 0.0}
@@ -107,15 +145,16 @@ class Comparison:
             reply = in_batch.tokens[:-1]
             alone = engine.score(ids, reply)
             for name, other in (("in a batch", in_batch.outputs), ("in one pass", engine.whole(ids, reply))):
-                differences[name] = float(np.fmax(differences[name], largest_difference(alone, other)))
+                differences[name] = float(np.maximum(differences[name], largest_difference(alone, other)))
         return differences
 
     def _place(self, measured: Measurement, ids: list[int]) -> FirstDifference:
         """Locate the first difference: in the layers, in the cache, or in the decoding rule."""
         from .torch_points import torch_points
 
-        if measured.config_differences:
-            return FirstDifference(measured.config_differences[0], None, np.inf)
+        settings = [*measured.config_differences, *chain.from_iterable(measured.entry_points.values())]
+        if settings:
+            return FirstDifference(settings[0], None, np.inf)
         expected = torch_points(self.trusted.engine.backbone, ids)
         noise = NOISE[self.precision]
         first = first_difference(expected, self._engine(None).points(ids), noise=noise)
@@ -154,12 +193,13 @@ def _other_defaults(folder: Path, config: DecodingConfig) -> list[str]:
     """
     import onnx
 
-    model = onnx.load(str(folder / "model.onnx"), load_external_data=False)
-    stored = {each.name: each for each in model.graph.initializer}
+    files = VerifiedFiles.open(folder)
+    stored = {each.name: each for each in onnx.load_model_from_string(files.graph).graph.initializer}
+    weights = files.weights()
     wrong = []
     for name, expected in control_arrays(config, [Steering()]).as_inputs().items():
-        default = stored.get(name)
-        actual = None if default is None else onnx.numpy_helper.to_array(default, base_dir=str(folder))
+        inside = name in stored and name not in weights
+        actual = onnx.numpy_helper.to_array(stored[name]) if inside else weights.get(name)
         if actual is None or not np.array_equal(actual.astype(np.float32).ravel(), expected.ravel()):
             wrong.append(f"default of {name} in the graph")
     return wrong

@@ -195,10 +195,14 @@ def _log_softmax(logits: Floats, rows: NDArray[np.intp], n_rows: int) -> Floats:
 
 
 def _token_risk(first: Margins, second: Margins) -> Floats:
-    """Return [S], the largest difference of a token's risk, over the tokens whose risk both engines computed."""
+    """Return [S], the largest difference of a token's risk, over the tokens whose risk both engines computed.
+
+    It is infinite where one of them computed a risk that is NaN or infinite (safety of minus infinity).
+    """
     both = np.isfinite(first.safety) & np.isfinite(second.safety)
     left, right = (np.where(both, side.safety, 0.0).astype(np.float64) for side in (first, second))
-    largest: Floats = np.abs(left - right).max(axis=1)
+    broken = (np.isneginf(first.safety) | np.isneginf(second.safety)).any(axis=1)
+    largest: Floats = np.where(broken, np.inf, np.abs(left - right).max(axis=1))
     return largest
 
 

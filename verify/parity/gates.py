@@ -1,5 +1,6 @@
 """Gates of a parity report: thresholds, who set them, and the verdicts."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
@@ -181,4 +182,6 @@ def gate(
     threshold = float(getattr(gates, name))
     passing = ParityVerdict.AMBIGUOUS if is_open else ParityVerdict.PASS
     verdict = passing if observed <= threshold else ParityVerdict.FAIL  # a NaN does not pass
+    if not math.isfinite(observed):  # JSON has no such number: it becomes null there
+        note = "; ".join(filter(None, (note, f"the value is {observed}")))
     return GateResult(name, title, observed, threshold, verdict, gates.who_set(name), note)

@@ -1,23 +1,17 @@
 """A bundle's graph with additional outputs, changed in memory only; the files stay as they are."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from prosocial.export.runtime.session import ERRORS_ONLY, import_runtime
+from prosocial.export.runtime.bundle import Bundle
+from prosocial.export.runtime.session import load_graph
 
-FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
 
-
-def open_graph(graph: bytes, folder: Path) -> Any:
-    """Return a CPU session of ONNX Runtime for a serialised graph whose weights are in a bundle's folder."""
-    runtime = import_runtime()
-    options = runtime.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
-    options.add_session_config_entry(FOLDER_OF_WEIGHTS, str(folder.resolve()))
-    return runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+def open_graph(graph: bytes, bundle: Bundle) -> Any:
+    """Return a CPU session of ONNX Runtime for a changed graph with the weights of an opened bundle."""
+    return load_graph(graph, bundle.files.weights())
 
 
 def feed(session: Any, ids: Sequence[int]) -> dict[str, "np.ndarray[Any, np.dtype[Any]]"]:

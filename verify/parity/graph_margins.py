@@ -1,11 +1,13 @@
 """Safety margins of candidate tokens, read from the gate inside a bundle's graph (needs onnx)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from prosocial.core.errors import ArtefactError
+from prosocial.export.bundle_files.verified import GRAPH_FILE
 from prosocial.export.runtime.bundle import Bundle
 from prosocial.steering.decoding.controls import ControlArrays, Steering, control_arrays
 
@@ -25,31 +27,31 @@ class GraphMargins:
     def __init__(self, bundle: Bundle) -> None:
         if bundle.config is None:
             raise ArtefactError(f"{bundle.folder} should be a steered bundle, found a plain one, which has no gate")
-        path = bundle.folder / "model.onnx"
-        graph, self._names = _with_scores(str(path))
-        self._session = open_graph(graph, bundle.folder)
+        graph, self._names = _with_scores(bundle.files.graph, source=bundle.folder / GRAPH_FILE)
+        self._session = open_graph(graph, bundle)
         self._config, self._size = bundle.config, bundle.session.vocabulary_size
 
     def __call__(self, ids: Sequence[int], n_last: int, controls: ControlArrays | None) -> Margins:
         """Return margins [n_last, V] of the last decisions; NaN for tokens whose risk the graph does not compute."""
         given = control_arrays(self._config, [Steering()]) if controls is None else controls
         candidates, risk = self._session.run(self._names, feed(self._session, ids) | given.as_inputs())  # [1, S, K]
+        risk = np.where(np.isnan(risk), np.inf, risk)  # NaN says that the graph does not compute a token's risk
         threshold = min(float(given.harm_threshold[0]), self._config.threshold_ceiling)
         safety = np.full((n_last, self._size), np.nan, np.float32)
         np.put_along_axis(safety, candidates[0, -n_last:], threshold - risk[0, -n_last:], axis=1)
         return Margins(np.full_like(safety, np.nan), safety)
 
 
-def _with_scores(path: str) -> tuple[bytes, list[str]]:
+def _with_scores(graph: bytes, *, source: Path) -> tuple[bytes, list[str]]:
     """Return the graph with two more outputs, and their names: candidates [B, S, K] and their risk."""
     import onnx
 
-    model = onnx.load(path, load_external_data=False)
+    model = onnx.load_model_from_string(graph)
     choices = [node for node in model.graph.node if node.op_type == "TopK"]
     names = [choices[-1].output[1], *_compared(model.graph.node, choices[-1])] if choices else []
     if len(names) != 2:
         raise ArtefactError(
-            f"{path} should compare the risk of its plausible tokens with one threshold, but it does not"
+            f"{source} should compare the risk of its plausible tokens with one threshold, but it does not"
         )
     for name, kind in zip(names, (onnx.TensorProto.INT64, onnx.TensorProto.FLOAT), strict=True):
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))

@@ -23,14 +23,14 @@ class GraphPoints:
     def __init__(self, bundle: Bundle) -> None:
         import onnx
 
-        model = onnx.load(str(bundle.folder / "model.onnx"), load_external_data=False)
+        model = onnx.load_model_from_string(bundle.files.graph)
         given = {value.name for value in model.graph.output}
         self._names = {name.removeprefix("present."): name for name in given if name.startswith("present.")}
         for module, outputs in _norms(model.graph.node).items():
             if len(outputs) == 1 and outputs[0] not in given:
                 self._names[module] = outputs[0]
                 model.graph.output.append(onnx.ValueInfoProto(name=outputs[0]))
-        self._session = open_graph(model.SerializeToString(), bundle.folder)
+        self._session = open_graph(model.SerializeToString(), bundle)
 
     def __call__(self, ids: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Return the value at each point by name: a module of the model, or `3.key` and `3.value` for layer 3."""

@@ -1,12 +1,13 @@
 """Judging the measurements of a bundle against the gates."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from .divergence import Divergence, Ties
+from .entry_points import TITLES
 from .gates import MOST_TIED_REPLIES, GateResult, ParityGates, ParityVerdict, gate
 
 NOISE = 2.0  # the noise is this multiple of the 99th percentile over positions
@@ -63,17 +64,24 @@ def judge(
 
 def _distances(parts: Sequence[Divergence], gates: ParityGates) -> list[GateResult | None]:
     kl = np.concatenate([part.kl for part in parts])
+    n_apart = int(np.isposinf(kl).sum())
     observed = {
-        "max_logit_difference": ("Largest difference of a logit", max(float(part.logit.max()) for part in parts)),
-        "max_risk_difference": ("Largest difference of a risk", max(float(part.risk.max()) for part in parts)),
+        "max_logit_difference": ("Largest difference of a logit", _largest(part.logit for part in parts)),
+        "max_risk_difference": ("Largest difference of a risk", _largest(part.risk for part in parts)),
         "kl_p99": ("KL divergence, 99th percentile (nats)", percentile(kl, 99.0)),
-        "kl_mean": ("KL divergence, mean (nats)", float(kl[~np.isinf(kl)].mean()) if np.isfinite(kl).any() else np.inf),
+        "kl_mean": ("KL divergence, mean (nats)", float(kl[~np.isposinf(kl)].mean()) if n_apart < len(kl) else np.inf),
         "token_risk_p99": ("Difference of a token's risk, 99th percentile", percentile(token_risk(parts), 99.0)),
     }
+    notes = {"kl_mean": f"without {n_apart} positions where no token is allowed by both" if n_apart else ""}
     return [
-        None if getattr(gates, name) is None else gate(name, title, value, gates)
+        None if getattr(gates, name) is None else gate(name, title, value, gates, note=notes.get(name, ""))
         for name, (title, value) in observed.items()
     ]
+
+
+def _largest(columns: "Iterable[np.ndarray[Any, Any]]") -> float:
+    """Return the largest number of all; NaN if one is NaN, which Python's `max` would drop."""
+    return float(np.concatenate([np.asarray(column, np.float64) for column in columns]).max())
 
 
 def _decisions(parts: Sequence[Divergence], gates: ParityGates, ties: Ties) -> list[GateResult]:
@@ -115,14 +123,22 @@ def judge_replies(greedy: Sequence[GreedyComparison], gates: ParityGates) -> lis
 
 
 def judge_beside(
-    gates: ParityGates, *, failure: str | None, config_differences: Sequence[str], paths: Mapping[str, float]
+    gates: ParityGates,
+    *,
+    failure: str | None,
+    config_differences: Sequence[str],
+    entry_points: Mapping[str, Sequence[str]],
+    paths: Mapping[str, float],
 ) -> list[GateResult]:
-    """Return the remaining gates: the bundle runs to the end, its config is equal, its computation paths agree."""
+    """Return the other gates: it runs to the end, config and entry points are equal, its computation paths agree."""
     results: list[GateResult] = []
     if failure is not None:
         results.append(GateResult("runs", "Runs that did not finish", 1, 0, ParityVerdict.FAIL, "always", failure))
     n_other, keys = len(config_differences), ", ".join(config_differences)
     results.append(GateResult("config", "Decoding settings that differ", n_other, 0, _none_of(n_other), "always", keys))
+    for name, differing in entry_points.items():
+        n, listed = len(differing), ", ".join(differing)
+        results.append(GateResult(name, TITLES.get(name, name), n, 0, _none_of(n), "always", listed))
     if paths and gates.max_path_difference is not None:
         widest = max(paths, key=lambda name: paths[name])
         title = "Difference of a logit between computation paths"

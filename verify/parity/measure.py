@@ -174,6 +174,12 @@ def _greedy_comparison(name: str, reply: list[int], other: list[int], scored: St
 
 
 def largest_difference(left: StepOutputs, right: StepOutputs) -> float:
-    """Return the largest difference of a logit that both allow; infinite if they share no token at some position."""
+    """Return the largest difference of a logit that both allow.
+
+    It is infinite if they share no token at some position, or if one of them has a logit or risk that is NaN or
+    infinite.
+    """
     difference = divergence(replace(left, margins=None), replace(right, margins=None), ties=UNJUDGED)
+    if difference.n_broken:
+        return np.inf
     return float(np.where(np.isinf(difference.kl), np.inf, difference.logit).max())

@@ -39,6 +39,7 @@ class Measurement:
         settings: name of the steering that each prompt was compared under.
         subject: digests of bundle, reference and prompts, as in `ParityReport`.
         config_differences: keys of the decoding config that differ.
+        entry_points: differences in what other clients read, by check; empty where they were not compared.
         paths: largest difference between the bundle's logits computed token by token and in another way, by that way.
         failure: why the bundle could not be run to the end; None if it could.
         first_difference: the first point in a forward pass that differs; None if all agree or it was not located.
@@ -52,6 +53,7 @@ class Measurement:
     settings: Mapping[str, str] = field(default_factory=dict)
     subject: Mapping[str, str] = field(default_factory=dict)
     config_differences: tuple[str, ...] = ()
+    entry_points: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     paths: Mapping[str, float] = field(default_factory=dict)
     failure: str | None = None
     first_difference: FirstDifference | None = None
@@ -61,7 +63,13 @@ class Measurement:
         ties = bands(self.divergences, gates)
         divergences = {name: each.under(ties) for name, each in self.divergences.items()}
         greedy = tuple(one.under(ties) for one in self.greedy)
-        beside = judge_beside(gates, failure=self.failure, config_differences=self.config_differences, paths=self.paths)
+        beside = judge_beside(
+            gates,
+            failure=self.failure,
+            config_differences=self.config_differences,
+            entry_points=self.entry_points,
+            paths=self.paths,
+        )
         decided = judge(divergences, greedy, gates, ties) if divergences else ()
         return ParityReport(
             self.reference,
@@ -94,6 +102,7 @@ def write_measurement(path: Path, measurement: Measurement) -> None:
         "subject": dict(measurement.subject),
         "paths": dict(measurement.paths),
         "config_differences": list(measurement.config_differences),
+        "entry_points": {name: list(found) for name, found in measurement.entry_points.items()},
         "first_difference": None if measurement.first_difference is None else asdict(measurement.first_difference),
         "greedy": [asdict(one) for one in measurement.greedy],
         "prompts": [
@@ -144,7 +153,8 @@ def _read(rest: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Measureme
     greedy = tuple(GreedyComparison(**one) for one in rest["greedy"])
     place = None if first is None else FirstDifference(**first)
     keys = tuple(rest["config_differences"])
-    return replace(measurement, greedy=greedy, first_difference=place, config_differences=keys)
+    entries = {name: tuple(found) for name, found in rest.get("entry_points", {}).items()}  # none in version 0.1.0
+    return replace(measurement, greedy=greedy, first_difference=place, config_differences=keys, entry_points=entries)
 
 
 def _column(parts: list[Divergence], name: str) -> NDArray[Any]:

@@ -129,8 +129,8 @@ class ParityReport:
             return None
         values = np.concatenate(list(columns.values()))
         worst_name = max(columns, key=lambda name: columns[name].max())
-        finite = values[np.isfinite(values)]
-        error = float(finite.std(ddof=1) / np.sqrt(len(finite))) if len(finite) > 1 else np.nan
+        is_known = len(values) > 1 and bool(np.isfinite(values).all())
+        error = float(values.std(ddof=1) / np.sqrt(len(values))) if is_known else np.nan
         summary = {"mean": scientific(float(values.mean())), "standard_error": scientific(error)}
         summary |= {name: scientific(percentile(values, percent)) for name, percent in PERCENTILES}
         return {**summary, "worst": {"prompt": worst_name, "position": int(columns[worst_name].argmax())}}
@@ -174,7 +174,7 @@ class ParityReport:
         moved, distance = self._known("token_risk"), self._known("threshold_distance")
         if not moved:
             return {"risk_moved_at_most": None, "certified_share": None}
-        most = max(float(each.max(initial=0.0)) for each in moved.values())
+        most = float(np.max([each.max(initial=0.0) for each in moved.values()]))
         share = float((np.concatenate([distance[name] for name in moved]) > most).mean())
         return {"risk_moved_at_most": scientific(most), "certified_share": scientific(share)}
 
@@ -235,7 +235,7 @@ class ParityReport:
                     "setting": setting,
                     "n_prompts": len(names),
                     "n_positions": sum(len(part.kl) for part in parts),
-                    "max_logit_difference": scientific(max(float(part.logit.max()) for part in parts)),
+                    "max_logit_difference": scientific(float(np.max([part.logit.max() for part in parts]))),
                     "n_flips": len(flips),
                     "n_near_ties": sum(flip.near_tie for flip in flips),
                     "n_parted": len(parted.intersection(names)),

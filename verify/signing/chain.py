@@ -1,7 +1,7 @@
 """Checking the chain of signed statements from base to audit for missing or broken links."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from prosocial.core.errors import InputError, ProsocialError, UnknownNameError
 from prosocial.core.signing.envelope import BrokenSignature, Statement, unseal
 from prosocial.core.signing.keys import TrustedKey
-from prosocial.core.signing.model_signature import SIGNATURE_FILE, FolderDigest, check_signature
+from prosocial.core.signing.model_signature import SIGNATURE_FILE, FolderDigest, check_signature, made_statements
 from prosocial.editing.checkpoints.fingerprint import fingerprint
 from prosocial.editing.edits.record import RECORD_NAME, read_record
 from prosocial.export.bundle_files.manifest import MANIFEST_FILE
@@ -126,6 +126,8 @@ def check_chain(
         _signature(folder, digest, keys),
         *(_stated(name, claim, folder, keys) for name, claim in claims(folder, digest).items()),
     ]
+    named = _named_statements(folder, keys)
+    links = [_removed(link) if link.name in named and link.state is LinkState.MISSING else link for link in links]
     return ChainReport(digest.name, digest.root, tuple(links), tuple(sorted(allow_missing)))
 
 
@@ -137,6 +139,18 @@ def _signature(folder: Path, digest: FolderDigest, keys: Sequence[TrustedKey], n
     except BrokenSignature as broken:
         return Link(name, LinkState.BROKEN, str(broken))
     return Link(name, LinkState.VALID, f"{len(digest.files)} files as signed", signer.name)
+
+
+def _named_statements(folder: Path, keys: Sequence[TrustedKey]) -> frozenset[str]:
+    """Return the statements that the folder's signature names; none if it is not by a trusted key."""
+    try:
+        return made_statements(unseal(folder / SIGNATURE_FILE, keys)[0])
+    except BrokenSignature:
+        return frozenset()
+
+
+def _removed(link: Link) -> Link:
+    return replace(link, told=f"{link.told}, though {SIGNATURE_FILE} names it: it was removed")
 
 
 def _stated(name: str, claim: Claim, folder: Path, keys: Sequence[TrustedKey]) -> Link:

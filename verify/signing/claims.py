@@ -14,6 +14,7 @@ from prosocial.editing.checkpoints.fingerprint import fingerprint
 from prosocial.editing.edits.record import RECORD_NAME, read_record
 from prosocial.evaluation.report.report_document import PARITY_SCHEMA
 from prosocial.export.bundle_files.manifest import MANIFEST_FILE, covered_files, read_manifest
+from prosocial.export.bundle_files.verified import VerifiedFiles
 
 from ..audit.audit_document import SCHEMA as AUDIT_SCHEMA
 from .statements import RESULTS, edit_statement, export_statement, result_statement
@@ -82,6 +83,7 @@ def _export(folder: Path, digest: FolderDigest) -> Statement:
         raise ArtefactError(
             f"{MANIFEST_FILE} should list every file as it is: {', '.join(wrong[:3])} differs; export again"
         )
+    VerifiedFiles.open(folder).require_bound()  # by BLAKE3, which opening a bundle relies on
     return export_statement(digest, manifest)
 
 

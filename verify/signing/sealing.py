@@ -5,12 +5,13 @@ from pathlib import Path
 
 from prosocial.core.errors import InputError
 from prosocial.core.files import require_no_links, storage_errors
-from prosocial.core.signing.envelope import BrokenSignature, seal, unverified
+from prosocial.core.signing.envelope import BrokenSignature, seal, unseal, unverified
 from prosocial.core.signing.keys import SigningKey
 from prosocial.core.signing.model_signature import (
     SIGNATURE_FILE,
     STATEMENTS_FOLDER,
     FolderDigest,
+    made_statements,
     signed_files,
     write_signature,
 )
@@ -24,7 +25,8 @@ def sign(
     """Sign a folder and the statements about it; return the relative paths of the files written.
 
     An existing signature over the same files is kept, whoever made it, and only statements are added: an auditor can
-    add a result to what a publisher signed. Every file is read.
+    add a result to what a publisher signed. The signature names the statements that were there when its own key last
+    signed, so that removing one is noticed. Every file is read.
 
     Args:
         folder: a checkpoint, vector, steered folder or bundle.
@@ -58,11 +60,14 @@ def sign(
     fresh = [name for name in stated if name in given or not statement_path(folder, name).is_file()]
     for name in fresh:
         seal(statement_path(folder, name), stated[name], key)
-    if not is_signed:
-        write_signature(folder, digest, key)
+    named = _named_by(folder, key) if is_signed else frozenset()
+    there = {name for name in makers if statement_path(folder, name).is_file()}
+    signs = not is_signed or (named is not None and not there <= named)
+    if signs:
+        write_signature(folder, digest, key, statements={*there, *(named or ())})
     written = [*(report_path(folder, name) for name in given), *(statement_path(folder, name) for name in fresh)]
     names = [path.relative_to(folder).as_posix() for path in written]
-    return names if is_signed else [*names, SIGNATURE_FILE]
+    return [*names, SIGNATURE_FILE] if signs else names
 
 
 sign_folder = sign  # its name in 0.1.0
@@ -79,6 +84,14 @@ def _is_signed(folder: Path, digest: FolderDigest, again: bool) -> bool:
     except BrokenSignature:
         pass
     raise InputError(f"{folder} should be unchanged since it was signed, but files changed: sign again with --again")
+
+
+def _named_by(folder: Path, key: SigningKey) -> frozenset[str] | None:
+    """Return the statements that a folder's signature names if this key made it; None if another key did."""
+    try:
+        return made_statements(unseal(folder / SIGNATURE_FILE, [key.public])[0])
+    except BrokenSignature:
+        return None
 
 
 def _forget(folder: Path) -> None:

@@ -226,3 +226,11 @@ class TestSigned:
         repository.commit({"signatures/audit.intoto.json": files["model.sig"]}, ["model.sig"])
         with pytest.raises(ArtefactError, match=r"it holds no model\.sig"):
             download(NAME, keys=[own])
+
+    @pytest.mark.parametrize("lost", ["parity", "export"])
+    def test_stripped_statements_are_refused(self, hub: LoopbackHub, signed: Path, tmp_path: Path, lost: str) -> None:
+        repository = hub.repositories[NAME]
+        repository.commit({}, [f"signatures/{lost}.intoto.json"])
+        with pytest.raises(ArtefactError, match=f"signed statement of the {lost}"):
+            Bundle.from_pretrained(NAME, keys=[TrustedKey.read(tmp_path / "own.pub")])
+        assert download(NAME)  # the control: nobody asked who signed

@@ -24,7 +24,8 @@ from prosocial.steering.decoding.controls import Steering, control_arrays, fallb
 from ...signing_helpers import change_payload, make_key
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-MANIFEST = {"files": {"model.onnx": {"blake3": "a" * 64}, "model.onnx.data": {"blake3": "b" * 64}, "x": {}}}
+NAMES = {"decoding.json": "c", "model.onnx": "a", "model.onnx.data": "b"}
+MANIFEST = {"files": {name: {"blake3": digit * 64} for name, digit in NAMES.items()}}
 TEXT = "Fights may be told."
 
 

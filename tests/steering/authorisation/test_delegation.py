@@ -21,7 +21,7 @@ from prosocial.steering.decoding.config import DecodingConfig
 from ...signing_helpers import change_payload, make_key
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-MANIFEST = {"files": {"model.onnx": {"blake3": "a" * 64}, "x": {}}}
+MANIFEST = {"files": {"decoding.json": {"blake3": "d" * 64}, "model.onnx": {"blake3": "a" * 64}}}
 
 
 @dataclass
