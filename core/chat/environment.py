@@ -118,7 +118,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
     """The environment of one chat template."""
 
     code_generator_class = SourcedCodeGenerator
-    concat = staticmethod(joined)  # type: ignore[assignment]
+    concat = staticmethod(joined)
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self) -> None:

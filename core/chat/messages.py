@@ -15,7 +15,7 @@ MAX_DEPTH = 32  # of lists and objects inside a message
 REASONING = ("reasoning_content", "thinking", "reasoning")  # keys that transformers treats as one
 
 
-def require_messages(messages: Sequence[Message]) -> None:
+def require_messages(messages: object) -> None:
     """Check that a conversation is a list of messages with a known role and a text, within the limits.
 
     Raises:

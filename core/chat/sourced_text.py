@@ -82,7 +82,7 @@ class SourcedText(str):
     def __getitem__(self, at: SupportsIndex | slice) -> "SourcedText":
         return self._made(str.__getitem__(self, at), self._sources[at])
 
-    def __iter__(self) -> "Iterator[SourcedText]":  # type: ignore[override]
+    def __iter__(self) -> "Iterator[SourcedText]":
         _require_pieces(len(self))
         return (self[at] for at in range(len(self)))
 
@@ -108,11 +108,11 @@ class SourcedText(str):
         lines = self._pieces(str.splitlines(self, True), "")
         return lines if keepends else [line[: len(str.splitlines(line)[0])] for line in lines]
 
-    def partition(self, sep: str) -> "tuple[SourcedText, SourcedText, SourcedText]":  # type: ignore[override]
+    def partition(self, sep: str) -> "tuple[SourcedText, SourcedText, SourcedText]":
         first, middle, last = self._pieces(str.partition(self, sep), "")
         return first, middle, last
 
-    def rpartition(self, sep: str) -> "tuple[SourcedText, SourcedText, SourcedText]":  # type: ignore[override]
+    def rpartition(self, sep: str) -> "tuple[SourcedText, SourcedText, SourcedText]":
         first, middle, last = self._pieces(str.rpartition(self, sep), "")
         return first, middle, last
 
@@ -142,7 +142,7 @@ class SourcedText(str):
     def removesuffix(self, suffix: str, /) -> "SourcedText":
         return self[: len(str.removesuffix(self, suffix))]
 
-    def replace(self, old: str, new: str, count: SupportsIndex = -1, /) -> str:  # type: ignore[override]
+    def replace(self, old: str, new: str, count: SupportsIndex = -1, /) -> str:
         n_places = str.count(self, old)
         require_room(len(self) + n_places * len(new))
         if not old:

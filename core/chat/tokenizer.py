@@ -74,7 +74,7 @@ class ChatTokenizer:
         named_ids = {name: self._tokenizer.token_to_id(text) for name, text in named.items()}
         pad_id = named_ids.get("pad_token")
         self.pad_id: int = self.end_ids[0] if pad_id is None else pad_id
-        closing = {*self.end_ids, named_ids.get("bos_token"), pad_id}
+        closing = {*self.end_ids, *(index for index in (named_ids.get("bos_token"), pad_id) if index is not None)}
         alone, below_system = self._tried([USER]), self._tried([SYSTEM, USER])
         self.takes_system: bool = alone is None or (
             below_system is not None and left_out([SYSTEM, USER], below_system) is None

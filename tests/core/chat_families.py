@@ -346,7 +346,7 @@ HEADERS = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end
 SPM_NAMED = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 TURNS = ["<start_of_turn>", "<end_of_turn>"]
 IM_NAMED = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-STRICT = {"refuses_system": True, "alternates": True}
+STRICT: dict[str, Any] = {"refuses_system": True, "alternates": True}
 THINK = [plain("<think>"), plain("</think>"), plain("<tool_call>"), plain("</tool_call>")]
 
 FAMILIES: dict[str, Family] = {

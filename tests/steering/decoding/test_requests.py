@@ -33,6 +33,15 @@ BAD: list[tuple[Any, Steering, str]] = [
     (user("word1"), Steering(harm_threshold=0.95), "ceiling"),
     (user("word1"), Steering(reward_scale=-1.0), "reward_scale"),
     ([{"role": "tool", "content": "word1"}], Steering(), "role"),
+    (user("word1 \ud800"), Steering(), "valid Unicode"),
+    ([{"role": "user", "content": None}], Steering(), "role"),
+    ([None], Steering(), "role"),
+    (None, Steering(), "list of messages"),
+    ("word1", Steering(), "list of messages"),
+    (user("word1" * 2_000_000), Steering(), "characters"),
+    (user("word1") * 2000, Steering(), "messages"),
+    (user("word1"), Steering(preference={"empathy": "1"}), "numbers and names"),  # type: ignore[dict-item]
+    (user("word1"), Steering(harm_threshold="0.1"), "numbers and names"),  # type: ignore[arg-type]
 ]
 
 
