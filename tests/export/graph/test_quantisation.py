@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from prosocial.core.errors import ArtefactError, InputError
 from prosocial.core.files import read_json
 from prosocial.export import Bundle, export_bundle, write_manifest
+from prosocial.export.bundle_files.precision import departure_sentence
 from prosocial.export.graph import trace_graph
 from prosocial.export.graph.lowering import compare_graphs
 from prosocial.export.graph.quantisation import BLOCK, quantise_graph
