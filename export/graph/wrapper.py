@@ -159,8 +159,8 @@ def _rehearse(backbone: Backbone, n_layers: int) -> Rehearsal:
             ) from error
     if len(rehearsal.windows) > n_layers:
         raise InputError(
-            f"every layer of {name} should cache keys and values of its own for profile 'ort', found {n_layers} caches "
-            f"for {len(rehearsal.windows)} layers: use --profile portable"
+            f"every layer of {name} should cache keys and values of its own for profile 'ort', "
+            f"found {n_layers} caches for {len(rehearsal.windows)} layers: use --profile portable"
         )
     if sorted(rehearsal.windows) != list(range(n_layers)):
         raise InputError(
