@@ -200,8 +200,9 @@ def _tensor(name: str, entry: object, file: Path, data_start: int, opener: Opene
 
 
 def _sizes(value: object) -> bool:
-    fits = isinstance(value, list) and len(value) <= MAX_DIMENSIONS
-    return fits and all(type(size) is int and 0 <= size < MAX_SIZE for size in value)
+    if not isinstance(value, list) or len(value) > MAX_DIMENSIONS:
+        return False
+    return all(type(size) is int and 0 <= size < MAX_SIZE for size in value)
 
 
 def _check_cover(tensors: list[TensorInfo], file: Path, data_start: int, size_bytes: int) -> None:

@@ -37,7 +37,7 @@ class TensorDifference:
         dtypes: dtype in the first and in the second checkpoint.
         n_elements: number of elements.
         n_changed: number of elements whose bits differ (whose values differ if the dtypes are different); None for
-            dtypes without a numpy type (fp8, fp4), of which only the bytes are compared.
+            dtypes of fewer than eight bits (fp4, fp6), of which only the bytes are compared.
         norm: Euclidean norm in the first checkpoint; None if it is not finite or the dtype cannot be decoded.
         change_norm: norm of second - first; None in the same cases.
         max_abs: largest absolute change; None in the same cases.

@@ -159,7 +159,7 @@ def plan_edit(target: Checkpoint, vector: Path | str, *, scale: Scale) -> EditPl
     if target.unusual:
         raise ArtefactError(
             f"{target.folder} should store every tensor once, with an index if it is sharded, found "
-            f"{target.unusual[0]}; load the model and save it again"
+            f"{target.unusual[0]}; load the model and write it with save_pretrained"
         )
     read = {*target.headers, *target.side_files, INDEX_NAME, RECORD_NAME}
     require_inside(target.folder, sorted(read & set(target.place.files())))
