@@ -10,9 +10,9 @@ import typer
 from .given import check_given
 from .output import AMOUNT
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the result and errors only.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print the result and errors only.")]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Show what the libraries say, and the whole of an internal error.")
+    bool, typer.Option("--verbose", help="Show what the libraries say, and the whole of an internal error.")
 ]
 
 

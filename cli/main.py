@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words after `prosocial`; None takes those of the process.
     """
     words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    AMOUNT.quiet, AMOUNT.verbose = False, not {"--verbose", "-v"}.isdisjoint(words)
+    AMOUNT.quiet, AMOUNT.verbose = False, "--verbose" in words
     if not AMOUNT.verbose:
         _quieten_libraries(whole_process=arguments is None)
     try:

@@ -10,8 +10,8 @@ from prosocial.core.errors import ArtefactError, InputError
 
 @pytest.mark.parametrize("error", [*WRONG_FORM, OverflowError, RecursionError, UnicodeError])
 def test_a_wrong_form_names_the_file_and_the_kind(error: type[Exception]) -> None:
-    said = r"gate_config\.json should hold the config of a gate: .*rank"
-    with pytest.raises(ArtefactError, match=said), read_as("the config of a gate", Path("gate_config.json")):
+    line = r"gate_config\.json should hold the config of a gate: .*rank"
+    with pytest.raises(ArtefactError, match=line), read_as("the config of a gate", Path("gate_config.json")):
         raise error("rank")
 
 

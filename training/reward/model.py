@@ -213,7 +213,7 @@ def read_reward_config(folder: Path | str, *, checkpoint_fingerprint: str) -> Re
     keys = ("targets", "rank", "preference_rank", "alpha")
     require_keys(config, ("attributes", "base_fingerprint", *keys), where=str(path))
     if config["base_fingerprint"] != checkpoint_fingerprint:
-        raise FingerprintError("the reward model", config["base_fingerprint"], "the model", checkpoint_fingerprint)
+        raise FingerprintError("the reward model", str(config["base_fingerprint"]), "the model", checkpoint_fingerprint)
     with read_as("the config of a reward model", path):
         return RewardConfig(attributes=tuple(config["attributes"]), **{key: config[key] for key in keys})
 
