@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .chat import ChatTokenizer
-from .protocols import Message
+from .protocols import Message, PromptEncoder
 
 Row = TypeVar("Row")
 
@@ -55,7 +54,7 @@ class ReplyBatch:
 
 
 def encode_reply(
-    tokenizer: ChatTokenizer, messages: Sequence[Message], reply: str, *, max_tokens: int | None = None
+    tokenizer: PromptEncoder, messages: Sequence[Message], reply: str, *, max_tokens: int | None = None
 ) -> EncodedReply:
     """Encode a conversation and a reply.
 

@@ -54,3 +54,21 @@ class Judge(Protocol):
     def judge(self, messages: Sequence[Message], reply: str) -> Judgement:
         """Judge one reply to a conversation."""
         ...
+
+
+class PromptEncoder(Protocol):
+    """Encodes conversations and texts; `ChatTokenizer` is one.
+
+    Attributes:
+        end_ids: token ids that end a reply.
+    """
+
+    end_ids: tuple[int, ...]
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Return the token ids of a conversation up to where the next reply starts."""
+        ...
+
+    def encode_text(self, text: str) -> list[int]:
+        """Return the token ids of plain text."""
+        ...

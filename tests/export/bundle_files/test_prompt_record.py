@@ -1,4 +1,4 @@
-"""Prompts are compared with transformers' at export and with the record at every opening; the card says what differs."""
+"""Prompts are compared with transformers at export and with the record at every opening; the card says the rest."""
 
 import json
 import shutil

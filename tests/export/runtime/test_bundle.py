@@ -57,8 +57,8 @@ def test_a_bundle_holds_what_the_table_of_artefacts_says(llama_bundle: Path) -> 
     names = {path.name for path in llama_bundle.iterdir()}
     assert names == {
         "model.onnx", "model.onnx.data", "genai_config.json", "decoding.json", "config.json", "generation_config.json",
-        "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "parity.json", "manifest.json", "README.md",
-        "presets",
+        "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "prompts.json", "parity.json",
+        "manifest.json", "README.md", "presets",
     }  # fmt: skip
     manifest = read_json(llama_bundle / "manifest.json", schema="prosocial.manifest/1")
     covered = names - {"manifest.json", "parity.json", "README.md", "presets"}
