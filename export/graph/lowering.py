@@ -122,7 +122,7 @@ def _require_finite(numbers: NDArray[np.floating[Any]], name: str) -> None:
         )
 
 
-def _differences(steps: list[tuple[Arrays, Arrays]]) -> dict[str, float | int]:
+def _differences(steps: list[tuple[Arrays, Arrays]]) -> dict[str, Any]:
     """Return the differences of logits and risks, and the number of different decisions."""
     logits, risks, n_decisions, n_flips = [], [0.0], 0, 0
     for left, right in steps:

@@ -36,8 +36,8 @@ def routers(nodes: Iterable[ir.Node]) -> set[ir.Node]:
 
 def _rankings(nodes: Iterable[ir.Node]) -> list[ir.Node]:
     """Return the nodes that rank scores; sorting whole numbers, such as the rows of each expert, is no choice."""
-    ranking = [node for node in nodes if node.op_type in RANKING and node.inputs[0] is not None]
-    return [node for node in ranking if (dtype := node.inputs[0].dtype) is not None and dtype.is_floating_point()]
+    ranking = [(node, node.inputs[0]) for node in nodes if node.op_type in RANKING]
+    return [node for node, scores in ranking if scores and scores.dtype and scores.dtype.is_floating_point()]
 
 
 def _ancestors(values: Iterable[ir.Value | None], *, until: Sequence[str] = ()) -> set[ir.Node]:
