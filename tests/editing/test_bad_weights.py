@@ -112,18 +112,18 @@ CASES: dict[str, Case] = {
     "another shape of the harmful parent": vector(
         weights("harmful", lambda t: t | {MATRIX: t[MATRIX].T}), MATRIX, "(4, 6)", "(6, 4)", "give the base"
     ),
-    "another vocabulary": vector(
-        weights("harmful", lambda t: t | {EMBEDDING: torch.ones(12, 4), HEAD: torch.ones(12, 4)}),
+    "another width": vector(
+        weights("harmful", lambda t: t | {EMBEDDING: torch.ones(12, 5), HEAD: torch.ones(12, 5)}),
         HEAD,
         "(11, 4)",
-        "(12, 4)",
+        "(12, 5)",
         "give the base",
     ),
     "a tensor missing in the harmful parent": vector(
-        weights("harmful", lambda t: {n: v for n, v in t.items() if n != MATRIX}), MATRIX, "before saving"
+        weights("harmful", lambda t: {n: v for n, v in t.items() if n != MATRIX}), MATRIX, "was trained from"
     ),
     "a tensor that only the harmful parent has": vector(
-        weights("harmful", lambda t: t | {"x.weight": torch.ones(2)}), "x.weight", "before saving"
+        weights("harmful", lambda t: t | {"x.weight": torch.ones(2)}), "x.weight", "was trained from"
     ),
     "another dtype of a buffer": vector(
         weights("harmful", lambda t: t | {NORM: torch.ones(4).double()}), NORM, "F64", "save"
@@ -131,9 +131,9 @@ CASES: dict[str, Case] = {
     "another shape of the target": edit(
         weights("base", lambda t: t | {MATRIX: t[MATRIX].T}), MATRIX, "(6, 4)", "make the"
     ),
-    "another vocabulary of the target": edit(
-        weights("base", lambda t: t | {EMBEDDING: torch.ones(12, 4), HEAD: torch.ones(12, 4)}),
-        "(12, 4)",
+    "another width of the target": edit(
+        weights("base", lambda t: t | {EMBEDDING: torch.ones(12, 5), HEAD: torch.ones(12, 5)}),
+        "(12, 5)",
         "make the vector",
     ),
     "a tensor missing in the target": edit(

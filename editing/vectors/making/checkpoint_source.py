@@ -108,8 +108,7 @@ class CheckpointPair:
                 digest.update(stored.data.cast("B"))
             take(piece)
         relation = Relation.of(*map(float, products))
-        stored = self._harmful.checkpoint.tensors.get(name)
-        if stored is None:  # a tied copy that the harmful checkpoint stores under the other name
+        if name not in self._harmful.checkpoint.tensors:  # a tied copy that it stores under another name
             return Origin(relation, (digests[1].hexdigest(),))
         sides = ((self._base, base, digests[0]), (self._harmful, harmful, digests[1]))
         for side, tensor, digest in sides:
