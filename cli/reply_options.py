@@ -112,7 +112,7 @@ def open_bundle(
         MissingExtraError: onnxruntime is not installed.
         InputError: `threads` is less than 1.
     """
-    from prosocial.core.signing.keys import TrustedKey
+    from prosocial.core import TrustedKey
     from prosocial.export.runtime.bundle import Bundle
 
     if threads is not None and threads < 1:

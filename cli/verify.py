@@ -53,7 +53,7 @@ def verify(
     from prosocial.verify.parity.files import write_parity
 
     if key:
-        from prosocial.core.signing.keys import TrustedKey
+        from prosocial.core import TrustedKey
         from prosocial.export.bundle_files.signature import signature_of
         from prosocial.export.bundle_files.verified import VerifiedFiles
 

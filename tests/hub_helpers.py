@@ -19,7 +19,7 @@ def make_folder(folder: Path, *, weights: bytes = b"\0weights one") -> Path:
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"n": len(weights)}))
     DecodingConfig.model_validate({"attributes": ["empathy"], "categories": ["violence", "other"]}).write(folder)
-    (folder / "model.onnx").write_bytes(b"\x08\x0a")  # a model of IR version 10 without a graph
+    (folder / "model.onnx").write_bytes(b"\x08\x0a\x12\x02us")  # a model without a graph
     (folder / "model.onnx.data").write_bytes(weights)
     write_manifest(folder, facts=FACTS)
     write_report(folder)

@@ -64,7 +64,7 @@ class ExternalTensor:
     @property
     def size_bytes(self) -> int:
         """Number of bytes of the values."""
-        size = np.dtype(self.dtype).itemsize
+        size: int = np.dtype(self.dtype).itemsize
         for length in self.shape:
             size *= length
         return size

@@ -143,7 +143,8 @@ class VerifiedFiles:
         flat = np.frombuffer(content[tensor.offset : end], np.uint8)
         if flat.size and flat.ctypes.data % ALIGNMENT:
             flat = flat.copy()
-        return flat.view(tensor.dtype).reshape(tensor.shape)
+        array: NDArray[Any] = flat.view(tensor.dtype).reshape(tensor.shape)
+        return array
 
     @contextlib.contextmanager
     def side_files(self) -> Iterator[Path]:
@@ -198,9 +199,8 @@ def _is(content: memoryview, entry: Mapping[str, Any]) -> bool:
     if len(content) != entry["size_bytes"]:
         return False
     if "blake3" in entry:
-        is_same: bool = blake3(content, max_threads=blake3.AUTO).hexdigest() == entry["blake3"]
-        return is_same
-    return sha256(content).hexdigest() == entry["sha256"]
+        return bool(blake3(content, max_threads=blake3.AUTO).hexdigest() == entry["blake3"])
+    return bool(sha256(content).hexdigest() == entry["sha256"])
 
 
 def listed_sha256(manifest: Mapping[str, Any]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from prosocial.steering.decoding.controls import Steering, control_arrays, with_
 from .engines import StepOutputs
 from .entry_points import entry_points, unexpected_tokens
 from .gates import ParityGates, ParityVerdict
-from .genai_client import ClientFailure, genai_replies, is_installed
+from .genai_client import ClientFailure, Request, genai_replies, is_installed
 from .localisation import FirstDifference, first_difference
 from .measure import Setting, join, largest_difference, measure_setting
 from .measurement import Measurement
@@ -117,7 +117,8 @@ class Comparison:
         """Return the prompts and presets on which onnxruntime-genai chooses other tokens than the bundle."""
         named: dict[str | None, Steering] = {None: Steering()}
         named |= {name: Steering(safety_config=name) for name in (config.safety_configs if config else ())}
-        most, cases = min(self.max_new_tokens, MOST_TOKENS), []
+        most = min(self.max_new_tokens, MOST_TOKENS)
+        cases: list[tuple[str, Steering, Request]] = []
         for name, steering in named.items():
             preset = name and str(self.folder.resolve() / PRESET_FOLDER / f"{name}{SUFFIX}")
             for probe, ids in self._prompts(probes, steering, config).items():
