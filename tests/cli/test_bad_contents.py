@@ -14,6 +14,7 @@ from .test_bad_paths import BAD_BYTES, DEEP
 from .test_bad_paths import world as world
 
 Capture = pytest.CaptureFixture[str]
+NOTES = ("warning:", "signature not checked", "  ")  # a line that begins with spaces is progress
 WRONG: list[Any] = [None, "x", [], {}, -1, 1e308, 10**19, True, [None], {"a": 1}, "\ud800", 2.5]
 # (artefact, its file, the keys that are mistyped one by one, a line with @ for the changed copy)
 JSON_FILES = {
@@ -63,9 +64,7 @@ def _require_verdict_or_line(words: list[str], capsys: Capture, what: object) ->
     printed = capsys.readouterr()
     assert code in (0, 1, 2, 3), (what, printed.err)
     if code == 2:
-        lines = [
-            line for line in printed.err.splitlines() if not line.startswith(("warning:", "signature not checked"))
-        ]
+        lines = [line for line in printed.err.splitlines() if not line.startswith(NOTES)]
         assert len(lines) == 1 and lines[0].startswith("error: "), (what, printed.err)
     return code
 
