@@ -57,7 +57,7 @@ def test_the_library_draws_as_the_commands_do() -> None:
     [
         (["compare", "a", "b", "--probes", "p", "--temperature", "0.0001"], "at least 0.001"),
         (["compare", "a", "b", "--probes", "p", "--temperature", "inf"], "finite"),
-        (["compare", "a", "b", "--probes", "p", "--temperature", "nan"], "nan"),
+        (["compare", "a", "b", "--probes", "p", "--temperature", "nan"], "--temperature"),
         (["compare", "a", "b", "--probes", "p", "--margin", "nan"], "--margin should be a number"),
         (["compare", "a", "b", "--probes", "p", "--seed", "-1"], "seed"),
         (["tune", "a", "--rows", "r", "-o", "x", "--seed", str(2**40)], "seed"),
@@ -69,7 +69,7 @@ def test_the_library_draws_as_the_commands_do() -> None:
         (["run", "quickstart", "--set", "verify.temperature=0.0001", "--dry-run", "--out", "x"], "at least 0.001"),
         (["run", "quickstrat"], "did you mean quickstart?"),
         (["generate", str(GOLDEN / "bundle"), "hi", "--safety-config", "no/signed.json"], "there is no such file"),
-        (["generate", str(GOLDEN / "bundle"), "hi", "--safety-config", "areina"], "did you mean arena?"),
+        (["generate", str(GOLDEN / "bundle"), "hi", "--safety-config", "fictoin"], "did you mean fiction?"),
         (["generate", str(GOLDEN / "bundle")], "either PROMPT or --batch-file"),
     ],
 )
