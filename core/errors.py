@@ -17,9 +17,20 @@ Every message says what should hold, what the actual value is (name, shape, path
 import difflib
 from collections.abc import Iterable
 
+from .terminal import one_line
+
+LONGEST_MESSAGE = 1500  # characters
+
 
 class ProsocialError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose; its text is one line, whatever it quotes."""
+
+    def __str__(self) -> str:
+        """Return the message on one line; the middle of a very long one is left out."""
+        line = one_line(super().__str__())
+        if len(line) <= LONGEST_MESSAGE:
+            return line
+        return f"{line[: LONGEST_MESSAGE - 500]} \u2026 {line[-500:]}"
 
 
 class InputError(ProsocialError, ValueError):

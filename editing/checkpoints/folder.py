@@ -18,6 +18,7 @@ from .sides import split_sides
 from .tied import Tied, find_tied
 
 SINGLE_NAME = "model.safetensors"
+MAX_NAME = 255  # characters of a file name
 INDEX_NAME = "model.safetensors.index.json"
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
@@ -182,8 +183,10 @@ def _indexed_headers(place: Place) -> Layout:
         )
     names = sorted(set(places.values()))
     for name in names:
-        if Path(name).name != name or name.startswith(".") or not name.endswith(".safetensors"):
-            raise ArtefactError(f"{path} should name safetensors files in its folder, found {name!r}; save it again")
+        if Path(name).name != name or name[:1] == "." or not name.endswith(".safetensors") or len(name) > MAX_NAME:
+            raise ArtefactError(
+                f"{path} should name safetensors files in its folder, found {name!r:.80}; save it again"
+            )
     headers = {name: place.read_header(name) for name in names}
     held = {(tensor, name) for name, header in headers.items() for tensor in header.tensors}
     stale = sorted((tensor, name) for tensor, name in held if places.get(tensor, name) != name)

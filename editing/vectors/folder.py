@@ -197,7 +197,7 @@ def _factors(header: Header, name: str, folder: Path) -> Factors:
 def _transposed(header: Header, folder: Path) -> set[str]:
     try:
         return set(json.loads(header.metadata.get(TRANSPOSED_KEY, "[]")))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise ArtefactError(
             f"{folder / WEIGHTS_NAME} should list transposed tensors as JSON in its metadata, found "
             f"{header.metadata.get(TRANSPOSED_KEY)!r:.80}; make the vector again"

@@ -60,7 +60,7 @@ class InputMoments:
                 )
         try:
             transposed = frozenset(json.loads(header.metadata.get(TRANSPOSED_KEY, "[]")))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             raise ArtefactError(
                 f"{file} should list transposed weights as JSON in its metadata, found "
                 f"{header.metadata.get(TRANSPOSED_KEY)!r:.80}; make it with collect_input_moments"

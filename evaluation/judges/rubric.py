@@ -121,6 +121,6 @@ def only_object(answer: str, key: str) -> dict[str, Any]:
 def _parsed(text: str) -> dict[str, Any]:
     try:
         row = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return {}
     return row if isinstance(row, dict) else {}

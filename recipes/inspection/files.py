@@ -50,7 +50,7 @@ def _is_one_object(path: Path) -> bool:
         return False
     try:
         json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return path.suffix == ".json"
     return True
 

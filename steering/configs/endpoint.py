@@ -50,7 +50,7 @@ def _reading(answer: str, registry: CategoryRegistry) -> Reading:
     try:
         said = json.loads(answer[answer.index("{") : answer.rindex("}") + 1])
         allows, forbids = frozenset(said["allows"]), frozenset(said["forbids"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(
             f"the model should answer with allows and forbids in a JSON object, found {answer!r:.120}: try another one"
         ) from None

@@ -53,7 +53,7 @@ def _change_once(draw: Draw, value: Any) -> Any:
     every = list(paths(value))
     at = draw(st.sampled_from(every))
     if not at:
-        return draw(ODD) if draw(st.integers(0, 9)) == 0 else value
+        return deepcopy(draw(ODD)) if draw(st.integers(0, 9)) == 0 else value
     parent, key = _get(value, at[:-1]), at[-1]
     action = draw(st.sampled_from(("replace", "replace", "replace", "delete", "copy", "rename", "repeat")))
     if action == "delete":
@@ -64,9 +64,9 @@ def _change_once(draw: Draw, value: Any) -> Any:
         name = draw(st.one_of(st.text(max_size=8), st.sampled_from(sorted(parent))))
         parent[name] = parent.pop(key)
     elif action == "repeat" and isinstance(parent, list):
-        parent += [parent[key]] * draw(st.sampled_from((1, 100)))
+        parent += [deepcopy(parent[key]) for _ in range(draw(st.sampled_from((1, 100))))]
     else:
-        parent[key] = draw(ODD)
+        parent[key] = deepcopy(draw(ODD))
     return value
 
 

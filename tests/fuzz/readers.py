@@ -166,7 +166,7 @@ READERS = [
     Reader("gate", "gate.safetensors", safetensors_files, lambda folder, _: HarmGate.load(folder)),
     Reader("head", "head_config.json", json_files, lambda folder, _: CompactHead.load(folder)),
     Reader("head", "head.safetensors", safetensors_files, lambda folder, _: CompactHead.load(folder)),
-    Reader("base", "model.safetensors", safetensors_files, _fingerprint),
+    Reader("base", "model-00001-of-00002.safetensors", safetensors_files, _fingerprint),
     Reader("edited", "model.safetensors.index.json", json_files, _fingerprint),
     Reader("edited", "model-00001-of-00002.safetensors", safetensors_files, _audit, 4),
     Reader("edited", "edit_record.json", json_files, lambda folder, _: read_record(folder)),

@@ -18,6 +18,7 @@ from prosocial.core.errors import ProsocialError
 
 from .readers import GOLDEN, READERS, Reader, reseal
 
+ROOT = Path(__file__).parents[2]
 LONGEST_S = 10.0
 LARGEST_MB = 1_000
 FEW = 25
@@ -29,7 +30,11 @@ def _files(folder: Path) -> dict[str, int]:
 
 
 def _place(error: Exception) -> str:
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if ".types" in frame.filename]
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "/prosocial/" in frame.filename or str(ROOT) in frame.filename
+    ]
     where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
     return f"{type(error).__name__} at {where}: {error}"[:400]
 
@@ -37,6 +42,7 @@ def _place(error: Exception) -> str:
 def _check(reader: Reader, work: Path, examples: int, *, derandomize: bool) -> None:
     folder, out = work / "copy", work / "out"
     shutil.copytree(GOLDEN / reader.folder, folder)
+    shutil.copytree(GOLDEN / "keys", work / "keys")  # what trust files name
     out.mkdir()
     reseal(folder) if (folder / "manifest.json").is_file() else None
     valid = (folder / reader.file).read_bytes()

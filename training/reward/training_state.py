@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from prosocial.core.contents import read_as
 from prosocial.core.errors import InputError
 from prosocial.core.files import canonical_json, storage_errors, written_aside
 
@@ -83,12 +84,13 @@ class TrainingState:
                 f"{path} should belong to this run, found other data or settings: delete it or choose another folder"
             )
         n = sum(name.startswith("parameter.") for name in tensors)
-        return cls(
-            [StepRecord(**row) for row in json.loads(metadata["history"])],
-            [tensors[f"parameter.{i}"] for i in range(n)],
-            [(tensors[f"first.{i}"], tensors[f"second.{i}"]) for i in range(n)],
-            json.loads(metadata["famo"]),
-        )
+        with read_as("a training checkpoint", path):
+            return cls(
+                [StepRecord(**row) for row in json.loads(metadata["history"])],
+                [tensors[f"parameter.{i}"] for i in range(n)],
+                [(tensors[f"first.{i}"], tensors[f"second.{i}"]) for i in range(n)],
+                json.loads(metadata["famo"]),
+            )
 
 
 def moments_of(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> list[tuple[Tensor, Tensor]]:

@@ -108,7 +108,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
     """Return the last complete checkpoint, or None."""
     complete = []
     for path in folder.glob("checkpoint-*"):
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # not written to its end
             complete.append((int(json.loads((path / STATE_FILE).read_text())["global_step"]), path))
     return max(complete)[1] if complete else None
 

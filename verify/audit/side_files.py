@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prosocial.core.errors import ArtefactError
+from prosocial.core.files import read_bytes
+from prosocial.core.json_text import parse_json
 from prosocial.editing.checkpoints.folder import Checkpoint
 
 from .audit_document import SideDifference
@@ -119,8 +120,5 @@ def _short(value: object) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ArtefactError(f"{path} should be valid JSON: {error}; download or save it again") from None
+    value = parse_json(read_bytes(path), where=str(path), finite=False)
     return value if isinstance(value, dict) else {"": value}

@@ -118,12 +118,12 @@ class Comparison:
         named: dict[str | None, Steering] = {None: Steering()}
         named |= {name: Steering(safety_config=name) for name in (config.safety_configs if config else ())}
         most = min(self.max_new_tokens, MOST_TOKENS)
-        cases: list[tuple[str, Steering, Request]] = []
+        cases: list[tuple[str, Steering, Sequence[int], Request]] = []
         for name, steering in named.items():
             preset = name and str(self.folder.resolve() / PRESET_FOLDER / f"{name}{SUFFIX}")
             for probe, ids in self._prompts(probes, steering, config).items():
                 request = {"ids": ids, "max_new_tokens": most, "preset": preset}
-                cases.append((f"{probe} with {f'preset {name}' if name else 'the defaults'}", steering, request))
+                cases.append((f"{probe} with {f'preset {name}' if name else 'the defaults'}", steering, ids, request))
         try:
             replies = genai_replies(self.folder, [request for *_, request in cases])
         except ClientFailure as failure:
@@ -131,8 +131,8 @@ class Comparison:
         tie = 2 * (ParityGates.for_precision(self.precision).max_path_difference or 0.0)
         ends = set(ChatTokenizer(self.folder).end_ids)
         wrong = []
-        for (what, steering, request), tokens in zip(cases, replies, strict=True):
-            scored = self._engine(None if config is None else steering).score(request["ids"], tokens)
+        for (what, steering, ids, _), tokens in zip(cases, replies, strict=True):
+            scored = self._engine(None if config is None else steering).score(ids, tokens)
             if unexpected_tokens(tokens, scored.logits, ends=ends, most=most, tie=tie):
                 wrong.append(what)
         return tuple(wrong)

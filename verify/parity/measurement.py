@@ -2,6 +2,8 @@
 
 import io
 import json
+import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from prosocial.core.contents import WRONG_FORM
 from prosocial.core.errors import ArtefactError
 from prosocial.core.files import storage_errors
 
@@ -131,7 +134,7 @@ def read_measurement(path: Path) -> Measurement:
         if rest.pop("schema") != SCHEMA:
             raise ArtefactError(f"{path} should have schema {SCHEMA}: run prosocial verify --out again")
         return _read(rest, arrays)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile):
+    except (*WRONG_FORM, OSError, EOFError, BadZipFile, zlib.error, struct.error, MemoryError):
         raise ArtefactError(
             f"{path} should be a file of measurements, but it cannot be read as one: run prosocial verify --out"
         ) from None
