@@ -72,6 +72,11 @@ def _reader_gone() -> int:
 def _quieten_libraries(*, whole_process: bool) -> None:
     for name, value in QUIET_LIBRARIES.items():
         os.environ.setdefault(name, value)
+    if "transformers" in sys.modules:  # a caller from Python imported it before, and it read none of them
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if whole_process and not sys.warnoptions:
         warnings.simplefilter("ignore")
 
