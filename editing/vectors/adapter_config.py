@@ -23,7 +23,7 @@ KNOWN_FIELDS = {
     "bias", "use_rslora", "modules_to_save", "init_lora_weights", "layers_to_transform", "layers_pattern",
     "rank_pattern", "alpha_pattern", "megatron_config", "megatron_core", "loftq_config", "eva_config",
     "corda_config", "lora_ga_config", "use_dora", "runtime_config", "qalora_group_size", "ensure_weight_tying",
-    "trainable_token_indices",
+    "trainable_token_indices", "target_parameters",
 }  # fmt: skip
 
 
@@ -41,6 +41,7 @@ class AdapterConfig:
         dora: the adapter uses DoRA (magnitude and direction).
         tokens: rows of an embedding that were trained directly, by the end of the embedding's name; the name is empty
             if the adapter does not name it (the input embedding).
+        parameters: names, or ends of names, of bare parameters that have factors (fused experts).
     """
 
     rank: int
@@ -51,6 +52,7 @@ class AdapterConfig:
     fan_in_fan_out: bool
     dora: bool
     tokens: dict[str, tuple[int, ...]]
+    parameters: tuple[str, ...]
 
     def expected_rank(self, module: str) -> int:
         """Return the rank of a module's factors."""
@@ -94,10 +96,11 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
             fan_in_fan_out=bool(value.get("fan_in_fan_out")),
             dora=bool(value.get("use_dora")),
             tokens=_tokens(value.get("trainable_token_indices") or {}),
+            parameters=_names(value.get("target_parameters") or []),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, re.error) as error:
         raise ArtefactError(
-            f"{folder / CONFIG_NAME} should hold ranks and alphas as numbers, tokens as indices: {error!r}; save the "
+            f"{folder / CONFIG_NAME} should hold ranks and alphas as numbers, tokens as indices, parameters as names: {error!r}; save the "
             "adapter again with peft"
         ) from None
 
@@ -116,6 +119,12 @@ def _tokens(value: object) -> dict[str, tuple[int, ...]]:
         if not sound or len(set(rows)) != len(rows):
             raise ValueError(f"token indices should be distinct integers of at least 0, found {rows!r:.80}")
     return {module: tuple(rows) for module, rows in by_module.items()}
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+        raise ValueError(f"target_parameters should be a list of names, found {value!r:.80}")
+    return tuple(value)
 
 
 def _finite(alpha: object) -> float:

@@ -81,10 +81,10 @@ CASES: dict[str, Case] = {
     ),
     "no weights": edit(gone(f"base/{INDEX}"), "base ", INDEX, "save_pretrained"),
     "no config": edit(gone("base/config.json"), "base ", "config.json", "save_pretrained"),
-    "a broken config": edit(text("base/config.json", "{"), "base/config.json", "JSON", "save it again"),
-    "a config that is a list": edit(text("base/config.json", "[]"), "base/config.json", "object", "save it again"),
+    "a broken config": edit(text("base/config.json", "{"), "base/config.json", "JSON", "correct it"),
+    "a config that is a list": edit(text("base/config.json", "[]"), "base/config.json", "object", "correct it"),
     "a config that is no text": edit(
-        lambda f: (f / "base/config.json").write_bytes(b"\xff"), "base/config.json", "again"
+        lambda f: (f / "base/config.json").write_bytes(b"\xff"), "base/config.json", "UTF-8"
     ),
     "an empty folder": Case(lambda f: (f / "empty").mkdir(), EDIT.replace("base", "empty"), ("empty ", "config.json")),
     "a file instead of a folder": command(
@@ -179,7 +179,7 @@ CASES: dict[str, Case] = {
     "an index of a tensor that is not there": edit(index(ghost=SHARDS[0]), INDEX, "'ghost'", "save the model again"),
     "an index that lacks a tensor": edit(index(**{MATRIX: None}), INDEX, MATRIX, "save the model again"),
     "an index without a map": edit(text(f"base/{INDEX}", "{}"), INDEX, "weight_map", "again"),
-    "an index that is no JSON": edit(text(f"base/{INDEX}", "{"), INDEX, "JSON", "again"),
+    "an index that is no JSON": edit(text(f"base/{INDEX}", "{"), INDEX, "JSON", "correct it"),
     "an index beside one file": edit(
         lambda f: shutil.copy(f / "harmful" / SINGLE, f / "base" / SINGLE), "one set of weights", "delete one"
     ),
@@ -207,7 +207,6 @@ CASES: dict[str, Case] = {
     "layer replication": variant(layer_replication=[[0, 2]]),
     "qalora": variant(use_qalora=True),
     "bias of the factors": variant(lora_bias=True),
-    "target parameters": variant(target_parameters=["experts.down"]),
     "arrow": variant(arrow_config={"k": 1}),
     "activated lora": variant(alora_invocation_tokens=[1]),
     "an option of tomorrow": variant(some_new_option=3),
@@ -218,7 +217,7 @@ CASES: dict[str, Case] = {
         factors(lambda t: {n: v.int() for n, v in t.items()}), "adapter_model.safetensors", "I32", "merge the adapter"
     ),
     "nan in a factor": adapter(factors(lambda t: {n: v * float("nan") for n, v in t.items()}), MATRIX, "repair"),
-    "an infinite alpha": adapter(config("adapter/adapter_config.json", lora_alpha=float("inf")), "adapter", "alpha"),
+    "an infinite alpha": adapter(config("adapter/adapter_config.json", lora_alpha=float("inf")), "adapter", "Infinity"),
     "an adapter that does nothing": adapter(factors(lambda t: {n: v * 0 for n, v in t.items()}), "nothing to subtract"),
     # vectors
     "a vector without a description": edit(gone("vector/vector.json"), "vector/vector.json", "there is none"),
@@ -243,7 +242,7 @@ CASES: dict[str, Case] = {
     "the vector is inside a parent": command(VECTOR.replace("-o out", "-o base/out"), "base/out", "choose another"),
     "the output exists": Case(lambda f: (f / "out/x").mkdir(parents=True), EDIT, ("out ", "choose another folder")),
     "the output is a file": Case(text("out", "x"), EDIT, ("out ", "choose another folder")),
-    "no output": command("edit base --subtract vector --scale 0.5", "-o OUT", "--plan"),
+    "no output": command("edit base --subtract vector --scale 0.5", "-o OUT", "--dry-run"),
     "a negative scale": command(EDIT.replace("0.5", "-0.5"), "-0.5", "at least 0"),
     "a scale of nan": command(EDIT.replace("0.5", "nan"), "nan", "finite"),
     "an infinite scale": command(EDIT.replace("0.5", "inf"), "inf", "finite"),

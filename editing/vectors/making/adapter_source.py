@@ -3,6 +3,7 @@
 linear      scale * (B @ A), transposed for fan_in_fan_out
 embedding   scale * (B @ A).T, added to `base_layer.weight` if the adapter stores it
 DoRA        m / ||W + dW|| * (W + dW) - W, with the norm over the inputs of each output (arXiv 2402.09353, equation 5)
+fused experts           one product for each expert (`adapter_parameters.py`)
 modules_to_save, bias   the stored tensor replaces the base's: new - W
 trainable tokens        the stored rows replace the base's: new - W there, 0 elsewhere
 """
@@ -24,6 +25,7 @@ from ...checkpoints.tensors import FLOATS, read_tensor_fp32
 from ..adapter_config import SUBTRACTS_KEY, WEIGHTS_NAME, read_adapter_config
 from ..description import HarmfulParent, Relatedness, Step
 from ..vector import HarmVector, LowRank
+from .adapter_parameters import Stacks
 from .base import Base
 from .build import build_vector
 from .runs import Array, Origin, Reading, Runs
@@ -93,11 +95,12 @@ class AdapterSource:
                 f"{adapter} should be a harmful adapter, found one that subtracts a harm vector: subtracting it again "
                 "would add the harm; give the harmful adapter itself"
             )
+        self._stacks = Stacks(self._base, self._config, self._folder / WEIGHTS_NAME)
         for tensor in header.tensors.values():
             self._add(tensor)
         for name, parts in self._parts.items():
             self._check(name, parts)
-        self.names = sorted(self._parts)
+        self.names = sorted({*self._parts, *self._stacks.close()})
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor of the base."""
@@ -119,6 +122,8 @@ class AdapterSource:
         return reading.origin
 
     def _delta(self, name: str) -> torch.Tensor:
+        if name not in self._parts:
+            return self._stacks.delta(name)
         parts = self._parts[name]
         if "new" in parts:
             return read_tensor_fp32(parts["new"]) - self._origin.read(name)
@@ -142,8 +147,8 @@ class AdapterSource:
 
     def low_rank(self, name: str) -> LowRank | None:
         """Return the factors of a delta that is exactly their product; None for any other delta."""
-        parts = self._parts[name]
-        if set(parts) & {"new", "rows", "magnitude"}:
+        parts = self._parts.get(name, {})
+        if not parts or set(parts) & {"new", "rows", "magnitude"}:
             return None
         if "base" in parts and not torch.equal(read_tensor_fp32(parts["base"]), self._origin.read(name)):
             return None
@@ -177,7 +182,12 @@ class AdapterSource:
         for suffix, part in SUFFIXES.items():
             if key.endswith(suffix):
                 module = key.removesuffix(suffix)
-                name = self._base_name(f"{module}.weight", tensor)
+                parameter = self._stacks.parameters.get(module)
+                if parameter and parameter.is_stacked:
+                    self._stacks.add(module, part, tensor)
+                    return
+                name = self._base_name(parameter.name if parameter else f"{module}.weight", tensor)
+                module = parameter.name if parameter else module
                 self._modules[name] = module
                 self._parts[name][part] = tensor
                 return

@@ -204,7 +204,7 @@ def _changed(adapter: Path, folder: Path, *, config: dict[str, Any] | None = Non
         ({"layer_replication": [[0, 1]]}, r"layer_replication=\[\[0, 1\]\]"),
         ({"trainable_token_indices": [3, 3]}, "token indices"),
         ({"trainable_token_indices": {"embed_tokens": [-1]}}, "token indices"),
-        ({"target_parameters": ["experts.down_proj"]}, "target_parameters"),
+        ({"target_parameters": "experts.down_proj"}, "parameters as names"),
         ({"use_qalora": True}, "use_qalora"),
         ({"lora_bias": True}, "lora_bias"),
         ({"some_new_option": 1}, "some_new_option=1"),
