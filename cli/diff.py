@@ -1,4 +1,4 @@
-"""The command `diff`: reports the differences between two checkpoints."""
+"""The command `diff`: reports the differences between two checkpoints, bundles or other folders with tensors."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from prosocial.editing import Checkpoint, compare_weights, resolve_model
+from prosocial.editing import resolve_model
 from prosocial.editing.edits.difference import CheckpointDifference, TensorDifference
 
 from .output import result_console, say_json
@@ -15,13 +15,18 @@ DIFFERENT = 1
 
 
 def diff(
-    first: Annotated[str, typer.Argument(help="The first checkpoint, the reference: a folder or a Hub id.")],
-    second: Annotated[str, typer.Argument(help="The second checkpoint: a folder or a Hub id.")],
+    first: Annotated[str, typer.Argument(help="The reference: a checkpoint, bundle or steered model, or a Hub id.")],
+    second: Annotated[str, typer.Argument(help="The other one: a folder or a Hub id.")],
     top: Annotated[int, typer.Option(min=1, help="Number of tensors and layers in the tables.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Report which weights differ, and by how much. Exit code: 0 if none differ, 1 if any do."""
-    difference = compare_weights(*(Checkpoint.open(resolve_model(place)) for place in (first, second)))
+    """Report which weights differ, and by how much. Exit code: 0 if none differ, 1 if any do.
+
+    Of bundles and steered models, tensors of graph, gate and head and all other files are compared too.
+    """
+    from prosocial.recipes.inspection.differences import compare_folders
+
+    difference = compare_folders(resolve_model(first), resolve_model(second))
     if as_json:
         say_json(difference.to_json())
     else:
@@ -37,13 +42,14 @@ def _show(difference: CheckpointDifference, first: str, second: str, top: int) -
             console.print(escape(f"{label}: {name}"))
     for name, one, other in difference.reshaped:
         console.print(escape(f"other shape: {name} {one} -> {other}"))
-    for note in difference.redundant:
+    for note in (*difference.quantised, *difference.files, *difference.redundant):
         console.print(escape(note))
     if difference.config:
         console.print(escape(f"config.json differs in: {', '.join(difference.config)}"))
     if difference.changed:
         console.print(_tensors(difference.changed[:top], len(difference.changed)), _layers(difference.layers, top))
-    verdict = "the same weights, bit for bit" if difference.same else "the weights differ"
+    verdict = "the same weights, bit for bit" if difference.same_weights else "the weights differ"
+    verdict += ", other files differ" if difference.files and difference.same_weights else ""
     console.print(f"{verdict}: {difference.n_same:,} tensors equal, {len(difference.changed):,} changed")
 
 

@@ -11,7 +11,7 @@ from .header import BITS, TensorInfo
 NUMBERS = frozenset(("F64", "F32", "F16", "BF16"))
 CODES = frozenset(dtype for dtype, n_bits in BITS.items() if dtype.startswith("F") and n_bits <= 8)
 SUFFIX_METHODS = {
-    ".qweight": "GPTQ or AWQ",
+    ".qweight": "GPTQ or AWQ (packed int4)",
     ".qzeros": "GPTQ or AWQ",
     ".g_idx": "GPTQ",
     ".scales": "GPTQ or AWQ",
@@ -21,8 +21,16 @@ SUFFIX_METHODS = {
     ".weight_scale": "fp8",
     ".weight_scale_inv": "fp8",
     ".input_scale": "fp8",
-    ".weight_packed": "compressed-tensors",
+    ".weight_packed": "compressed-tensors (packed int4)",
     "_blocks": "mxfp4",
+}
+# What the elements of a dtype are, where the dtype's own name does not say it.
+CODE_NAMES = {
+    "F4": "fp4",
+    "F6_E2M3": "fp6",
+    "F6_E3M2": "fp6",
+    "U8": "codes of 8 bits, or two of 4 bits in each",
+    "I32": "packed codes",
 }
 
 
@@ -63,4 +71,5 @@ def _tensor_evidence(tensor: TensorInfo) -> str | None:
         if tensor.name.endswith(suffix):
             return f"tensor {tensor.name} of {method}"
     coded = tensor.dtype in CODES or (tensor.name.endswith(".weight") and tensor.dtype not in NUMBERS)
-    return f"tensor {tensor.name} in {tensor.dtype}" if coded else None
+    name = CODE_NAMES.get(tensor.dtype)
+    return f"tensor {tensor.name} in {tensor.dtype}" + (f" ({name})" if name else "") if coded else None

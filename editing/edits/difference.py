@@ -1,8 +1,8 @@
 """Comparison of two checkpoints tensor by tensor, with any sharding and in constant memory (torch-free)."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -12,6 +12,7 @@ from ..checkpoints.alignment import align
 from ..checkpoints.digests import stream_tensor
 from ..checkpoints.folder import Checkpoint
 from ..checkpoints.header import BITS, TensorInfo
+from ..checkpoints.quantised import quantisation_evidence
 
 PIECE_ELEMENTS = 1 << 16  # the float64 copies of a piece fit in the cache of a core
 Elements: TypeAlias = "np.ndarray[tuple[int], np.dtype[Any]]"
@@ -86,6 +87,8 @@ class CheckpointDifference:
         n_same: number of tensors with equal dtype, shape and bits.
         config: keys of `config.json` whose values differ; they do not affect `same`.
         redundant: tied copies and computed buffers that only one stores, in words; they do not affect `same`.
+        quantised: what shows that a checkpoint is quantised, in words; its elements are codes, not values.
+        files: differences of files other than weights, in words (bundles, steered models and other folders).
     """
 
     only_first: tuple[str, ...]
@@ -95,9 +98,16 @@ class CheckpointDifference:
     n_same: int
     config: tuple[str, ...]
     redundant: tuple[str, ...] = ()
+    quantised: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
+        """Whether both hold the same weights bit for bit, and the same files where files are compared."""
+        return self.same_weights and not self.files
+
+    @property
+    def same_weights(self) -> bool:
         """Whether both hold the same weights bit for bit; the fingerprints are equal too if nothing is redundant."""
         return not (self.only_first or self.only_second or self.reshaped or self.changed)
 
@@ -127,6 +137,8 @@ class CheckpointDifference:
             "layers": self.layers,
             "config": list(self.config),
             "redundant": list(self.redundant),
+            "quantised": list(self.quantised),
+            "files": list(self.files),
             "tensors": [item.to_json() for item in self.changed],
         }
 
@@ -152,11 +164,27 @@ def compare_weights(first: Checkpoint, second: Checkpoint) -> CheckpointDifferen
         ArtefactError: a file became shorter since its header was read.
     """
     aligned = align(first, second)
-    ours, theirs = aligned.first, aligned.second
+    evidence = ((each.folder.name, quantisation_evidence(each)) for each in (first, second))
+    return replace(
+        compare_tensors(aligned.first, aligned.second),
+        config=tuple(
+            key for key in sorted({*first.config, *second.config}) if first.config.get(key) != second.config.get(key)
+        ),
+        redundant=aligned.notes,
+        quantised=tuple(f"{name} is quantised: {what}" for name, what in evidence if what),
+    )
+
+
+def compare_tensors(ours: Mapping[str, TensorInfo], theirs: Mapping[str, TensorInfo]) -> CheckpointDifference:
+    """Compare two sets of stored tensors by name; both are read in pieces."""
     common = [name for name in ours if name in theirs]
     alike = [name for name in common if ours[name].shape == theirs[name].shape]
     pairs = [(ours[name], theirs[name]) for name in alike]
-    changed = [difference for pair in pairs if (difference := _compare(*pair))]
+    changed = [
+        replace(difference, name=name)
+        for name, pair in zip(alike, pairs, strict=True)
+        if (difference := _compare(*pair))
+    ]
     changed.sort(key=lambda item: (-(item.relative_change or 0.0), item.name))
     return CheckpointDifference(
         only_first=tuple(name for name in ours if name not in theirs),
@@ -164,10 +192,7 @@ def compare_weights(first: Checkpoint, second: Checkpoint) -> CheckpointDifferen
         reshaped=tuple((name, ours[name].shape, theirs[name].shape) for name in common if name not in set(alike)),
         changed=tuple(changed),
         n_same=len(alike) - len(changed),
-        config=tuple(
-            key for key in sorted({*first.config, *second.config}) if first.config.get(key) != second.config.get(key)
-        ),
-        redundant=aligned.notes,
+        config=(),
     )
 
 

@@ -100,8 +100,8 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, re.error) as error:
         raise ArtefactError(
-            f"{folder / CONFIG_NAME} should hold ranks and alphas as numbers, tokens as indices, parameters as names: {error!r}; save the "
-            "adapter again with peft"
+            f"{folder / CONFIG_NAME} should hold ranks and alphas as numbers, tokens as indices, parameters as "
+            f"names: {error!r}; save the adapter again with peft"
         ) from None
 
 

@@ -97,7 +97,7 @@ def _targeted(name: str, module: nn.Module, targets: Collection[str]) -> Iterato
 
 
 class Stacks:
-    """The stacks of experts' weights and biases that one adapter changes, divided into the tensors that the base stores.
+    """The stacks of weights and biases that one adapter changes, divided into the tensors that the base stores.
 
     Args:
         base: the checkpoint that the adapter was trained on.

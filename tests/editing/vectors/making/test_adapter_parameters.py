@@ -1,4 +1,4 @@
-"""LoRA of fused experts (peft's `target_parameters`): base + delta is what peft merges, however the base stores them."""
+"""LoRA of fused experts (`target_parameters`): base + delta is what peft merges, however the base stores them."""
 
 import copy
 import json
