@@ -3,8 +3,10 @@
 import pickletools
 import re
 import sys
+import unicodedata
 import zipfile
 import zlib
+from codecs import getincrementaldecoder
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,7 +47,7 @@ def pickle_kind(path: Path) -> str | None:
             kind = "an archive (ZIP)"  # the directory of a ZIP stands at its end, so that bytes may precede it
         if kind is None:
             stream.seek(0)
-            kind = "a pickle" if _is_pickle(stream) else None
+            kind = "a pickle" if _is_pickle(stream, is_text=_is_text(head)) else None
     return kind
 
 
@@ -72,8 +74,20 @@ def _by_head(head: bytes) -> str | None:
     return None
 
 
-def _is_pickle(stream: BinaryIO) -> bool:
-    """Whether the unpickler would run, import or finish something; follows its stack, so that prose is no pickle."""
+def _is_text(head: bytes) -> bool:
+    """Return whether bytes are UTF-8 without control characters; a character cut off at their end does not count."""
+    try:
+        text = getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return not any(unicodedata.category(character) == "Cc" and character not in "\t\n\r" for character in text)
+
+
+def _is_pickle(stream: BinaryIO, *, is_text: bool) -> bool:
+    """Whether the unpickler would run, import or finish something; follows its stack, so that prose is no pickle.
+
+    Of text, an import alone does not count: the word list `cast, the` reads like one of `ast`.
+    """
     stack: list[str] = []
     names_something, has_protocol, number = False, False, 0
     try:
@@ -89,7 +103,7 @@ def _is_pickle(stream: BinaryIO) -> bool:
                 module, _, name = str(argument).partition(" ")
                 if not (NAME.fullmatch(module) and NAME.fullmatch(name)):
                     return False
-                if module.split(".")[0] in MODULES:
+                if module.split(".")[0] in MODULES and not is_text:
                     return True  # the import alone may run code
             names_something = names_something or operation.name in NAMES
     except (ValueError, EOFError, OverflowError, MemoryError):
