@@ -220,7 +220,8 @@ def _check_tied(target: Checkpoint, coefficients: Mapping[str, float]) -> None:
     if copies and coefficients.get(copies[0]) != coefficients.get(copies[1]):
         raise InputError(
             f"{target.folder} ties {copies[0]} and {copies[1]} and stores both, an edit should change both with one "
-            "coefficient: save the model again so that only one of them is stored"
+            "coefficient: give both one scale; to change one alone, first write tie_word_embeddings: false into its "
+            "config.json, which makes them two matrices for good"
         )
 
 

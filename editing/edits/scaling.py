@@ -1,6 +1,7 @@
 """Coefficients of an edit: how much of a harm vector is subtracted from each tensor (torch-free)."""
 
 import math
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -211,9 +212,12 @@ def _no_match(pattern: str, names: Sequence[str]) -> str:
             f"pattern {pattern!r} should select some tensor, earlier patterns match all of its tensors already: put it "
             "first"
         )
-    example = f", such as {min(names)}" if names else ""
+    within = [name for name in names if pattern in name]
+    example = f", such as {min(within or names)}" if names else ""
+    advice = f", it is a part of {len(within)} of them: write '.*{re.escape(pattern)}.*'" if within else ""
     return (
         f"pattern {pattern!r} should match the full name of a tensor that the vector changes{example}: it matches none"
+        f"{advice}"
     )
 
 

@@ -93,9 +93,11 @@ def test_tied_copies_may_not_come_apart(folder: Path) -> None:
     base[HEAD] = base[EMBEDDING].clone()
     write_checkpoint(folder / "tied", base, config={"tie_word_embeddings": True})
 
-    with pytest.raises(InputError, match="change both with one coefficient"):
+    with pytest.raises(InputError, match="change both with one coefficient: .*tie_word_embeddings"):
         planned(folder, "tied", scale={".*embed.*": 0.5})
     assert planned(folder, "tied", scale=0.5).coefficients
+    (folder / "tied" / "config.json").write_text('{"model_type": "llama", "tie_word_embeddings": false}')
+    assert set(planned(folder, "tied", scale={".*embed.*": 0.5}).coefficients) == {EMBEDDING}
 
 
 def test_a_destination_must_be_new_and_large_enough(folder: Path) -> None:

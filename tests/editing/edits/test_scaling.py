@@ -55,6 +55,13 @@ def test_a_pattern_must_match_the_whole_name() -> None:
         coefficients({"layers.1": 0.5})
 
 
+def test_a_part_of_a_name_is_answered_with_the_pattern_that_works() -> None:
+    with pytest.raises(InputError, match="it is a part of 3 of them") as refused:
+        coefficients({r"mlp": 0.5})
+    pattern = re.search(r"write '(.*)'", str(refused.value))
+    assert pattern and sum(map(bool, coefficients({pattern[1]: 0.5}).values())) == 3
+
+
 @pytest.mark.parametrize(
     ("scale", "message"),
     [
