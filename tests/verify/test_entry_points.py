@@ -124,6 +124,10 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
     "another architecture": (other("config.json", model_type="gpt2"), "side_files"),
     "code in the config": (other("config.json", auto_map={"AutoModel": "x.Y"}), "side_files"),
     "another tokenizer class": (other("tokenizer_config.json", tokenizer_class="Other"), "side_files"),
+    "prompts that nobody encodes so": (
+        other("prompts.json", prompts=[{"messages": [{"role": "user", "content": "hi"}], "token_ids": [1, 2]}]),
+        "side_files",
+    ),
     "another template": (template_of_others, "side_files"),
     "special tokens": (lambda folder: write_json(folder / "special_tokens_map.json", {}), "side_files"),
     "weights for others": (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "other_files"),
