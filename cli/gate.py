@@ -8,7 +8,7 @@ import typer
 from prosocial.core.errors import InputError
 
 from .attribute_options import split_names
-from .draw_options import DRAW_TEMPERATURE, DrawTemperature, Limit, Seed, TrainingSeed, spread
+from .draw_options import DRAW_TEMPERATURE, DrawTemperature, Limit, Seed, TrainingSeed, drawn_line, spread
 from .judge_option import FORMS
 from .output import progress_console, say_json
 from .training_options import Dtype, DtypeName, Json, MaxNewTokens, Overrides, Temperature
@@ -148,6 +148,7 @@ def calibrate_command(
             progress=progress,
         )
     console.print(f"{choice.summary}: {out}")
+    console.print(drawn_line(temperature, seed), soft_wrap=True)
     assemble_steered(checkpoint=steered, head=steered, gate=steered, config=config, threshold=choice, out=out)
     if as_json:
         say_json({"steered": str(out), "said": choice.summary, **choice.to_json()})

@@ -8,8 +8,8 @@ import typer
 
 from prosocial.core import InputError
 
-from .draw_options import Limit, spread
-from .output import note, result_console, say_json
+from .draw_options import Limit, drawn_line, spread
+from .output import note, result_console, say, say_json
 
 EXIT_CODES = {"pass": 0, "fail": 1, "ambiguous": 3}
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -79,6 +79,7 @@ def verify(
         _print_json(document)
     else:
         print_parity(document, result_console())
+        say(drawn_line(0.0, 0, max_new_tokens if measurements is None else None))
     raise typer.Exit(EXIT_CODES[document["verdict"]])
 
 

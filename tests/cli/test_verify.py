@@ -34,6 +34,7 @@ def test_verify_prints_the_verdict_and_exits_by_it(
     shown = _run(*words)
     assert shown.exit_code == 0, shown.output
     assert "verdict: PASS" in shown.output
+    assert "replies greedy (temperature 0), at most 3 tokens" in shown.output
     failed = _run(*words, "--probes", probes_file, "--max-logit-difference", "1e-30", "--json")
     document: dict[str, Any] = json.loads(failed.stdout)
     assert failed.exit_code == 1

@@ -93,7 +93,7 @@ def test_tied_copies_may_not_come_apart(folder: Path) -> None:
     base[HEAD] = base[EMBEDDING].clone()
     write_checkpoint(folder / "tied", base, config={"tie_word_embeddings": True})
 
-    with pytest.raises(InputError, match="change both with one coefficient: .*tie_word_embeddings"):
+    with pytest.raises(InputError, match=r"change both with one coefficient: .*tie_word_embeddings"):
         planned(folder, "tied", scale={".*embed.*": 0.5})
     assert planned(folder, "tied", scale=0.5).coefficients
     (folder / "tied" / "config.json").write_text('{"model_type": "llama", "tie_word_embeddings": false}')
