@@ -14,6 +14,7 @@ import numpy as np
 from prosocial.core.chat import ChatTokenizer
 from prosocial.core.errors import ArtefactError
 from prosocial.core.files import read_json
+from prosocial.export.bundle_files.prompt_record import PROMPT_RECORD
 from prosocial.export.bundle_files.verified import VerifiedFiles, private_folder
 from prosocial.export.bundling import COPIED, genai_of
 from prosocial.export.presets import PRESET_FOLDER, SUFFIX, write_presets
@@ -137,7 +138,7 @@ def _value(path: Path) -> Any:
 
 
 def _other_files(files: VerifiedFiles) -> Iterator[str]:
-    known = {*COPIED, GENAI_FILE, *files.graph_files()}
+    known = {*COPIED, GENAI_FILE, PROMPT_RECORD, *files.graph_files()}  # opening the bundle checks the record
     for name in files.contents:
         is_preset = name.startswith(f"{PRESET_FOLDER}/") and name.endswith(SUFFIX)
         if name not in known and not is_preset and Path(name).suffix not in INERT_SUFFIXES:
