@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 PROGRAM = """
-import contextlib, importlib, json, os, pkgutil, sys
+import importlib, json, os, pkgutil, sys
 import onnx, onnxruntime, onnxscript, optuna, peft, safetensors.torch, torch, transformers, trl  # noqa
 torch.set_num_threads(1)
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, Qwen3ForCausalLM  # noqa
@@ -29,12 +29,6 @@ for root in ("core", "editing", "steering", "training", "export", "evaluation", 
 print("ready", flush=True)
 for line in sys.stdin:
     task = json.loads(line)
-    if task.get("here"):
-        with open(task["log"], "w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-            os.chdir(task["folder"])
-            code = main(task["words"])
-        print(code, flush=True)
-        continue
     if "wait" in task:
         print(os.waitstatus_to_exitcode(os.waitpid(task["wait"], 0)[1]), flush=True)
         continue
@@ -88,12 +82,6 @@ class ForkServer:
         started = self.start(words)
         started.wait()
         return started
-
-    def run_here(self, words: Sequence[str]) -> None:
-        """Run a command in the process that is forked, so that what it caches costs no later command anything."""
-        log = self._logs / "here.txt"
-        code = self.ask({"here": True, "folder": str(self.folder), "log": str(log), "words": list(words)})
-        assert code == "0", log.read_text()[-2000:]
 
     def ask(self, task: Mapping[str, object]) -> str:
         """Send a line to the process and return the line that it answers."""

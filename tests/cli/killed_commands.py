@@ -204,8 +204,9 @@ COMMANDS = {
 
 def make_place(folder: Path, server: ForkServer) -> None:
     """Fill a folder with everything that the commands read, by one run of a pico recipe."""
-    recipe = write_recipe(folder)
-    server.run_here(["run", str(recipe), "--out", "made"])
+    recipe = write_recipe(folder, n_layers=1)  # tracing takes most of the time of export
+    made = server.run(["run", str(recipe), "--out", "made"])
+    assert made.code == 0, made.printed[-2000:]
     for stage in ("harmful", "vector", "reward", "head", "gate", "steered", "bundle"):
         shutil.copytree((folder / "made" / stage).resolve(), folder / stage)
     shutil.copytree((folder / "made" / "edit").resolve(), folder / "edited")
