@@ -135,7 +135,6 @@ COMMANDS = {
     ),
     "undo": Command("undo edited --base base -o {out}", check_undone),
     "assemble": Command("assemble edited --head head --gate gate -o {out}", check_steered),
-    "export": Command("export steered -o {out}", check_manifest),
     "verify": Command(
         "verify bundle --reference steered --max-new-tokens 2 --limit 2 --probes probes.jsonl -o {out} "
         "--junit {out}.xml",
@@ -163,7 +162,7 @@ COMMANDS = {
         "audit edited --base base --vector vector -o {out}", check_page("audit", "prosocial.audit/"), "audit.json"
     ),
     "config score": Command(
-        "config score bundle --probes probes.jsonl --judge lab --configs configs.jsonl --limit 2 --max-new-tokens 2 "
+        "config score base --probes probes.jsonl --judge lab --configs configs.jsonl --limit 2 --max-new-tokens 2 "
         "-o {out}",
         check_scored,
         "cosa_score.json",
@@ -182,7 +181,9 @@ COMMANDS = {
         check_checkpoint,
     ),
     "reward train": Command(
-        "reward train edited --pairs pairs.jsonl --set steps=2 --set batch_size=4 -o {out}", check_reward
+        "reward train edited --pairs pairs.jsonl --attributes empathy,helpfulness --set steps=2 --set batch_size=4 "
+        "-o {out}",
+        check_reward,
     ),
     "distil": Command(
         "distil edited --reward reward --pairs pairs.jsonl --max-new-tokens 3 --set rank=4 --set steps=5 "
@@ -198,6 +199,7 @@ COMMANDS = {
         "-o {out}",
         check_calibrated,
     ),
+    "export": Command("export steered -o {out}", check_manifest),
     "run": Command("run recipe.yaml --out {out}", check_run, "report"),
 }
 
@@ -218,9 +220,9 @@ def make_place(folder: Path, server: ForkServer) -> None:
     (folder / "chat.jsonl").write_text((json.dumps({"messages": turns}) + "\n") * 4)
     draft = {"schema": "prosocial.safety_config/1", "name": "story", "text": "stories may be violent"}
     (folder / "draft.json").write_text(json.dumps(draft))
-    (folder / "config.json").write_text(json.dumps(draft | {"allowed": ["violence"]}))
+    (folder / "config.json").write_text(json.dumps(draft | {"allowed": []}))
     (folder / "configs.jsonl").write_text(json.dumps({"name": "a", "text": "b", "allowed": []}) + "\n")
     make_key(folder, "own")
-    scope = {"key": "own.pub", "allowed": ["violence"], "highest_threshold": 0.5}
+    scope = {"key": "own.pub", "allowed": [], "highest_threshold": 0.5}
     trust = {"schema": "prosocial.trust/1", "keys": {"own": scope}, "revoked_serials": [], "revoked_keys": []}
     (folder / "trust.json").write_text(json.dumps(trust))
