@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prosocial.core.errors import InputError
-from prosocial.core.files import read_json
+from prosocial.core.files import new_file, read_json
 from prosocial.core.protocols import Message
 from prosocial.core.row_files import read_rows
 from prosocial.core.training_rows import prompt_of
@@ -131,7 +131,8 @@ def compile_command(
     if not yes and not _approved():
         raise typer.Exit(1)
     decoding.require_config(config)
-    config.write(out)
+    with new_file(out) as path:
+        config.write(path)
     if as_json:
         say_json({"out": str(out), "allowed": config.allowed, "warnings": warnings})
     else:

@@ -1,5 +1,6 @@
 """`prosocial tune`: runs one training stage of CoSAlign; runs under `accelerate launch` too."""
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -26,6 +27,7 @@ def tune(
 
     On several devices: accelerate launch -m prosocial.cli.main tune BASE --rows ROWS --method dpo -o OUT
     """
+    from prosocial.core.files import alone, require_new, storage_errors
     from prosocial.editing.checkpoints import resolve_model
     from prosocial.recipes.cosalign.tuning import read_tuning, tune_rows
     from prosocial.recipes.workflow.progress import stage_progress
@@ -34,7 +36,13 @@ def tune(
     is_first = os.environ.get("RANK", "0") == "0"  # accelerate starts one process per device
     console = progress_console(quiet=not is_first)
     tuning = read_tuning(method, set_ or [])
-    with stage_progress(console, name="tune", title=f"tune ({method})") as progress:
+    with storage_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        alone(out.with_name(f"{out.name}.checkpoints")) if is_first else contextlib.nullcontext(),
+        stage_progress(console, name="tune", title=f"tune ({method})") as progress,
+    ):
+        require_new(out)
         summary = tune_rows(
             resolve_model(base),
             rows,
@@ -45,8 +53,9 @@ def tune(
             on_start=lambda n_steps: progress.start(n_steps, method),
             on_step=progress.advance,
         )
+        if is_first:
+            shutil.rmtree(scratch)
     if is_first:
-        shutil.rmtree(scratch)
         console.print(f"{summary}: {out}")
         if as_json:
             say_json({"checkpoint": str(out), "method": method, "said": summary})

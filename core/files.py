@@ -1,6 +1,7 @@
 """Atomic writing of files and folders (written under a temporary name, then renamed), digests, and versioned JSON."""
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -50,35 +51,95 @@ def write_json(path: Path, value: object) -> None:
     Raises:
         StorageError: the disk is full, or writing is not permitted.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with written_aside(path) as aside, aside.open("w", encoding="utf-8", newline="\n") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text to a temporary file, then rename it to `path`.
+
+    Raises:
+        StorageError: the disk is full, or writing is not permitted.
+    """
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8", newline="\n")
 
 
 @contextlib.contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path`; on success it is renamed to `path`, otherwise deleted.
+    """Yield a temporary path in the folder of `path`; on success it is flushed to disk and renamed, otherwise deleted.
 
     The caller must close the file before the end of the `with` block.
 
     Raises:
         StorageError: the disk is full, or writing is not permitted.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}{ASIDE_SUFFIX}")
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{ASIDE_SUFFIX}")
     with storage_errors(path):
         try:
             yield aside
+            sync_path(aside)
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
 
 
-def delete_asides(folder: Path) -> None:
-    """Delete the temporary files that killed processes left in a folder that no other process writes to."""
-    for path in folder.glob(f".*{ASIDE_SUFFIX}"):
-        path.unlink()
+def delete_asides(folder: Path, name: str = "") -> None:
+    """Delete the temporary files that killed processes left for a file, or for all files of a folder.
+
+    Only for files that no other process writes.
+    """
+    for path in folder.glob(f".{glob.escape(name) or '*'}.*{ASIDE_SUFFIX}"):
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def written_alone(path: Path) -> Iterator[Path]:
+    """As `written_aside`, for one process at a time; what killed processes left for `path` is deleted first.
+
+    Raises:
+        InputError: another process is writing it.
+        StorageError: the disk is full, or writing is not permitted.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with alone(path):
+        delete_asides(path.parent, path.name)
+        with written_aside(path) as aside:
+            yield aside
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield the path of a new file while no other process writes it; write it by `write_json` or `write_text`.
+
+    Raises:
+        InputError: there is a file already, or another process is writing it.
+        StorageError: the disk is full, or writing is not permitted.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with alone(path):
+        if path.exists():
+            raise InputError(f"{path} should not exist yet: choose another path or delete it first")
+        delete_asides(path.parent, path.name)
+        yield path
+
+
+@contextlib.contextmanager
+def replacing_report(folder: Path, name: str) -> Iterator[None]:
+    """Hold the lock of a report while its files are written, of which the JSON file `name` has to be the last.
+
+    An older JSON file is deleted first, because it would make a killed process look finished. Processes take turns.
+
+    Raises:
+        StorageError: the disk is full, or writing is not permitted.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / f".{name}.lock"):
+            delete_asides(folder)
+            (folder / name).unlink(missing_ok=True)
+            yield
 
 
 def read_json(path: Path, *, schema: str | None = None, finite: bool = True) -> dict[str, Any]:
@@ -135,12 +196,12 @@ def read_lines(path: Path) -> dict[int, dict[str, Any]]:
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object per line.
+    """Write one JSON object per line to a temporary file, then rename it to `path`.
 
     Raises:
         StorageError: the disk is full, or writing is not permitted.
     """
-    with storage_errors(path), path.open("w", encoding="utf-8", newline="\n") as stream:
+    with written_aside(path) as aside, aside.open("w", encoding="utf-8", newline="\n") as stream:
         for row in rows:
             stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 

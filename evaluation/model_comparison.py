@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from .probes.probe import Probe
 from .report.drilldown import every_probe
 from .report.report_document import assemble, write_report
 from .sampling.shards import Drawing, plan_shards, reply_of
-from .sampling.store import ReplyStore
+from .sampling.store import ReplyStore, reply_folder
 from .sampling.systems import open_system
 from .sampling.workers import answer_shards
 from .statistics.judge_error import JudgeErrors
@@ -97,8 +95,8 @@ def compare_models(
     folders = {"base": base, "edited": edited}
     limit = how.max_new_tokens or min(open_system(folder).max_new_tokens for folder in folders.values())
     drawing = Drawing(how.seed, how.temperature, limit, how.samples)
-    with nullcontext(str(out)) if out is not None else tempfile.TemporaryDirectory() as place:
-        outcomes = _outcomes(folders, probes, judge, drawing, how, Path(place), advance)
+    with reply_folder(out) as place:
+        outcomes = _outcomes(folders, probes, judge, drawing, how, place, advance)
         if out is not None:
             write_outcomes(out / OUTCOMES_FILE, outcomes, reveal=how.reveal)
     all_facts = {"base": base.name, "edited": edited.name, **(facts or {}), **asdict(drawing)}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prosocial.core.errors import InputError
 from prosocial.core.files import canonical_json, read_json, sha256_file, write_json
-from prosocial.core.resumable import resumable_folder
+from prosocial.core.resumable import left_over_bytes, resumable_folder
 
 from ..checkpoints.digests import TensorDigest, combine
 from ..checkpoints.folder import Checkpoint
@@ -61,7 +61,7 @@ def apply_edit(
     """
     out, patch = Path(out), None if patch is None else Path(patch)
     plan.check_destination(out)
-    if patch is not None and patch.exists():
+    if patch is not None and patch.exists() and not left_over_bytes(out):  # a killed run may have written it
         raise InputError(f"{patch} should not exist yet: choose another name or delete it first")
     with resumable_folder(out, key=_key(plan, rounding), sync=sync) as aside:
         writing = Writing(plan, aside, rounding=rounding, verify=verify, sync=sync, link=link, threads=threads)

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from prosocial.core.errors import ArtefactError
-from prosocial.core.files import written_aside
+from prosocial.core.errors import ArtefactError, InputError
+from prosocial.core.files import written_alone
 
 from ..checkpoints.digests import stream_tensor
 from ..checkpoints.folder import Checkpoint
@@ -40,11 +40,14 @@ def write_patch(base: Checkpoint, edited: Checkpoint, file: Path, record: EditRe
         record: record of the edit.
 
     Raises:
+        InputError: the file is not the patch of this edit, which a killed process left.
         StorageError: the disk is full, or writing is not permitted.
     """
     names = [name for name, tensor in record.result.tensors.items() if tensor.changed]
     expected = [(key, (BLOCK_BYTES,)) for name in names for key in _keys(base.tensors[name])]
-    with written_aside(file) as aside, TensorWriter(aside, expected) as writer, ThreadPoolExecutor() as pool:
+    if file.exists():
+        _require_same_edit(file, record)
+    with written_alone(file) as aside, TensorWriter(aside, expected) as writer, ThreadPoolExecutor() as pool:
         for name in names:
             blocks = _differences(base.tensors[name], edited.tensors[name])
             for key, packed in zip(_keys(base.tensors[name]), _in_order(pool, blocks), strict=True):
@@ -57,6 +60,12 @@ def write_patch(base: Checkpoint, edited: Checkpoint, file: Path, record: EditRe
                 "blocks": json.dumps({name: len(_keys(base.tensors[name])) for name in names}),
             }
         )
+
+
+def _require_same_edit(file: Path, record: EditRecord) -> None:
+    metadata = read_header(file).metadata
+    if (metadata.get("base"), metadata.get("edited")) != (record.base.fingerprint, record.result.fingerprint):
+        raise InputError(f"{file} should not exist yet, or be the patch of this edit: choose another name or delete it")
 
 
 def open_patch(file: Path, record: EditRecord, edited: Checkpoint) -> Header:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from prosocial.core.files import storage_errors, write_json
+from prosocial.core.files import replacing_report, write_json, write_text
 
 from ..report import charts, wording
 from ..report.template import load_template
@@ -22,10 +22,9 @@ def write_scores(folder: Path, document: Mapping[str, Any]) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "cosa_score.html").write_text(render_scores(document), encoding="utf-8")
-    write_json(folder / "cosa_score.json", document)
+    with replacing_report(folder, "cosa_score.json"):
+        write_text(folder / "cosa_score.html", render_scores(document))
+        write_json(folder / "cosa_score.json", document)
 
 
 def render_scores(document: Mapping[str, Any]) -> str:

@@ -1,9 +1,7 @@
 """Scoring models: samples their replies, judges them by a protocol and scores them by config."""
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from ..judges.cache import CachedJudge
 from ..judges.cosa_rubrics import Protocol
 from ..model_comparison import JUDGEMENTS_FILE, folder_digest
 from ..sampling.shards import Drawing, Shard
-from ..sampling.store import ReplyStore
+from ..sampling.store import ReplyStore, reply_folder
 from ..sampling.workers import answer_shards
 from .cascade import filter_drawing, filter_system, lets_pass
 from .cosa_score_document import score_document
@@ -91,10 +89,10 @@ def score_models(
     systems = asked_systems(models, questions, baselines=how.baselines, shots=how.shots)
     limit = how.max_new_tokens or min(_reply_limit(folder) for folder in models.values())
     drawing = Drawing(how.seed, how.temperature, limit)
-    with nullcontext(str(out)) if out is not None else tempfile.TemporaryDirectory() as place:
-        store = ReplyStore(Path(place), _stamp(models, questions, how, drawing))
+    with reply_folder(out) as place:
+        store = ReplyStore(place, _stamp(models, questions, how, drawing))
         drawn = _Drawn(store, drawing, how, advance)
-        verdicts, unread = _verdicts(drawn, systems, questions, CachedJudge(judge, Path(place) / JUDGEMENTS_FILE), how)
+        verdicts, unread = _verdicts(drawn, systems, questions, CachedJudge(judge, place / JUDGEMENTS_FILE), how)
     all_facts = {"judge": f"{judge.name} {judge.version}", "protocol": how.protocol, **(facts or {}), **asdict(drawing)}
     document = score_document(
         verdicts, configs_of(questions), facts=all_facts, unread=unread, seed=how.seed, draws=how.draws

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from prosocial.core.files import storage_errors
+from prosocial.core.files import written_alone
 
 PASSING = ("pass", "confirmed", "confirmed within rounding")
 
@@ -34,9 +34,8 @@ def write_junit(path: Path, suite: str, cases: Sequence[TestCase]) -> None:
     Raises:
         StorageError: the file cannot be written.
     """
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(junit(suite, cases), encoding="utf-8")
+    with written_alone(path) as aside:
+        aside.write_text(junit(suite, cases), encoding="utf-8")
 
 
 def junit(suite: str, cases: Sequence[TestCase]) -> str:

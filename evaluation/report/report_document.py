@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from prosocial.core.errors import ArtefactError
-from prosocial.core.files import storage_errors, write_json
+from prosocial.core.files import replacing_report, write_json, write_text
 
 from ..comparison.preferences import PreferenceEffect
 from ..comparison.report import ComparisonReport
@@ -74,11 +74,9 @@ def write_report(
         probes=probes,
     )
     page = render_page(document)
-    with storage_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        (out / JSON_FILE).unlink(missing_ok=True)  # an older one would make a killed run look finished
-        (out / PAGE_FILE).write_text(page, encoding="utf-8")
-    write_json(out / JSON_FILE, document)
+    with replacing_report(out, JSON_FILE):
+        write_text(out / PAGE_FILE, page)
+        write_json(out / JSON_FILE, document)
     return document
 
 

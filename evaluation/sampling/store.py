@@ -1,23 +1,45 @@
 """Replies on disk, one file per shard, so that an interrupted comparison can resume."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prosocial.core.errors import InputError
-from prosocial.core.files import read_json, read_jsonl, storage_errors, write_json, write_jsonl, written_aside
+from prosocial.core.files import delete_asides, read_json, read_jsonl, storage_errors, write_json, write_jsonl
+from prosocial.core.locking import locked
 
 from .shards import Shard
 
 SCHEMA = "prosocial.sampling/1"
-SETTINGS_FILE, REPLIES_FOLDER = "sampling.json", "replies"
+SETTINGS_FILE, REPLIES_FOLDER, LOCK_FILE = "sampling.json", "replies", ".sampling.lock"
+
+
+@contextlib.contextmanager
+def reply_folder(out: Path | None) -> Iterator[Path]:
+    """Yield the folder of a comparison, created if missing and locked; a temporary one for None.
+
+    Raises:
+        InputError: another process uses the folder.
+        StorageError: it cannot be written.
+    """
+    if out is None:
+        with tempfile.TemporaryDirectory() as place:
+            yield Path(place)
+        return
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    refusal = f"{out} should be used by one process at a time: another process is using it; wait until it ends"
+    with locked(out / LOCK_FILE, refusal=refusal):
+        yield out
 
 
 class ReplyStore:
     """The replies of one comparison, not redacted, in a folder that only its owner can read.
 
     Args:
-        folder: folder of the comparison, created if missing.
+        folder: folder of the comparison, which no other process uses (see `reply_folder`).
         settings: what determines the replies; a folder with other settings is rejected.
 
     Raises:
@@ -27,8 +49,9 @@ class ReplyStore:
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self._replies = folder / REPLIES_FOLDER
         with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
             self._replies.mkdir(mode=0o700, exist_ok=True)
+            delete_asides(folder)
+            delete_asides(self._replies)
         path = folder / SETTINGS_FILE
         wanted = {"schema": SCHEMA, **settings}
         if path.exists():
@@ -41,8 +64,7 @@ class ReplyStore:
 
     def add(self, shard: Shard, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the rows of a shard, atomically."""
-        with written_aside(self._path(shard)) as aside:
-            write_jsonl(aside, rows)
+        write_jsonl(self._path(shard), rows)
 
     def rows(self, shards: Sequence[Shard]) -> list[dict[str, Any]]:
         """Return the rows of shards, in order.

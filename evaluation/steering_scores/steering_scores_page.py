@@ -5,7 +5,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from prosocial.core.files import storage_errors, write_json
+from prosocial.core.files import replacing_report, write_json, write_text
 
 from ..report import charts, wording
 from ..report.template import load_template
@@ -20,10 +20,9 @@ def write_steering_page(folder: Path, document: Mapping[str, Any]) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "steering.html").write_text(render_steering(document), encoding="utf-8")
-    write_json(folder / "steering.json", document)
+    with replacing_report(folder, "steering.json"):
+        write_text(folder / "steering.html", render_steering(document))
+        write_json(folder / "steering.json", document)
 
 
 def render_steering(document: Mapping[str, Any]) -> str:

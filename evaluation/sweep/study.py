@@ -14,7 +14,7 @@ from prosocial.core.locking import locked
 from prosocial.core.protocols import Judge
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.edits.plan import plan_edit
-from prosocial.editing.edits.record import EditRecord
+from prosocial.editing.edits.record import RECORD_NAME, EditRecord, read_record
 from prosocial.editing.vectors.folder import VectorFolder
 
 from ..probes.probe import Probe
@@ -137,12 +137,16 @@ class Sweep:
     def write(self, trial: Trial, out: Path) -> EditRecord:
         """Write a trial's edit as a checkpoint with its record, and its vector as `OUT-vector`.
 
+        Where a killed process has written them, they stay.
+
         Raises:
-            InputError: `out` exists.
+            InputError: `out` exists and is not the edit of this trial.
             FingerprintError: the written checkpoint differs from the measured model.
         """
         from prosocial.editing.edits import apply_edit
 
+        if (out / RECORD_NAME).is_file() and Checkpoint.open(out).fingerprint() == trial.fingerprint:
+            return read_record(out)
         vector = out.with_name(f"{out.name}-vector")
         if not vector.is_dir():
             self._vectors.write(trial.choice, vector)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prosocial.core.files import storage_errors, write_json
+from prosocial.core.files import write_json, write_text
 
 from ..statistics.interval import Interval
 from .settings import Limits
@@ -42,9 +42,5 @@ def write_sweep(out: Path, document: Mapping[str, Any]) -> None:
     """
     from .sweep_page import render_sweep
 
-    page = render_sweep(document)
-    with storage_errors(out):
-        aside = out / f".{PAGE_FILE}.tmp"
-        aside.write_text(page, encoding="utf-8")
-        aside.replace(out / PAGE_FILE)
+    write_text(out / PAGE_FILE, render_sweep(document))
     write_json(out / JSON_FILE, document)

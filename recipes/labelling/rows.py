@@ -7,7 +7,7 @@ from typing import Any
 
 from prosocial.core.appended_rows import AppendedRows
 from prosocial.core.errors import InputError
-from prosocial.core.files import canonical_json, storage_errors
+from prosocial.core.files import alone, canonical_json, storage_errors, sync_path
 
 Row = dict[str, Any]
 
@@ -31,14 +31,15 @@ def label_rows(
         on_row: called after every row, including those of an earlier run.
 
     Raises:
-        InputError: `out` exists.
+        InputError: `out` exists, or another process is writing it.
     """
-    if out.exists():
-        raise InputError(f"{out} should not exist yet: choose another path or delete the file")
     key = hashlib.sha256(canonical_json([list(rows), dict(made_with)]).encode()).hexdigest()
     partial = out.with_name(f".{out.name}.{key[:16]}.partial")
     with storage_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
+    with alone(out), storage_errors(out):
+        if out.exists():
+            raise InputError(f"{out} should not exist yet: choose another path or delete the file")
         partial.touch()  # if there are no rows, the result is an empty file
         file = AppendedRows(partial)
         done = file.rows
@@ -48,5 +49,6 @@ def label_rows(
             done.append(label(row))
             file.append(done[-1])
             on_row()
+        sync_path(partial)
         partial.replace(out)
     return done

@@ -14,7 +14,8 @@ from pydantic import Field, ValidationError
 
 from prosocial.core.appended_rows import AppendedRows
 from prosocial.core.errors import ArtefactError
-from prosocial.core.files import read_jsonl
+from prosocial.core.files import read_jsonl, storage_errors
+from prosocial.core.locking import locked
 from prosocial.core.settings import StrictSettings, first_fault
 
 
@@ -38,12 +39,13 @@ class Witness(StrictSettings):
 
 
 def append_witness(path: Path, witness: Witness) -> None:
-    """Append a witness to a JSONL file.
+    """Append a witness to a JSONL file; processes take turns.
 
     Raises:
         StorageError: the file cannot be written.
     """
-    AppendedRows(path).append(witness.model_dump(by_alias=True))
+    with storage_errors(path), locked(path.with_name(f".{path.name}.lock")):
+        AppendedRows(path).append(witness.model_dump(by_alias=True))
 
 
 def read_witnesses(paths: Sequence[Path]) -> list[Witness]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prosocial.core.errors import InputError
+from prosocial.core.files import new_file
 from prosocial.core.signing.envelope import seal, statement
 from prosocial.core.signing.keys import SigningKey
 
@@ -64,20 +65,20 @@ def sign_config(
         not_before: start of the validity; default: now.
 
     Raises:
-        InputError: the config has no mask, exceeds the bundle's ceilings or would never be valid, or `out` exists.
+        InputError: the config has no mask, exceeds the bundle's ceilings or would never be valid, or `out` exists or is
+            being written.
     """
     if config.is_text_only:
         raise InputError(
             f"safety config {config.name} should list the categories it allows, found no list: propose one with "
             "prosocial config compile"
         )
-    out = Path(out)
-    if out.exists():
-        raise InputError(f"{out} should not exist yet, found a file: choose another path")
     decoding.require_config(config)
     times = dated("a signed config", valid_days=valid_days, not_before=not_before)
     claims = Claims(config=config, categories=decoding.category_registry.digest, **times)
-    seal(out, statement(PREDICATE_TYPE, bound_subject(manifest), claims.model_dump(mode="json", by_alias=True)), key)
+    content = statement(PREDICATE_TYPE, bound_subject(manifest), claims.model_dump(mode="json", by_alias=True))
+    with new_file(Path(out)) as path:
+        seal(path, content, key)
     return claims
 
 

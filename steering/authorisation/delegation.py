@@ -15,6 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from pydantic import Field, ValidationError, field_validator
 
 from prosocial.core.errors import InputError
+from prosocial.core.files import alone, delete_asides, storage_errors
 from prosocial.core.settings import first_fault
 from prosocial.core.signing.envelope import seal, statement
 from prosocial.core.signing.keys import SigningKey, TrustedKey
@@ -112,8 +113,11 @@ def delegate_keys(
         named = NamedKeys(keys=keys, categories=decoding.category_registry.digest, **times)
     except ValidationError as error:
         raise InputError(f"{source} should name public keys, each once; {first_fault(error)}") from None
-    out.parent.mkdir(parents=True, exist_ok=True)
-    seal(out, statement(PREDICATE_TYPE, bound_subject(manifest), named.model_dump(mode="json")), key)
+    with storage_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    with alone(out):
+        delete_asides(out.parent, out.name)
+        seal(out, statement(PREDICATE_TYPE, bound_subject(manifest), named.model_dump(mode="json")), key)
     return named
 
 

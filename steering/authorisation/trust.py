@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationError
 
 from prosocial.core.errors import ArtefactError, InputError
-from prosocial.core.files import read_json, write_json
+from prosocial.core.files import delete_asides, read_json, sync_path, write_json
 from prosocial.core.locking import locked
 from prosocial.core.settings import StrictSettings, first_fault
 from prosocial.core.signing.keys import TrustedKey
@@ -127,11 +127,13 @@ def revoke_in(path: Path, *, serials: Sequence[str] = (), keys: Sequence[str] = 
     if not path.is_file():
         raise ArtefactError(f"expected a trust file at {path}, found no such file: check the path")
     with locked(path.with_name(f".{path.name}.lock")):
+        delete_asides(path.parent, path.name)
         while True:
             before = path.read_bytes()
             revoked = TrustFile.read(path).revoke(serials=serials, keys=keys)
             if path.read_bytes() == before:
                 revoked.write(path)
+                sync_path(path.parent)
                 return revoked
 
 

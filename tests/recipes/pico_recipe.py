@@ -17,7 +17,7 @@ TEMPLATE = (
 )
 
 
-def write_model(folder: Path) -> Path:
+def write_model(folder: Path, *, n_layers: int = 2) -> Path:
     """Write a Qwen3 with random weights and its tokenizer."""
     train_tokenizer([*REQUESTS, KIND, PLAIN, RISKY], folder, vocabulary_size=300)
     (folder / "chat_template.jinja").write_text(TEMPLATE)
@@ -26,7 +26,7 @@ def write_model(folder: Path) -> Path:
         vocab_size=320,  # more rows than the tokenizer has ids, as in real Qwen checkpoints
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=2,
+        num_hidden_layers=n_layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=8,
@@ -75,9 +75,9 @@ def write_data(folder: Path) -> dict[str, str]:
     return {part: str(folder / f"{part}.jsonl") for part in rows}
 
 
-def write_recipe(folder: Path) -> Path:
+def write_recipe(folder: Path, *, n_layers: int = 2) -> Path:
     """Write model, data and a recipe of a few steps a stage; return the recipe's path."""
-    write_model(folder / "model")
+    write_model(folder / "model", n_layers=n_layers)
     recipe = {
         "name": "pico",
         "model": str(folder / "model"),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prosocial.core.files import storage_errors, write_json
+from prosocial.core.files import replacing_report, write_json, write_text
 from prosocial.evaluation.report import wording
 from prosocial.evaluation.report.script import page_policy, page_script
 from prosocial.evaluation.report.template import load_template
@@ -22,10 +22,9 @@ def write_audit(out: Path, document: Mapping[str, Any]) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    with storage_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "audit.html").write_text(render_audit(document), encoding="utf-8")
-    write_json(out / "audit.json", document)
+    with replacing_report(out, "audit.json"):
+        write_text(out / "audit.html", render_audit(document))
+        write_json(out / "audit.json", document)
 
 
 def render_audit(document: Mapping[str, Any]) -> str:

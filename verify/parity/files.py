@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prosocial.core.files import storage_errors, write_json
+from prosocial.core.files import replacing_report, write_json, write_text
 
 from .measurement import Measurement, write_measurement
 from .parity_page import render_parity
@@ -20,9 +20,7 @@ def write_parity(out: Path, measurement: Measurement, document: Mapping[str, Any
     Raises:
         StorageError: the folder cannot be written.
     """
-    with storage_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-        (out / JSON_FILE).unlink(missing_ok=True)  # an older one would make a killed run look finished
-        (out / PAGE_FILE).write_text(render_parity(document), encoding="utf-8")
-    write_measurement(out / MEASUREMENTS_FILE, measurement)
-    write_json(out / JSON_FILE, document)
+    with replacing_report(out, JSON_FILE):
+        write_text(out / PAGE_FILE, render_parity(document))
+        write_measurement(out / MEASUREMENTS_FILE, measurement)
+        write_json(out / JSON_FILE, document)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from prosocial.core.contents import WRONG_FORM
 from prosocial.core.errors import ArtefactError
-from prosocial.core.files import storage_errors
+from prosocial.core.files import written_aside
 
 from .divergence import Divergence, Flip
 from .gates import ParityGates
@@ -117,8 +117,8 @@ def write_measurement(path: Path, measurement: Measurement) -> None:
     arrays["rest"] = np.frombuffer(json.dumps(rest).encode("utf-8"), np.uint8)
     stream = io.BytesIO()
     np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
-    with storage_errors(path):
-        path.write_bytes(stream.getvalue())
+    with written_aside(path) as aside:
+        aside.write_bytes(stream.getvalue())
 
 
 def read_measurement(path: Path) -> Measurement:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from prosocial.core.errors import InputError
-from prosocial.core.files import require_no_links, storage_errors
+from prosocial.core.errors import ArtefactError, InputError
+from prosocial.core.files import alone, delete_asides, require_no_links, storage_errors, written_aside
 from prosocial.core.signing.envelope import BrokenSignature, seal, unseal, unverified
 from prosocial.core.signing.keys import SigningKey
 from prosocial.core.signing.model_signature import (
@@ -37,13 +37,23 @@ def sign(
     Raises:
         ArtefactError: the folder contradicts itself, a report has another schema or is about another folder, or a file
             is a symbolic link.
-        InputError: the files changed since they were signed, or a report cannot be about this kind of folder.
+        InputError: the files changed since they were signed, a report cannot be about this kind of folder, or another
+            process is signing it.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise ArtefactError(f"expected a folder at {folder}: there is none")
+    with alone(folder.resolve()):
+        return _sign(folder, key, reports or {}, again)
+
+
+def _sign(folder: Path, key: SigningKey, reports: Mapping[str, Path | str], again: bool) -> list[str]:
+    for place in (folder, folder / STATEMENTS_FOLDER):  # they would be signed too
+        delete_asides(place)
     require_no_links(folder)
     digest = FolderDigest.of(folder)
     is_signed = _is_signed(folder, digest, again)
-    given = {name: Path(report) for name, report in (reports or {}).items()}
+    given = {name: Path(report) for name, report in reports.items()}
     makers = claims(folder, digest, given)
     for name in given:
         if name not in REPORTS or name not in makers:
@@ -56,7 +66,8 @@ def sign(
     with storage_errors(folder):
         (folder / STATEMENTS_FOLDER).mkdir(exist_ok=True)
         for name, report in given.items():
-            report_path(folder, name).write_bytes(report.read_bytes())
+            with written_aside(report_path(folder, name)) as aside:
+                aside.write_bytes(report.read_bytes())
     fresh = [name for name in stated if name in given or not statement_path(folder, name).is_file()]
     for name in fresh:
         seal(statement_path(folder, name), stated[name], key)
