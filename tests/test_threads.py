@@ -148,10 +148,9 @@ CALLS: dict[str, Callable[[World, int], Any]] = {
     "check a log": lambda *_: report("requests.jsonl"),
     "read a vector": lambda world, at: [world.vectors[at % 3].delta(n).tolist() for n in world.vectors[at % 3].names],
     "fingerprint": lambda world, at: (world.base, world.edited)[at % 2].fingerprint(),
-    "plan an edit": lambda world, at: [
-        (op.name, op.coefficients) if hasattr(op, "coefficients") else repr(op)[:200]
-        for op in getattr(plan_edit(world.base, GOLDEN / "vectors" / "dense", scale=0.1 * (at + 1)), "tensors", ())
-    ],
+    "plan an edit": lambda world, at: (
+        plan_edit(world.base, GOLDEN / "vectors" / "dense", scale=0.1 * (at + 1)).coefficients
+    ),
     "compare weights": lambda world, _: compare_weights(world.base, world.edited),
     "audit": lambda *_: audit_model(
         GOLDEN / "edited", base=GOLDEN / "base", vectors=[GOLDEN / "vectors" / "dense"]
