@@ -89,13 +89,14 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _type(field: FieldInfo) -> str:
-    bounds = [
-        f"{sign} {getattr(item, key):g}"
-        for item in field.metadata
-        for key, sign in BOUNDS.items()
-        if hasattr(item, key)
+    bounds = {key: getattr(item, key) for item in field.metadata for key in BOUNDS if hasattr(item, key)}
+    if "gt" in bounds and bounds.get("ge", bounds["gt"]) <= bounds["gt"]:
+        bounds.pop("ge", None)  # a subclass that is stricter
+    shown = [
+        f"{BOUNDS[key]} {bound:,}" if isinstance(bound, int) else f"{BOUNDS[key]} {bound:g}"
+        for key, bound in bounds.items()
     ]
-    return " ".join((_name(field.annotation), *bounds))
+    return " ".join((_name(field.annotation), *shown))
 
 
 def _name(annotation: Any) -> str:

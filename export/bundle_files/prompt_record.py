@@ -49,12 +49,16 @@ def record_prompts(folder: Path, tokenizer: ChatTokenizer) -> dict[str, Any]:
             f"{folder} should hold a tokenizer that transformers can read: {' '.join(str(error).split()):.300}; save "
             "it again with save_pretrained"
         ) from None
-    now = datetime.now()
-    chosen = [one for one in CONVERSATIONS if tokenizer.takes_system or one[0]["role"] != "system"]
+    now, chosen = datetime.now(), conversations_for(tokenizer)
     rows = [{"messages": messages, "token_ids": _reference_ids(reference, messages)} for messages in chosen]
     record = {"schema": SCHEMA, "recorded": now.isoformat(timespec="seconds"), "prompts": rows}
     check_prompts(tokenizer, record, source=str(folder))
     return record
+
+
+def conversations_for(tokenizer: ChatTokenizer) -> list[list[Message]]:
+    """Return the conversations that are recorded for a tokenizer."""
+    return [one for one in CONVERSATIONS if tokenizer.takes_system or one[0]["role"] != "system"]
 
 
 def check_prompts(tokenizer: ChatTokenizer, record: Mapping[str, Any], *, source: str) -> None:

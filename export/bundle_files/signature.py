@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from prosocial.core.errors import ArtefactError
 from prosocial.core.signing.envelope import BrokenSignature, unseal
@@ -20,6 +21,7 @@ from .manifest import MANIFEST_FILE
 from .verified import VerifiedFiles
 
 RECORD_NAME = "edit_record.json"
+STATEMENTS = ("edit", "export", "parity", "audit")
 UNSIGNED, NOT_CHECKED, SIGNED = "unsigned", "not checked", "signed"
 
 
@@ -117,5 +119,20 @@ def check_statements(folder: Path, root: str, keys: Sequence[TrustedKey], *, req
         subjects = [subject.get("digest", {}).get("sha256") for subject in statement.get("subject", ())]
         if root not in subjects[:1]:
             raise ArtefactError(f"{path} should be about these files, it is about others: do not use them")
+        name = path.name.removesuffix(".intoto.json")
+        if name in STATEMENTS and _kind(statement["predicate"]) != name:
+            raise ArtefactError(f"{path} should be the statement of the {name}, it is another: do not use this folder")
         if statement["predicate"].get("result", "PASSED") == "FAILED":
             raise ArtefactError(f"{path} states that the verification failed: do not use these files")
+
+
+def _kind(predicate: Any) -> str | None:
+    """Return which statement it is: the step of a provenance, or the report of a test result; None if neither."""
+    try:
+        if "buildDefinition" in predicate:
+            named = predicate["buildDefinition"]["buildType"].removeprefix("urn:prosocial:").removesuffix(":v1")
+        else:
+            named = predicate["configuration"][0]["name"].removesuffix(".json")
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return None
+    return str(named)

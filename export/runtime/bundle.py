@@ -81,8 +81,8 @@ class Bundle:
             threads: threads per operator; None for one per core that the process may use.
             prefix_cache: keep the key/value cache of the last prompt, so that the prefill of the next prompt skips
                 their common prefix (a system prompt, a conversation). Logits may then differ in the last digits from
-                those of a full prefill. Do not use it from several threads, or where users must not infer each other's
-                prompts from response times.
+                those of a full prefill. Do not use it where users must not infer each other's prompts from response
+                times.
             keys: trusted public keys; if there are any, one of them must have signed the bundle and its statements.
             copy: read all files into private memory instead of mapping them, against programs that write into the
                 files of an opened bundle.

@@ -295,16 +295,16 @@ class GraphStream:
         prefix: PrefixCache | None = None,
     ) -> None:
         self._session, self._controls = session, controls
-        n_known = prefix.known(ids) if prefix else 0
+        n_known, known = prefix.take(ids) if prefix else (0, [])
         n_shared = max(shared_prefix(ids), n_known)
-        if n_known and prefix:
-            self._cache, self._length = session.start(prefix.cache, n_known, capacity), n_known
+        if n_known:
+            self._cache, self._length = session.start(known, n_known, capacity), n_known
         else:
             self._cache, self._length = session.new_cache(1 if n_shared else len(ids), capacity), 0
         self.decision = self._decide_shared(ids, n_shared) if n_shared else self._decide(ids)
         if prefix is not None:
             first = session.keep(self._cache, np.zeros(1, np.intp))
-            prefix.ids, prefix.cache = ids[0].copy(), session.start(first, ids.shape[1], ids.shape[1])
+            prefix.keep(ids[0].copy(), session.start(first, ids.shape[1], ids.shape[1]))
 
     def step(self, tokens: NDArray[np.int64]) -> None:
         """Append one token [B] per row and compute the next decision."""

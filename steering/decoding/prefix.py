@@ -1,6 +1,7 @@
 """Common prefixes of prompts: within a batch, and with the previous prompt (torch-free)."""
 
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,17 @@ class PrefixCache:
 
     ids: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     cache: list[Any] = field(default_factory=list)
+    _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
+
+    def take(self, ids: NDArray[np.int64]) -> tuple[int, list[Any]]:
+        """Return `known` of prompts and the cache that it is about, also while other threads keep theirs."""
+        with self._lock:
+            return self.known(ids), self.cache
+
+    def keep(self, ids: NDArray[np.int64], cache: list[Any]) -> None:
+        """Keep the cache of a prompt [S] in place of the previous one."""
+        with self._lock:
+            self.ids, self.cache = ids, cache
 
     def known(self, ids: NDArray[np.int64]) -> int:
         """Return how many leading tokens of all prompts [B, S] are in the cache; at least one token is left to run.

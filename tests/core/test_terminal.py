@@ -26,6 +26,14 @@ HOSTILE = {
     "next line": "a\x85b",
     "tags": "\U000e0041\U000e0042",
     "lone surrogate": "\ud800",
+    "clipboard": "\x1b]52;c;cm0gLXJmIH4K\x07",
+    "device status": "\x1b[6n",
+    "another character set": "\x1b(0lqk\x0e",
+    "C1 string that never ends": "\x90q\x98\x9e\x9f",
+    "cursor up and erase": "PASS\x1b[1A\x1b[2K",
+    "form feed and vertical tab": "a\x0cb\x0bc",
+    "override inside an embedding": "\u202a\u202d\u202c\u2066\u2068\u2069",
+    "arabic mark": "a\u061cb",
 }
 
 

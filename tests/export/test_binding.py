@@ -335,6 +335,43 @@ def test_a_file_replaced_after_opening_changes_nothing_and_a_copy_stands_writing
     assert opened.generate([MESSAGES])[0] == expected == copied.generate([MESSAGES])[0]
 
 
+LISTED = (
+    "config.json",
+    "decoding.json",
+    "generation_config.json",
+    "genai_config.json",
+    "model.onnx",
+    "model.onnx.data",
+    "presets/fiction.onnx_adapter",
+    "tokenizer.json",
+)
+
+
+def exchanged(path: Path) -> None:
+    path.with_name(".other").write_bytes(bytes(path.stat().st_size))
+    path.with_name(".other").replace(path)
+
+
+def linked(path: Path) -> None:
+    outside = path.parents[1] / "outside"
+    outside.write_bytes(bytes(8))
+    path.unlink()
+    path.symlink_to(outside)
+
+
+@pytest.mark.parametrize("change", [exchanged, linked, Path.unlink], ids=["exchanged", "linked", "deleted"])
+@pytest.mark.parametrize("name", LISTED)
+def test_what_happens_to_a_file_of_an_opened_bundle_changes_nothing_and_is_noticed_at_the_next_opening(
+    bundle: Path, name: str, change: Callable[[Path], None]
+) -> None:
+    opened = Bundle.open(bundle, threads=1)
+    expected = opened.generate([MESSAGES], max_new_tokens=4)
+    change(bundle / name)
+    assert opened.generate([MESSAGES], max_new_tokens=4) == expected
+    with pytest.raises(ArtefactError):
+        Bundle.open(bundle, threads=1)
+
+
 # ---- A signed config binds what is loaded.
 
 
@@ -420,6 +457,47 @@ def forge_blake3(folder: Path) -> None:
     write_json(folder / "manifest.json", manifest)
 
 
+def sealed_by_another(folder: Path) -> None:
+    """The same statement, signed by a key that nobody trusts."""
+    path = folder / "signatures/export.intoto.json"
+    seal(path, unverified(path), SigningKey.read(make_key(folder.parent, "another")))
+
+
+def without_signatures(folder: Path) -> None:
+    path = folder / "signatures/export.intoto.json"
+    envelope = read_json(path)["dsseEnvelope"] | {"signatures": []}
+    write_json(path, read_json(path) | {"dsseEnvelope": envelope})
+
+
+def swapped_statements(folder: Path) -> None:
+    first, second = (folder / f"signatures/{name}.intoto.json" for name in ("export", "parity"))
+    texts = first.read_bytes(), second.read_bytes()
+    second.write_bytes(texts[0])
+    first.write_bytes(texts[1])
+
+
+def flipped(name: str, at: int = -1) -> Callable[[Path], None]:
+    def attack(folder: Path) -> None:
+        raw = bytearray((folder / name).read_bytes())
+        raw[at] ^= 1
+        (folder / name).unlink()
+        (folder / name).write_bytes(raw)
+
+    return attack
+
+
+def as_folder(name: str) -> Callable[[Path], None]:
+    def attack(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).mkdir()
+
+    return attack
+
+
+def other_facts(folder: Path) -> None:
+    write_json(folder / "manifest.json", read_json(folder / "manifest.json") | {"checkpoint_fingerprint": "0" * 64})
+
+
 STRIPPED: dict[str, Callable[[Path], object]] = {
     "all statements": lambda folder: shutil.rmtree(folder / "signatures"),
     "the export's statement": lambda folder: (folder / "signatures/export.intoto.json").unlink(),
@@ -428,6 +506,35 @@ STRIPPED: dict[str, Callable[[Path], object]] = {
     "a statement that is none": lambda folder: (folder / "signatures/parity.intoto.json").write_text("{}"),
     "a statement for another": lambda folder: shutil.copy(
         folder / "signatures/export.intoto.json", folder / "model.sig"
+    ),
+    "signature and statements": lambda folder: (
+        (folder / "model.sig").unlink(),
+        shutil.rmtree(folder / "signatures"),
+    ),
+    "an empty signature": lambda folder: (folder / "model.sig").write_text(""),
+    "a signature that is null": lambda folder: (folder / "model.sig").write_text("null"),
+    "half a signature": lambda folder: (folder / "model.sig").write_bytes((folder / "model.sig").read_bytes()[:200]),
+    "a signature that is a folder": as_folder("model.sig"),
+    "a statement that is a folder": as_folder("signatures/export.intoto.json"),
+    "a statement by another key": sealed_by_another,
+    "a statement without signatures": without_signatures,
+    "statements in each other's place": swapped_statements,
+    "a copy of another statement": lambda folder: shutil.copy(
+        folder / "signatures/export.intoto.json", folder / "signatures/parity.intoto.json"
+    ),
+    "no manifest": lambda folder: (folder / "manifest.json").unlink(),
+    "other facts in the manifest": other_facts,
+    "one bit of the weights": flipped("model.onnx.data"),
+    "one bit of the weights and the manifest": lambda folder: (flipped("model.onnx.data")(folder), again(folder)),
+    "one bit of the tokenizer and the manifest": lambda folder: (
+        edit_json("tokenizer_config.json", x=1)(folder),
+        again(folder),
+    ),
+    "one more file": lambda folder: (folder / "vocab.json").write_text("{}"),
+    "one more file and the manifest": lambda folder: ((folder / "vocab.json").write_text("{}"), again(folder)),
+    "one file fewer and the manifest": lambda folder: (
+        (folder / "presets/fiction.onnx_adapter").unlink(),
+        again(folder),
     ),
     "one byte and the manifest": lambda folder: (edit_json("generation_config.json", x=1)(folder), again(folder)),
 }

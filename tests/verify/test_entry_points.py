@@ -129,6 +129,11 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
         "side_files",
     ),
     "another template": (template_of_others, "side_files"),
+    "no recorded prompts": (other("prompts.json", prompts=[]), "side_files"),
+    "prompts of another tokenizer": (
+        other("prompts.json", prompts=[{"messages": [{"role": "user", "content": "word1"}], "token_ids": [1, 5]}]),
+        "side_files",
+    ),
     "special tokens": (lambda folder: write_json(folder / "special_tokens_map.json", {}), "side_files"),
     "weights for others": (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "other_files"),
 }

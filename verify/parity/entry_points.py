@@ -14,7 +14,7 @@ import numpy as np
 from prosocial.core.chat import ChatTokenizer
 from prosocial.core.errors import ArtefactError
 from prosocial.core.files import read_json
-from prosocial.export.bundle_files.prompt_record import PROMPT_RECORD, check_recorded_prompts
+from prosocial.export.bundle_files.prompt_record import PROMPT_RECORD, SCHEMA, check_prompts, conversations_for
 from prosocial.export.bundle_files.verified import VerifiedFiles, private_folder
 from prosocial.export.bundling import COPIED, genai_of
 from prosocial.export.presets import PRESET_FOLDER, SUFFIX, write_presets
@@ -126,10 +126,19 @@ def _side_differences(files: VerifiedFiles, place: Path, reference: Path) -> Ite
             continue  # compared by its keys
         if ours.is_file() != theirs.is_file() or (ours.is_file() and _value(ours) != _value(theirs)):
             yield name
-    try:
-        check_recorded_prompts(place, ChatTokenizer(reference))
-    except ArtefactError:
+    if (place / PROMPT_RECORD).is_file() and not _records_prompts_of(reference, place / PROMPT_RECORD):
         yield PROMPT_RECORD
+
+
+def _records_prompts_of(reference: Path, path: Path) -> bool:
+    """Whether a file records the prompts that export records for a reference, with the ids of its tokenizer."""
+    tokenizer = ChatTokenizer(reference)
+    try:
+        record = read_json(path, schema=SCHEMA)
+        check_prompts(tokenizer, record, source=str(path))
+    except ArtefactError:
+        return False
+    return [row["messages"] for row in record["prompts"]] == conversations_for(tokenizer)
 
 
 def _value(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from threading import get_ident
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ def require_preferences(preference: Tensor, attributes: Sequence[str]) -> None:
 
 
 class PreferenceContext:
-    """The preferences that the adapted layers of a model currently follow.
+    """The preferences that the adapted layers of a model currently follow; one thread at a time may set them.
 
     Attributes:
         value: [B, k], preferences of the current batch; None turns every adapter off.
@@ -59,15 +60,26 @@ class PreferenceContext:
     def __init__(self) -> None:
         self.value: Tensor | None = None
         self.jacobian: RowJacobian | None = None
+        self._held: dict[str, tuple[int, object]] = {}  # by one thread; a lock could not be copied with the model
 
     @contextlib.contextmanager
     def use(self, preference: Tensor | None) -> Iterator[None]:
-        """Set the preferences inside a `with` block."""
+        """Set the preferences inside a `with` block.
+
+        Raises:
+            InputError: another thread is inside such a block.
+        """
+        mark = object()
+        thread, outermost = self._held.setdefault("by", (get_ident(), mark))
+        if thread != get_ident():
+            raise InputError("a reward model should be used by one thread at a time: load one for each thread")
         before, self.value = self.value, preference
         try:
             yield
         finally:
             self.value = before
+            if outermost is mark:
+                del self._held["by"]
 
     @contextlib.contextmanager
     def tell_rows_apart(self) -> Iterator[RowJacobian]:
