@@ -6,9 +6,11 @@
 | a reply | a prompt with `reply` or `completion`; or `messages` or `conversations` that end in the reply |
 | a pair | a prompt with `first` and `second`, or `chosen` and `rejected`; or two whole conversations there |
 
-A reply is a text, or a list with messages of the assistant. Keys with the value null, and other keys, are ignored.
+A reply is a text, or a list with messages of the assistant. A text in `system` begins a conversation that has no system
+message. Keys with the value null, and other keys, are ignored.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +23,9 @@ Row = Mapping[str, Any]
 LISTS = ("messages", "conversations")
 REPLIES = ("reply", "completion")
 PAIRS = (("first", "second"), ("chosen", "rejected"))
-NOT_READ = ("tools", "images", "videos", "audios")  # columns that change what a model is shown
+TEXTS = ("prompt", *REPLIES, *(key for pair in PAIRS for key in pair))
+NOT_READ = ("tools", "images", "videos", "audios", "chat_template_kwargs")  # columns that change what a model is shown
+WRITTEN_LIST = re.compile(r"\s*\[\s*\{\s*['\"](role|content|from|value)['\"]\s*:")  # messages as JSON or by Python
 
 
 def prompt_of(row: Row, *, where: str) -> Conversation:
@@ -43,7 +47,7 @@ def prompt_of(row: Row, *, where: str) -> Conversation:
         raise InputError(
             f"{where} should hold a conversation that ends in a message of the user, found {conversation[-1]['role']}"
         )
-    return conversation
+    return _under_system(row, conversation, where=where)
 
 
 def reply_of(row: Row, *, where: str) -> tuple[Conversation, str]:
@@ -57,14 +61,14 @@ def reply_of(row: Row, *, where: str) -> tuple[Conversation, str]:
         'Hi!'
     """
     row = _checked(row, where=where)
-    if isinstance(row.get("label"), bool):
+    if row.get("label") in (True, False):  # or 1 and 0
         raise InputError(f"{where} should hold a reply to learn, found an unpaired preference (label): remove the key")
     for key in REPLIES:
         if key in row:
             return _continued(row, key, where=where)
     listed = _listed(row, where=where)
     if listed:
-        return split_reply(listed, where=f"{where}: {_list_key(row)}")
+        return split_reply(_under_system(row, listed, where=where), where=f"{where}: {_list_key(row)}")
     raise InputError(
         f"{where} should hold a reply (reply, completion, or messages that end in one), found the keys {sorted(row)}"
     )
@@ -103,6 +107,11 @@ def _checked(row: Row, *, where: str) -> dict[str, Any]:
     unread = [key for key in NOT_READ if given.get(key)]
     if unread:
         raise InputError(f"{where} should hold text only, found {unread[0]}: remove the key or the row")
+    written = [key for key in TEXTS if isinstance(given.get(key), str) and WRITTEN_LIST.match(given[key])]
+    if written:
+        raise InputError(
+            f"{where}: {written[0]} should be a text or a list of messages, found a list written as a text: parse it"
+        )
     return given
 
 
@@ -117,7 +126,7 @@ def _continued(row: dict[str, Any], key: str, *, where: str) -> tuple[Conversati
     if turns[0]["role"] == "assistant":
         return split_reply((*prompt_of(row, where=where), *turns), where=f"{where}: {key}")
     _require_same_prompt(row, turns, where=f"{where}: {key}")
-    return split_reply(turns, where=f"{where}: {key}")
+    return split_reply(_under_system(row, turns, where=where), where=f"{where}: {key}")
 
 
 def _require_same_prompt(row: dict[str, Any], turns: Conversation, *, where: str) -> None:
@@ -138,13 +147,15 @@ def _prompt(row: dict[str, Any], *, where: str) -> Conversation:
 
 
 def _listed(row: dict[str, Any], *, where: str) -> Conversation:
-    """Return the conversation of `messages` or `conversations`, with a system text beside it; empty without them."""
+    """Return the conversation of `messages` or `conversations`, empty without them."""
     key = _list_key(row)
-    if key is None:
-        return ()
-    turns = conversation_of(row[key], where=f"{where}: {key}")
+    return conversation_of(row[key], where=f"{where}: {key}") if key else ()
+
+
+def _under_system(row: dict[str, Any], turns: Conversation, *, where: str) -> Conversation:
+    """Return a conversation with the text of the key `system` in front, unless it has a system message."""
     system = row.get("system")
-    if key == "messages" or not system or turns[0]["role"] == "system":
+    if not system or turns[0]["role"] == "system":
         return turns
     if not isinstance(system, str):
         raise InputError(f"{where}: system should be a text, found {system!r:.80}")

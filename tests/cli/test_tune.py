@@ -44,7 +44,7 @@ def test_a_training_gives_a_checkpoint_and_leaves_nothing_beside_it(given: Path,
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--method", "ppo"), "unknown method 'ppo': known are dpo, sft"),
+        (("--method", "ppo"), "unknown method 'ppo' (did you mean dpo?): known are dpo, sft"),
         (("--set", "beta=1"), "unknown key beta"),
         (("--set", "learning_rate=0"), "learning_rate"),
         (("--method", "dpo", "--set", "max_tokens=3"), "at least one row should fit into max_tokens 3, found none"),

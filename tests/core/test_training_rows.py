@@ -37,6 +37,10 @@ PROMPTS: dict[str, tuple[dict[str, Any], list[Turn]]] = {
     "the rest of UltraFeedback": ({"prompt": "hello", "messages": [user("hello"), assistant("hi")]}, [*ASKED]),
     "a null beside": ({"prompt": None, "messages": [user("hello")], "score": 3}, [*ASKED]),
     "parts of text": ({"messages": [user(PARTS)]}, [*ASKED]),
+    "a system text beside a prompt": ({"system": "be kind", "prompt": "hello"}, [SYSTEM, *ASKED]),
+    "a system text beside messages": ({"system": "be kind", "messages": [user("hello")]}, [SYSTEM, *ASKED]),
+    "a system text that the messages have too": ({"system": "be kind", "messages": LONG}, LONG),
+    "an empty system text": ({"system": "", "prompt": "hello"}, [*ASKED]),
     "columns of Arrow": ({"messages": [user("hello") | {"name": None, "tool_calls": None, "weight": 1}]}, [*ASKED]),
 }
 REPLIES: dict[str, tuple[dict[str, Any], list[Turn], str]] = {
@@ -82,6 +86,14 @@ PAIRS: dict[str, tuple[dict[str, Any], list[Turn]]] = {
     "an implicit prompt": (WHOLE, LONG),
     "UltraFeedback": ({"prompt": "hello", "messages": WHOLE["chosen"]} | WHOLE, LONG),
     "an explicit prompt, repeated": ({"prompt": LONG} | WHOLE, LONG),
+    "a system text beside whole conversations": (
+        {"system": "be kind", "chosen": [*ASKED, assistant("well")], "rejected": [*ASKED, assistant("no")]},
+        [SYSTEM, *ASKED],
+    ),
+    "a system text beside a prompt": (
+        {"system": "be kind", "prompt": "hello", "chosen": "well", "rejected": [assistant("no")]},
+        [SYSTEM, *ASKED],
+    ),
     "ShareGPT in both": (
         {
             key: [{"from": "human", "value": "hello"}, {"from": "gpt", "value": text}]
@@ -133,6 +145,12 @@ REFUSED: dict[str, tuple[Callable[..., object], dict[str, Any], str]] = {
         {"messages": [user("hello"), assistant("hi") | {"reasoning_content": "hm"}]},
         "found reasoning_content",
     ),
+    "a system text that is a list": (prompt_of, {"system": ["be kind"], "prompt": "hello"}, "system should be a text"),
+    "settings of the template": (reply_of, with_reply(chat_template_kwargs={"enable_thinking": False}), "found chat_t"),
+    "the JSON of a list as a reply": (reply_of, with_reply(reply=json.dumps([assistant("hi")])), "parse it"),
+    "the text of a Python list as a prompt": (prompt_of, {"prompt": str([user("hello")])}, "parse it"),
+    "the text of a list in a pair": (pair_of, {"prompt": "a", "chosen": str(LONG), "rejected": "b"}, "parse it"),
+    "KTO's from a column of numbers": (reply_of, with_reply(label=0), "unpaired preference"),
     "no reply": (reply_of, {"prompt": "hello"}, "should hold a reply"),
     "a null reply": (reply_of, with_reply(reply=None), "should hold a reply"),
     "a reply that is a list of texts": (reply_of, with_reply(reply=["hi"]), "role and content"),

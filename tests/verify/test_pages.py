@@ -88,6 +88,15 @@ def test_hostile_names_are_escaped_everywhere(folder: Path) -> None:
         assert "&lt;img src=x" in page and "<img" not in page and "<script>document.title" not in page
 
 
+def test_no_control_character_reaches_a_page(folder: Path) -> None:
+    """A page may be shown by `cat` too, and text that runs backwards deceives in a browser as well."""
+    audit = document(folder, "audit")
+    audit["model"] = audit["tensors"][0]["reason"] = "\x1b]0;owned\x07 \u202edlo"
+    page = render_audit(audit)
+    assert "\\x1b]0;owned\\x07 \\u202edlo" in page
+    assert not [letter for letter in page if letter != "\n" and (ord(letter) < 32 or letter == "\u202e")]
+
+
 def test_a_page_without_anything_measured_still_says_why(folder: Path) -> None:
     from prosocial.verify.parity.measurement import Measurement
 
@@ -157,7 +166,7 @@ def test_an_audit_page_shows_by_verdict(folder: Path, browser: Any) -> None:
     page.get_by_label("Verdict").select_option("refuted")
     assert rows.count() == 1 and MATRIX in rows.first.inner_text()
     rows.first.locator("summary").click()
-    assert "found" in rows.first.locator("li").first.inner_text()
+    assert "expected" in rows.first.locator("li").first.inner_text()
     page.close()
 
 

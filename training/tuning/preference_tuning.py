@@ -70,9 +70,11 @@ def tune_on_preferences(
     from prosocial.editing.checkpoints import load_model
     from prosocial.editing.checkpoints.tokenizer import load_tokenizer
 
+    from .resuming import resumable
+
     described = {"kind": "dpo", "tuning": tuning.model_dump(mode="json"), "seed": seed, "made_with": made_with}
     with checkpoints(scratch, described) as folder, quiet_trl():
-        trainer = trl.DPOTrainer(
+        trainer = resumable(trl.DPOTrainer)(
             model=load_model(base),
             ref_model=None if tuning.lora else load_model(base),
             args=arguments(trl.DPOConfig, tuning, folder, n_rows=len(pairs), seed=seed, beta=tuning.beta),

@@ -47,9 +47,11 @@ def tune_on_replies(
     from prosocial.editing.checkpoints import load_model
     from prosocial.editing.checkpoints.tokenizer import load_tokenizer
 
+    from .resuming import resumable
+
     described = {"kind": "sft", "tuning": tuning.model_dump(mode="json"), "seed": seed, "made_with": made_with}
     with checkpoints(scratch, described) as folder, quiet_trl():
-        trainer = trl.SFTTrainer(
+        trainer = resumable(trl.SFTTrainer)(
             model=load_model(base),
             args=arguments(
                 trl.SFTConfig,

@@ -117,18 +117,23 @@ def train(trainer: Any, folder: Path, on_step: Callable[[], None]) -> float:
     """Train from the newest checkpoint in `folder`, or from the start, and return the mean loss of the steps taken.
 
     Args:
-        trainer: a TRL trainer.
+        trainer: a trainer of a class of `resumable`.
         folder: folder of training checkpoints.
         on_step: called after every step, including those before a resumed checkpoint.
 
     Raises:
+        InputError: the newest checkpoint has a pickle, or another state than this training's.
         DivergenceError: a loss or gradient is not finite; the last finite checkpoint is kept.
     """
     from transformers import PrinterCallback
 
+    from .resuming import require_no_pickle
+
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_watch(folder, on_step))
     last = newest_checkpoint(folder)
+    if last and not trainer.is_sharded:
+        require_no_pickle(last)
     with quiet_trl():
         result = trainer.train(resume_from_checkpoint=str(last) if last else None)
     return float(result.training_loss)

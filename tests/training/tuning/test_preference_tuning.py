@@ -128,6 +128,37 @@ def test_a_killed_training_ends_in_the_same_weights(base: Path, tmp_path: Path) 
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
 
 
+def test_no_pickle_is_written_and_none_is_read(base: Path, tmp_path: Path) -> None:
+    """A pickle runs code when it is read; transformers keeps four of them in each checkpoint."""
+    tuning = Tuning(**FAST, most_steps=4, checkpoint_every=2)
+    scratch, steps = tmp_path / "scratch", iter(range(1, 4))
+
+    def on_step() -> None:
+        if next(steps) == 3:
+            raise KilledError
+
+    def tune(**more: Any) -> None:
+        replies = [pair.chosen for pair in pairs(base)]
+        tune_on_replies(base, replies, out=tmp_path / "out", tuning=tuning, seed=0, scratch=scratch, **more)
+
+    with pytest.raises(KilledError):
+        tune(on_step=on_step)
+    last = newest_checkpoint(scratch)
+    assert last is not None
+    assert {path.suffix for path in last.iterdir()} == {".safetensors", ".json", ".jinja"}
+    (last / "optimizer.pt").write_bytes(b"\x80\x02.")
+    with pytest.raises(InputError, match=r"checkpoint-2 should hold no pickle, found optimizer\.pt"):
+        tune()
+    (last / "optimizer.pt").unlink()
+    state = (last / "optimizer.safetensors").read_bytes()
+    (last / "optimizer.safetensors").write_bytes(state[:-9])
+    with pytest.raises(InputError, match=r"optimizer\.safetensors"):
+        tune()
+    (last / "optimizer.safetensors").write_bytes(state)
+    tune()
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
 def test_checkpoints_of_another_training_are_refused(base: Path, tmp_path: Path) -> None:
     def tune(**changes: Any) -> None:
         tuning = Tuning(**FAST | changes, most_steps=1)
