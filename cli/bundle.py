@@ -123,10 +123,10 @@ def generate(
 ) -> None:
     """Reply to one prompt, or to a file of them; a line on standard error says what the gate did."""
     conversations = _conversations(prompt, batch_file)
-    requests = RequestLog.open(**logging)
     opened = open_bundle(bundle, provider, threads, **opening)
-    say_signature(opened)
+    requests = RequestLog.open(**logging)
     steering = steering_of(opened, prefer, safety_config, trust or (), requests)
+    say_signature(opened)
     replies = opened.generate(
         conversations,
         steering=steering,

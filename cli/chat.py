@@ -61,11 +61,11 @@ def chat(
     logging: dict[str, Any],
 ) -> None:
     """Chat with a bundle; in a terminal, /help lists the commands; from a pipe, every line is a message."""
-    requests = RequestLog.open(**logging)
     opened = open_bundle(bundle, provider, threads, prefix_cache=True, **opening)
-    say_signature(opened)
+    requests = RequestLog.open(**logging)
     options = reply_options(opened, drawing)
     talk = Conversation(opened, ",".join(prefer or ()), safety_config, options, trust=trust or (), log=requests)
+    say_signature(opened)
     if sys.stdin.isatty() and sys.stdout.isatty():
         _talk_in_terminal(talk, result_console(highlight=False))
     else:

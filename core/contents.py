@@ -25,7 +25,7 @@ def read_as(kind: str, path: Path | str) -> Iterator[None]:
         ...     len(3)
         Traceback (most recent call last):
         ...
-        prosocial.core.errors.ArtefactError: gate_config.json should hold the config of a gate: object of type ...
+        prosocial.core.errors.ArtefactError: gate_config.json should hold the config of a gate: object of type 'int' has no len(); make or download it again
     """
     try:
         yield

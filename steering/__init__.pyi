@@ -1,6 +1,7 @@
 from .audit_log.log import AuditLog as AuditLog
 from .audit_log.log import LogReport as LogReport
 from .audit_log.log import check_log as check_log
+from .audit_log.witness import Witness as Witness
 from .authorisation.authorisation import authorise as authorise
 from .authorisation.authorisation import sign_config as sign_config
 from .authorisation.trust import TrustStore as TrustStore

@@ -13,6 +13,8 @@ from ..workflow.store import SCHEMA, Store
 
 STORE = "store"
 
+EARLIER = "of an earlier version, without digests: the next run makes it again"
+
 
 class Marker(BaseModel):
     """What is shown of the marker of a stage's result.
@@ -22,7 +24,7 @@ class Marker(BaseModel):
         summary: what came out.
         seconds: how long it took.
         dual_use: whether the result could do harm.
-        files: bytes of each file of the result.
+        files: BLAKE3 of each file of the result; its bytes in markers of 0.1.0.
     """
 
     stage: str
@@ -30,12 +32,12 @@ class Marker(BaseModel):
     summary: str = ""
     seconds: float = 0.0
     dual_use: bool = False
-    files: dict[str, int]
+    files: dict[str, str | int]
 
     @property
-    def size_bytes(self) -> int:
-        """Bytes of the result."""
-        return sum(self.files.values())
+    def is_old(self) -> bool:
+        """Whether it was written by version 0.1.0, whose markers have no digests."""
+        return any(isinstance(value, int) for value in self.files.values())
 
 
 def describe_run(folder: Path) -> dict[str, Any] | None:
@@ -44,12 +46,13 @@ def describe_run(folder: Path) -> dict[str, Any] | None:
     markers = [marker for path in sorted(store.glob("*.json")) if (marker := _marker(path))]
     if not markers:
         return None
+    stages = [_stage(store, marker) for marker in markers]
     return {
         "kind": str(Artefact.RUN),
         "n_stages": len(markers),
-        "size_bytes": sum(marker.size_bytes for marker in markers),
+        "size_bytes": sum(stage["size_bytes"] for stage in stages),
         "seconds": round(sum(marker.seconds for marker in markers), 3),
-        "stages": [_stage(store, marker) for marker in markers],
+        "stages": stages,
     }
 
 
@@ -68,12 +71,15 @@ def _marker(path: Path) -> Marker | None:
 
 
 def _stage(store: Path, marker: Marker) -> dict[str, Any]:
-    is_whole = Store(store).marker(marker.stage, marker.key) is not None
+    result = Store(store).result(marker.stage, marker.key)
+    sizes = {name: (result / name).stat().st_size for name in marker.files if (result / name).is_file()}
+    is_done = sizes == marker.files if marker.is_old else Store(store).marker(marker.stage, marker.key) is not None
+    state = (EARLIER if marker.is_old else "done") if is_done else "deleted or not whole"
     return {
         "stage": marker.stage,
         "summary": marker.summary,
-        "state": "done" if is_whole else "deleted or not whole",
-        "size_bytes": marker.size_bytes,
+        "state": state,
+        "size_bytes": sum(sizes.values()),
         "seconds": marker.seconds,
         "dual_use": marker.dual_use,
         "files": marker.files,

@@ -35,6 +35,7 @@ assemble <edited> --head <head> --gate <gate> --decoding <decoding.yaml> --thres
 export <steered> -o {out}
 generate <bundle> hello --safety-config <configs/signed.json> --trust <configs/trust.json> --log {out} \
     --log-key <keys/own.pem> --log-head {out}.head
+generate <bundle> --batch-file <data/prompts.jsonl>
 chat <bundle> --safety-config <configs/signed.json> --trust <configs/trust.json> --log {out} --log-key <keys/own.pem> \
     --log-head {out}.head
 verify <bundle> --reference <steered> --probes <data/probes.jsonl> -o {out} --junit {out}.xml

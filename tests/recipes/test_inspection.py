@@ -13,6 +13,8 @@ from prosocial.cli.main import main
 from prosocial.core.artefacts import MARKS
 from prosocial.core.errors import ArtefactError, InputError
 from prosocial.recipes.inspection.describing import inspect_artefact
+from prosocial.recipes.inspection.runs import EARLIER
+from prosocial.recipes.workflow.store import Store
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "0.1.0"
@@ -134,10 +136,22 @@ def test_a_run_says_which_stages_are_done(tmp_path: Path) -> None:
     """The golden run keeps the markers of stages whose results are not kept; a cut file makes a result broken."""
     shutil.copytree(GOLDEN / "run", tmp_path / "run")
     states = _states(tmp_path / "run")
-    assert states["gate"] == states["vector"] == "done" and states["bundle"] == "deleted or not whole"
+    assert states["gate"] == states["vector"] == EARLIER and states["bundle"] == "deleted or not whole"
 
     (tmp_path / "run" / "store" / "gate-9c6b10c3a3ce" / "gate_config.json").write_text("{}")
     assert _states(tmp_path / "run") == states | {"gate": "deleted or not whole"}
+
+
+def test_a_stage_of_this_version_is_done_while_every_byte_is_as_it_was(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    with store.partial("gate", "0" * 64) as folder:
+        shutil.copytree(GOLDEN / "gate", folder, dirs_exist_ok=True)
+        store.commit(folder, {"stage": "gate", "key": "0" * 64, "summary": "made", "seconds": 1.0})
+    assert _states(tmp_path) == {"gate": "done"}
+
+    weights = next((tmp_path / "store").glob("gate-*/gate.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+    assert _states(tmp_path) == {"gate": "deleted or not whole"}
 
 
 def _states(run: Path) -> dict[str, Any]:
@@ -149,7 +163,7 @@ def test_a_link_of_a_run_is_the_result_of_its_stage(tmp_path: Path) -> None:
     (tmp_path / "run" / "gate").symlink_to("store/gate-9c6b10c3a3ce")
     found = inspect_artefact(tmp_path / "run" / "gate")
 
-    assert (found["kind"], found["stage"]["stage"], found["stage"]["state"]) == ("gate", "gate", "done")
+    assert (found["kind"], found["stage"]["stage"], found["stage"]["state"]) == ("gate", "gate", EARLIER)
 
 
 def test_a_signed_config_says_what_it_allows_and_that_nobody_checked_it() -> None:
