@@ -21,11 +21,11 @@ def read_as(kind: str, path: Path | str) -> Iterator[None]:
         ArtefactError: the content has another form.
 
     Examples:
-        >>> with read_as("the config of a gate", "gate_config.json"):
+        >>> with read_as("a gate", "gate.json"):
         ...     len(3)
         Traceback (most recent call last):
         ...
-        prosocial.core.errors.ArtefactError: gate_config.json should hold the config of a gate: object of type 'int' has no len(); make or download it again
+        prosocial.core.errors.ArtefactError: gate.json should hold a gate: object of type 'int' has no len(); make or download it again
     """
     try:
         yield
