@@ -131,8 +131,8 @@ class Comparison:
         tie = 2 * (ParityGates.for_precision(self.precision).max_path_difference or 0.0)
         ends = set(ChatTokenizer(self.folder).end_ids)
         wrong = []
-        for (what, steering, ids, _), tokens in zip(cases, replies, strict=True):
-            scored = self._engine(None if config is None else steering).score(ids, tokens)
+        for (what, steering, prompt, _), tokens in zip(cases, replies, strict=True):
+            scored = self._engine(None if config is None else steering).score(prompt, tokens)
             if unexpected_tokens(tokens, scored.logits, ends=ends, most=most, tie=tie):
                 wrong.append(what)
         return tuple(wrong)
