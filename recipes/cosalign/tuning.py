@@ -69,7 +69,15 @@ def tune_rows(
         loss = tune_on_replies(
             base, replies, out=out, tuning=tuning, seed=seed, scratch=scratch, made_with=made_with, on_step=on_step
         )
-    return f"{len(given) - n_long} rows ({n_long} too long), {n_steps} steps, mean loss {loss:.3f}"
+    summary = f"{len(given) - n_long} rows ({n_long} too long), {n_steps} steps, mean loss {loss:.3f}"
+    return summary + _warm_up_note(n_steps, tuning.warmup_steps)
+
+
+def _warm_up_note(n_steps: int, warmup_steps: int) -> str:
+    """Return a note if a training ends within its warm-up, whose first update has a learning rate of 0."""
+    if n_steps > warmup_steps:
+        return ""
+    return f"; the learning rate reached {(n_steps - 1) / warmup_steps:.0%} of its peak: lower warmup_steps"
 
 
 def read_tuning(method: str, overrides: Sequence[str]) -> Tuning:

@@ -41,6 +41,15 @@ def test_a_training_gives_a_checkpoint_and_leaves_nothing_beside_it(given: Path,
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_training_that_ends_in_its_warm_up_says_so(
+    given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first update has a learning rate of 0: one update alone gives the base again."""
+    settings = ("--set", "most_steps=1", "--set", "warmup_steps=9")
+    assert main(words(given, tmp_path / "out", "--method", "dpo", *settings)) == 0
+    assert "the learning rate reached 0% of its peak: lower warmup_steps" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
