@@ -60,10 +60,10 @@ def audit(
             progress=progress,
         )
     document = report.to_json()
-    if out is not None:
-        write_audit(out, document)
     if junit is not None:
         write_junit(junit, "prosocial audit", audit_cases(document))
+    if out is not None:  # last, because its audit.json says that all is written
+        write_audit(out, document)
     if as_json:
         say_json(document)
     else:

@@ -71,10 +71,10 @@ def verify(
             "verify needs either --reference, to measure, or --measurements, to judge an earlier run: give one of them"
         )
     document = measurement.judge(gates).to_json()
-    if out is not None:
-        write_parity(out, measurement, document)
     if junit is not None:
         write_junit(junit, "prosocial verify", parity_cases(document))
+    if out is not None:  # last, because its parity.json says that all is written
+        write_parity(out, measurement, document)
     if as_json:
         _print_json(document)
     else:

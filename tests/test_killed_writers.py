@@ -19,6 +19,7 @@ from prosocial.editing.edits import apply_edit, plan_edit, undo_edit
 from prosocial.editing.vectors import vector_from_checkpoints
 from prosocial.evaluation.report.junit import TestCase, write_junit
 from prosocial.evaluation.sampling.store import reply_folder
+from prosocial.evaluation.sweep.journal import Journal
 from prosocial.export.hub.card import write_card
 from prosocial.recipes.labelling.rows import label_rows
 from prosocial.steering.audit_log.log import AuditLog, check_log
@@ -151,7 +152,12 @@ def edit_with_patch(folder: Path) -> Case:
     return work, check
 
 
-CASES = (json_file, rows_file, labels, audit_page, junit, card, signature, revocations, log, witness, edit_with_patch)
+def sweep_journal(folder: Path) -> Case:
+    return lambda: Journal(folder / "sweep", settings={"a": 1}, n_objectives=2, seed=0).ask(), lambda: None
+
+
+FILES = (json_file, rows_file, labels, audit_page, junit, card)
+CASES = (*FILES, signature, revocations, log, witness, edit_with_patch, sweep_journal)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)

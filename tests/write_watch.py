@@ -58,6 +58,7 @@ def killed_at_each_write(work: Callable[[], object], folder: Path) -> Iterator[N
     for dies_at in itertools.count(1):
         process = os.fork()
         if not process:
+            signal.alarm(60)  # work that waits for what a killed process holds fails
             WriteWatch(str(folder), dies_at)
             try:
                 work()

@@ -27,7 +27,7 @@ class Journal:
     """An optuna study whose next trial depends only on the seed and the finished trials.
 
     Args:
-        folder: folder of `journal.jsonl`, created if missing.
+        folder: folder of `journal.jsonl`, created if missing; no other process uses it.
         settings: settings that determine the trials; a journal with other settings is rejected.
         n_objectives: number of objectives, all minimised.
         seed: seed of the sampler.
@@ -41,6 +41,8 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / JOURNAL_FILE
         cut_torn_line(path)  # optuna rejects a file with an incomplete last line
+        for left in folder.glob(f"{JOURNAL_FILE}.lock*"):  # a killed process leaves it, and optuna waits for it forever
+            left.unlink()
         self._seed = seed
         self._study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(path))),
