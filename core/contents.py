@@ -22,10 +22,10 @@ def read_as(kind: str, path: Path | str) -> Iterator[None]:
 
     Examples:
         >>> with read_as("a gate", "gate.json"):
-        ...     len(3)
+        ...     raise ValueError("rank 0")
         Traceback (most recent call last):
         ...
-        prosocial.core.errors.ArtefactError: gate.json should hold a gate: object of type 'int' has no len(); make or download it again
+        prosocial.core.errors.ArtefactError: gate.json should hold a gate: rank 0; make or download it again
     """
     try:
         yield

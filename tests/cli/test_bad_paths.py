@@ -64,8 +64,12 @@ config delegate <configs/editor.json> --bundle <bundle> --key <keys/own.pem> --v
 config score <bundle> --probes <data/probes.jsonl> --judge lab --configs <configs.jsonl> --shots <shots.jsonl> -o {out}
 config revoke <configs/trust.json> --key <keys/operator.pub>
 log check <log/requests.jsonl> --key <keys/operator.pub> --head <log/requests.jsonl.head.json>
+log witness <log/requests.jsonl> --key <keys/operator.pub> --head <log/requests.jsonl.head.json> -o {out}
+log check <log/requests.jsonl> --key <keys/operator.pub> --witness <log/witness.jsonl>
 """
 MORE = {
+    "log/witness.jsonl": '{"schema": "prosocial.log_witness/1", "lines": 2, "last": "%s", "time": "2026-11-30T00:00:00Z"}'
+    % ("0" * 64),
     "scales.json": '{"model.norm.weight": 1.0}',
     "decoding.yaml": "fallback: no.",
     "calibration.json": "{}",

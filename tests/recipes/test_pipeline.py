@@ -354,7 +354,7 @@ def _calibrate_without_harm(root: Path) -> None:
         (_calibrate_without_harm, "found 0 harmful of 8"),
         (_shrink_vocabulary, r"ids are below vocab_size 40 of config.json, found the id \d+"),
         (lambda root: (root / "model" / "chat_template.jinja").unlink(), "chat template"),
-        (lambda root: (root / "data" / "pairs.jsonl").write_text('{"prompt": "x"}'), "missing first, second, labels"),
+        (lambda root: (root / "data" / "pairs.jsonl").write_text('{"prompt": "x"}'), "missing both"),
     ],
 )
 def test_bad_files_are_one_clear_line_and_leave_no_half_artefact(
