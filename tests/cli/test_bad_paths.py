@@ -68,8 +68,7 @@ log witness <log/requests.jsonl> --key <keys/operator.pub> --head <log/requests.
 log check <log/requests.jsonl> --key <keys/operator.pub> --witness <log/witness.jsonl>
 """
 MORE = {
-    "log/witness.jsonl": '{"schema": "prosocial.log_witness/1", "lines": 2, "last": "%s", "time": "2026-11-30T00:00:00Z"}'
-    % ("0" * 64),
+    "log/witness.jsonl": f'{{"schema": "prosocial.log_witness/1", "lines": 2, "last": "{"0" * 64}", "time": "2026"}}',
     "scales.json": '{"model.norm.weight": 1.0}',
     "decoding.yaml": "fallback: no.",
     "calibration.json": "{}",
