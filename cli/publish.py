@@ -1,5 +1,6 @@
 """The command `publish`: uploads an artefact to the Hub."""
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,24 +58,29 @@ def publish_command(
 
     If the connection drops, no partial upload is visible; run the same command again to resume.
     """
+    from prosocial.core.files import alone, delete_asides
     from prosocial.export import HubClient, plan_publication
+    from prosocial.export.hub.card import CARD_FILE
 
     hub = HubClient.connect(name)
-    plan = plan_publication(
-        folder,
-        name,
-        license=license,
-        base=base,
-        report=_report(folder, parity, audit),
-        comparison=_comparison(comparison),
-        is_public=public,
-        allow_harmful=publish_harmful,
-        fresh_card=card_only,
-        tag=tag,
-    )
-    if card_only:
-        _write_card(folder, plan, as_json)
-    else:
+    with alone(folder.resolve()) if card_only and folder.is_dir() else contextlib.nullcontext():
+        if card_only:
+            delete_asides(folder, CARD_FILE)  # the manifest does not list what a killed process left
+        plan = plan_publication(
+            folder,
+            name,
+            license=license,
+            base=base,
+            report=_report(folder, parity, audit),
+            comparison=_comparison(comparison),
+            is_public=public,
+            allow_harmful=publish_harmful,
+            fresh_card=card_only,
+            tag=tag,
+        )
+        if card_only:
+            _write_card(folder, plan, as_json)
+    if not card_only:
         _publish(plan, hub, dry_run, as_json)
 
 

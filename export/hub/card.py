@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, UndefinedError
 
 from prosocial.core.errors import ArtefactError
-from prosocial.core.files import read_json, written_alone
+from prosocial.core.files import delete_asides, read_json, written_aside
 from prosocial.steering.decoding.config import DecodingConfig
 
 from ..bundle_files.card import STEERED
@@ -64,7 +64,8 @@ def write_card(folder: Path, text: str) -> None:
     Raises:
         StorageError: the folder cannot be written.
     """
-    with written_alone(folder / CARD_FILE) as aside:  # the rename replaces a link, and does not follow it
+    delete_asides(folder, CARD_FILE)
+    with written_aside(folder / CARD_FILE) as aside:  # the rename replaces a link, and does not follow it
         aside.write_text(text, encoding="utf-8")
 
 

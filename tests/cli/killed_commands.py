@@ -69,7 +69,8 @@ def check_vector(out: Path) -> None:
 
 
 def check_reward(out: Path) -> None:
-    assert read_reward_config(out).attributes and read_json(out / "training.json")
+    digest = Checkpoint.open(out.parent / "edited").fingerprint()
+    assert read_reward_config(out, checkpoint_fingerprint=digest).attributes and read_json(out / "training.json")
     load_file(out / "adapter_model.safetensors")
 
 
