@@ -42,7 +42,7 @@ def load_graph(
 ) -> Any:
     """Return a session of ONNX Runtime for a graph whose external weights are given, so that it opens no file.
 
-    The session reads the arrays where they are: the caller keeps them for as long as the session.
+    The session reads the arrays where they are, and the returned object keeps them for as long as it lives.
 
     Args:
         graph: bytes of the model.
@@ -61,7 +61,9 @@ def load_graph(
     for name, value in zip(weights, values, strict=True):
         if value.tensor_size_in_bytes() >= LARGE_BYTES:
             settings.add_initializer(name, value)  # used in place; without it, the session keeps a copy
-    return runtime.InferenceSession(graph, settings, providers=[PROVIDERS[name] for name in providers])
+    session = runtime.InferenceSession(graph, settings, providers=[PROVIDERS[name] for name in providers])
+    session.kept = (values, dict(weights), settings)  # memory that the session reads; it would crash without
+    return session
 
 
 def session_options(given: Mapping[str, Any], *, threads: int | None = None) -> dict[str, int]:
@@ -130,13 +132,12 @@ class GraphSession:
         for name, value in (options or session_options({})).items():
             setattr(settings, name, value)
         chosen = [provider, *(["cpu"] if provider != "cpu" else [])]
-        self._weights = weights or {}  # the session reads them there
         try:
             if graph is None:
                 names = [PROVIDERS[name] for name in chosen]
                 self.session = runtime.InferenceSession(str(path), settings, providers=names)
             else:
-                self.session = load_graph(graph, self._weights, settings=settings, providers=chosen)
+                self.session = load_graph(graph, weights or {}, settings=settings, providers=chosen)
         except Exception as error:  # the errors of onnxruntime have no common base class below Exception
             raise ArtefactError(_load_failure(path, str(error), runtime.__version__)) from error
         self.runtime, self.device, self.shares_cache = runtime, provider, shares_cache
