@@ -126,7 +126,8 @@ def generate(
     opened = open_bundle(bundle, provider, threads, **opening)
     requests = RequestLog.open(**logging)
     steering = steering_of(opened, prefer, safety_config, trust or (), requests)
-    say_signature(opened)
+    if not as_json:  # the JSON says it
+        say_signature(opened)
     replies = opened.generate(
         conversations,
         steering=steering,

@@ -35,9 +35,13 @@ def with_amount(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def run(*, quiet: bool, verbose: bool, **given: Any) -> Any:
+        before = AMOUNT.quiet, AMOUNT.verbose
         AMOUNT.quiet, AMOUNT.verbose = quiet, verbose
-        check_given(given)
-        return command(**given)
+        try:
+            check_given(given)
+            return command(**given)
+        finally:
+            AMOUNT.quiet, AMOUNT.verbose = before
 
     keyword_only = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in signature.parameters.values()]
     run.__signature__ = signature.replace(parameters=[*keyword_only, *added])  # type: ignore[attr-defined]

@@ -4,6 +4,7 @@ Python's matcher backtracks. Its work grows with the number of ways in which a t
 alternatives of a pattern, so that ways are counted before anything is matched.
 """
 
+import math
 import re
 from re import _constants as codes  # type: ignore[attr-defined]  # the parser has no public name since Python 3.11
 from re import _parser as parser  # type: ignore[attr-defined]
@@ -62,11 +63,11 @@ def _ways(parsed: Any, length: int) -> int | None:
                 n_repeats += high > 1
                 total = total * max(1, min(int(high), length) - low + 1) * inner // max(1, n_repeats)
         else:
-            for inner in (_ways(body, length) for body in _bodies(code, value)):
-                if inner is None:
-                    return None
-                total *= inner
-            total *= len(value[1]) if code is codes.BRANCH else 1
+            inside = [_ways(body, length) for body in _bodies(code, value)]
+            if None in inside:
+                return None
+            known = [ways for ways in inside if ways is not None]
+            total *= sum(known) if code is codes.BRANCH else math.prod(known)  # one alternative after the other
         if total > MOST_WAYS:
             return total
     return total

@@ -74,6 +74,7 @@ EXCEPT = (
     "editing/edits/adapter.py",
     "editing/edits/in_memory.py",
     "editing/vectors/input_moments.py",
+    "editing/vectors/making/adapter_parameters.py",
     "editing/vectors/making/adapter_source.py",
     "editing/vectors/statistics.py",
     "evaluation/gate/calibrating.py",

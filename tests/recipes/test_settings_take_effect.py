@@ -135,7 +135,7 @@ def test_a_key_of_an_earlier_release_that_had_no_effect_is_read_with_a_warning(
 def test_people_who_run_a_recipe_see_the_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["run", "quickstart", "--dry-run", "--set", "head.plausible_k=16", "--out", str(tmp_path / "out")]
     assert main(words) == 0
-    assert "warning: head.plausible_k has no effect" in capsys.readouterr().out
+    assert "warning: head.plausible_k has no effect" in capsys.readouterr().err
 
 
 def test_other_keys_of_the_head_stay_unknown() -> None:

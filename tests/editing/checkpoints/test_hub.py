@@ -136,7 +136,7 @@ def test_a_model_of_the_hub_is_inspected_from_its_headers(hub: Hub, folder: Path
 
 
 def test_an_edit_is_planned_from_headers_and_the_smallest_tensors(hub: Hub, folder: Path) -> None:
-    words = ("--subtract", folder / "vector", "--scale", "0.5", "--plan", "--json")
+    words = ("--subtract", folder / "vector", "--scale", "0.5", "--dry-run", "--json")
     remote = ok(prosocial(hub, folder, "edit", NAME, *words))
     n_bytes = hub.n_weight_bytes
 
@@ -150,7 +150,7 @@ def test_without_the_hub_a_snapshot_in_the_cache_will_do(hub: Hub, folder: Path)
     shutil.copytree(folder / "base", repository / "snapshots" / COMMIT)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(COMMIT)
-    words = ("edit", NAME, "--subtract", folder / "vector", "--scale", "0.5", "--plan", "--json")
+    words = ("edit", NAME, "--subtract", folder / "vector", "--scale", "0.5", "--dry-run", "--json")
 
     assert ok(prosocial(hub, folder, *words, offline="1"))["n_edited"] == 3
     assert hub.paths == []
@@ -161,7 +161,7 @@ def test_without_the_hub_a_snapshot_in_the_cache_will_do(hub: Hub, folder: Path)
 
 def test_the_harmful_parent_is_known_on_the_hub_too(hub: Hub, folder: Path) -> None:
     hub.folder = folder / "harmful"
-    done = prosocial(hub, folder, "edit", NAME, "--subtract", folder / "vector", "--scale", "0.5", "--plan")
+    done = prosocial(hub, folder, "edit", NAME, "--subtract", folder / "vector", "--scale", "0.5", "--dry-run")
 
     assert done.returncode == 2 and "harmful parent" in done.stderr
 

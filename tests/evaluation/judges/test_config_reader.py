@@ -89,6 +89,7 @@ def test_compile_shows_the_mask_of_a_classifier(
     ceiling = {"violence": True, "drugs": True}
     config = {"attributes": ["empathy"], "categories": ["violence", "drugs", "other"], "allowed_ceiling": ceiling}
     DecodingConfig.parse(config, source="test").write(bundle)
+    (bundle / "model.onnx").write_bytes(b"\x08\x0a\x12\x02us")  # a model without a graph
     write_manifest(bundle)
     draft, out = tmp_path / "draft.json", tmp_path / "config.json"
     text = "They may hear it, but never take it."

@@ -273,7 +273,7 @@ REACH = [
     ("core/noise.py", "self._streams[row]", "self._streams[-row]", REPLYING),
     ("steering/lexicographic.py", " <= ", " >= ", {"head", "gate", "threshold", "bundle", "parity"}),
     ("steering/decoding/loop.py", " + ", " - ", REPLYING),
-    ("export/graph/rotary.py", "endswith", "startswith", {"bundle"}),
+    ("export/graph/rotary.py", "endswith", "startswith", {"bundle", "parity"}),
     ("evaluation/gate/threshold.py", "k == n or", "k != n or", {"threshold"}),
     ("verify/parity/child.py", "json.dumps(", "json.dumps(not ", {"parity"}),
     ("evaluation/report/report.html.j2", "<", "< ", {"parity", "report"}),
