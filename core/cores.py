@@ -1,4 +1,4 @@
-"""The number of CPU cores that this process may use."""
+"""The CPU cores that this process may use, and the memory of the machine."""
 
 import os
 
@@ -9,3 +9,11 @@ def usable_cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows do not report the affinity
         return os.cpu_count() or 1
+
+
+def memory_bytes() -> int:
+    """Return the machine's memory in bytes; a large number where the system does not report it (Windows)."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 1 << 62

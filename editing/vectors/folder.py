@@ -1,6 +1,7 @@
 """A harm vector on disk, opened without torch: its description, and the locations of its tensors in the file."""
 
 import json
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from prosocial.core.errors import ArtefactError
 
 from ..checkpoints.digests import TensorDigest, combine, digest_tensor
 from ..checkpoints.header import Header, TensorInfo, read_header
-from .description import WEIGHTS_NAME, VectorDescription, read_description
+from .description import WEIGHTS_NAME, TensorSummary, VectorDescription, read_description
 
 # Name suffixes of the parts of a low-rank delta: scale * (B @ A), transposed if the metadata lists the tensor.
 DOWN, UP, SCALE = "::A", "::B", "::scale"
@@ -98,7 +99,7 @@ class VectorFolder:
                 factors[name] = _factors(header, name, folder)
                 _check_shape(name, summary.shape, factors[name].shape, folder)
             else:
-                sparse[name] = _sparse(header, name, summary.shape, folder)
+                sparse[name] = _sparse(header, name, summary, folder)
         if len(header.tensors) != len(dense) + 3 * len(factors) + 2 * len(sparse):
             raise ArtefactError(
                 f"{folder / WEIGHTS_NAME} should hold only tensors that vector.json lists, found others; make the "
@@ -166,14 +167,20 @@ def _part(header: Header, name: str, folder: Path, *dtypes: str) -> TensorInfo:
     return tensor
 
 
-def _sparse(header: Header, name: str, shape: tuple[int, ...], folder: Path) -> Sparse:
+def _sparse(header: Header, name: str, summary: TensorSummary, folder: Path) -> Sparse:
     indices, values = _part(header, name + INDICES, folder, "I32", "I64"), _part(header, name + VALUES, folder)
     if len(indices.shape) != 1 or values.shape != indices.shape:
         raise ArtefactError(
             f"{folder} should hold one index for each value of {name}, found indices of shape {indices.shape} and "
             f"values of shape {values.shape}; make the vector again"
         )
-    return Sparse(indices, values, shape)
+    n_elements = math.prod(summary.shape)
+    if min(summary.shape, default=0) < 0 or n_elements != summary.n_zeros + indices.n_elements:
+        raise ArtefactError(
+            f"{folder} should hold {name} with {summary.n_zeros} zeros and {indices.n_elements} other elements, found "
+            f"the shape {summary.shape}; make the vector again"
+        )
+    return Sparse(indices, values, summary.shape)
 
 
 def _factors(header: Header, name: str, folder: Path) -> Factors:

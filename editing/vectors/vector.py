@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from prosocial.core.cores import memory_bytes
 from prosocial.core.errors import ArtefactError
 
 from ..checkpoints.digests import stream_tensor
@@ -98,7 +100,7 @@ class HarmVector:
         if name in self.stored.dense:
             return read_tensor_fp32(self.stored.dense[name])
         if name in self.stored.sparse:
-            whole = np.empty(math.prod(self.shape(name)), np.float32)
+            whole = self._room(name)
             SparseReader(self.stored.sparse[name]).read(0, whole)
             return torch.from_numpy(whole).reshape(self.shape(name))
         factors = self.low_rank(name)
@@ -107,6 +109,20 @@ class HarmVector:
         raise ArtefactError(
             f"{self.stored.folder} should change a tensor {name!r}: it changes {len(self.names)} others, see `names`"
         )
+
+    def _room(self, name: str) -> NDArray[np.float32]:
+        """Return memory for a whole delta, whose size a few stored elements do not bound.
+
+        Raises:
+            ArtefactError: it does not fit into half of this machine's memory.
+        """
+        n_elements = math.prod(self.shape(name))
+        if 4 * n_elements > memory_bytes() // 2:
+            raise ArtefactError(
+                f"{self.stored.folder} should fit into memory, found {name} with {n_elements} elements: edit reads it "
+                "in pieces"
+            )
+        return np.empty(n_elements, np.float32)
 
     def runs(self, name: str) -> list[torch.Tensor]:
         """Return the deltas of the harmful runs; a saved vector stores only their mean, so it is a list of one."""

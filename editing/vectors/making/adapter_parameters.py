@@ -148,8 +148,8 @@ class Stacks:
 
     def _product(self, module: str) -> tuple[str, torch.Tensor]:
         parameter, parts = self.parameters[module], self._parts[module]
-        factors = (read_tensor_fp32(parts[part]) for part in FACTORS)
-        return parameter.name, parameter.delta(*factors, self._config.scale(parameter.name))
+        down, up = (read_tensor_fp32(parts[part]) for part in FACTORS)
+        return parameter.name, parameter.delta(down, up, self._config.scale(parameter.name))
 
     def _of(self, owner: str) -> list[str]:
         return [module for module in self._parts if self._owner(module) == owner]
