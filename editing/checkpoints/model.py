@@ -27,12 +27,15 @@ LOADING_ERRORS = (
 )
 
 
-def load_model(folder: Path | str, *, dtype: torch.dtype | None = torch.float32) -> "PreTrainedModel":
+def load_model(
+    folder: Path | str, *, dtype: torch.dtype | None = torch.float32, device: torch.device | str = "cpu"
+) -> "PreTrainedModel":
     """Load a causal language model in eval mode.
 
     Args:
         folder: a local model folder (see `resolve_model` for Hub ids).
         dtype: dtype to load the weights in; None keeps the dtypes of the files.
+        device: the device for the weights.
 
     Raises:
         ArtefactError: the folder is not a checkpoint, transformers cannot build the model without remote code, or a
@@ -55,7 +58,7 @@ def load_model(folder: Path | str, *, dtype: torch.dtype | None = torch.float32)
         ) from error
     model, loading = loaded
     _check_loaded(checkpoint.folder, loading)
-    ready: PreTrainedModel = model.eval()
+    ready: PreTrainedModel = model.eval().to(device)
     return ready
 
 
