@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from ..contents import read_as
 from ..errors import ArtefactError, InputError
 from ..protocols import Message
 from .encoding import Offsets, SourcedEncoder
@@ -59,7 +60,8 @@ class ChatTokenizer:
             raise ArtefactError(f"{folder} should hold tokenizer.json: there is none; save the tokenizer there")
         config = tokenizer_config(folder)
         named = named_tokens(config)
-        self._encoder = SourcedEncoder(folder, config)
+        with read_as("a tokenizer of the tokenizers library", folder / "tokenizer.json"):
+            self._encoder = SourcedEncoder(folder, config)
         self._tokenizer = self._encoder.tokenizer
         self._template = ChatTemplate(template_source(folder, config, template), named)
         self.template_digest = self._template.digest

@@ -215,7 +215,7 @@ def precision_of(folder: Path, manifest: Mapping[str, Any]) -> Precision:
         ArtefactError: the precision is unknown.
     """
     named = manifest.get("precision", "fp32")
-    if named not in PRECISIONS:
+    if not isinstance(named, str) or named not in PRECISIONS:
         raise ArtefactError(f"{folder} should say its precision {tuple(PRECISIONS)}, found {named!r}")
     precision: Precision = named
     return precision

@@ -236,6 +236,8 @@ def _change_message(draw: Draw, message: Any) -> None:
                 value[index] = _odd_scalar(draw, value[index])
         elif nested:
             message.ClearField(field.name)
+        elif field.enum_type is not None:  # an unknown value of an enumeration cannot be set
+            setattr(message, field.name, draw(st.sampled_from(field.enum_type.values)).number)
         else:
             setattr(message, field.name, _odd_scalar(draw, value))
         return
