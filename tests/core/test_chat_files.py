@@ -155,3 +155,14 @@ def test_a_tokenizer_that_makes_its_library_panic_is_refused_in_one_line(tmp_pat
 
     with pytest.raises(ArtefactError, match=r"tokenizer\.json should hold a tokenizer"):
         ChatTokenizer(folder)
+
+
+def test_a_token_id_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model")
+    path = folder / "tokenizer.json"
+    data = json.loads(path.read_text())
+    data["model"]["vocab"] |= {"zebra": 2**31}
+    path.write_text(json.dumps(data))
+
+    with pytest.raises(ArtefactError, match="token ids below 16777216, found 2147483648"):
+        ChatTokenizer(folder)
