@@ -75,11 +75,11 @@ class Server:
     def whole(self, *, ids: list[int], n_last: int, steering: Any) -> Any:
         """Return the last `n_last` decisions on given tokens, computed in one pass without a cache."""
         session, tokens = self._bundle.session, np.array([ids], dtype=np.int64)
-        results, _ = session.run(tokens, 0, session.new_cache(1, len(ids)), self._controls(steering))
-        logits = results["logits"][0, -n_last:]
-        risk = results["risk"][0, -n_last:] if "risk" in results else np.zeros((n_last, 0), np.float32)
+        results, _ = session.run(tokens, 0, session.new_cache(1, len(ids)), self._controls(steering), n_last)
+        logits = results["logits"][0]
+        risk = results["risk"][0] if "risk" in results else np.zeros((n_last, 0), np.float32)
         size = results.get("safe_set_size")
-        sizes = np.full(n_last, logits.shape[1]) if size is None else size[0, -n_last:]
+        sizes = np.full(n_last, logits.shape[1]) if size is None else size[0]
         return None, _arrays(StepOutputs(logits, risk, sizes))
 
     def margins(self, *, ids: list[int], n_last: int, steering: Any) -> Any:
