@@ -22,7 +22,7 @@ MAX_NAME = 255  # characters of a file name
 INDEX_NAME = "model.safetensors.index.json"
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
-QUANTISED_SUFFIXES = (".gguf", ".ggml")
+GGUF_SUFFIX = ".gguf"
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,9 @@ class Checkpoint:
         """Open a checkpoint in a local folder or on the Hub (see `open`)."""
         folder, files = place.folder, place.files()
         if "config.json" not in files:
+            ggufs = [path for path in files if is_gguf(path)]
+            if ggufs:
+                raise ArtefactError(f"{folder} should be a model folder, found {convert_first(folder / ggufs[0])}")
             raise ArtefactError(
                 f"{folder} should be a model folder, found no config.json; give the one that save_pretrained wrote"
             )
@@ -129,6 +132,19 @@ class Checkpoint:
         """Relative paths of further files that are valid for these weights only (other formats, heads, signatures)."""
         known = {*self.headers, INDEX_NAME}
         return [path for path in split_sides(self.place.files())[1] if path not in known]
+
+
+def is_gguf(path: Path | str) -> bool:
+    """Whether a path is that of a GGUF file, by its ending."""
+    return str(path).lower().endswith(GGUF_SUFFIX)
+
+
+def convert_first(file: Path) -> str:
+    """Return what a message says of a GGUF file that is where a checkpoint should be."""
+    return (
+        f"the GGUF file {file.name}: edit the unquantised parent if there is one, otherwise run "
+        f"`prosocial convert {file} -o FOLDER` and give that folder"
+    )
 
 
 Layout = tuple[dict[str, Header], dict[str, str], tuple[str, ...]]  # headers, file by tensor, what is unusual
@@ -214,7 +230,7 @@ def _no_weights(folder: Path, files: Collection[str]) -> str:
             f"{expected}, found only pickles ({pickles[0]}), which can run code: convert them with "
             "save_pretrained(..., safe_serialization=True) in a disposable environment"
         )
-    quantised = [path for path in files if path.endswith(QUANTISED_SUFFIXES)]
-    if quantised:
-        return f"{expected}, found {quantised[0]}, which is quantised: edit the unquantised parent, then convert it"
+    ggufs = [path for path in files if is_gguf(path)]
+    if ggufs:
+        return f"{expected}, found {convert_first(folder / ggufs[0])}"
     return f"{expected}: there is neither; give the folder that save_pretrained wrote"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prosocial.core.errors import InputError
 
-from .folder import Checkpoint
+from .folder import Checkpoint, convert_first, is_gguf
 from .hub import HubPlace, hub_errors
 
 PATTERNS = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "LICENSE*")
@@ -60,6 +60,8 @@ def open_headers(path_or_id: Path | str) -> Checkpoint:
 
 def _hub_id(path_or_id: Path | str) -> str:
     name = str(path_or_id)
+    if is_gguf(name) and Path(name).exists():
+        raise InputError(f"expected a model folder at {name}, found {convert_first(Path(name))}")
     if Path(name).exists():
         raise InputError(f"expected a folder at {name}, found a file: give the folder that holds it")
     if not HUB_ID.fullmatch(name):
