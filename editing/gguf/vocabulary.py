@@ -1,14 +1,11 @@
 """The tokenizer of a GGUF file, and the ids at which its replies end."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .header import GgufHeader
-
-if TYPE_CHECKING:
-    pass
 
 TOKENS, MERGES = "tokenizer.ggml.tokens", "tokenizer.ggml.merges"
 SCORES, TYPES = "tokenizer.ggml.scores", "tokenizer.ggml.token_type"
@@ -40,10 +37,8 @@ def write_tokenizer(header: GgufHeader, folder: Path) -> None:
     )
 
     tokens = _check_tokens(header)
-    described = {
-        name: header.pairs.get(f"tokenizer.{key}") for key, name in GGUF_TOKENIZER_MAPPING["tokenizer"].items()
-    }
-    described = {name: value for name, value in described.items() if value is not None}
+    keys = {name: f"tokenizer.{key}" for key, name in GGUF_TOKENIZER_MAPPING["tokenizer"].items()}
+    described = {name: _plain(header.pairs[key]) for name, key in keys.items() if key in header.pairs}
     named = {name: None if (index := _id(header, key)) is None else tokens[index] for name, key in NAMED.items()}
     try:
         backend, _ = convert_gguf_tokenizer(header.pairs["general.architecture"], described)
@@ -113,6 +108,10 @@ def _id(header: GgufHeader, name: str) -> int | None:
     if index is None or not 0 <= index < n_tokens:
         raise header.broken(f"the id of one of {n_tokens:,} tokens as {key}", f"{header.pairs[key]!r:.80}")
     return index
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def _flag(header: GgufHeader, name: str, default: bool) -> bool:
