@@ -46,7 +46,7 @@ class WeightPlan:
         self._header = header
         try:
             with torch.device("meta"):
-                model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+                model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
         except (*LOADING_ERRORS, ArithmeticError) as error:
             raise header.broken("settings of one model", f"{' '.join(str(error).split()):.300}") from None
         config.architectures = [type(model).__name__]
