@@ -52,11 +52,9 @@ class WeightPlan:
         config.architectures = [type(model).__name__]
         tied = ("lm_head.weight",) if config.tie_word_embeddings else ()
         self.shapes = {name: tuple(each.shape) for name, each in model.state_dict().items() if name not in tied}
-        processor = TENSOR_PROCESSORS.get(header.pairs["general.architecture"], TensorProcessor)
+        processor: Any = TENSOR_PROCESSORS.get(header.pairs["general.architecture"], TensorProcessor)
         self._processor: Any = processor(config=config.to_dict())
-        self._names: Mapping[str, str] = get_gguf_hf_weights_map(  # type: ignore[no-untyped-call]
-            model, self._processor
-        )
+        self._names: Mapping[str, str] = get_gguf_hf_weights_map(model, self._processor)
         self.parts = self._parts()
 
     def _parts(self) -> dict[str, list[GgufTensor]]:
