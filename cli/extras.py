@@ -5,6 +5,7 @@ from prosocial.core.errors import MissingExtraError
 EXTRA_OF = {
     "accelerate": "train",
     "datasets": "train",
+    "gguf": "gguf",
     "inspect_ai": "inspect",
     "onnx": "edit",
     "onnx_ir": "edit",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..contents import read_as
 from ..errors import ArtefactError, InputError
+from ..gguf_files import convert_first, find_gguf
 from ..protocols import Message
 from .encoding import Offsets, SourcedEncoder
 from .end_ids import end_ids
@@ -57,7 +58,9 @@ class ChatTokenizer:
     def __init__(self, folder: Path | str, *, template: str | None = None) -> None:
         folder = Path(folder)
         if not (folder / "tokenizer.json").is_file():
-            raise ArtefactError(f"{folder} should hold tokenizer.json: there is none; save the tokenizer there")
+            gguf = find_gguf(folder)
+            remedy = f"found {convert_first(gguf)}" if gguf else "there is none; save the tokenizer there"
+            raise ArtefactError(f"{folder} should hold tokenizer.json: {remedy}")
         config = tokenizer_config(folder)
         named = named_tokens(config)
         with read_as("a tokenizer of the tokenizers library", folder / "tokenizer.json"):
