@@ -35,6 +35,8 @@ class Placement:
         Raises:
             InputError: the device does not exist here, or the dtype has no such name or cannot lie on the device.
         """
+        if (device, dtype) == ("cpu", "float32"):  # known without torch, which takes a second to load
+            return cls()
         chosen = _existing(device)
         if dtype == AUTO:
             return cls(chosen, "bfloat16" if computes_in_bfloat16(chosen) else "float32")
@@ -50,6 +52,9 @@ class Placement:
 
         result: torch.dtype = getattr(torch, self.dtype)
         return result
+
+
+REFERENCE = Placement()  # the CPU in float32, as a bundle computes: what is not placed elsewhere
 
 
 def computes_in_bfloat16(device: str) -> bool:
