@@ -45,6 +45,10 @@ class Placement:
         _require_dtype(chosen, dtype)
         return cls(chosen, dtype)
 
+    def stamp(self) -> dict[str, str]:
+        """Return what stored results depend on: the dtype, unless it is float32, which results without one have."""
+        return {} if self.dtype == "float32" else {"dtype": self.dtype}
+
     @property
     def torch_dtype(self) -> "torch.dtype":
         """The dtype as an object of torch."""

@@ -1,4 +1,4 @@
-"""A second device in pure Python: its tensors are kept on the CPU, and it mixes with CPU tensors no more than CUDA does.
+"""A second device in pure Python: its numbers are kept on the CPU, but it mixes with the CPU no more than CUDA does.
 
 `install` makes the device `fake` the accelerator of the process for good: use it in a process of its own.
 """
@@ -57,7 +57,9 @@ def install() -> str:
     _fallbacks.fallback(_run, "PrivateUse1")  # operators that are given the device, but no tensor on it
     for name in REGISTERED:
         packet, _, overload = name.partition(".")
-        _operators.impl(name, partial(_run, getattr(getattr(torch.ops.aten, packet), overload or "default")), "PrivateUse1")
+        _operators.impl(
+            name, partial(_run, getattr(getattr(torch.ops.aten, packet), overload or "default")), "PrivateUse1"
+        )
     return NAME
 
 
