@@ -69,6 +69,9 @@ class Hardware:
         return {**vars(self.placement), "provider": self.provider}
 
 
+ON_CPU = Hardware()
+
+
 def is_bundle(folder: Path) -> bool:
     """Return whether a folder is that of a bundle."""
     return (folder / "model.onnx").is_file()
@@ -126,7 +129,7 @@ class System:
         )
 
 
-def open_system(folder: Path | str, hardware: Hardware = Hardware()) -> System:
+def open_system(folder: Path | str, hardware: Hardware = ON_CPU) -> System:
     """Open a folder: a bundle if it has `model.onnx`, a steered model if `decoding.json`, otherwise a checkpoint.
 
     Args:
