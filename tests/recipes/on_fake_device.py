@@ -20,7 +20,6 @@ from prosocial.recipes.pipeline import open_recipe
 from prosocial.recipes.workflow.plan import RunPlan, plan_run
 from prosocial.recipes.workflow.runner import execute
 from prosocial.recipes.workflow.stage import StageContext
-
 from prosocial.training.reward.attributes import DEFAULT_ATTRIBUTES
 
 from ..fake_device import OnDevice, install
