@@ -146,7 +146,7 @@ def write_model(folder: Path, shape: Mapping[str, Any], device: str) -> str:
     config = {"eos_token": "</s>", "bos_token": "<s>", "tokenizer_class": "PreTrainedTokenizerFast"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     (folder / "chat_template.jinja").write_text(TEMPLATE)
-    return f"{model.num_parameters() / 1e6:.0f} M parameters"
+    return f"{model.num_parameters() / 1e6:.1f} M parameters"
 
 
 def write_rows(folder: Path, count: int, length: int) -> dict[str, str]:
@@ -232,7 +232,7 @@ def run_tuning(clock: Clock, work: Path, method: str, *, steps: int) -> None:
     from prosocial.recipes.cosalign.tuning import read_tuning, tune_rows
 
     def tune() -> str:
-        tuning = read_tuning(method, ["epochs=1", "batch_size=8", f"checkpoint_every={10 * steps}"])
+        tuning = read_tuning(method, ["epochs=1", "batch_size=8", "warmup_steps=1", f"checkpoint_every={10 * steps}"])
         out, scratch = work / f"tuned-{method}", work / f"scratch-{method}"
         return tune_rows(
             work / "model", work / "data" / f"{method}.jsonl", out=out, tuning=tuning, seed=0, scratch=scratch
