@@ -61,7 +61,7 @@ def test_a_provider_that_is_not_there_is_refused_with_those_that_are(
     ("words", "expected"),
     [
         (f"compare {GOLDEN}/bundle {GOLDEN}/bundle {PROBES} --device cpu", "use --provider"),
-        (f"compare {GOLDEN}/base {GOLDEN}/edited {PROBES} --provider cpu", "no bundle"),
+        (f"compare {GOLDEN}/base {GOLDEN}/edited {PROBES} --provider cpu", "there is none"),
         (f"compare {GOLDEN}/base {GOLDEN}/edited {PROBES} --dtype int8", "int8"),
     ],
 )
