@@ -45,6 +45,7 @@ def steering(
     Exit code: 1 if a step of a weight lowers the mean score of its attribute, otherwise 0.
     """
     from prosocial.core.errors import InputError
+    from prosocial.core.files import require_place
     from prosocial.evaluation.judges.requests import AttributeRequest
     from prosocial.evaluation.probes.probe import read_probes
     from prosocial.evaluation.sampling.systems import open_system
@@ -55,11 +56,13 @@ def steering(
         levels = [float(level) for level in edges.split(",")]
     except ValueError:
         raise InputError(f"--edges should be numbers separated by commas, such as 0,0.5,1, found {edges!r}") from None
+    require_place(out, is_folder=True)
+    chosen = spread(read_probes(probes), limit)
     system = open_system(model)
     names = () if system.engine.config is None else system.engine.config.attributes
     document = measure_steering(
         system,
-        spread(read_probes(probes), limit),
+        chosen,
         judge=judge_named(judge, AttributeRequest(scored_attributes(names, rubric))),
         edge_levels=levels,
         temperature=temperature,

@@ -266,18 +266,6 @@ class Recipe(Settings):
         return sorted({self.judge, *self.attribute_judges()["names"].values()})
 
     @model_validator(mode="after")
-    def _judges_are_known(self) -> Self:
-        judge_named(self.judge, HarmRequest(self.categories))
-        if isinstance(self.data, LabData) or self.data.replies is None or self.gate.on_policy.count:
-            judge_named(self.judge, CategoryRequest(self.categories))
-        if isinstance(self.data, LabData) or self.data.pairs is None:
-            attribute_judge(**self.attribute_judges())
-        else:
-            for name in self.judge_names():
-                judge_named(name)
-        return self
-
-    @model_validator(mode="after")
     def _categories_differ(self) -> Self:
         if len(set(self.categories)) != len(self.categories) or not self.categories:
             raise ValueError(f"categories should be one or more distinct names, found {list(self.categories)}")
@@ -305,6 +293,18 @@ class Recipe(Settings):
             )
         if self.gate.on_policy.count and self.judge == "refusal":
             raise ValueError("judge refusal labels no harm categories: set gate.on_policy.count to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _judges_are_known(self) -> Self:
+        judge_named(self.judge, HarmRequest(self.categories))
+        if isinstance(self.data, LabData) or self.data.replies is None or self.gate.on_policy.count:
+            judge_named(self.judge, CategoryRequest(self.categories))
+        if isinstance(self.data, LabData) or self.data.pairs is None:
+            attribute_judge(**self.attribute_judges())
+        else:
+            for name in self.judge_names():
+                judge_named(name)
         return self
 
     @model_validator(mode="after")
