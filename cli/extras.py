@@ -4,6 +4,7 @@ from prosocial.core.errors import MissingExtraError
 
 EXTRA_OF = {
     "accelerate": "train",
+    "cvxpy": "cagrad",
     "datasets": "train",
     "inspect_ai": "inspect",
     "onnx": "edit",

@@ -21,12 +21,50 @@ from prosocial.core.progress import Progress
 
 from .resources import say_bytes, say_seconds
 
-LINE_EVERY_SECONDS = 15.0
+LINE_EVERY_SECONDS = 30.0
+AT_ONCE_SECONDS = 1.0  # steps reported this soon were done by an earlier run, and say nothing about the speed
 _NOT_RUN = ("•", "=", "cyan")
 _MARKS = {"done": ("✓", "+", "green"), "reused": _NOT_RUN, "kept": _NOT_RUN, "cleaned": _NOT_RUN}
 _MEANING = {"kept": "kept: its code has changed (accepted)"}
 _FAILED = ("✗", "x", "red")
 _NAME_WIDTH, _TIME_WIDTH = 14, 12
+
+
+class Pace:
+    """The speed of one part of a stage.
+
+    Args:
+        total: number of its steps; None if not known.
+    """
+
+    def __init__(self, total: int | None) -> None:
+        self.total, self.done = total, 0
+        self._started = time.monotonic()
+        self._earlier = self._tokens = 0
+
+    def advance(self, n: int, tokens: int) -> None:
+        """Count finished steps and their tokens."""
+        if not self.done and not tokens and time.monotonic() - self._started < AT_ONCE_SECONDS:
+            self._earlier = n
+        self.done += n
+        self._tokens += tokens
+
+    def rate(self) -> str:
+        """Return tokens a second as text, or steps a second; empty while nothing is known."""
+        seconds, n_steps = time.monotonic() - self._started, self.done - self._earlier
+        if not n_steps or not seconds:
+            return ""
+        if self._tokens:
+            return f"{self._tokens / seconds:,.0f} tokens/s"
+        return f"{seconds / n_steps:.1f} s a step" if n_steps < seconds else f"{n_steps / seconds:,.0f} steps/s"
+
+    def left(self) -> str:
+        """Return the time that is left as text; empty while it is not known."""
+        n_steps = self.done - self._earlier
+        if self.total is None or not n_steps:
+            return ""
+        seconds = (time.monotonic() - self._started) / n_steps * max(0, self.total - self.done)
+        return f"about {say_seconds(seconds)} left"
 
 
 class BarProgress(Progress):
@@ -35,15 +73,18 @@ class BarProgress(Progress):
     def __init__(self, bars: Bars, *, name: str, title: str) -> None:
         self._bars = bars
         self._name = name
-        self._task = bars.add_task(f"{name}: {title}", total=None)
+        self._task = bars.add_task(f"{name}: {title}", total=None, rate="")
+        self._pace = Pace(None)
 
     def start(self, total: int | None, description: str) -> None:
         """Begin a part of the stage."""
-        self._bars.reset(self._task, total=total, description=f"{self._name}: {description}")
+        self._pace = Pace(total)
+        self._bars.reset(self._task, total=total, description=f"{self._name}: {description}", rate="")
 
-    def advance(self, n: int = 1) -> None:
-        """Report `n` more finished steps."""
-        self._bars.advance(self._task, n)
+    def advance(self, n: int = 1, *, tokens: int = 0) -> None:
+        """Report `n` more finished steps and their tokens."""
+        self._pace.advance(n, tokens)
+        self._bars.update(self._task, advance=n, rate=self._pace.rate())
 
 
 class LineProgress(Progress):
@@ -56,21 +97,23 @@ class LineProgress(Progress):
         self._console = console
         self._name = name
         self._every_seconds = every_seconds
-        self._description, self._done, self._last = "", 0, 0.0
-        self._total: int | None = None
+        self._description, self._last = "", 0.0
+        self._pace = Pace(None)
 
     def start(self, total: int | None, description: str) -> None:
         """Begin a part of the stage."""
         if self._title not in ("", description):
             self._say(self._title)
-        self._title, self._description, self._total, self._done = "", description, total, 0
+        self._title, self._description, self._pace = "", description, Pace(total)
         self._say(description)
 
-    def advance(self, n: int = 1) -> None:
-        """Report `n` more finished steps."""
-        self._done += n
+    def advance(self, n: int = 1, *, tokens: int = 0) -> None:
+        """Report `n` more finished steps and their tokens."""
+        pace = self._pace
+        pace.advance(n, tokens)
         if time.monotonic() - self._last >= self._every_seconds:
-            self._say(f"{self._description} {self._done}" + (f" of {self._total}" if self._total is not None else ""))
+            count = f"{self._description} {pace.done}" + ("" if pace.total is None else f" of {pace.total}")
+            self._say(", ".join(filter(None, (count, pace.rate(), pace.left()))))
 
     def _say(self, text: str) -> None:
         self._last = time.monotonic()
@@ -91,6 +134,7 @@ def stage_progress(console: Console, *, name: str, title: str, at_once: bool = F
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
