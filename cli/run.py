@@ -17,6 +17,9 @@ def run(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; may repeat.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    measure: Annotated[
+        bool, typer.Option(help="For the plan, measure how fast your model computes here (in under a minute).")
+    ] = True,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON; progress goes to stderr.")] = False,
     clean: Annotated[
         bool, typer.Option("--clean", help="Delete harm vectors and harmful checkpoints (dual-use) at the end.")
@@ -34,6 +37,7 @@ def run(
         out=out or Path("runs") / Path(recipe).stem,
         overrides=set_ or [],
         dry_run=dry_run,
+        measure=measure,
         clean=clean,
         accept_code_change=accept_code_change,
         json=json,

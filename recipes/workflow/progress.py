@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import (
@@ -156,14 +157,28 @@ def print_line(console: Console, text: str, *, style: str = "") -> None:
     console.print(Text(text, style=style), soft_wrap=True, highlight=False)
 
 
-def print_plan(console: Console, rows: Sequence[tuple[str, str, str, float | None, int | None]]) -> None:
-    """Print a plan as a table, from rows of (stage, title, state, estimated seconds, bytes)."""
-    table = Table("stage", "what it does", "state", "about", "disk", box=None, pad_edge=False, show_footer=True)
-    total_seconds = sum(seconds or 0 for *_, seconds, _ in rows)
+class PlanRow(NamedTuple):
+    """A line of a plan: a stage, its estimated seconds, its disk space and its estimated memory; None: not known."""
+
+    name: str
+    title: str
+    state: str
+    seconds: float | None
+    n_bytes: int | None
+    memory_bytes: int | None
+
+
+def print_plan(console: Console, rows: Sequence[PlanRow]) -> None:
+    """Print a plan as a table, with the sums of time and disk space and the largest memory."""
+    table = Table(
+        *("stage", "what it does", "state", "about", "memory", "disk"), box=None, pad_edge=False, show_footer=True
+    )
+    total_seconds, most = sum(row.seconds or 0 for row in rows), max((row.memory_bytes or 0 for row in rows), default=0)
     table.columns[3].footer = say_seconds(total_seconds) if total_seconds else ""
-    table.columns[4].footer = say_bytes(sum(n_bytes or 0 for *_, n_bytes in rows))
-    for name, title, state, seconds, n_bytes in rows:
-        about = "" if seconds is None else say_seconds(seconds)
-        disk = "" if n_bytes is None else say_bytes(n_bytes)
-        table.add_row(*(Text(cell) for cell in (name, title, state, about, disk)))
+    table.columns[4].footer = say_bytes(most) if most else ""
+    table.columns[5].footer = say_bytes(sum(row.n_bytes or 0 for row in rows))
+    for row in rows:
+        about = "" if row.seconds is None else say_seconds(row.seconds)
+        sizes = ("" if n_bytes is None else say_bytes(n_bytes) for n_bytes in (row.memory_bytes, row.n_bytes))
+        table.add_row(*(Text(cell) for cell in (row.name, row.title, row.state, about, *sizes)))
     console.print(table)

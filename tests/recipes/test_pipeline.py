@@ -90,7 +90,7 @@ def test_the_plan_says_what_is_there_and_what_a_model_will_take(finished: Path, 
     stages, checkpoint = recipe_stages(load_recipe(finished / "recipe.yaml", model=Recipe)), finished / "model"
     rows = {planned.stage.name: planned.row() for planned in plan_run(stages, tmp_path / "store").stages}
     model = Checkpoint.open(checkpoint)
-    assert rows["edit"][3:] == (None, model.size_bytes) and rows["bundle"][4] == 4 * model.n_parameters
+    assert rows["edit"][3:] == (None, model.size_bytes, None) and rows["bundle"].n_bytes == 4 * model.n_parameters
     there = {planned.stage.name: planned.row() for planned in plan_run(stages, finished / "out" / "store").stages}
     assert there["edit"][2] == "reused" and (there["edit"][4] or 0) > model.size_bytes
 
