@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from process_memory import family, family_bytes
 
 from prosocial.core.files import read_json, write_json
-from prosocial.recipes.workflow.resources import anonymous_bytes, say_bytes, say_seconds
+from prosocial.recipes.workflow.resources import say_bytes, say_seconds
 
 Row = dict[str, Any]
 STAGES = ("data", "harmful", "vector", "edit", "pairs", "replies", "reward", "gate", "head")
@@ -142,7 +143,7 @@ class Smoke:
             stage, worked = self._stage, time.monotonic() - self._since
             if not stage:
                 continue
-            n_bytes = sum(anonymous_bytes(one) for one in family(process.pid))
+            n_bytes = family_bytes(process.pid)
             self.peaks[stage] = max(self.peaks.get(stage, 0), n_bytes)
             due = 0.0 if stage in AT_ONCE else self._kill_after
             if self._kill_after is not None and stage not in self.killed and worked >= (due or 0.0):
@@ -151,15 +152,6 @@ class Smoke:
                 for one in family(process.pid):
                     os.kill(one, signal.SIGKILL)
                 return
-
-
-def family(pid: int) -> list[int]:
-    """Return a process and its descendants."""
-    try:
-        text = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
-    except OSError:  # it has ended
-        return [pid]
-    return [pid, *(each for child in text.split() for each in family(int(child)))]
 
 
 def report(smoke: Smoke, code: int, limits: dict[str, float]) -> int:

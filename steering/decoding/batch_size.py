@@ -9,6 +9,16 @@ NUMBER_BYTES = 4  # of a float32 number; a cache in bfloat16 takes half
 LOGIT_COPIES = 4  # of torch, as an array, with noise added, and sorted
 
 
+def rows_with_logits(vocabulary_size: int) -> int:
+    """Return how many rows of a batch have room for their logits alone, whatever the model.
+
+    Examples:
+        >>> rows_with_logits(262144)
+        256
+    """
+    return max(1, CACHE_AND_LOGITS_BYTES // (NUMBER_BYTES * LOGIT_COPIES * max(1, vocabulary_size)))
+
+
 def replies_at_once(config: Mapping[str, Any], n_tokens: int) -> int:
     """Return how many rows of a batch have room for their key/value caches and logits; results do not depend on it.
 
