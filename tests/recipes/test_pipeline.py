@@ -396,7 +396,7 @@ def test_bad_files_are_one_clear_line_and_leave_no_half_artefact(
 
 
 def test_the_shipped_recipes_are_valid() -> None:
-    assert {"quickstart", "llama-3.1-8b-instruct"} <= set(builtin_recipes())
+    assert {"quickstart", "qwen3-0.6b", "qwen3-4b", "llama-3.1-8b-instruct"} <= set(builtin_recipes())
     for name in builtin_recipes():
         assert open_recipe(name)[0].name == name
 
