@@ -58,11 +58,16 @@ def compare(
     Exit code: 1 if the second model is significantly worse in any rate (a loss of utility within --margin does not
     count), 3 if a reply could not be judged, otherwise 0.
     """
+    from prosocial.core.files import require_place
     from prosocial.editing import resolve_model
     from prosocial.evaluation import ComparisonSettings, Hardware, load_probes
     from prosocial.evaluation.model_comparison import read_judge_errors
     from prosocial.recipes.labelling.judges import judge_named
 
+    for folder in (out, eval_logs):
+        require_place(folder, is_folder=True)
+    if eval_logs is not None:
+        from prosocial.evaluation.inspect_ai.logs import write_eval_logs
     folders = {"base": resolve_model(base), "edited": resolve_model(edited)}
     settings = ComparisonSettings(
         seed=seed,
@@ -87,8 +92,6 @@ def compare(
         facts={"probes": Path(probes).name},
     )
     if eval_logs is not None:
-        from prosocial.evaluation.inspect_ai.logs import write_eval_logs
-
         write_eval_logs(document, eval_logs)
     _print(document, as_json, out)
     raise typer.Exit(exit_code(document))

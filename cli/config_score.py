@@ -78,6 +78,7 @@ def score(
     A bundle replies under its gate, a checkpoint with the config's text as system message (in-context). Exit code: 3 if
     a reply could not be judged, otherwise 0.
     """
+    from prosocial.core.files import require_place
     from prosocial.evaluation import Hardware
     from prosocial.evaluation.cosa_score import ScoreSettings, questions_of, read_shots
     from prosocial.evaluation.cosa_score.cosa_score_document import n_unjudged
@@ -86,6 +87,7 @@ def score(
     from prosocial.evaluation.judges.requests import ConfigRequest
     from prosocial.recipes.labelling.judges import judge_named
 
+    require_place(out, is_folder=True)
     folders = _folders(models)
     chosen = spread(_load_probes(probes), limit)
     questions = questions_of(chosen, _configs(configs, folders, chosen))

@@ -4,6 +4,7 @@ from prosocial.core.errors import MissingExtraError
 
 EXTRA_OF = {
     "accelerate": "train",
+    "cvxpy": "cagrad",
     "datasets": "train",
     "gguf": "gguf",
     "inspect_ai": "inspect",

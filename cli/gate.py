@@ -91,6 +91,7 @@ def _on_policy(
 ) -> "OnPolicyPrompts | None":
     from prosocial.core.row_files import read_rows
     from prosocial.core.training_rows import prompt_of
+    from prosocial.evaluation.judges.rehearsal import rehearse
     from prosocial.evaluation.judges.requests import HarmRequest
     from prosocial.recipes.labelling.judges import judge_named
     from prosocial.training.gate.from_replies import OnPolicyPrompts
@@ -103,7 +104,9 @@ def _on_policy(
         raise InputError("judge refusal labels no harm categories: name another, or leave --prompts and --judge out")
     rows = enumerate(read_rows(prompts), start=1)
     conversations = [prompt_of(row, where=f"{prompts} row {number}") for number, row in rows]
-    return OnPolicyPrompts(conversations, judge_named(judge, HarmRequest(categories)), sampling)
+    on_policy = OnPolicyPrompts(conversations, judge_named(judge, HarmRequest(categories)), sampling)
+    rehearse(on_policy.judge, conversations)
+    return on_policy
 
 
 @with_options("placement", PLACEMENT)

@@ -24,6 +24,9 @@ def run(
         Dtype | None, typer.Option(help="Of the models that are trained on and drawn from. [default: the recipe's]")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    measure: Annotated[
+        bool, typer.Option(help="For the plan, measure how fast your model computes here (in under a minute).")
+    ] = True,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON; progress goes to stderr.")] = False,
     clean: Annotated[
         bool, typer.Option("--clean", help="Delete harm vectors and harmful checkpoints (dual-use) at the end.")
@@ -42,6 +45,7 @@ def run(
         out=out or Path("runs") / Path(recipe).stem,
         overrides=[*(set_ or []), *placed],
         dry_run=dry_run,
+        measure=measure,
         clean=clean,
         accept_code_change=accept_code_change,
         json=json,

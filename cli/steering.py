@@ -50,6 +50,7 @@ def steering(
     Exit code: 1 if a step of a weight lowers the mean score of its attribute, otherwise 0.
     """
     from prosocial.core.errors import InputError
+    from prosocial.core.files import require_place
     from prosocial.evaluation import Hardware, open_system
     from prosocial.evaluation.judges.requests import AttributeRequest
     from prosocial.evaluation.probes.probe import read_probes
@@ -60,19 +61,20 @@ def steering(
         levels = [float(level) for level in edges.split(",")]
     except ValueError:
         raise InputError(f"--edges should be numbers separated by commas, such as 0,0.5,1, found {edges!r}") from None
-    chosen = Hardware.choose([model], **hardware)
-    system = open_system(model, chosen)
+    require_place(out, is_folder=True)
+    given, computed_on = spread(read_probes(probes), limit), Hardware.choose([model], **hardware)
+    system = open_system(model, computed_on)
     names = () if system.engine.config is None else system.engine.config.attributes
     document = measure_steering(
         system,
-        spread(read_probes(probes), limit),
+        given,
         judge=judge_named(judge, AttributeRequest(scored_attributes(names, rubric))),
         edge_levels=levels,
         temperature=temperature,
         seed=seed,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
-    ) | {"computed_on": chosen.to_json()}
+    ) | {"computed_on": computed_on.to_json()}
     if out is not None:
         write_steering_page(out, document)
     scores = next(iter(document["systems"].values()))

@@ -61,13 +61,18 @@ def sweep(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Search for the edit with the least harm at the least loss of utility. A killed sweep resumes where it stopped."""
+    from prosocial.core.files import require_new, require_place
     from prosocial.editing import resolve_model
+    from prosocial.editing.edits.record import RECORD_NAME
     from prosocial.evaluation import read_probes
     from prosocial.evaluation.sweep import Answering, Limits, Parents, Sweep, picked, print_sweep
     from prosocial.recipes.labelling.judges import judge_named
 
     if pick is not None and pick != "best" and not (pick.isdecimal() and int(pick) < trials):
         raise InputError(f"--pick should be best, or the number of a trial below {trials}, found {pick!r}")
+    if pick is not None and pick != "best" and not (out / f"edited-{pick}" / RECORD_NAME).is_file():
+        require_new(out / f"edited-{pick}")
+    require_place(out, is_folder=True)
     computed_on = measured_on(**placement)
     console, limits = result_console(stderr=as_json), Limits(max_kl, max_utility_loss / 100)
     search = Sweep(

@@ -14,6 +14,7 @@ from prosocial.core.protocols import Judge
 from .comparison.metrics import MARGIN
 from .comparison.report import compare
 from .judges.cache import CachedJudge
+from .judges.rehearsal import rehearse
 from .outcomes.outcome import Outcome, judge_reply
 from .probes.probe import Probe
 from .report.drilldown import every_probe
@@ -82,7 +83,8 @@ def compare_models(
         advance: called with the number of sampled replies and the total.
 
     Raises:
-        InputError: there is no probe, there are several samples at temperature 0, or the folder has another comparison.
+        InputError: there is no probe, there are several samples at temperature 0, the folder has another comparison, or
+            the judge fails on a trial reply.
         ArtefactError: a model is incomplete.
     """
     how = settings or ComparisonSettings()
@@ -132,6 +134,8 @@ def _outcomes(
     shards = plan_shards(folders, probes, drawing)
     total = sum(len(shard.requests) for shard in shards)
     missing = store.missing(shards)
+    if missing:
+        rehearse(judge, [probe.messages for probe in probes])
     done = total - sum(len(shard.requests) for shard in missing)
     for shard, rows in answer_shards(missing, hardware=how.hardware, workers=how.workers, ray=how.ray):
         store.add(shard, rows)

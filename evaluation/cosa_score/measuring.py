@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from prosocial.steering.decoding.config import DECODING_FILE, DecodingConfig, Re
 
 from ..judges.cache import CachedJudge
 from ..judges.cosa_rubrics import Protocol
+from ..judges.rehearsal import rehearse
 from ..model_comparison import JUDGEMENTS_FILE, folder_digest
 from ..sampling.shards import Drawing, Shard
 from ..sampling.store import ReplyStore, reply_folder
@@ -24,7 +26,7 @@ from .cosa_score_page import write_scores
 from .questions import Question, configs_of
 from .shots import Shots
 from .systems import AskedSystem, Baseline, asked_systems
-from .verdicts import CosaVerdict, allowed_of, judge_row
+from .verdicts import CosaVerdict, allowed_of, judge_row, judged_messages
 
 REPLIES_FILE = "replies.jsonl"
 Advance = Callable[[int, int], None]
@@ -84,7 +86,8 @@ def score_models(
 
     Raises:
         InputError: there is no model or question, a question is repeated, a model lacks a config, a config has no
-            categories under the protocol harm-set, "5-shot" has no examples, or the folder has another run.
+            categories under the protocol harm-set, "5-shot" has no examples, the folder has another run, or the judge
+            fails on a trial reply.
         ArtefactError: a model is incomplete.
     """
     how = settings or ScoreSettings()
@@ -94,7 +97,9 @@ def score_models(
     drawing = Drawing(how.seed, how.temperature, limit)
     with reply_folder(out) as place:
         store = ReplyStore(place, _stamp(models, questions, how, drawing))
-        drawn = _Drawn(store, drawing, how, advance)
+        judged = [judged_messages(question, how.protocol) for question in questions]
+        rehearsal = partial(rehearse, judge, judged, attributes=("helpfulness",))
+        drawn = _Drawn(store, drawing, how, advance, rehearsal)
         verdicts, unread = _verdicts(drawn, systems, questions, CachedJudge(judge, place / JUDGEMENTS_FILE), how)
     all_facts = {"judge": f"{judge.name} {judge.version}", "protocol": how.protocol, **(facts or {}), **asdict(drawing)}
     all_facts |= how.hardware.to_json()
@@ -148,6 +153,7 @@ class _Drawn:
     drawing: Drawing
     how: ScoreSettings
     advance: Advance | None
+    rehearse: Callable[[], None]
     n_done: int = 0
     n_total: int = 0
 
@@ -156,6 +162,8 @@ class _Drawn:
         shards = {system.name: system.shards(drawing) for system in systems}
         every = [shard for own in shards.values() for shard in own]
         missing = self.store.missing(every)
+        if missing:
+            self.rehearse()
         self.n_total += _size(every)
         self.n_done += _size(every) - _size(missing)
         for shard, rows in answer_shards(missing, hardware=self.how.hardware, workers=self.how.workers):

@@ -18,14 +18,15 @@ from prosocial.editing.edits.plan import plan_edit
 from prosocial.editing.edits.record import RECORD_NAME, EditRecord, read_record
 from prosocial.editing.vectors.folder import VectorFolder
 
+from ..judges.rehearsal import rehearse
 from ..probes.probe import Probe
 from ..sampling.systems import System
 from ..statistics.interval import Interval
-from .examiner import Answering, Examiner
-from .journal import N_RANDOM, Journal
+from .examiner import Answering, Examiner, require_kinds
+from .journal import N_RANDOM, Journal, require_settings
 from .settings import Limits, sweep_settings
 from .space import Choice, SearchSpace
-from .sweep_document import sweep_document, write_sweep
+from .sweep_document import earlier_settings, sweep_document, write_sweep
 from .trials import Trial, best_of
 from .vectors import VectorShelf
 
@@ -62,7 +63,7 @@ class Sweep:
         placement: where the model lies.
 
     Raises:
-        InputError: the probes lack a kind, or `out` has a sweep with other settings.
+        InputError: the probes lack a kind, `out` has a sweep with other settings, or the judge fails on a trial reply.
     """
 
     def __init__(
@@ -87,13 +88,16 @@ class Sweep:
         self._target = Checkpoint.open(parents.base)
         given = {method: space.given_to(method) for method in space.methods}
         self._vectors = VectorShelf(parents.base, parents.harmful, given, out / SCRATCH)
+        harmful, _ = require_kinds(probes)
+        self._settings = sweep_settings(
+            parents.base, parents.harmful, space, probes, judge, self._limits, asdict(answering), seed, placement
+        )
+        require_settings(out, earlier_settings(out) or self._settings, self._settings)
+        rehearse(judge, [probe.messages for probe in harmful])
         model = load_model(parents.base, dtype=placement.torch_dtype, device=placement.device)
         self._edit = InMemoryEdit(model, self._target)
         system = System("checkpoint", PlainEngine(model), ChatTokenizer(parents.base))
         self._examiner = Examiner(system, probes, judge, answering)
-        self._settings = sweep_settings(
-            parents.base, parents.harmful, space, probes, judge, self._limits, asdict(answering), seed, placement
-        )
         self._seed, self._placement = seed, placement
 
     @property

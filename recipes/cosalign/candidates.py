@@ -89,10 +89,11 @@ def sample_candidates(
     `on_replies` gets the number of replies sampled since its last call, including those of an earlier run.
     """
     from prosocial.core.chat import ChatTokenizer
+    from prosocial.steering.decoding.batch_size import MOST_REPLIES
     from prosocial.steering.decoding.loop import generate
     from prosocial.steering.torch_engine import PlainEngine
 
-    from ..steering.models import BATCH_SIZE, open_model
+    from ..steering.models import open_model
 
     tokenizer = ChatTokenizer(checkpoint)
     opened: list[Any] = []
@@ -108,7 +109,7 @@ def sample_candidates(
             max_new_tokens=source.max_new_tokens,
             seed=seed,
             row_keys=[str(chunk["start"] + number) for number in range(len(chunk["rows"]))],
-            batch_size=BATCH_SIZE,
+            batch_size=MOST_REPLIES,
         )
         return {
             "rows": [row | {"reply": reply.text} for row, reply in zip(chunk["rows"], replies, strict=True)],

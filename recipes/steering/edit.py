@@ -17,6 +17,7 @@ def edit_stages(recipe: Recipe, base: Source) -> list[Stage]:
             inputs={"base": base, "examples": data_file(recipe.data, "harmful")},
             parameters=recipe.harmful.model_dump(mode="json"),
             seed=recipe.seed,
+            needs=("torch", "transformers", "peft"),
             dual_use=True,
         ),
         Stage(

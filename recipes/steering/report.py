@@ -130,11 +130,14 @@ def _outcomes(
     from prosocial.steering.decoding.controls import Steering
     from prosocial.steering.decoding.loop import generate
 
-    from .models import BATCH_SIZE
+    from .models import answers_at_once
 
     engine, tokenizer = _engine(context, system)
+    longest = max(len(tokenizer.encode_chat(probe.messages)) for probe in probes) if probes else 0
+    folder = context.inputs["bundle" if system == "gated" else system]
+    batch_size = answers_at_once(folder, longest + context.parameters["max_new_tokens"])
     replies: list[Reply] = []
-    chunk = 8 * BATCH_SIZE
+    chunk = 8 * batch_size
     title = f"{system} answers {len(probes)} probes" + (f", {prefer}=1" if prefer else "")
     for start in context.progress.track(range(0, len(probes), chunk), title):
         part = probes[start : start + chunk]
@@ -148,7 +151,7 @@ def _outcomes(
             seed=context.seed + REPLY_SEED,
             row_keys=[probe.id for probe in part],
             max_new_tokens=context.parameters["max_new_tokens"],
-            batch_size=BATCH_SIZE,
+            batch_size=batch_size,
         )
     return judge_replies(probes, replies, judge)
 

@@ -1,5 +1,6 @@
 """Runs the stages of a recipe; existing results are reused, and a killed run resumes (torch-free)."""
 
+import importlib.util
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,6 +68,7 @@ def execute(plan: RunPlan, console: Console, *, out: Path | None = None, device:
 
     Raises:
         InputError: another run uses the store, or a file or folder is in the place of a link.
+        ModuleNotFoundError: a stage that will run needs a package that is not installed; nothing has run.
         StorageError: the disk has less free space than a stage is estimated to need.
         Exception: whatever a stage raises; finished results and the stage's scratch folder are kept.
     """
@@ -74,6 +76,8 @@ def execute(plan: RunPlan, console: Console, *, out: Path | None = None, device:
     with plan.store.locked():
         plan.store.delete_leftovers()
         plan = plan.refreshed()
+        _require_packages(plan)
+        _say_left_over(plan, console)
         _remove_links(plan, out)
         results: list[StageResult] = []
         while len(results) < len(plan.stages):
@@ -168,6 +172,22 @@ def _reported(name: str, console: Console) -> Iterator[None]:
         summary = f"{how}; finished results are kept, run the same command again to resume"
         print_stage(console, name=name, state="failed", seconds=time.monotonic() - started, summary=summary)
         raise
+
+
+def _require_packages(plan: RunPlan) -> None:
+    for planned in plan.stages:
+        for package in planned.stage.needs if planned.state == "to do" else ():
+            if importlib.util.find_spec(package) is None:
+                raise ModuleNotFoundError(f"stage {planned.stage.name} needs {package}", name=package)
+
+
+def _say_left_over(plan: RunPlan, console: Console) -> None:
+    """Say in one line what unfinished stages left under other settings: it is neither used nor in the way."""
+    current = {planned.stage.name: planned.key for planned in plan.stages}
+    n_folders, n_bytes = plan.store.set_aside(current)
+    if n_folders:
+        text = f"set aside: {n_folders} unfinished under other settings, {say_bytes(n_bytes)} in {plan.store.folder}"
+        print_line(console, f"{text} (run --clean deletes them)", style="dim")
 
 
 def _remove_links(plan: RunPlan, out: Path | None, *, dangling_only: bool = False) -> None:

@@ -18,6 +18,7 @@ from prosocial.core.equal_lengths import equal_length_batches
 from prosocial.core.errors import InputError
 from prosocial.core.protocols import Message
 
+from .batch_size import rows_with_logits
 from .controls import ControlArrays, Steering, control_arrays, fallback_of, one_per_row
 from .draft import ReplyDraft
 from .engine import Decision, Engine
@@ -50,7 +51,8 @@ def generate(
         prefill: text that the reply starts with, for all conversations or one per conversation; not part of the
             returned text.
         row_keys: one text per conversation that seeds its noise; default: its index.
-        batch_size: maximum number of conversations per batch; results do not depend on it.
+        batch_size: maximum number of conversations per batch, fewer where the vocabulary is large; results do not
+            depend on it.
         on_error: "raise" to raise before the model runs, or "reply" to return, for a conversation that cannot be
             answered, a reply that finishes with "error" and holds the message.
         options: see `ReplyOptions`.
@@ -111,8 +113,9 @@ class Loop:
 
     def run(self, rows: Sequence[ReplyDraft], batch_size: int) -> None:
         """Generate until every reply has finished."""
+        most = min(batch_size, rows_with_logits(self.engine.vocabulary_size))
         while rows := [row for row in rows if row.finish is None]:
-            for batch in _batches(rows, batch_size):
+            for batch in _batches(rows, most):
                 for _ in self.steps(batch):
                     pass
 

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from prosocial.core.batches import EncodedReply, encode_reply, pad_replies
 from prosocial.core.chat import ChatTokenizer
-from prosocial.core.errors import InputError
 
 from .loss import reply_log_probability
 from .model import RewardModel
 from .pairs import Pair
+from .pairs import require_labels as require_labelled
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,9 @@ class EncodedPairs:
         """
         replies = [(pair, pair.first) for pair in pairs] + [(pair, pair.second) for pair in pairs]
         sequences = [encode_reply(tokenizer, pair.messages, text, max_tokens=max_tokens) for pair, text in replies]
-        signs = torch.tensor([pair.signs(attributes) for pair in pairs], dtype=torch.float32)
-        unlabelled = [name for index, name in enumerate(attributes) if not signs[:, index].any()]
-        if unlabelled and require_labels:
-            raise InputError(
-                f"every attribute should have labelled pairs, found none for {', '.join(unlabelled)}: label or omit it"
-            )
-        return cls(sequences, signs)
+        if require_labels:
+            require_labelled(pairs, attributes)
+        return cls(sequences, torch.tensor([pair.signs(attributes) for pair in pairs], dtype=torch.float32))
 
     def rewards(
         self, reward: RewardModel, rows: Sequence[int], preference: Tensor, pad_id: int

@@ -34,7 +34,7 @@ class Counted(SilentProgress):
     def start(self, total: int | None, description: str) -> None:
         self.total, self.done = total, 0
 
-    def advance(self, n: int = 1) -> None:
+    def advance(self, n: int = 1, *, tokens: int = 0) -> None:
         self.done += n
 
 
