@@ -1,8 +1,7 @@
 """Measures a recipe's model and turns the measurement into estimates of its stages, for `run --dry-run`."""
 
-import torch
-
 from prosocial.core.chat import ChatTokenizer
+from prosocial.core.placement import Placement
 from prosocial.editing.checkpoints import Checkpoint, resolve_model
 
 from ..workflow.stage import Stage
@@ -24,9 +23,9 @@ def measure(recipe: Recipe, stages: list[Stage]) -> tuple[list[Stage], str] | No
     folder = resolve_model(recipe.model)
     lengths = data_lengths(recipe.data, ChatTokenizer(folder))
     n_tokens = max(8, min(LONGEST_TOKENS, round(max(rows.tokens for rows in lengths.values()))))
-    speed = measure_speed(folder, getattr(torch, recipe.dtype), n_tokens=n_tokens)
-    exact = speed
-    if recipe.dtype != "float32":
-        exact = measure_speed(folder, torch.float32, n_tokens=n_tokens, trains=False)
+    placement = Placement.choose(recipe.device, recipe.dtype)
+    exact = speed = measure_speed(folder, placement, n_tokens=n_tokens)
+    if placement.dtype != "float32":
+        exact = measure_speed(folder, Placement(placement.device), n_tokens=n_tokens, trains=False)
     work = Workload(recipe, Checkpoint.open(folder), lengths, speed, exact)
-    return with_measured(stages, work.estimates()), f"measured here in {recipe.dtype}: {speed}"
+    return with_measured(stages, work.estimates()), f"measured on {placement.device} in {placement.dtype}: {speed}"

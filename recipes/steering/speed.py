@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.initialization import no_init_weights
 
 from prosocial.core.chat import ChatTokenizer
+from prosocial.core.placement import Placement
 from prosocial.steering.decoding.loop import generate
 from prosocial.steering.torch_engine import PlainEngine
 
@@ -31,28 +32,29 @@ LONG_SECONDS = 4.0  # a batch that takes longer is measured once
 WEIGHT = 0.01
 
 
-def measure_speed(folder: Path, dtype: torch.dtype, *, n_tokens: int, trains: bool = True) -> Speed:
-    """Return the speed of a model's shape on the CPU, in well under a minute.
+def measure_speed(folder: Path, placement: Placement, *, n_tokens: int, trains: bool = True) -> Speed:
+    """Return the speed of a model's shape, in well under a minute.
 
     Args:
         folder: a checkpoint with a tokenizer; only its `config.json` and tokenizer are read.
-        dtype: dtype of the weights.
+        placement: device and dtype of the weights.
         n_tokens: tokens of a prompt with its reply.
         trains: whether a training step is measured too; otherwise its numbers are 0.
     """
     depth = AutoConfig.from_pretrained(str(folder), trust_remote_code=False).get_text_config().num_hidden_layers
     depths = DEPTHS if depth > DEPTHS[1] else (depth,)
-    few, *more = (_measured(folder, dtype, n, n_tokens=n_tokens, trains=trains) for n in depths)
+    few, *more = (_measured(folder, placement, n, n_tokens=n_tokens, trains=trains) for n in depths)
     if not more:
         return Speed(*few)
     slope = (more[0] - few) / (DEPTHS[1] - DEPTHS[0])
     return Speed(*np.maximum(0.0, more[0] + np.maximum(0.0, slope) * (depth - DEPTHS[1])))
 
 
-def _measured(folder: Path, dtype: torch.dtype, depth: int, *, n_tokens: int, trains: bool) -> Any:
+def _measured(folder: Path, placement: Placement, depth: int, *, n_tokens: int, trains: bool) -> Any:
     """Return the fields of `Speed` as an array, for a model with so many layers."""
-    model, tokenizer = _shape(folder, dtype, depth), ChatTokenizer(folder)
-    ids = torch.randint(0, tokenizer.n_words, (ROWS, n_tokens), generator=torch.Generator().manual_seed(0))
+    model, tokenizer = _shape(folder, placement.torch_dtype, depth).to(placement.device), ChatTokenizer(folder)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, tokenizer.n_words, (ROWS, n_tokens), generator=generator).to(model.device)
     tokens = ids.numel()
     read = _seconds(lambda: _read(model, ids)) / tokens
     engine = PlainEngine(model)
@@ -117,6 +119,8 @@ def _seconds(work: Callable[[], None]) -> float:
     for _ in range(2):
         started = time.perf_counter()
         work()
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
         times.append(time.perf_counter() - started)
         if times[-1] > LONG_SECONDS:
             break
