@@ -53,7 +53,7 @@ class Hardware:
         kinds = {is_bundle(Path(folder)) for folder in folders}
         if True not in kinds and provider is not None:
             raise InputError(f"--provider {provider} should be for a bundle, there is none: leave it out")
-        if False not in kinds and not device == dtype == None:  # noqa: E711
+        if False not in kinds and (device, dtype) != (None, None):
             raise InputError(
                 "--device and --dtype should be for a model in torch, there are only bundles: use --provider"
             )
