@@ -40,7 +40,7 @@ def reply_log_probability(backbone: Backbone, batch: ReplyBatch) -> Tensor:
     step = max(1, MOST_LOGITS // (len(at) * len(backbone.output_weight)))
     parts = [
         checkpoint(_of_columns, backbone, hidden[:, some], next_ids[:, some], at[:, some], use_reentrant=False)
-        for some in columns.split(step)
+        for some in torch.split(columns, step)
     ]
     total: Tensor = torch.stack(parts).sum(0)
     return total

@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from prosocial.core.batches import EncodedReply, ReplyBatch, pad_replies
 from prosocial.steering.backbone import Backbone
 from prosocial.training import reply_log_probability as module
 from prosocial.training.reply_log_probability import linear_log_probability, reply_log_probability
 
-from ..architectures import random_model
+from ..architectures import SIZE, random_model
 from ..largest_tensor import LargestTensor
 
 REPLIES = [EncodedReply((3, 7, 11), (4, 9, 30, 2)), EncodedReply((5, 8), (20, 2, 9, 77, 60, 1))]
@@ -66,8 +67,9 @@ def test_no_tensor_is_as_large_as_the_logits_of_the_replies(
     monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
 ) -> None:
     monkeypatch.setattr(module, "MOST_LOGITS", 1000)
-    model, batch = random_model("qwen3").to(dtype), pad_replies(REPLIES * 16, range(32), pad_id=1)
-    backbone, n_logits = Backbone(model), int(batch.predicts_reply.sum()) * 200
+    model: Any = LlamaForCausalLM(LlamaConfig(**SIZE | {"vocab_size": 2000, "tie_word_embeddings": True})).to(dtype)
+    batch = pad_replies(REPLIES * 16, range(32), pad_id=1)
+    backbone, n_logits = Backbone(model), int(batch.predicts_reply.sum()) * 2000
     model.requires_grad_(False)
     model.get_input_embeddings().weight.requires_grad_()
     with LargestTensor() as largest:
