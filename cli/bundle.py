@@ -12,13 +12,12 @@ import typer
 from prosocial.core.protocols import Message
 
 from .output import note, say, say_json
+from .placement_options import Provider
 from .reply_options import (
     DRAWING,
     OPENING,
     BundlePath,
     Prefer,
-    Provider,
-    ProviderName,
     Threads,
     enforced_by,
     gate_line,
@@ -115,7 +114,7 @@ def generate(
             help="With --json, include the log-probability of each token under the decoding rule.",
         ),
     ] = False,
-    provider: Provider = ProviderName.CPU,
+    provider: Provider = "cpu",
     threads: Threads = None,
     opening: dict[str, Any],
     logging: dict[str, Any],

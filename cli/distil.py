@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from prosocial.core.placement import AUTO, Placement
+
 from .draw_options import TrainingSeed
 from .output import progress_console, say_json
-from .training_options import Dtype, DtypeName, Json, MaxNewTokens, Overrides, Temperature
+from .training_options import DeviceName, Dtype, DtypeName, Json, MaxNewTokens, Overrides, Temperature
 
 
 def distil_command(
@@ -18,7 +20,8 @@ def distil_command(
     set_: Overrides = [],  # noqa: B006 - typer reads it, nobody changes it
     temperature: Temperature = 1.0,
     max_new_tokens: MaxNewTokens = 64,
-    dtype: DtypeName = Dtype.float32,
+    device: DeviceName = AUTO,
+    dtype: DtypeName = Dtype.auto,
     seed: TrainingSeed = 0,
     as_json: Json = False,
 ) -> None:
@@ -26,8 +29,6 @@ def distil_command(
 
     Decode at the strength that it is distilled for: beta = 1 / inverse_beta, as `prosocial assemble` does by default.
     """
-    import torch
-
     from prosocial.core.chat import ChatTokenizer
     from prosocial.core.files import new_folder, require_new
     from prosocial.editing.checkpoints import load_model, resolve_model
@@ -39,12 +40,13 @@ def distil_command(
     from prosocial.training.reward.model import read_reward_config
 
     require_new(out)
+    placement = Placement.choose(device, dtype.value)
     training, folder = read_settings(DistilTraining, set_), resolve_model(edited)
     digest = fingerprint(folder)
     config = read_reward_config(reward, checkpoint_fingerprint=digest)
     given, console = read_pairs(pairs, attributes=config.attributes), progress_console()
     with stage_progress(console, name="head", title="distil the compact head") as progress, new_folder(out) as aside:
-        model = load_model(folder, dtype=getattr(torch, dtype.value))
+        model = load_model(folder, dtype=placement.torch_dtype, device=placement.device)
         distilled = distil(
             RewardModel.load(reward, model, checkpoint_fingerprint=digest),
             given,
@@ -57,5 +59,5 @@ def distil_command(
         distilled.save(aside, checkpoint_fingerprint=digest)
     console.print(f"{distilled.summary}: {out}")
     if as_json:
-        found = {"head": str(out), "said": distilled.summary, "attributes": list(config.attributes)}
+        found = {"head": str(out), "said": distilled.summary, "attributes": list(config.attributes)} | vars(placement)
         say_json(found | distilled.to_json())

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from prosocial.core.errors import UnknownNameError
 from prosocial.core.files import read_json
+from prosocial.core.placement import AUTO, Placement
 
 from .reading.loading import load_recipe, recipe_pipeline
 from .workflow.plan import RunPlan, plan_run
@@ -127,6 +128,7 @@ def run_recipe(
     with warnings.catch_warnings(record=True) as deprecations:
         warnings.filterwarnings("always", category=DeprecationWarning, module=r"prosocial\.")
         recipe, pipeline = open_recipe(source, overrides)
+        recipe = _placed(recipe, dry_run=dry_run)
     for warning in deprecations:
         print_line(progress or console, f"warning: {warning.message}")
     store, stages = out / "store", pipeline.stages(recipe)
@@ -136,10 +138,21 @@ def run_recipe(
     if dry_run:
         _show_plan(plan, json, console)
         return 0
-    result = execute(plan, progress or console, out=out)
+    result = execute(plan, progress or console, out=out, device=recipe.device)
     if clean:
         delete_dual_use(plan, out=out)
     return pipeline.show(result, json, console)
+
+
+def _placed(recipe: Any, *, dry_run: bool) -> Any:
+    """Return a recipe with its device and dtype resolved; a plan needs no device, and torch only for an `auto` dtype.
+
+    Raises:
+        InputError: this machine lacks the device, or the device the dtype.
+    """
+    if dry_run and recipe.device == AUTO != recipe.dtype:
+        return recipe
+    return recipe.model_copy(update=vars(Placement.choose(recipe.device, recipe.dtype)))
 
 
 def _show_plan(plan: RunPlan, json: bool, console: Console) -> None:

@@ -41,7 +41,7 @@ class SteeredEngine:
 
     def prefill(self, ids: NDArray[np.int64], controls: ControlArrays | None, *, capacity: int) -> "TorchStream":
         """Run prompts [B, S] of equal length; torch's key/value cache grows as needed, `capacity` is not used."""
-        device = self.backbone.output_weight.device
+        device = self.backbone.device
         tensors = self.steered.default_controls() if controls is None else as_controls(controls, device)
         return TorchStream(self.backbone, self.steered, tensors, torch.from_numpy(ids).to(device))
 
@@ -56,7 +56,7 @@ class PlainEngine:
 
     def prefill(self, ids: NDArray[np.int64], controls: ControlArrays | None, *, capacity: int) -> "TorchStream":
         """Run prompts [B, S] of equal length; `controls` and `capacity` are not used."""
-        return TorchStream(self.backbone, None, None, torch.from_numpy(ids).to(self.backbone.output_weight.device))
+        return TorchStream(self.backbone, None, None, torch.from_numpy(ids).to(self.backbone.device))
 
 
 class TorchStream:
@@ -74,11 +74,11 @@ class TorchStream:
 
     def step(self, tokens: NDArray[np.int64]) -> None:
         """Append one token [B] per row and compute the next decision."""
-        self.decision = self._decide(torch.from_numpy(tokens)[:, None].to(self._backbone.output_weight.device))
+        self.decision = self._decide(torch.from_numpy(tokens)[:, None].to(self._backbone.device))
 
     def keep(self, rows: NDArray[np.intp]) -> None:
         """Keep only these rows, in this order."""
-        at = torch.from_numpy(rows).to(self._backbone.output_weight.device)
+        at = torch.from_numpy(rows)  # on the CPU, since the layers of a model that is spread lie on several devices
         self._cache.batch_select_indices(at)
         if self._controls is not None:
             self._controls = Controls(*(value if len(value) == 1 else value[at] for value in self._controls))

@@ -16,6 +16,7 @@ from ..judges.cosa_rubrics import Protocol
 from ..model_comparison import JUDGEMENTS_FILE, folder_digest
 from ..sampling.shards import Drawing, Shard
 from ..sampling.store import ReplyStore, reply_folder
+from ..sampling.systems import Hardware
 from ..sampling.workers import answer_shards
 from .cascade import filter_drawing, filter_system, lets_pass
 from .cosa_score_document import score_document
@@ -44,6 +45,7 @@ class ScoreSettings:
         workers: number of processes that sample replies.
         reveal: show harmful words without redaction.
         draws: number of bootstrap resamples.
+        hardware: what the models run on.
     """
 
     protocol: Protocol = "harm-set"
@@ -55,6 +57,7 @@ class ScoreSettings:
     workers: int = 1
     reveal: bool = False
     draws: int = 1000
+    hardware: Hardware = field(default_factory=Hardware)
 
 
 def score_models(
@@ -94,6 +97,7 @@ def score_models(
         drawn = _Drawn(store, drawing, how, advance)
         verdicts, unread = _verdicts(drawn, systems, questions, CachedJudge(judge, place / JUDGEMENTS_FILE), how)
     all_facts = {"judge": f"{judge.name} {judge.version}", "protocol": how.protocol, **(facts or {}), **asdict(drawing)}
+    all_facts |= how.hardware.to_json()
     document = score_document(
         verdicts, configs_of(questions), facts=all_facts, unread=unread, seed=how.seed, draws=how.draws
     )
@@ -154,7 +158,7 @@ class _Drawn:
         missing = self.store.missing(every)
         self.n_total += _size(every)
         self.n_done += _size(every) - _size(missing)
-        for shard, rows in answer_shards(missing, workers=self.how.workers):
+        for shard, rows in answer_shards(missing, hardware=self.how.hardware, workers=self.how.workers):
             self.store.add(shard, rows)
             self.n_done += len(rows)
             if self.advance is not None:
@@ -190,6 +194,7 @@ def _stamp(
         "questions": hashlib.sha256(canonical_json(contents).encode()).hexdigest(),
         "shots": hashlib.sha256(canonical_json(dict(how.shots)).encode()).hexdigest(),
         **asdict(drawing),
+        **how.hardware.placement.stamp(),
     }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from prosocial.core.placement import Placement
 from prosocial.core.row_files import read_rows
 from prosocial.core.settings import Count, Settings, Temperature
 from prosocial.core.training_rows import reply_of
@@ -78,7 +79,7 @@ def sample_candidates(
     requests: Sequence[Row],
     source: CandidateSource,
     *,
-    dtype: str,
+    placement: Placement,
     seed: int,
     out: Path,
     on_replies: Callable[[int], None] = lambda count: None,
@@ -98,7 +99,7 @@ def sample_candidates(
 
     def reply_to(chunk: Row) -> Row:
         if not opened:
-            opened.append(PlainEngine(open_model(checkpoint, dtype)))
+            opened.append(PlainEngine(open_model(checkpoint, placement)))
         replies = generate(
             opened[0],
             tokenizer,

@@ -98,7 +98,7 @@ def _train_gate(context: StageContext) -> str:
             ReplySampling(**{name: parameters[name] for name in ReplySampling.model_fields}),
         )
     trained = train_gate_on_replies(
-        open_model(inputs["edited"], dtype),
+        open_model(inputs["edited"], context.placement),
         read_replies(inputs["replies"] / "replies.jsonl", categories=categories),
         tokenizer=ChatTokenizer(inputs["edited"]),
         categories=categories,

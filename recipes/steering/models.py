@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prosocial.core.placement import Placement
 from prosocial.core.protocols import Message
 from prosocial.core.row_files import read_rows
 from prosocial.core.training_rows import prompt_of
@@ -16,13 +17,11 @@ if TYPE_CHECKING:
 BATCH_SIZE = 256
 
 
-def open_model(folder: Path, dtype: str = "float32") -> "PreTrainedModel":
-    """Load a checkpoint in a dtype by name."""
-    import torch
-
+def open_model(folder: Path, placement: Placement) -> "PreTrainedModel":
+    """Load a checkpoint onto a device, in a dtype."""
     from prosocial.editing.checkpoints import load_model
 
-    return load_model(folder, dtype=getattr(torch, dtype))
+    return load_model(folder, dtype=placement.torch_dtype, device=placement.device)
 
 
 def training_prompts(path: Path, count: int) -> list[tuple[Message, ...]]:
@@ -39,7 +38,7 @@ def sample_replies(
     from prosocial.steering.decoding.loop import generate
     from prosocial.steering.torch_engine import PlainEngine
 
-    engine, tokenizer = PlainEngine(open_model(checkpoint, context.parameters["dtype"])), ChatTokenizer(checkpoint)
+    engine, tokenizer = PlainEngine(open_model(checkpoint, context.placement)), ChatTokenizer(checkpoint)
     replies: list[str] = []
     chunk = 8 * BATCH_SIZE
     starts = range(0, len(prompts), chunk)

@@ -215,7 +215,9 @@ class Recipe(Settings):
         name: name of the recipe.
         title: title of the report; the name if empty.
         seed: seed of every stage.
-        dtype: dtype of the frozen models that are trained on.
+        device: where models run: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for CUDA, then MPS, then the CPU.
+        dtype: dtype of the models that are trained on and drawn from; `auto` for bfloat16 where the device computes in
+            it, else float32. The threshold, parity and the report are measured in float32, as the bundle computes.
         model: a folder, a Hub id, or the lab's base model.
         judge: judge that labels replies and scores the report: a name that `judge_named` accepts, such as `lab`,
             `refusal`, `endpoint:MODEL@URL` or `path/to/file.py:Class`.
@@ -228,7 +230,8 @@ class Recipe(Settings):
     name: str
     title: str = ""
     seed: Seed = 0
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     model: str | LabModel
     data: LabData | FileData
     judge: str

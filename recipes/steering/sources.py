@@ -129,7 +129,7 @@ def _lab_base_stage(recipe: ModelRecipe, model: LabModel) -> Stage:
         title="train the lab's base model",
         run=_train_lab_base,
         inputs={"conversations": Upstream("data", "conversations.jsonl")},
-        parameters=model.lab.model_dump(mode="json"),
+        parameters=model.lab.model_dump(mode="json") | {"dtype": "float32"},
         seed=recipe.seed,
     )
 
@@ -190,7 +190,7 @@ def _train_lab_base(context: StageContext) -> str:
     from ..lab.settings import BaseTraining
     from ..lab.tokenizer import train_tokenizer
 
-    training = BaseTraining(**context.parameters)
+    training = BaseTraining(**{name: context.parameters[name] for name in BaseTraining.model_fields})
     rows = read_jsonl(context.inputs["conversations"])
     texts = (" ".join([turn["content"] for turn in row["messages"]] + [row["reply"]]) for row in rows[:4000])
     train_tokenizer(texts, context.out, vocabulary_size=training.vocabulary_size)
@@ -201,8 +201,13 @@ def _train_lab_base(context: StageContext) -> str:
     ]
     context.progress.start(training.steps, "train the base model")
     model = train_base(
-        sequences, tokenizer=tokenizer, training=training, seed=context.seed, on_step=context.progress.advance
-    )
+        sequences,
+        tokenizer=tokenizer,
+        training=training,
+        seed=context.seed,
+        device=context.device,
+        on_step=context.progress.advance,
+    ).cpu()
     with storage_errors(context.out):
         model.save_pretrained(str(context.out))
     return f"{model.num_parameters() / 1e6:.2f} M parameters, {training.steps} steps"

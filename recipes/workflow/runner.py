@@ -56,13 +56,14 @@ class RunResult:
         return {"seconds": self.seconds, "peak_memory_bytes": self.peak_memory_bytes, "stages": stages}
 
 
-def execute(plan: RunPlan, console: Console, *, out: Path | None = None) -> RunResult:
+def execute(plan: RunPlan, console: Console, *, out: Path | None = None, device: str = "cpu") -> RunResult:
     """Run the stages without a result, print their progress, and link every result as `out/<stage>`.
 
     Args:
         plan: plan from `plan_run`; it is updated once the store is locked.
         console: console for progress; a bar on a terminal, plain lines elsewhere.
         out: folder for relative links to the results; None for no links.
+        device: device of the stages' models.
 
     Raises:
         InputError: another run uses the store, or a file or folder is in the place of a link.
@@ -76,7 +77,7 @@ def execute(plan: RunPlan, console: Console, *, out: Path | None = None) -> RunR
         _remove_links(plan, out)
         results: list[StageResult] = []
         while len(results) < len(plan.stages):
-            results.append(_settle(plan.stages[len(results)], plan.store, console=console, out=out))
+            results.append(_settle(plan.stages[len(results)], plan.store, console=console, out=out, device=device))
             if results[-1].state == "done":
                 plan = plan.refreshed()  # the digests of this result's files are known now
     result = RunResult(tuple(results), time.monotonic() - started, peak_memory_bytes())
@@ -104,7 +105,7 @@ def delete_dual_use(plan: RunPlan, *, out: Path | None = None) -> list[str]:
     return [folder.name for folder in deleted]
 
 
-def _settle(planned: PlannedStage, store: Store, *, console: Console, out: Path | None) -> StageResult:
+def _settle(planned: PlannedStage, store: Store, *, console: Console, out: Path | None, device: str) -> StageResult:
     """Reuse the result of one stage or run it, print its line and link its result."""
     name = planned.stage.name
     if planned.state == "cleaned":
@@ -118,7 +119,7 @@ def _settle(planned: PlannedStage, store: Store, *, console: Console, out: Path 
             files = ", ".join(map(repr, changed[:3])) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
             print_line(console, f"{name}: {files} changed after the stage wrote them, so it runs again", style="yellow")
         with _reported(name, console):
-            marker = _make(planned, store, console)
+            marker = _make(planned, store, console, device)
     if planned.accepts:
         store.accept(marker, key=planned.accepts, code=planned.code)
     seconds = marker["seconds"] if state == "done" else None
@@ -128,7 +129,7 @@ def _settle(planned: PlannedStage, store: Store, *, console: Console, out: Path 
     return StageResult(name, planned.folder, state, marker["summary"], marker["seconds"])
 
 
-def _make(planned: PlannedStage, store: Store, console: Console) -> dict[str, Any]:
+def _make(planned: PlannedStage, store: Store, console: Console, device: str) -> dict[str, Any]:
     """Run one stage into a partial folder, commit it, and return its marker."""
     stage = planned.stage
     store.require_free(stage.estimate_bytes, stage=stage.name)
@@ -137,13 +138,14 @@ def _make(planned: PlannedStage, store: Store, console: Console) -> dict[str, An
     with store.partial(stage.name, planned.key) as partial:
         with stage_progress(console, name=stage.name, title=stage.title, at_once=True) as progress:
             scratch = store.scratch(stage.name, planned.key)
-            summary = stage.run(StageContext(partial, paths, stage.parameters, scratch, progress, stage.seed))
+            summary = stage.run(StageContext(partial, paths, stage.parameters, scratch, progress, stage.seed, device))
         marker = {
             "stage": stage.name,
             "key": planned.key,
             "inputs": {name: dict(origin) for name, (_, origin) in planned.inputs.items()},
             "parameters": dict(stage.parameters),
             "seed": stage.seed,
+            **({"device": device} if "dtype" in stage.parameters else {}),
             "code_version": planned.code,
             "code_free_key": planned.code_free_key,
             "dual_use": stage.dual_use,

@@ -10,6 +10,7 @@ from typing import Any
 
 from prosocial.core.errors import InputError
 from prosocial.core.files import canonical_json, sha256_file
+from prosocial.core.placement import Placement
 from prosocial.core.progress import Progress
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -66,6 +67,7 @@ class StageContext:
         scratch: folder that survives a killed run, to resume from; deleted when the stage succeeds.
         progress: progress display of the stage.
         seed: seed of everything random in the stage.
+        device: device of the stage's models; results do not depend on it but for rounding.
     """
 
     out: Path
@@ -74,6 +76,12 @@ class StageContext:
     scratch: Path
     progress: Progress
     seed: int
+    device: str = "cpu"
+
+    @property
+    def placement(self) -> Placement:
+        """Where the stage's models lie, in the dtype of its parameters."""
+        return Placement(self.device, self.parameters["dtype"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +94,7 @@ class Stage:
         run: does the work, writes into `context.out` and returns a one-line summary of the result. The stage's code
             version covers all code of the package that it can reach.
         inputs: source of each input, by input name.
-        parameters: JSON values.
+        parameters: JSON values; of a stage that runs models in torch, `dtype` is theirs.
         copies: for files of the result that are copies of an input, the name of the input by file name; so stages that
             read such a file have their key before this stage has run.
         seed: seed, part of the key and passed to `run`.
