@@ -60,21 +60,36 @@ def test_its_gradients_are_those_of_finite_differences(soft_cap: float) -> None:
         return linear_log_probability(hidden, weight, bias, next_ids, scale=0.7, soft_cap=soft_cap)
 
     assert torch.autograd.gradcheck(value, (hidden, weight, bias))
+    frozen = (weight.detach(), bias.detach())
+    assert torch.autograd.gradcheck(lambda hidden: value(hidden, *frozen), (hidden,))
+    assert torch.equal(value(hidden.detach(), *frozen), value(hidden, weight, bias))
 
 
+@pytest.mark.parametrize("is_trained", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_no_tensor_is_as_large_as_the_logits_of_the_replies(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, is_trained: bool
 ) -> None:
     monkeypatch.setattr(module, "MOST_LOGITS", 1000)
-    model: Any = LlamaForCausalLM(LlamaConfig(**SIZE | {"vocab_size": 2000, "tie_word_embeddings": True})).to(dtype)
+    model: Any = LlamaForCausalLM(LlamaConfig(**SIZE | {"vocab_size": 2000, "tie_word_embeddings": False})).to(dtype)
     batch = pad_replies(REPLIES * 16, range(32), pad_id=1)
     backbone, n_logits = Backbone(model), int(batch.predicts_reply.sum()) * 2000
-    model.requires_grad_(False)
-    model.get_input_embeddings().weight.requires_grad_()
+    model.lm_head.weight.requires_grad_(is_trained)
     with LargestTensor() as largest:
         reply_log_probability(backbone, batch).sum().backward()
     with LargestTensor() as whole:  # the control
         direct(model, batch).sum().backward()
 
     assert largest.numel < n_logits < whole.numel, largest.made_by
+
+
+@pytest.mark.usefixtures("in_small_blocks")
+def test_a_frozen_embedding_gives_the_gradients_of_a_trained_one() -> None:
+    model, batch = random_model("gemma 2"), pad_replies(REPLIES, [0, 1], pad_id=1)
+    found = []
+    for is_trained in (True, False):
+        model.get_output_embeddings().weight.requires_grad_(is_trained)
+        value = reply_log_probability(Backbone(model), batch).sum()
+        found.append(torch.autograd.grad(value, [model.model.layers[0].mlp.down_proj.weight])[0])
+
+    assert torch.allclose(*found, atol=1e-4)
