@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from prosocial.training.reward.attributes import Attribute
     from prosocial.training.reward.encoded_pairs import EncodedPairs
     from prosocial.training.reward.model import RewardModel
-    from prosocial.training.reward.settings import RewardTraining
     from prosocial.training.reward.training_state import StepRecord
 
 
@@ -56,6 +55,7 @@ def train_on_pairs(
         DivergenceError: a loss or gradient is not finite; `checkpoint` keeps the last state before that.
     """
     from prosocial.core.chat import ChatTokenizer
+    from prosocial.editing.checkpoints.fingerprint import fingerprint
     from prosocial.training.reward.accuracy import pair_accuracy
     from prosocial.training.reward.processes import is_first
     from prosocial.training.reward.settings import RewardTraining
@@ -64,6 +64,7 @@ def train_on_pairs(
     names, pad_id = [attribute.name for attribute in attributes], ChatTokenizer(base).pad_id
     training = RewardTraining(**{key: getattr(settings, key) for key in RewardTraining.model_fields})
     train, held_out = _encoded_pairs(base, pairs, names, max_tokens=training.max_tokens)
+    digest = fingerprint(base)
     reward = _new_reward_model(base, names, settings, placement=placement, seed=seed)
     _require_known_ids(reward, (train, held_out), base)
     progress.start(training.steps, "train the reward model")
@@ -74,6 +75,7 @@ def train_on_pairs(
         training=training,
         pad_id=pad_id,
         seed=seed,
+        made_with=f"{digest} in {placement.dtype}",
         checkpoint=checkpoint,
         on_step=progress.advance,
         on_note=on_note,
@@ -81,7 +83,8 @@ def train_on_pairs(
     progress.start(len(held_out) * (len(names) + 1), "measure it on held-out pairs")
     accuracy = pair_accuracy(reward, held_out, attributes=names, pad_id=pad_id, on_pairs=progress.advance)
     if is_first():
-        _write(out, reward, train, history, accuracy=accuracy, base=base, training=training, placement=placement)
+        reward.save(out, checkpoint_fingerprint=digest, training=training.model_dump(mode="json"))
+        _write_history(out, history, train, names, accuracy=accuracy, placement=placement)
     corners = [value["corner"] for value in accuracy.values()]
     return f"accuracy on held-out pairs, one attribute at a time: {min(corners):.0%} to {max(corners):.0%}"
 
@@ -112,26 +115,21 @@ def _require_known_ids(reward: "RewardModel", encoded: "Sequence[EncodedPairs]",
         )
 
 
-def _write(
+def _write_history(
     out: Path,
-    reward: "RewardModel",
-    train: "EncodedPairs",
     history: "Sequence[StepRecord]",
+    train: "EncodedPairs",
+    names: Sequence[str],
     *,
     accuracy: Mapping[str, Any],
-    base: Path,
-    training: "RewardTraining",
     placement: Placement,
 ) -> None:
-    """Write the adapter, and `training.json` with every step, the accuracy, the labels' agreement, and the device."""
-    from prosocial.editing.checkpoints.fingerprint import fingerprint
+    """Write `training.json`: every step, the accuracy, the agreement of the labels, and where it was computed."""
     from prosocial.training.reward.encoded_pairs import label_agreement
 
-    reward.save(out, checkpoint_fingerprint=fingerprint(base), training=training.model_dump(mode="json"))
-    agreement = {"attributes": list(reward.config.attributes), "share": label_agreement(train.signs)}
-    steps = [asdict(record) for record in history]
+    agreement = {"attributes": list(names), "share": label_agreement(train.signs)}
     measured = {"pair_accuracy": accuracy, "label_agreement": agreement, "computed_on": asdict(placement)}
-    write_json(out / "training.json", {"steps": steps, **measured})
+    write_json(out / "training.json", {"steps": [asdict(record) for record in history], **measured})
 
 
 def _encoded_pairs(

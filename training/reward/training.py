@@ -26,6 +26,7 @@ def train_reward(
     training: RewardTraining,
     pad_id: int,
     seed: int,
+    made_with: str = "",
     checkpoint: Path | str | None = None,
     on_step: Callable[[], None] = lambda: None,
     on_note: Callable[[str], None] = lambda text: None,
@@ -39,6 +40,7 @@ def train_reward(
         training: the settings.
         pad_id: token id for padding.
         seed: seed of the batches, the preferences and the order of gradient projections.
+        made_with: description of the model, such as a fingerprint; checkpoints with another one are set aside.
         checkpoint: file to save the state in, also after the last step; if it exists, training resumes from it. One of
             another training, or a damaged one, is renamed.
         on_step: called after every step, including those before a resumed checkpoint.
@@ -49,7 +51,9 @@ def train_reward(
         MissingExtraError: the conflict method needs a package that is not installed.
         InputError: a pair does not fit into memory.
     """
-    run = TrainingRun(reward, pairs, attributes=attributes, training=training, pad_id=pad_id, seed=seed)
+    run = TrainingRun(
+        reward, pairs, attributes=attributes, training=training, pad_id=pad_id, seed=seed, made_with=made_with
+    )
     checkpoint = None if checkpoint is None else Path(checkpoint)
     if checkpoint is not None and checkpoint.is_file():
         _resume(run, checkpoint, on_note)

@@ -73,11 +73,13 @@ class TrainingRun:
         training: RewardTraining,
         pad_id: int,
         seed: int,
+        made_with: str = "",
     ) -> None:
         self.history: list[StepRecord] = []
         self.saved = 0
         self._reward, self._pairs, self._training = reward, pairs, training
         self._pad_id, self._seed, self._most_pairs = pad_id, seed, training.batch_size
+        self._made_with = made_with
         self._betas = torch.tensor([attribute.beta for attribute in attributes])
         self._parameters = reward.parameters
         self._optimizer = torch.optim.AdamW(
@@ -257,10 +259,18 @@ class TrainingRun:
         return lambda gramian: combination(gramian, batch.weights, method=method, seed=seed)
 
     def _key(self) -> str:
-        """Return a digest of data, betas, settings, seed and adapter shapes, which a checkpoint must match."""
+        """Return a digest of what the training is made with and of its settings, which a checkpoint must match."""
         sequences = [[*sequence.prompt_ids, -1, *sequence.reply_ids] for sequence in self._pairs.sequences]
         shapes = [list(parameter.shape) for parameter in self._parameters]
-        made_from = [sequences, self._pairs.signs.tolist(), self._betas.tolist(), shapes, self._pad_id, self._seed]
+        made_from = [
+            self._made_with,
+            sequences,
+            self._pairs.signs.tolist(),
+            self._betas.tolist(),
+            shapes,
+            self._pad_id,
+            self._seed,
+        ]
         text = canonical_json([*made_from, self._training.model_dump(mode="json")])
         return hashlib.sha256(text.encode()).hexdigest()
 
