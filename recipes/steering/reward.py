@@ -102,8 +102,7 @@ def _train_reward(context: StageContext) -> str:
         settings=RewardSettings(**{key: parameters[key] for key in RewardSettings.model_fields}),
         out=context.out,
         checkpoint=context.scratch / "training.safetensors",
-        dtype=parameters["dtype"],
+        placement=context.placement,
         seed=context.seed,
-        on_start=lambda n_steps: context.progress.start(n_steps, "train the reward model"),
-        on_step=context.progress.advance,
+        progress=context.progress,
     )

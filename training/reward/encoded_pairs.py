@@ -9,7 +9,7 @@ from torch import Tensor
 from prosocial.core.batches import EncodedReply, encode_reply, pad_replies
 from prosocial.core.chat import ChatTokenizer
 
-from .loss import reply_log_probability
+from ..reply_log_probability import reply_log_probability
 from .model import RewardModel
 from .pairs import Pair
 from .pairs import require_labels as require_labelled
@@ -71,10 +71,14 @@ class EncodedPairs:
         """
         n = len(self)
         batch = pad_replies(self.sequences, [*rows, *(row + n for row in rows)], pad_id=pad_id)
-        logits = reward.logits(batch.input_ids, batch.attention_mask, preference.repeat(2, 1))
-        at = (batch.next_ids.to(logits.device), batch.predicts_reply.to(logits.device))
-        first, second = reply_log_probability(logits, *at).cpu().chunk(2)
+        with reward.use(preference.repeat(2, 1)):
+            first, second = reply_log_probability(reward.backbone, batch).cpu().chunk(2)
         return first, second
+
+    def lengths(self, rows: Sequence[int]) -> list[int]:
+        """Return the number of tokens that each of the pairs `rows` takes in a batch, both replies padded alike."""
+        n = len(self)
+        return [2 * max(self.sequences[row].length, self.sequences[row + n].length) for row in rows]
 
     def n_reply_tokens(self, rows: Sequence[int]) -> int:
         """Return the total number of reply tokens of the pairs `rows`, both replies counted."""
