@@ -1,6 +1,6 @@
 """Prompt-and-reply token sequences as right-padded batches."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -8,9 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .cores import free_memory_bytes, is_out_of_memory
+from .errors import InputError
 from .protocols import Message, PromptEncoder
 
 Row = TypeVar("Row")
+Result = TypeVar("Result")
+MOST_TOKENS = {"cpu": 4096}  # of a batch: more make a CPU no faster
+MOST_TOKENS_ELSEWHERE = 32768
+MEMORY_SHARE = 0.25  # of the free memory that a batch may take
 
 
 @dataclass(frozen=True)
@@ -117,3 +123,93 @@ def length_sorted_batches(encoded: Sequence[EncodedReply], *, batch_size: int) -
     order = sorted(range(len(encoded)), key=lambda row: encoded[row].length)
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
+
+
+def token_budget_batches(lengths: Sequence[int], *, budget: int) -> Iterator[list[int]]:
+    """Yield batches that hold every row index once, of nearly equal lengths, short rows first; ties keep their order.
+
+    Args:
+        lengths: tokens of each row.
+        budget: most tokens of a batch with its padding; a row of more tokens is alone in its batch.
+
+    Examples:
+        >>> list(token_budget_batches([2, 9, 1, 2], budget=6))
+        [[2, 0, 3], [1]]
+    """
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[row] > budget:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def token_budget(device: torch.device, *, bytes_per_token: int) -> int:
+    """Return how many tokens a batch may have, so that it takes a quarter of the memory that a device has free.
+
+    Args:
+        device: where the batch is computed.
+        bytes_per_token: memory that a token of the batch needs.
+    """
+    most = MOST_TOKENS.get(device.type, MOST_TOKENS_ELSEWHERE)
+    return max(1, min(most, int(MEMORY_SHARE * free_bytes(device)) // bytes_per_token))
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the bytes that can still be allocated on a device."""
+    match device.type:
+        case "cuda":
+            cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+            return int(torch.cuda.mem_get_info(device)[0]) + cached
+        case "mps":
+            return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+        case _:
+            return free_memory_bytes()
+
+
+def halving(
+    run: Callable[[list[int]], Result], rows: Sequence[int], *, remedy: str = ""
+) -> Iterator[tuple[list[int], Result]]:
+    """Run a batch and yield its rows with the result; where memory runs out, halve the batch and try again.
+
+    Args:
+        run: what to do with some rows of the batch.
+        rows: the batch.
+        remedy: what to do if a single row does not fit, for the message.
+
+    Raises:
+        InputError: a single row does not fit into memory.
+
+    Examples:
+        >>> def run(rows: list[int]) -> int:
+        ...     if len(rows) > 2:
+        ...         raise MemoryError
+        ...     return sum(rows)
+        >>> list(halving(run, [1, 2, 3]))
+        [([1], 1), ([2, 3], 5)]
+    """
+    waiting = [list(rows)]
+    while waiting:
+        part = waiting.pop()
+        try:
+            result = run(part)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(part) == 1:
+                advice = remedy or "choose a smaller dtype, another device, or shorter rows"
+                raise InputError(f"one row should fit into memory, it does not: {advice}") from error
+            middle = len(part) // 2
+            waiting += [part[middle:], part[:middle]]
+        else:
+            yield part, result
+            continue
+        release_cached_memory()
+
+
+def release_cached_memory() -> None:
+    """Give the memory that torch keeps for later back to the accelerator, if there is one."""
+    if torch.accelerator.is_available():
+        torch.accelerator.memory.empty_cache()
