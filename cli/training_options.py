@@ -1,4 +1,4 @@
-"""Options that the commands which train something share."""
+"""Options that the commands which run or train a model share."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -7,14 +7,21 @@ import typer
 
 
 class Dtype(StrEnum):
-    """The dtype of a frozen model that something is trained on; what is trained is float32 in each case."""
+    """The dtype of a model in memory; what is trained beside it is float32 in each case."""
 
+    auto = "auto"
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
 
 
-DtypeName = Annotated[Dtype, typer.Option("--dtype", help="Of the checkpoint in memory.")]
+# With these two a command calls `Placement.choose(device, dtype.value)` before its first slow step.
+DeviceName = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps; auto: CUDA, then MPS, then the CPU.")
+]
+DtypeName = Annotated[
+    Dtype, typer.Option("--dtype", help="Of the model in memory; auto: bfloat16 where the device computes in it.")
+]
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, such as rank=8; may repeat.")
 ]
