@@ -17,7 +17,6 @@ EXTRA_OF = {
     "torch": "edit",
     "torchjd": "train",
     "transformers": "edit",
-    "trl": "train",
 }
 
 

@@ -1,8 +1,10 @@
 """Log-probabilities of reply tokens, without the logits of a whole batch.
 
-Logits are computed for a part of the vocabulary at a time, from the hidden states at the replies' positions alone.
-Forward passes keep a running log-sum-exp, and backward passes compute the logits again (Cut Cross-Entropy, Wijmans et
-al., arXiv 2411.09009, does so in one GPU kernel).
+Logits are computed for a part of the vocabulary at a time, from the hidden states at the replies' positions alone, with
+a running log-sum-exp. Where the output embedding is trained, the backward pass computes the logits again (Cut
+Cross-Entropy, Wijmans et al., arXiv 2411.09009). Where it is frozen, the forward pass finds the gradient too: that of
+the log-sum-exp is attention over the rows of the embedding, with a running softmax (Milakov and Gimelshein, arXiv
+1805.02867).
 """
 
 from collections.abc import Iterator
@@ -40,7 +42,7 @@ def reply_log_probability(backbone: Backbone, batch: ReplyBatch) -> Tensor:
     step = max(1, MOST_LOGITS // (len(at) * len(backbone.output_weight)))
     parts = [
         checkpoint(_of_columns, backbone, hidden[:, some], next_ids[:, some], at[:, some], use_reentrant=False)
-        for some in columns.split(step)
+        for some in torch.split(columns, step)
     ]
     total: Tensor = torch.stack(parts).sum(0)
     return total
@@ -76,11 +78,51 @@ def linear_log_probability(
         >>> linear_log_probability(torch.zeros(1, 2), torch.ones(4, 2), None, torch.tensor([3]))
         tensor([-1.3863])
     """
-    result: Tensor = _LinearLogProbability.apply(hidden, weight, bias, next_ids, scale, soft_cap)  # type: ignore[no-untyped-call]
+    is_frozen = not (weight.requires_grad or (bias is not None and bias.requires_grad))
+    wants_gradient = torch.is_grad_enabled() and hidden.requires_grad
+    function: Any = _WithFrozenEmbedding if is_frozen and wants_gradient else _WithTrainedEmbedding
+    result: Tensor = function.apply(hidden, weight, bias, next_ids, scale, soft_cap)
     return result
 
 
-class _LinearLogProbability(torch.autograd.Function):
+class _WithFrozenEmbedding(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        context: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        next_ids: Tensor,
+        scale: float,
+        soft_cap: float,
+    ) -> Tensor:
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        chosen, total = hidden.new_zeros(2, len(hidden), dtype=wide)
+        top = hidden.new_full((len(hidden),), -torch.inf, dtype=wide)
+        mean = torch.zeros_like(hidden, dtype=wide)  # of the embedding's rows, not yet divided by `total`
+        for rows, part in _blocks(len(hidden), len(weight)):
+            logits = _logits(hidden, weight, bias, scale, soft_cap, rows, part)
+            own, at = _own(next_ids, rows, part)
+            chosen[own] = logits[own - rows.start, at]
+            higher = torch.maximum(top[rows], logits.amax(-1))
+            shrink = (top[rows] - higher).exp()
+            weights = (logits - higher[:, None]).exp_()
+            top[rows], total[rows] = higher, total[rows] * shrink + weights.sum(-1)
+            if soft_cap:
+                weights *= _slope(logits, soft_cap)
+            mean[rows] = mean[rows] * shrink[:, None] + weights.to(weight.dtype) @ weight[part]
+        slope = _slope(chosen, soft_cap) if soft_cap else torch.ones_like(chosen)
+        context.save_for_backward(scale * (slope[:, None] * weight[next_ids] - mean / total[:, None]))
+        return chosen - top - total.log()
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (slope,) = context.saved_tensors
+        return gradient[:, None] * slope, None, None, None, None, None
+
+
+class _WithTrainedEmbedding(torch.autograd.Function):
     @staticmethod
     def forward(
         context: Any,
@@ -115,17 +157,16 @@ class _LinearLogProbability(torch.autograd.Function):
         for rows, part in _blocks(len(hidden), len(weight)):
             logits = _logits(hidden, weight, bias, scale, soft_cap, rows, part)
             own, at = _own(next_ids, rows, part)
-            slope = scale * (1 - (logits / soft_cap).square()) if soft_cap else scale
-            step = (logits - log_sum[rows, None]).exp_().mul_(-gradient[rows, None])
-            step[own - rows.start, at] += gradient[own]
-            step = (step * slope).to(weight.dtype)  # [m, v]
+            step = (logits - log_sum[rows, None]).exp_().mul_(-scale * gradient[rows, None])  # [m, v]
+            step[own - rows.start, at] += scale * gradient[own]
+            step = (step * _slope(logits, soft_cap) if soft_cap else step).to(weight.dtype)
             if to_hidden is not None:
                 to_hidden[rows] += step @ weight[part]
             if to_weight is not None:
                 to_weight[part] += step.T @ hidden[rows]
             if to_bias is not None:
                 to_bias[part] += step.sum(0)
-        return None if to_hidden is None else to_hidden.to(hidden.dtype), to_weight, to_bias, None, None, None
+        return to_hidden, to_weight, to_bias, None, None, None
 
 
 def _blocks(n_positions: int, n_tokens: int) -> Iterator[tuple[slice, slice]]:
@@ -145,6 +186,11 @@ def _logits(
     if scale != 1.0:
         logits = logits * scale
     return soft_cap * torch.tanh(logits / soft_cap) if soft_cap else logits
+
+
+def _slope(logits: Tensor, soft_cap: float) -> Tensor:
+    """Return the derivative of capped logits with respect to the logits before the soft-cap."""
+    return 1 - (logits / soft_cap).square()
 
 
 def _own(next_ids: Tensor, rows: slice, part: slice) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from prosocial.core.errors import InputError
 from prosocial.core.files import canonical_json, sha256_file
+from prosocial.core.placement import Placement
 from prosocial.core.progress import Progress
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -66,6 +67,7 @@ class StageContext:
         scratch: folder that survives a killed run, to resume from; deleted when the stage succeeds.
         progress: progress display of the stage.
         seed: seed of everything random in the stage.
+        device: device of the stage's models; results do not depend on it but for rounding.
     """
 
     out: Path
@@ -74,6 +76,12 @@ class StageContext:
     scratch: Path
     progress: Progress
     seed: int
+    device: str = "cpu"
+
+    @property
+    def placement(self) -> Placement:
+        """Where the stage's models lie, in the dtype of its parameters."""
+        return Placement(self.device, self.parameters["dtype"])
 
 
 @dataclass(frozen=True, kw_only=True)

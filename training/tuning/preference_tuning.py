@@ -9,7 +9,7 @@ from prosocial.core.errors import InputError
 from prosocial.core.files import require_new
 from prosocial.core.placement import Placement
 
-from .settings import PreferenceTuning
+from .settings import ON_CPU, PreferenceTuning
 from .trainer import checkpoints, load_to_tune, require_trainer, save, train
 
 
@@ -45,7 +45,7 @@ def tune_on_preferences(
     out: Path | str,
     tuning: PreferenceTuning,
     seed: int,
-    placement: Placement = Placement(),
+    placement: Placement = ON_CPU,
     scratch: Path | str | None = None,
     made_with: str = "",
     on_step: Callable[[], None] = lambda: None,

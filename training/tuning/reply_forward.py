@@ -16,8 +16,8 @@ from ..reply_log_probability import linear_log_probability
 def add_reply_forward(model: PreTrainedModel) -> None:
     """Let `model(..., next_ids=, predicts_reply=)` return each reply's summed log-probability [B] in float32.
 
-    Logits are computed at the replies' positions alone, for a part of the vocabulary at a time. Without `predicts_reply`
-    the forward pass is the model's own.
+    Logits are computed at the replies' positions alone, for a part of the vocabulary at a time. Without
+    `predicts_reply` the forward pass is the model's own.
 
     Args:
         model: a causal language model, not yet wrapped; it then takes two more arguments, those of a `ReplyBatch`.
@@ -38,9 +38,7 @@ def add_reply_forward(model: PreTrainedModel) -> None:
         head, at = self.get_output_embeddings(), predicts_reply.to(hidden.device)
         weight, bias = _whole(head.weight), _whole(head.bias)
         states = hidden[at].to(weight.device, weight.dtype)
-        each = linear_log_probability(
-            states, weight, bias, next_ids[predicts_reply].to(weight.device), scale, soft_cap
-        )
+        each = linear_log_probability(states, weight, bias, next_ids[predicts_reply].to(weight.device), scale, soft_cap)
         return each.new_zeros(len(at)).index_add(0, at.nonzero()[:, 0].to(each.device), each)
 
     model.forward = types.MethodType(forward, model)  # type: ignore[method-assign]

@@ -24,6 +24,7 @@ class ResumableTrainer(Trainer):  # type: ignore[misc]
 
     @property
     def is_sharded(self) -> bool:
+        """Whether weights are spread over processes."""
         return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:

@@ -9,7 +9,21 @@ from typing import Literal
 
 from pydantic import Field
 
+from prosocial.core.errors import InputError
+from prosocial.core.placement import Placement
 from prosocial.core.settings import Count, Pattern, Positive, Settings
+
+ON_CPU = Placement()  # in float32
+
+
+def dtype_to_tune_in(dtype: str) -> str:
+    """Return the dtype for tuning a model that runs in `dtype`: float16 has too small a range for gradients.
+
+    Examples:
+        >>> dtype_to_tune_in("float16"), dtype_to_tune_in("bfloat16")
+        ('float32', 'bfloat16')
+    """
+    return "float32" if dtype == "float16" else dtype
 
 
 class LoraShape(Settings):
@@ -111,6 +125,24 @@ class Tuning(Settings):
         """
         wanted = math.ceil(self.epochs * math.ceil(n_rows / (self.batch_size * self.accumulation)))
         return min(wanted, self.most_steps or wanted)
+
+    def placed(self, placement: Placement) -> Placement:
+        """Return where a model is tuned: the placement, in bfloat16 where the old setting says so.
+
+        Raises:
+            InputError: the dtype is float16, whose range is too small for gradients.
+
+        Examples:
+            >>> Tuning(bf16=True).placed(Placement("cpu", "float32"))
+            Placement(device='cpu', dtype='bfloat16')
+        """
+        if self.bf16:
+            return Placement.choose(placement.device, "bfloat16")
+        if placement.dtype == "float16":
+            raise InputError(
+                "a model should be tuned in float32 or bfloat16, the value is float16: choose --dtype bfloat16"
+            )
+        return placement
 
 
 class PreferenceTuning(Tuning):

@@ -7,7 +7,7 @@ from prosocial.core.batches import EncodedReply
 from prosocial.core.files import require_new
 from prosocial.core.placement import Placement
 
-from .settings import Tuning
+from .settings import ON_CPU, Tuning
 from .trainer import checkpoints, load_to_tune, require_trainer, save, train
 
 
@@ -18,7 +18,7 @@ def tune_on_replies(
     out: Path | str,
     tuning: Tuning,
     seed: int,
-    placement: Placement = Placement(),
+    placement: Placement = ON_CPU,
     scratch: Path | str | None = None,
     made_with: str = "",
     on_step: Callable[[], None] = lambda: None,

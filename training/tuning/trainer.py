@@ -46,10 +46,7 @@ def load_to_tune(base: Path, placement: Placement, tuning: Tuning) -> "PreTraine
     """
     from prosocial.editing.checkpoints import load_model
 
-    if tuning.bf16:
-        placement = Placement.choose(placement.device, "bfloat16")
-    if placement.dtype == "float16":
-        raise InputError("a model should be tuned in float32 or bfloat16, the value is float16: choose --dtype bfloat16")
+    placement = tuning.placed(placement)
     if is_sharded():
         return load_model(base)
     return load_model(base, dtype=placement.torch_dtype, device="cpu" if is_launched() else placement.device)
@@ -111,6 +108,8 @@ def arguments(tuning: Tuning, folder: Path, *, n_rows: int, seed: int, device: "
             dataloader_pin_memory=False,
             bf16=is_sharded() and os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16",
         )
+        if not alone and args.world_size == 1:
+            raise InputError("the processes that train together should see each other, they do not: launch with --cpu")
         if alone and args.device != device:  # transformers takes the first GPU, and all of them at once
             vars(args)["_setup_devices"], args._n_gpu = device, 1
     return args

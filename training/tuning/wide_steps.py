@@ -1,8 +1,8 @@
 """Optimiser steps in float32 for weights in bfloat16.
 
-A weight in bfloat16 has 8 significant bits: an update of less than 1/256 of it is lost. So the optimiser keeps the other
-16 bits of a float32 weight beside it (Split SGD, Kalamkar et al., arXiv 2005.04680): 2 bytes per weight where a float32
-copy takes 4, and forward and backward passes see plain bfloat16 weights.
+A weight in bfloat16 has 8 significant bits: an update of less than 1/512 of it is lost. So the optimiser keeps the
+other 16 bits of a float32 weight beside it (Split SGD, Kalamkar et al., arXiv 2005.04680): 2 bytes per weight where a
+float32 copy takes 4, and forward and backward passes see plain bfloat16 weights.
 """
 
 from collections.abc import Iterator, Mapping
