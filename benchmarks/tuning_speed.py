@@ -1,6 +1,7 @@
 """Measures the speed of each training stage, compared with a plain loop in torch on the same batches.
 
     python benchmarks/tuning_speed.py [--model FOLDER] [--stages harmful sft dpo] [--batch 4] [--tokens 120] [--runs 5]
+        [--cpu-time]
 
 Both train in bfloat16. The plain loop is the one that one would write for the task alone: logits of the reply's tokens
 at once, the weights' own AdamW or RMSprop, no checkpoints, no check of finite numbers. Stages and loops take turns, so
@@ -65,10 +66,11 @@ class Task:
         return [rows[at : at + self.given.batch] for at in range(0, len(rows), self.given.batch)]
 
 
-def timed(updates: Callable[[Callable[[], None]], None]) -> float:
+def timed(updates: Callable[[Callable[[], None]], None], given: argparse.Namespace) -> float:
     """Return the median time between two updates of a training that calls `on_step` after each."""
     ends: list[float] = []
-    updates(lambda: ends.append(time.perf_counter()))
+    clock = time.process_time if given.cpu_time else time.perf_counter
+    updates(lambda: ends.append(clock()))
     return statistics.median(later - earlier for earlier, later in pairwise(ends))
 
 
@@ -80,7 +82,7 @@ def stage(task: Task, kind: Any, rows: Sequence[Any], tuning: Tuning) -> Times:
             tuner = kind(task.model(), rows, tuning=tuning, folder=Path(folder), seed=0)
             if kind is PreferenceTuner and tuning.lora is None:
                 tuner.measure_reference(Path(folder))
-            return timed(lambda on_step: train(tuner, Path(folder), on_step))
+            return timed(lambda on_step: train(tuner, Path(folder), on_step), task.given)
 
     return run
 
@@ -105,7 +107,7 @@ def loop(task: Task, rows: Sequence[Any], loss: Callable[[Any, Sequence[Any]], t
                 optimizer.zero_grad()
                 on_step()
 
-        return timed(updates)
+        return timed(updates, task.given)
 
     return run
 
@@ -180,6 +182,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=120, help="of a prompt with its reply, which is half of it")
     parser.add_argument("--steps", type=int, default=4, help="updates of a run")
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--cpu-time", action="store_true", help="of the process, where other work shares the cores")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         task = Task(given.model or random_model(Path(folder), given.shape), given)
