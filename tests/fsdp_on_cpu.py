@@ -17,5 +17,5 @@ def _of_accelerators(*given: Any, **named: Any) -> tuple[str, DistributedType]:
 
 
 if __name__ == "__main__":
-    PartialState._prepare_backend = _of_accelerators  # type: ignore[method-assign]
+    PartialState._prepare_backend = _of_accelerators
     sys.exit(main(sys.argv[1:]))

@@ -8,6 +8,7 @@ import math
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,7 +184,8 @@ def train(trainer: Any, folder: Path, on_step: Callable[[], None]) -> float:
         last = newest_checkpoint(folder)
     if last and not trainer.is_sharded:
         require_no_pickle(last)
-    result = trainer.train(resume_from_checkpoint=str(last) if last else None)
+    with quiet():
+        result = trainer.train(resume_from_checkpoint=str(last) if last else None)
     return float(result.training_loss)
 
 
@@ -200,6 +202,14 @@ def save(trainer: Any, out: Path, *, base: Path) -> None:
                 if (base / name).is_file():
                     link_or_copy(base / name, folder / name)
     trainer.accelerator.wait_for_everyone()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hide FutureWarnings for renamed options of transformers that peft still reads."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def _watch(folder: Path, on_step: Callable[[], None], *, is_alone: bool) -> Any:

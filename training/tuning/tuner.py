@@ -11,7 +11,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel, set_seed
 
-from prosocial.core.batches import EncodedReply, pad_replies, release_cached_memory
+from prosocial.core.batches import EncodedReply, pad_replies, release_cached_memory, token_budget
 from prosocial.core.cores import is_out_of_memory
 from prosocial.core.errors import InputError
 from prosocial.editing.checkpoints import load_model
@@ -20,7 +20,7 @@ from .lengths import LengthGroups
 from .reply_forward import add_reply_forward
 from .resuming import ResumableTrainer
 from .settings import Tuning
-from .trainer import arguments, lora_config
+from .trainer import arguments, is_launched, lora_config, quiet
 from .wide_steps import WideSteps
 
 BATCH_FIELDS = ("input_ids", "attention_mask", "next_ids", "predicts_reply")
@@ -30,9 +30,9 @@ REMEDY = "choose --dtype bfloat16, a LoRA adapter, a lower max_tokens, or anothe
 class Tuner(ResumableTrainer):
     """Trains a model on rows by their index; a kind of tuning says what the loss of some rows is.
 
-    One update takes `batch_size * accumulation` rows. Its gradient is computed for `at_once` rows at a time, and where
-    memory runs out again for half as many, then with activations computed again in the backward pass: the update stays
-    the same.
+    One update takes `batch_size * accumulation` rows. Its gradient is computed for as many rows at a time as should fit
+    into the free memory, where memory runs out for half as many, and in the end with activations computed again in the
+    backward pass: the update stays the same.
 
     Args:
         model: the model, in float32 or bfloat16, on its device.
@@ -52,12 +52,13 @@ class Tuner(ResumableTrainer):
             raise InputError(
                 f"a model should be tuned in float32 or bfloat16, the value is {model.dtype}: choose --dtype bfloat16"
             )
-        self.lengths, self.tuning, self.at_once = lengths, tuning, tuning.batch_size
-        self.computes_again = False
+        self.lengths, self.tuning, self.computes_again = lengths, tuning, False
+        self.at_once = tuning.batch_size if is_launched() else min(tuning.batch_size, _rows_that_fit(model, lengths))
         args = arguments(tuning, folder, n_rows=len(lengths), seed=seed, device=model.device)
         set_seed(seed)
         add_reply_forward(model)
-        trained = _with_adapter(model, tuning)
+        with quiet():
+            trained = _with_adapter(model, tuning)
         super().__init__(model=trained, args=args, train_dataset=range(len(lengths)), data_collator=_indices)
 
     def n_terms(self, rows: Sequence[int]) -> int:
@@ -174,6 +175,17 @@ class Tuner(ResumableTrainer):
 
 def _indices(rows: list[int]) -> dict[str, Tensor]:
     return {"rows": torch.tensor(rows)}
+
+
+def _rows_that_fit(model: PreTrainedModel, lengths: Sequence[int]) -> int:
+    """Return how many rows of the longest length a quarter of the free memory should hold, at least 1.
+
+    A layer keeps about 16 vectors of the hidden size and 5 of the feed-forward size for the backward pass.
+    """
+    text = model.config.get_text_config()
+    wide = 16 * text.hidden_size + 5 * (getattr(text, "intermediate_size", None) or 4 * text.hidden_size)
+    size = text.num_hidden_layers * wide * model.dtype.itemsize
+    return max(1, token_budget(model.device, bytes_per_token=size) // max(lengths))
 
 
 def _with_adapter(model: PreTrainedModel, tuning: Tuning) -> Any:

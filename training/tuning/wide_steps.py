@@ -5,7 +5,7 @@ other 16 bits of a float32 weight beside it (Split SGD, Kalamkar et al., arXiv 2
 float32 copy takes 4, and forward and backward passes see plain bfloat16 weights.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -26,10 +26,10 @@ class WideSteps(torch.optim.Optimizer):
         settings: settings of `kind`; the others have the defaults of torch.
     """
 
-    def __init__(self, parameters: Iterator[Tensor], kind: type[torch.optim.Optimizer], settings: Mapping[str, Any]):
-        parameters = list(parameters)
+    def __init__(self, parameters: Iterable[Tensor], kind: type[torch.optim.Optimizer], settings: Mapping[str, Any]):
+        weights = list(parameters)
         self.is_adam = kind is torch.optim.AdamW
-        super().__init__(parameters, kind(parameters, **settings).defaults)
+        super().__init__(weights, kind(weights, **settings).defaults)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

@@ -10,6 +10,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from prosocial.core import batches
 from prosocial.core.batches import EncodedReply
 from prosocial.core.errors import InputError
 from prosocial.core.placement import Placement
@@ -184,6 +185,16 @@ def test_a_batch_that_does_not_fit_is_halved_with_the_same_update(base: Path, tm
     for name, weight in whole.items():
         assert torch.allclose(parts[name], weight, atol=2e-4), name
         assert torch.allclose(accumulated[name], weight, atol=2e-4), name
+
+
+def test_little_free_memory_makes_smaller_parts(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, whole = trained(base, tmp_path / "whole", ReplyTuner)
+    monkeypatch.setattr(batches, "free_bytes", lambda device: 0)
+    tuner, parts = trained(base, tmp_path / "parts", ReplyTuner)
+
+    assert tuner.at_once == 1
+    for name, weight in whole.items():
+        assert torch.allclose(parts[name], weight, atol=2e-4), name
 
 
 def test_a_row_that_does_not_fit_is_one_line_and_nothing_is_lost(base: Path, tmp_path: Path) -> None:

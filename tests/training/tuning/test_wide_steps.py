@@ -45,7 +45,7 @@ def test_small_steps_add_up_as_in_float32(kind: Any, settings: dict[str, Any], m
     monkeypatch.setattr(wide_steps, "AT_ONCE", 7)
     narrow, wide, plain = (torch.nn.Parameter(start()) for _ in range(3))
     reference = torch.nn.Parameter(start().float())
-    ours = WideSteps(iter([wide]), kind, settings)
+    ours = WideSteps([wide], kind, settings)
     stepped(wide, ours, range(50))
     stepped(reference, kind([reference], **settings), range(50))
     stepped(plain, kind([plain], **settings), range(50))  # the control: torch's own steps in bfloat16
@@ -61,11 +61,11 @@ def test_small_steps_add_up_as_in_float32(kind: Any, settings: dict[str, Any], m
 @pytest.mark.parametrize(("kind", "settings"), KINDS, ids=["adamw", "rmsprop"])
 def test_a_state_that_was_stored_goes_on_as_before(kind: Any, settings: dict[str, Any]) -> None:
     whole, halted = torch.nn.Parameter(start()), torch.nn.Parameter(start())
-    once = WideSteps(iter([whole]), kind, settings)
+    once = WideSteps([whole], kind, settings)
     stepped(whole, once, range(8))
-    first = WideSteps(iter([halted]), kind, settings)
+    first = WideSteps([halted], kind, settings)
     stepped(halted, first, range(5))
-    second = WideSteps(iter([halted]), kind, settings)
+    second = WideSteps([halted], kind, settings)
     second.load_state_dict(first.state_dict())
     stepped(halted, second, range(5, 8))
 
