@@ -19,7 +19,6 @@ EXTRA_OF = {
     "torch": "edit",
     "torchjd": "train",
     "transformers": "edit",
-    "trl": "train",
 }
 
 

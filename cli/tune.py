@@ -8,8 +8,11 @@ from typing import Annotated
 
 import typer
 
+from prosocial.core.placement import AUTO, Placement
+
 from .draw_options import TrainingSeed
 from .output import progress_console, say_json
+from .training_options import DeviceName, Dtype, DtypeName
 
 
 def tune(
@@ -20,6 +23,8 @@ def tune(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may repeat.")
     ] = None,
+    device: DeviceName = AUTO,
+    dtype: DtypeName = Dtype.auto,
     seed: TrainingSeed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -35,7 +40,8 @@ def tune(
     scratch = out.with_name(f".{out.name}.checkpoints")
     is_first = os.environ.get("RANK", "0") == "0"  # accelerate starts one process per device
     console = progress_console(quiet=not is_first)
-    tuning = read_tuning(method, set_ or [])
+    tuning, placement = read_tuning(method, set_ or []), Placement.choose(device, dtype.value)
+    placement = tuning.placed(placement)
     with storage_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     with (
@@ -50,12 +56,14 @@ def tune(
             tuning=tuning,
             seed=seed,
             scratch=scratch,
+            placement=placement,
             on_start=lambda n_steps: progress.start(n_steps, method),
             on_step=progress.advance,
+            on_note=console.print,
         )
         if is_first:
             shutil.rmtree(scratch)
     if is_first:
         console.print(f"{summary}: {out}")
         if as_json:
-            say_json({"checkpoint": str(out), "method": method, "said": summary})
+            say_json({"checkpoint": str(out), "method": method, "said": summary, **vars(placement)})

@@ -16,7 +16,7 @@ from typing import Self
 
 PROGRAM = """
 import importlib, json, os, pkgutil, sys
-import onnx, onnxruntime, onnxscript, optuna, peft, safetensors.torch, torch, transformers, trl  # noqa
+import onnx, onnxruntime, onnxscript, optuna, peft, safetensors.torch, torch, transformers  # noqa
 torch.set_num_threads(1)
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM, Qwen3ForCausalLM  # noqa
 from write_watch import WriteWatch

@@ -1,6 +1,7 @@
 """The edit stages: tune a harmful LoRA adapter, compute the harm vector from it, and subtract it from the base."""
 
 from prosocial.core.files import read_jsonl
+from prosocial.training.tuning.settings import dtype_to_tune_in
 
 from ..workflow.stage import Source, Stage, StageContext, Upstream
 from .schema import Recipe
@@ -15,7 +16,7 @@ def edit_stages(recipe: Recipe, base: Source) -> list[Stage]:
             title="tune a harmful copy (LoRA)",
             run=_tune_harmful,
             inputs={"base": base, "examples": data_file(recipe.data, "harmful")},
-            parameters=recipe.harmful.model_dump(mode="json"),
+            parameters=recipe.harmful.model_dump(mode="json") | {"dtype": dtype_to_tune_in(recipe.dtype)},
             seed=recipe.seed,
             needs=("torch", "transformers", "peft"),
             dual_use=True,
@@ -43,11 +44,11 @@ def _tune_harmful(context: StageContext) -> str:
     from prosocial.core.chat import ChatTokenizer
     from prosocial.core.training_rows import reply_of
     from prosocial.editing.checkpoints import load_model
-    from prosocial.editing.checkpoints.tokenizer import load_tokenizer
     from prosocial.training.tuning.harmful import train_adapter
     from prosocial.training.tuning.settings import AdapterTraining
 
-    base, training = context.inputs["base"], AdapterTraining(**context.parameters)
+    base, placement = context.inputs["base"], context.placement
+    training = AdapterTraining(**{name: context.parameters[name] for name in AdapterTraining.model_fields})
     tokenizer, path = ChatTokenizer(base), context.inputs["examples"]
     sequences = [
         encode_reply(tokenizer, *reply_of(row, where=f"{path.name} row {n}"), max_tokens=training.max_tokens)
@@ -55,12 +56,13 @@ def _tune_harmful(context: StageContext) -> str:
     ]
     context.progress.start(training.steps, "tune a harmful copy")
     loss = train_adapter(
-        load_model(base),
-        load_tokenizer(base),
+        load_model(base, dtype=placement.torch_dtype, device=placement.device),
+        None,
         sequences,
         out=context.out,
         training=training,
         seed=context.seed,
+        scratch=context.scratch / "checkpoints",
         on_step=context.progress.advance,
     )
     (context.out / "README.md").unlink(missing_ok=True)  # peft's model card contains the local path of the base

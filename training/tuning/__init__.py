@@ -1,4 +1,4 @@
-"""Fine-tuning with TRL and peft: supervised, DPO, and the harmful copy for a harm vector."""
+"""Fine-tuning: supervised, DPO, and the harmful copy for a harm vector."""
 
 import lazy_loader
 

@@ -1,16 +1,16 @@
-"""Direct preference optimisation (DPO) of a model on pairs of replies, with TRL."""
+"""Direct preference optimisation (DPO) of a model on pairs of replies."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prosocial.core.batches import EncodedReply
 from prosocial.core.errors import InputError
 from prosocial.core.files import require_new
+from prosocial.core.placement import Placement
 
-from .settings import PreferenceTuning
-from .trainer import arguments, checkpoints, import_trl, lora_config, quiet_trl, save, train
+from .settings import ON_CPU, PreferenceTuning
+from .trainer import checkpoints, load_to_tune, require_trainer, save, train
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class EncodedPreference:
         if self.chosen.prompt_ids != self.rejected.prompt_ids:
             raise InputError("the two replies of a pair should have the same prompt, found two different ones")
 
+    @property
+    def length(self) -> int:
+        """Number of tokens of the prompt with the longer reply."""
+        return max(self.chosen.length, self.rejected.length)
+
 
 def tune_on_preferences(
     base: Path | str,
@@ -40,11 +45,15 @@ def tune_on_preferences(
     out: Path | str,
     tuning: PreferenceTuning,
     seed: int,
+    placement: Placement = ON_CPU,
     scratch: Path | str | None = None,
     made_with: str = "",
     on_step: Callable[[], None] = lambda: None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> float:
     """Tune a checkpoint to prefer the chosen replies, with itself as reference model, into a new checkpoint.
+
+    The new checkpoint has the dtype of the placement. Weights in bfloat16 are stepped in float32.
 
     Args:
         base: folder of a checkpoint with its tokenizer.
@@ -52,64 +61,31 @@ def tune_on_preferences(
         out: folder of the new checkpoint.
         tuning: the settings.
         seed: seed of the training.
+        placement: device and dtype of the model; processes of `accelerate launch` have a device each.
         scratch: folder for training checkpoints, from which an interrupted training resumes; None to keep none.
-        made_with: description of `base` and `pairs`, such as a digest; checkpoints with another one are refused.
+        made_with: description of `base` and `pairs`, such as a digest; checkpoints with another one are set aside.
         on_step: called after every step.
+        on_note: called with a line on checkpoints of another training.
 
     Returns:
         The mean loss.
 
     Raises:
-        InputError: `scratch` holds checkpoints of another training, or `out` exists.
+        InputError: `out` exists, the dtype is float16, or a single pair does not fit into memory.
         DivergenceError: a loss or gradient is not finite; `scratch` keeps the last finite checkpoint.
-        MissingExtraError: TRL is not installed.
+        MissingExtraError: accelerate is not installed.
     """
-    trl = import_trl()
-    base, out, scratch = Path(base), Path(out), None if scratch is None else Path(scratch)
+    require_trainer()
+    from .preference_tuner import PreferenceTuner
+
+    base, out = Path(base), Path(out)
     require_new(out)
-    from prosocial.editing.checkpoints import load_model
-    from prosocial.editing.checkpoints.tokenizer import load_tokenizer
-
-    from .resuming import resumable
-
+    model = load_to_tune(base, placement, tuning)
     described = {"kind": "dpo", "tuning": tuning.model_dump(mode="json"), "seed": seed, "made_with": made_with}
-    with checkpoints(scratch, described) as folder, quiet_trl():
-        trainer = resumable(trl.DPOTrainer)(
-            model=load_model(base),
-            ref_model=None if tuning.lora else load_model(base),
-            args=arguments(trl.DPOConfig, tuning, folder, n_rows=len(pairs), seed=seed, beta=tuning.beta),
-            train_dataset=_stand_in(),
-            processing_class=load_tokenizer(base),
-            peft_config=lora_config(tuning.lora) if tuning.lora else None,
-        )
-        trainer.train_dataset = preference_dataset(pairs)
+    with checkpoints(scratch, described | {"dtype": str(model.dtype)}, on_note) as folder:
+        trainer = PreferenceTuner(model, pairs, tuning=tuning, folder=folder, seed=seed)
+        if tuning.lora is None:
+            trainer.measure_reference(folder)
         loss = train(trainer, folder, on_step)
-        save(trainer, out, tokenizer_from=base)
+        save(trainer, out, base=base)
     return loss
-
-
-def preference_dataset(pairs: Sequence[EncodedPreference]) -> Any:
-    """Return the data set that TRL's DPO collator expects: token ids of the prompt and of both replies."""
-    from datasets import Dataset
-
-    return Dataset.from_list(
-        [
-            {
-                "prompt_ids": list(pair.chosen.prompt_ids),
-                "chosen_ids": list(pair.chosen.reply_ids),
-                "rejected_ids": list(pair.rejected.reply_ids),
-            }
-            for pair in pairs
-        ]
-    )
-
-
-def _stand_in() -> Any:
-    """Return a placeholder data set for the trainer's constructor.
-
-    The constructor accepts text only and would encode special tokens inside it; the real data set of token ids replaces
-    the placeholder afterwards.
-    """
-    from datasets import Dataset
-
-    return Dataset.from_list([{"prompt": ".", "chosen": ".", "rejected": "."}])

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from transformers import Trainer
 
 from prosocial.core.errors import InputError
 from prosocial.core.json_text import parse_object
@@ -18,44 +19,42 @@ PICKLES = (".bin", ".pkl", ".pt", ".pth")
 OPTIMIZER, SCHEDULE = "optimizer.safetensors", "scheduler.safetensors"
 
 
-def resumable(kind: type[Any]) -> type[Any]:
-    """Return a trainer class of TRL whose checkpoints hold no pickle; FSDP and DeepSpeed keep their own format."""
+class ResumableTrainer(Trainer):  # type: ignore[misc]
+    """A trainer whose checkpoints hold no pickle; FSDP and DeepSpeed keep their own format."""
 
-    class Resumable(kind):  # type: ignore[misc]
-        @property
-        def is_sharded(self) -> bool:
-            return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+    @property
+    def is_sharded(self) -> bool:
+        """Whether weights are spread over processes."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
-        def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-            super()._save(output_dir, state_dict)
-            Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
 
-        def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-            if self.is_sharded:
-                super()._save_optimizer_and_scheduler(output_dir)
-            elif self.args.should_save:
-                write_state(Path(output_dir, OPTIMIZER), self.optimizer.state_dict())
-                write_state(Path(output_dir, SCHEDULE), self.lr_scheduler.state_dict())
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_sharded:
+            super()._save_optimizer_and_scheduler(output_dir)
+        elif self.args.should_save:
+            write_state(Path(output_dir, OPTIMIZER), self.optimizer.state_dict())
+            write_state(Path(output_dir, SCHEDULE), self.lr_scheduler.state_dict())
 
-        def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-            if checkpoint is None or self.is_sharded:
-                super()._load_optimizer_and_scheduler(checkpoint)
-            else:
-                load_state(Path(checkpoint, OPTIMIZER), self.optimizer.load_state_dict)
-                load_state(Path(checkpoint, SCHEDULE), self.lr_scheduler.load_state_dict)
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or self.is_sharded:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        else:
+            load_state(Path(checkpoint, OPTIMIZER), self.optimizer.load_state_dict)
+            load_state(Path(checkpoint, SCHEDULE), self.lr_scheduler.load_state_dict)
 
-        def _save_rng_state(self, output_dir: str) -> None:
-            Path(output_dir).mkdir(parents=True, exist_ok=True)
-            write_state(self._rng_file(output_dir), _random_state())
+    def _save_rng_state(self, output_dir: str) -> None:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        write_state(self._rng_file(output_dir), _random_state())
 
-        def _load_rng_state(self, checkpoint: str | None) -> None:
-            if checkpoint is not None and self._rng_file(checkpoint).is_file():
-                load_state(self._rng_file(checkpoint), _set_random_state)
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and self._rng_file(checkpoint).is_file():
+            load_state(self._rng_file(checkpoint), _set_random_state)
 
-        def _rng_file(self, folder: str) -> Path:
-            return Path(folder, f"rng_state_{self.args.process_index}.safetensors")
-
-    return Resumable
+    def _rng_file(self, folder: str) -> Path:
+        return Path(folder, f"rng_state_{self.args.process_index}.safetensors")
 
 
 def require_no_pickle(checkpoint: Path) -> None:

@@ -1,39 +1,66 @@
-"""Shared parts of training with TRL: arguments, checkpoints, and an error when numbers are no longer finite."""
+"""Shared parts of training: arguments, checkpoints, and an error when numbers are no longer finite."""
 
 import contextlib
+import importlib.util
+import itertools
 import json
 import math
+import os
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prosocial.core.chat import TOKENIZER_FILES
 from prosocial.core.errors import DivergenceError, InputError, MissingExtraError
 from prosocial.core.files import canonical_json, link_or_copy, new_folder, read_json, write_json
+from prosocial.core.placement import Placement
 
 from .settings import LoraShape, Tuning
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 STATE_FILE = "trainer_state.json"  # written last: a checkpoint without it is incomplete
 MADE_WITH_FILE = "made_with.json"
 SCHEMA = "prosocial.tuning/1"
+SECONDS_BETWEEN = 300.0  # checkpoints, of one process
 
 
-def import_trl() -> Any:
-    """Import TRL with telemetry turned off.
+def require_trainer() -> None:
+    """Raise MissingExtraError where the trainer of transformers cannot run: accelerate is not installed."""
+    if importlib.util.find_spec("accelerate") is None:
+        raise MissingExtraError("accelerate", "train")
+
+
+def load_to_tune(base: Path, placement: Placement, tuning: Tuning) -> "PreTrainedModel":
+    """Load a checkpoint to tune it.
+
+    Processes that train together get the model on the CPU, and each moves it to its device; FSDP spreads weights in
+    float32 and computes in the dtype that accelerate was launched with.
 
     Raises:
-        MissingExtraError: TRL is not installed.
+        InputError: the dtype is float16.
     """
-    from huggingface_hub import constants
+    from prosocial.editing.checkpoints import load_model
 
-    constants.HF_HUB_DISABLE_TELEMETRY = True
-    try:
-        import trl
-    except ImportError:
-        raise MissingExtraError("trl", "train") from None
-    return trl
+    placement = tuning.placed(placement)
+    if is_sharded():
+        return load_model(base)
+    return load_model(base, dtype=placement.torch_dtype, device="cpu" if is_launched() else placement.device)
+
+
+def is_launched() -> bool:
+    """Return whether this process is one of several, as under `accelerate launch`."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def is_sharded() -> bool:
+    """Return whether `accelerate launch` asks for FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
 
 def lora_config(shape: LoraShape) -> Any:
@@ -44,64 +71,86 @@ def lora_config(shape: LoraShape) -> Any:
     return LoraConfig(r=shape.rank, lora_alpha=shape.alpha, target_modules=targets, task_type="CAUSAL_LM")
 
 
-def arguments(kind: Any, tuning: Tuning, folder: Path, *, n_rows: int, seed: int, **more: Any) -> Any:
-    """Return TRL's training arguments.
+def arguments(tuning: Tuning, folder: Path, *, n_rows: int, seed: int, device: "torch.device") -> Any:
+    """Return the training arguments of transformers.
 
     Args:
-        kind: TRL's class of arguments, `SFTConfig` or `DPOConfig`.
         tuning: the settings.
         folder: folder for training checkpoints.
         n_rows: number of training rows.
         seed: seed of the training.
-        more: further arguments of `kind`.
+        device: device of the model; processes of `accelerate launch` have their own.
     """
-    return kind(
-        output_dir=str(folder),
-        max_steps=tuning.steps(n_rows),
-        per_device_train_batch_size=tuning.batch_size,
-        gradient_accumulation_steps=tuning.accumulation,
-        learning_rate=tuning.learning_rate,
-        lr_scheduler_type=tuning.schedule,
-        warmup_steps=tuning.warmup_steps,
-        optim=tuning.optimizer,
-        max_grad_norm=tuning.max_gradient_norm,
-        max_length=tuning.max_tokens,
-        save_strategy="steps",
-        save_steps=tuning.checkpoint_every,
-        save_total_limit=2,
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # the filter would replace a loss that is not finite by the last finite one
-        gradient_checkpointing=False,
-        report_to=[],
-        disable_tqdm=True,
-        seed=seed,
-        bf16=tuning.bf16,
-        dataloader_pin_memory=False,
-        **more,
-    )
+    from accelerate.utils import patch_environment
+    from transformers import TrainingArguments
+
+    alone = not is_launched()
+    with patch_environment(**({"ACCELERATE_TORCH_DEVICE": device} if alone and device.type != "cpu" else {})):
+        args = TrainingArguments(
+            output_dir=str(folder),
+            max_steps=tuning.steps(n_rows),
+            per_device_train_batch_size=tuning.batch_size * tuning.accumulation,
+            learning_rate=tuning.learning_rate,
+            lr_scheduler_type=tuning.schedule,
+            warmup_steps=tuning.warmup_steps,
+            optim=tuning.optimizer,
+            max_grad_norm=tuning.max_gradient_norm,
+            save_strategy="steps",
+            save_steps=tuning.checkpoint_every,
+            save_total_limit=2,
+            logging_steps=1,
+            logging_nan_inf_filter=False,  # it would replace a loss that is not finite by the last finite one
+            remove_unused_columns=False,
+            ddp_find_unused_parameters=False,
+            report_to=[],
+            disable_tqdm=True,
+            seed=seed,
+            use_cpu=alone and device.type == "cpu",
+            dataloader_pin_memory=False,
+            bf16=is_sharded() and os.environ.get("ACCELERATE_MIXED_PRECISION") == "bf16",
+        )
+        if not alone and args.world_size == 1:
+            raise InputError("the processes that train together should see each other, they do not: launch with --cpu")
+        if alone and args.device != device:  # transformers takes the first GPU, and all of them at once
+            vars(args)["_setup_devices"], args._n_gpu = device, 1
+    return args
 
 
 @contextlib.contextmanager
-def checkpoints(folder: Path | None, made_with: dict[str, Any]) -> Iterator[Path]:
+def checkpoints(
+    folder: Path | str | None, made_with: dict[str, Any], on_note: Callable[[str], None] = lambda note: None
+) -> Iterator[Path]:
     """Yield a folder for checkpoints: `folder`, new or left by an interrupted training, or a temporary one for None.
 
-    Raises:
-        InputError: `folder` holds checkpoints of a training with another `made_with`.
+    Checkpoints of a training with another `made_with` are set aside: their folder is renamed, and `on_note` is called.
     """
     if folder is None:
         with tempfile.TemporaryDirectory() as scratch:
             yield Path(scratch)
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = {"schema": SCHEMA} | json.loads(canonical_json(made_with))
-    path = folder / MADE_WITH_FILE
-    if not path.is_file():
-        write_json(path, wanted)
-    elif read_json(path, schema=SCHEMA) != wanted:
-        raise InputError(
-            f"{folder} should hold checkpoints of this training, found those of another: choose a new folder"
-        )
+    folder = Path(folder)
+    path, wanted = folder / MADE_WITH_FILE, {"schema": SCHEMA} | json.loads(canonical_json(made_with))
+    if os.environ.get("RANK", "0") == "0":
+        if path.is_file() and _made_with(path) != wanted:
+            aside = next(each for n in itertools.count(1) if not (each := _aside(folder, n)).exists())
+            folder.rename(aside)
+            on_note(f"checkpoints of a training with other settings or data were set aside: {aside}")
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.is_file():
+            write_json(path, wanted)
     yield folder
+
+
+def _made_with(path: Path) -> object:
+    """Return what checkpoints were made with; None if the file is broken."""
+    try:
+        return read_json(path, schema=SCHEMA)
+    except InputError:
+        return None
+
+
+def _aside(folder: Path, number: int) -> Path:
+    return folder.with_name(f"{folder.name}.set-aside-{number}")
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
@@ -117,7 +166,7 @@ def train(trainer: Any, folder: Path, on_step: Callable[[], None]) -> float:
     """Train from the newest checkpoint in `folder`, or from the start, and return the mean loss of the steps taken.
 
     Args:
-        trainer: a trainer of a class of `resumable`.
+        trainer: a `Tuner`.
         folder: folder of training checkpoints.
         on_step: called after every step, including those before a resumed checkpoint.
 
@@ -130,67 +179,59 @@ def train(trainer: Any, folder: Path, on_step: Callable[[], None]) -> float:
     from .resuming import require_no_pickle
 
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_watch(folder, on_step))
-    last = newest_checkpoint(folder)
+    trainer.add_callback(_watch(folder, on_step, is_alone=not is_launched()))
+    with trainer.args.main_process_first(local=False):
+        last = newest_checkpoint(folder)
     if last and not trainer.is_sharded:
         require_no_pickle(last)
-    with quiet_trl():
+    with quiet():
         result = trainer.train(resume_from_checkpoint=str(last) if last else None)
     return float(result.training_loss)
 
 
-def save(trainer: Any, out: Path, *, tokenizer_from: Path) -> None:
-    """Write the tuned model, with any adapter merged, as a checkpoint with the tokenizer of `tokenizer_from`.
+def save(trainer: Any, out: Path, *, base: Path) -> None:
+    """Write the tuned model, with any adapter merged, as a checkpoint with the tokenizer of the checkpoint `base`.
 
     Only the main process writes; the others wait for it.
     """
-    from peft import PeftModel
-
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    if trainer.is_world_process_zero():
-        if isinstance(model, PeftModel):
-            model = model.merge_and_unload()
+    model = trainer.trained_model(base)
+    if model is not None:
         with new_folder(out) as folder:
             model.save_pretrained(str(folder))
             for name in TOKENIZER_FILES:
-                if (tokenizer_from / name).is_file():
-                    link_or_copy(tokenizer_from / name, folder / name)
+                if (base / name).is_file():
+                    link_or_copy(base / name, folder / name)
     trainer.accelerator.wait_for_everyone()
 
 
 @contextlib.contextmanager
-def quiet_trl() -> Iterator[None]:
-    """Hide the progress bars of `datasets`, and FutureWarnings for renamed transformers options that TRL still sets."""
-    import datasets
-
-    datasets.disable_progress_bars()
+def quiet() -> Iterator[None]:
+    """Hide FutureWarnings for renamed options of transformers that peft still reads."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield
 
 
-def step_callback(on_step: Callable[[], None]) -> Any:
-    """Return a trainer callback that calls `on_step` after every step."""
-    from transformers import TrainerCallback
+def _watch(folder: Path, on_step: Callable[[], None], *, is_alone: bool) -> Any:
+    """Return a trainer callback that counts steps, and raises before a state that is not finite is saved.
 
-    class StepCallback(TrainerCallback):
-        def on_step_end(self, *given: Any, **rest: Any) -> None:
-            on_step()
-
-    return StepCallback()
-
-
-def _watch(folder: Path, on_step: Callable[[], None]) -> Any:
-    """Return a trainer callback that counts steps, and raises before a state that is not finite is saved."""
+    One process also saves by the clock; several would save in different steps.
+    """
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
+        saved = time.monotonic()
+
+        def on_save(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            self.saved = time.monotonic()
+
         def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
             for _ in range(state.global_step):
                 on_step()
 
         def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **rest: Any) -> None:
             on_step()
+            control.should_save |= is_alone and time.monotonic() - self.saved > SECONDS_BETWEEN
             if control.should_save and not _is_finite(model):
                 raise DivergenceError(_divergence("every weight", math.nan, state.global_step, folder))
 

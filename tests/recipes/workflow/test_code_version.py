@@ -264,7 +264,7 @@ REACH = [
     ("editing/kernels/lanes.h", "#ifndef", "# ifndef", {"vector", "edit"}),
     ("editing/vectors/methods/low_rank.py", "return Prepared(", "return  not Prepared(", {"vector"}),
     ("editing/edits/rounding.py", " + ", " - ", {"edit"}),
-    ("training/tuning/harmful.py", "training.steps", "-training.steps", {"harmful"}),
+    ("training/tuning/harmful.py", "training.max_tokens]", "-training.max_tokens]", {"harmful"}),
     ("training/reward/conflict.py", " @ ", " * ", {"reward"}),
     ("training/head/distil.py", "(first - second)", "(first + second)", {"head"}),
     ("training/gate/training.py", " * dense_loss", " / dense_loss", {"gate"}),

@@ -145,7 +145,7 @@ def test_no_pickle_is_written_and_none_is_read(base: Path, tmp_path: Path) -> No
         tune(on_step=on_step)
     last = newest_checkpoint(scratch)
     assert last is not None
-    assert {path.suffix for path in last.iterdir()} == {".safetensors", ".json", ".jinja"}
+    assert {path.suffix for path in last.iterdir()} == {".safetensors", ".json"}
     (last / "optimizer.pt").write_bytes(b"\x80\x02.")
     with pytest.raises(InputError, match=r"checkpoint-2 should hold no pickle, found optimizer\.pt"):
         tune()
@@ -159,16 +159,23 @@ def test_no_pickle_is_written_and_none_is_read(base: Path, tmp_path: Path) -> No
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
-def test_checkpoints_of_another_training_are_refused(base: Path, tmp_path: Path) -> None:
+def test_checkpoints_of_another_training_are_set_aside_with_one_line(base: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+
     def tune(**changes: Any) -> None:
         tuning = Tuning(**FAST | changes, most_steps=1)
-        replies = [pair.chosen for pair in pairs(base)]
-        out = tmp_path / str(changes)
-        tune_on_replies(base, replies, out=out, tuning=tuning, seed=0, scratch=tmp_path / "scratch")
+        replies, out, scratch = [pair.chosen for pair in pairs(base)], tmp_path / str(changes), tmp_path / "scratch"
+        tune_on_replies(base, replies, out=out, tuning=tuning, seed=0, scratch=scratch, on_note=notes.append)
 
     tune()
-    with pytest.raises(InputError, match="found those of another"):
-        tune(learning_rate=2e-2)
+    assert notes == []
+    for number, rate in enumerate((2e-2, 3e-2), start=1):
+        tune(learning_rate=rate)
+        assert notes[number - 1 :] == [
+            "checkpoints of a training with other settings or data were set aside: "
+            f"{tmp_path / 'scratch'}.set-aside-{number}"
+        ]
+        assert newest_checkpoint(tmp_path / f"scratch.set-aside-{number}") is not None
 
 
 def test_a_training_that_diverges_stops_and_keeps_the_last_good_checkpoint(base: Path, tmp_path: Path) -> None:
@@ -187,7 +194,7 @@ def test_a_training_that_diverges_stops_and_keeps_the_last_good_checkpoint(base:
     assert all(tensor.isfinite().all() for tensor in load_file(kept / "model.safetensors").values())
 
 
-def test_a_loss_that_is_not_finite_stops_at_once(base: Path, tmp_path: Path) -> None:
+def test_a_base_that_is_not_finite_is_refused_by_name(base: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     for path in base.iterdir():
@@ -195,7 +202,7 @@ def test_a_loss_that_is_not_finite_stops_at_once(base: Path, tmp_path: Path) -> 
     weights = load_file(base / "model.safetensors")
     weights["model.norm.weight"][0] = math.nan
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(DivergenceError, match="should be finite, found nan in step 1; there is no earlier checkpoint"):
+    with pytest.raises(InputError, match=r"should give finite logits, found others: NaN or infinity in model\.norm"):
         tune_on_preferences(
             broken, pairs(base), out=tmp_path / "out", tuning=PreferenceTuning(**FAST, most_steps=2), seed=0
         )
