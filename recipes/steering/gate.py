@@ -1,6 +1,7 @@
 """The gate: replies labelled by harm category, and the gate trained on them and scaled."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prosocial.evaluation.judges.requests import HarmRequest
@@ -98,15 +99,16 @@ def _train_gate(context: StageContext) -> str:
             ReplySampling(**{name: parameters[name] for name in ReplySampling.model_fields}),
         )
     trained = train_gate_on_replies(
-        open_model(inputs["edited"], dtype),
+        partial(open_model, inputs["edited"], dtype),
         read_replies(inputs["replies"] / "replies.jsonl", categories=categories),
         tokenizer=ChatTokenizer(inputs["edited"]),
         categories=categories,
         settings=settings,
-        harmful=load_harmful(inputs["harmful"], base=inputs["base"], dtype=getattr(torch, dtype)),
+        harmful=partial(load_harmful, inputs["harmful"], base=inputs["base"], dtype=getattr(torch, dtype)),
         on_policy=on_policy,
         plausible_k=parameters["plausible_k"],
         seed=context.seed,
+        scratch=context.scratch,
         progress=context.progress,
     )
     trained.save(context.out, checkpoint_fingerprint=fingerprint(inputs["edited"]))
