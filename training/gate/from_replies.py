@@ -15,7 +15,8 @@ from prosocial.steering.decoding.config import DecodingConfig
 from prosocial.steering.gate import HarmGate
 from prosocial.steering.steered_model import SteeredModel
 
-from ..reply_sampling import BATCH_SIZE, DEFAULT_SAMPLING, ReplySampling
+from ..drawn_replies import draw_replies
+from ..reply_sampling import DEFAULT_SAMPLING, ReplySampling
 from ..state_files import StateFiles, state_folder
 from .on_policy import hard_positions
 from .replies import LabelledReply, label_replies, require_both_kinds
@@ -121,7 +122,7 @@ class _Making:
         n_hard = n_unjudged = 0
         if on_policy is not None:
             draft = self.train(states, settings.draft())
-            drawn, n_unjudged = self.drawn(draft, on_policy)
+            drawn, n_unjudged = self.drawn(draft, on_policy, folder)
             if drawn:
                 more = self.read(drawn, StateFiles(folder / "on-policy"))
                 near = settings.on_policy.near * settings.on_policy.threshold
@@ -161,10 +162,10 @@ class _Making:
             on_step=self.progress.advance,
         )
 
-    def drawn(self, draft: HarmGate, source: OnPolicyPrompts) -> tuple[list[LabelledReply], int]:
+    def drawn(self, draft: HarmGate, source: OnPolicyPrompts, folder: Path) -> tuple[list[LabelledReply], int]:
         """Return labelled replies under a draft to the first prompts, and how many could not be judged."""
         threshold = self.settings.on_policy.threshold
-        draw = _GatedDraw(opened(self.edited), draft, self.tokenizer, source, threshold, self.plausible_k)
+        draw = _GatedDraw(opened(self.edited), draft, self.tokenizer, source, threshold, self.plausible_k, folder)
         return draw.labelled(self.settings.on_policy.count, seed=self.seed + ON_POLICY_SEED)
 
     def scaling(
@@ -185,13 +186,12 @@ class _GatedDraw:
     source: OnPolicyPrompts
     threshold: float
     plausible_k: int
+    folder: Path
 
     def labelled(self, count: int, *, seed: int) -> tuple[list[LabelledReply], int]:
         """Return labelled replies to the first prompts, without fallbacks, and how many could not be judged."""
         prompts, sampling = self.source.conversations[:count], self.source.sampling
-        replies = self._model().generate(
-            prompts, self.tokenizer, **sampling.model_dump(), seed=seed, batch_size=BATCH_SIZE
-        )
+        replies = draw_replies(self._model(), prompts, self.tokenizer, sampling=sampling, seed=seed, folder=self.folder)
         given = [pair for pair in zip(prompts, replies, strict=True) if pair[1].finish != "fallback"]
         return label_replies(
             [messages for messages, _ in given],

@@ -21,7 +21,8 @@ from prosocial.steering.decoding.controls import Steering
 from prosocial.steering.head import CompactHead
 from prosocial.steering.steered_model import SteeredModel
 
-from ..reply_sampling import BATCH_SIZE, DEFAULT_SAMPLING, ReplySampling
+from ..drawn_replies import draw_replies
+from ..reply_sampling import DEFAULT_SAMPLING, ReplySampling
 from ..reward.held_out import split_pairs
 from ..reward.model import RewardModel
 from ..reward.pairs import Pair
@@ -162,6 +163,7 @@ def teacher_states(
         tokenizer=tokenizer,
         sampling=sampling,
         seed=seed + 1,
+        folder=scratch,
     )
     own = collect_states(reward, drawn, preferences, plausible_k=training.plausible_k, files=own_files, **tokens)
     return states.appended(own, files)
@@ -189,17 +191,12 @@ def _own_replies(
     tokenizer: ChatTokenizer,
     sampling: ReplySampling,
     seed: int,
+    folder: Path | None,
 ) -> list[EncodedReply]:
     """Draw one reply to each prompt under its preference of [n, k]."""
     names = steered.config.attributes
-    replies = steered.generate(
-        prompts,
-        tokenizer,
-        steering=[Steering(preference=dict(zip(names, row, strict=True))) for row in preferences.tolist()],
-        **sampling.model_dump(),
-        seed=seed,
-        batch_size=BATCH_SIZE,
-    )
+    steering = [Steering(preference=dict(zip(names, row, strict=True))) for row in preferences.tolist()]
+    replies = draw_replies(steered, prompts, tokenizer, steering=steering, sampling=sampling, seed=seed, folder=folder)
     return [
         EncodedReply(
             tuple(tokenizer.encode_chat(messages)),
