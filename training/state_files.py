@@ -167,9 +167,12 @@ def within(rows: Tensor, window: Window) -> Tensor:
 def _allocate(path: Path, n_bytes: int) -> None:
     """Give a file its size; without room for it a write to the mapped file would kill the process."""
     with storage_errors(path), path.open("ab") as stream:
-        if stream.tell() >= n_bytes:
-            return
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(stream.fileno(), 0, n_bytes)
-        else:  # macOS and Windows
-            stream.truncate(n_bytes)
+        missing = n_bytes - stream.tell()
+        try:
+            if missing > 0 and hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(stream.fileno(), stream.tell(), missing)
+            elif missing > 0:  # macOS and Windows
+                stream.truncate(n_bytes)
+        except OSError:
+            path.unlink()  # what was allocated before the disk was full
+            raise
