@@ -1,5 +1,6 @@
 """`prosocial distil`: a compact head from a reward model."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,7 @@ def distil_command(
     seed: TrainingSeed = 0,
     as_json: Json = False,
 ) -> None:
-    """Distil a reward model into the compact head, and measure how much of it the head explains.
+    """Distil a reward model into the compact head, and measure how much it explains. A killed run resumes.
 
     Decode at the strength that it is distilled for: beta = 1 / inverse_beta, as `prosocial assemble` does by default.
     """
@@ -46,6 +47,7 @@ def distil_command(
     digest = fingerprint(folder)
     config = read_reward_config(reward, checkpoint_fingerprint=digest)
     given, console = read_pairs(pairs, attributes=config.attributes), progress_console()
+    scratch = out.with_name(f".{out.name}.states")
     with stage_progress(console, name="head", title="distil the compact head") as progress, new_folder(out) as aside:
         model = load_model(folder, dtype=placement.torch_dtype, device=placement.device)
         distilled = distil(
@@ -55,9 +57,11 @@ def distil_command(
             training=training,
             sampling=ReplySampling(temperature=temperature, max_new_tokens=max_new_tokens),
             seed=seed,
+            scratch=scratch,
             progress=progress,
         )
         distilled.save(aside, checkpoint_fingerprint=digest)
+    shutil.rmtree(scratch, ignore_errors=True)
     console.print(f"{distilled.summary}: {out}")
     if as_json:
         found = {"head": str(out), "said": distilled.summary, "attributes": list(config.attributes)} | vars(placement)

@@ -1,5 +1,7 @@
 """`prosocial gate train` and `prosocial gate calibrate`: a gate from labelled replies, and its threshold."""
 
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,7 +41,7 @@ def train_gate_command(
     seed: TrainingSeed = 0,
     as_json: Json = False,
 ) -> None:
-    """Train the gate of a model on labelled replies, and scale it on the last of them."""
+    """Train the gate of a model on labelled replies, and scale it on the last of them. A killed run resumes."""
     from prosocial.core.chat import ChatTokenizer
     from prosocial.core.files import new_folder, require_new
     from prosocial.editing.checkpoints import load_model, resolve_model
@@ -59,27 +61,27 @@ def train_gate_command(
     on_policy = _on_policy(prompts, judge, names, ReplySampling(temperature=temperature, max_new_tokens=max_new_tokens))
     if on_policy is not None and not settings.on_policy.count:
         settings = settings.with_on_policy_count(len(on_policy.conversations))
-    folder = resolve_model(edited)
+    folder, kind = resolve_model(edited), {"dtype": placement.torch_dtype, "device": placement.device}
     harmful_folder, base_folder = (None if name is None else resolve_model(name) for name in (harmful, base))
     if harmful_folder is not None:
         require_base(harmful_folder, base_folder)
-    console = progress_console()
+    console, scratch = progress_console(), out.with_name(f".{out.name}.states")
     with stage_progress(console, name="gate", title="train the gate") as progress, new_folder(out) as aside:
         trained = train_gate_on_replies(
-            load_model(folder, dtype=placement.torch_dtype, device=placement.device),
+            partial(load_model, folder, **kind),
             labelled,
             tokenizer=ChatTokenizer(folder),
             categories=names,
             settings=settings,
-            harmful=None
-            if harmful_folder is None
-            else load_harmful(harmful_folder, base=base_folder, dtype=placement.torch_dtype),
+            harmful=None if harmful_folder is None else partial(load_harmful, harmful_folder, base=base_folder, **kind),
             on_policy=on_policy,
             plausible_k=plausible_k,
             seed=seed,
+            scratch=scratch,
             progress=progress,
         )
         trained.save(aside, checkpoint_fingerprint=fingerprint(folder))
+    shutil.rmtree(scratch, ignore_errors=True)
     console.print(f"{trained.summary}: {out}")
     if as_json:
         found = {"gate": str(out), "said": trained.summary, "categories": names, **vars(placement)}

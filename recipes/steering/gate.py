@@ -1,6 +1,7 @@
 """The gate: replies labelled by harm category, and the gate trained on them and scaled."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prosocial.evaluation.judges.requests import HarmRequest
@@ -82,8 +83,6 @@ def _count(replies: "Sequence[LabelledReply]") -> str:
 
 
 def _train_gate(context: StageContext) -> str:
-    import torch
-
     from prosocial.core.chat import ChatTokenizer
     from prosocial.editing.checkpoints.fingerprint import fingerprint
     from prosocial.evaluation.judges.rehearsal import rehearse
@@ -95,7 +94,7 @@ def _train_gate(context: StageContext) -> str:
     from .models import open_model, training_prompts
 
     parameters, inputs, settings = context.parameters, context.inputs, GateSettings(**context.parameters["gate"])
-    categories, dtype = parameters["categories"], parameters["dtype"]
+    categories = parameters["categories"]
     on_policy = None
     if settings.on_policy.count:
         on_policy = OnPolicyPrompts(  # drawn under a draft of the gate, which no other server has
@@ -105,15 +104,22 @@ def _train_gate(context: StageContext) -> str:
         )
         rehearse(on_policy.judge, on_policy.conversations)
     trained = train_gate_on_replies(
-        open_model(inputs["edited"], context.placement),
+        partial(open_model, inputs["edited"], context.placement),
         read_replies(inputs["replies"] / "replies.jsonl", categories=categories),
         tokenizer=ChatTokenizer(inputs["edited"]),
         categories=categories,
         settings=settings,
-        harmful=load_harmful(inputs["harmful"], base=inputs["base"], dtype=getattr(torch, dtype)),
+        harmful=partial(
+            load_harmful,
+            inputs["harmful"],
+            base=inputs["base"],
+            dtype=context.placement.torch_dtype,
+            device=context.device,
+        ),
         on_policy=on_policy,
         plausible_k=parameters["plausible_k"],
         seed=context.seed,
+        scratch=context.scratch,
         progress=context.progress,
     )
     trained.save(context.out, checkpoint_fingerprint=fingerprint(inputs["edited"]))

@@ -39,6 +39,7 @@ def _distil(context: StageContext) -> str:
         training=DistilTraining(**{name: parameters[name] for name in DistilTraining.model_fields}),
         sampling=ReplySampling(**{name: parameters[name] for name in ReplySampling.model_fields}),
         seed=context.seed,
+        scratch=context.scratch,
         progress=context.progress,
     )
     distilled.save(context.out, checkpoint_fingerprint=digest)
