@@ -61,7 +61,8 @@ def train_gate_command(
     on_policy = _on_policy(prompts, judge, names, ReplySampling(temperature=temperature, max_new_tokens=max_new_tokens))
     if on_policy is not None and not settings.on_policy.count:
         settings = settings.with_on_policy_count(len(on_policy.conversations))
-    folder, kind = resolve_model(edited), {"dtype": placement.torch_dtype, "device": placement.device}
+    folder = resolve_model(edited)
+    kind: dict[str, Any] = {"dtype": placement.torch_dtype, "device": placement.device}
     harmful_folder, base_folder = (None if name is None else resolve_model(name) for name in (harmful, base))
     if harmful_folder is not None:
         require_base(harmful_folder, base_folder)

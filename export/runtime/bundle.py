@@ -216,7 +216,7 @@ def precision_of(folder: Path, manifest: Mapping[str, Any]) -> Precision:
         ArtefactError: the precision is unknown.
     """
     named = manifest.get("precision", "fp32")
-    if not isinstance(named, str) or named not in PRECISIONS:
+    if named not in tuple(PRECISIONS):  # a list: `named` may be of any type
         raise ArtefactError(f"{folder} should say its precision {tuple(PRECISIONS)}, found {named!r}")
     precision: Precision = named
     return precision
