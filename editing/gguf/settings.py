@@ -129,7 +129,11 @@ def _stated(header: GgufHeader) -> dict[str, Any]:
     missing = [key for key in REQUIRED if key not in stated]
     if missing:
         raise header.broken(f"the setting {prefix}{missing[0]}", "none")
-    return {key: value for key, value in stated.items() if key not in OPTIONAL or value != 0}
+    return {key: value for key, value in stated.items() if key not in OPTIONAL or not _is_zero(value)}
+
+
+def _is_zero(value: Any) -> bool:
+    return type(value) is int and value == 0
 
 
 def _size(header: GgufHeader, key: str, value: Any) -> int:
@@ -156,8 +160,9 @@ def _number(header: GgufHeader, key: str, value: Any) -> float:
 def _rope(header: GgufHeader, stated: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """Return the parameters of the rotary embedding."""
     for key in (ROPE_SIZE, VALUE_SIZE):
-        if stated.get(key, settings["head_dim"]) != settings["head_dim"]:
-            raise header.broken(f"heads of one size ({settings['head_dim']})", f"{stated[key]!r:.80} as {key}")
+        size = stated.get(key, settings["head_dim"])
+        if type(size) is not int or size != settings["head_dim"]:
+            raise header.broken(f"heads of one size ({settings['head_dim']})", f"{size!r:.80} as {key}")
     rope = {"rope_theta": _number(header, ROPE_BASE, stated.get(ROPE_BASE, 10_000.0)), **_scaling(header, stated)}
     if ROPE_FACTORS in header.tensors:
         rope |= _llama3(header, rope["rope_theta"], settings["head_dim"])

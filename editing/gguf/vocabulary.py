@@ -62,9 +62,9 @@ def special_ids(header: GgufHeader) -> dict[str, Any]:
     """Return what a config says of special tokens; of the ends of a reply, those of the file and known ends of a turn.
 
     Raises:
-        ArtefactError: an id is not one of the file's tokens.
+        ArtefactError: the file has no tokens, its lists of them do not belong together, or an id is none of them.
     """
-    kinds, tokens = header.pairs.get(TYPES, ()), header.texts(TOKENS) or []
+    tokens, kinds = _check_tokens(header), header.pairs.get(TYPES, ())
     turns = [
         index
         for index, (kind, token) in enumerate(zip(kinds, tokens, strict=False))

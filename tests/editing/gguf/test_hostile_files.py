@@ -72,11 +72,14 @@ def pair(key: str, value: Any, kind: str = "uint32") -> Spoil:
     """Return a step that writes a file in which one pair has another value."""
 
     def more(writer: gguf.GGUFWriter) -> None:
-        for pairs in writer.kv_data:
-            pairs.pop(key, None)
-        getattr(writer, f"add_{kind}")(key, value)
+        replace(writer, key, kind, value)
 
     return written(more=more)
+
+
+def replace(writer: gguf.GGUFWriter, key: str, kind: str, value: Any) -> None:
+    writer.kv_data[0].pop(key, None)
+    getattr(writer, f"add_{kind}")(key, value)
 
 
 def change(name: str, make: Callable[[Any], Any]) -> Spoil:
@@ -240,6 +243,28 @@ def test_it_is_one_line_and_nothing_is_written(name: str, tmp_path: Path, capsys
     for fragment in fragments:
         assert fragment in printed
     assert {path.name for path in tmp_path.iterdir()} == {"model.gguf"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [("int32", -1), ("float32", float("nan")), ("array", [1, 2]), ("string", "x"), ("bool", True)]
+)
+@pytest.mark.parametrize("name", ["llama 3.1", "gemma 3", "qwen3 moe"])
+def test_each_pair_may_hold_a_value_of_another_type(name: str, kind: str, value: Any, tmp_path: Path) -> None:
+    """It is refused in one line, or it has no part in the model."""
+    file, keys, n_refused = tmp_path / "model.gguf", list[str](), 0
+    write_gguf(file, name, more=lambda writer: keys.extend(writer.kv_data[0]))
+
+    for key in keys:
+        file.unlink()
+        write_gguf(file, name, more=lambda writer, key=key: replace(writer, key, kind, value))
+        try:
+            convert_gguf(file, tmp_path / "out")
+        except ProsocialError as error:
+            assert "\n" not in str(error) and len(str(error)) < 2000, key
+            n_refused += 1
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+
+    assert n_refused > len(keys) / 3
 
 
 def test_a_header_is_read_in_the_memory_of_its_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
