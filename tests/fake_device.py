@@ -45,6 +45,14 @@ class OnDevice(Tensor):
         made.numbers = numbers
         return made
 
+    def untyped_storage(self) -> torch.UntypedStorage:
+        """Return the memory of the numbers."""
+        return self.numbers.untyped_storage()
+
+    def data_ptr(self) -> int:
+        """Return the address of the numbers."""
+        return self.numbers.data_ptr()
+
     def tolist(self) -> Any:
         """Return the numbers, as from every device."""
         return self.numbers.tolist()
