@@ -63,7 +63,7 @@ def export_command(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Export a steered model as a bundle and compare the graph with PyTorch."""
+    """Export a steered model as a bundle and compare the graph with PyTorch, on the CPU in float32."""
     from prosocial.core.files import read_json
     from prosocial.export.bundle_files.precision import departure_sentence
     from prosocial.export.bundling import export_bundle

@@ -59,9 +59,8 @@ def compare(
     count), 3 if a reply could not be judged, otherwise 0.
     """
     from prosocial.editing import resolve_model
-    from prosocial.evaluation import ComparisonSettings, load_probes
+    from prosocial.evaluation import ComparisonSettings, Hardware, load_probes
     from prosocial.evaluation.model_comparison import read_judge_errors
-    from prosocial.evaluation.sampling.systems import Hardware
     from prosocial.recipes.labelling.judges import judge_named
 
     folders = {"base": resolve_model(base), "edited": resolve_model(edited)}

@@ -78,12 +78,12 @@ def score(
     A bundle replies under its gate, a checkpoint with the config's text as system message (in-context). Exit code: 3 if
     a reply could not be judged, otherwise 0.
     """
+    from prosocial.evaluation import Hardware
     from prosocial.evaluation.cosa_score import ScoreSettings, questions_of, read_shots
     from prosocial.evaluation.cosa_score.cosa_score_document import n_unjudged
     from prosocial.evaluation.cosa_score.cosa_score_page import print_scores
     from prosocial.evaluation.cosa_score.questions import configs_of
     from prosocial.evaluation.judges.requests import ConfigRequest
-    from prosocial.evaluation.sampling.systems import Hardware
     from prosocial.recipes.labelling.judges import judge_named
 
     folders = _folders(models)

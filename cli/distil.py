@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from prosocial.core.placement import AUTO, Placement
+from prosocial.core import Placement
+from prosocial.core.placement import AUTO
 
 from .draw_options import TrainingSeed
 from .output import progress_console, say_json

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prosocial.core.errors import InputError
-from prosocial.core.placement import AUTO, Placement
+from prosocial.core import InputError, Placement
+from prosocial.core.placement import AUTO
 
 from .attribute_options import split_names
 from .draw_options import DRAW_TEMPERATURE, DrawTemperature, Limit, Seed, TrainingSeed, drawn_line, spread

@@ -7,7 +7,7 @@ import typer
 from .training_options import Dtype
 
 if TYPE_CHECKING:
-    from prosocial.core.placement import Placement
+    from prosocial.core import Placement
 
 DEVICE = "Of a model in torch: auto, cpu, cuda, cuda:1 or mps; auto: CUDA, then MPS, then the CPU. [default: auto]"
 Provider = Annotated[
@@ -39,6 +39,7 @@ def measured_on(device: str | None, dtype: str | None) -> "Placement":
         >>> measured_on("cpu", None)
         Placement(device='cpu', dtype='float32')
     """
-    from prosocial.core.placement import AUTO, REFERENCE, Placement
+    from prosocial.core import Placement
+    from prosocial.core.placement import AUTO, REFERENCE
 
     return Placement.choose(device or AUTO, dtype or REFERENCE.dtype)

@@ -50,9 +50,9 @@ def steering(
     Exit code: 1 if a step of a weight lowers the mean score of its attribute, otherwise 0.
     """
     from prosocial.core.errors import InputError
+    from prosocial.evaluation import Hardware, open_system
     from prosocial.evaluation.judges.requests import AttributeRequest
     from prosocial.evaluation.probes.probe import read_probes
-    from prosocial.evaluation.sampling.systems import Hardware, open_system
     from prosocial.evaluation.steering_scores import measure_steering, write_steering_page
     from prosocial.recipes.labelling.judges import judge_named
 

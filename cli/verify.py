@@ -51,10 +51,9 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Compare a bundle with its reference, decision by decision. Exit code: 0 pass, 1 fail, 3 ambiguous."""
-    from prosocial.evaluation import read_probes
+    from prosocial.evaluation import Hardware, read_probes
     from prosocial.evaluation.report.junit import parity_cases, write_junit
     from prosocial.evaluation.report.terminal import print_parity
-    from prosocial.evaluation.sampling.systems import Hardware
     from prosocial.verify.bundle_parity import bundle_gates, measure_bundle, read_measurement_of
     from prosocial.verify.parity.files import write_parity
 

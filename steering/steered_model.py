@@ -75,7 +75,8 @@ class SteeredModel(nn.Module):
         super().__init__()
         self.backbone = Backbone(model)
         weight, device = self.backbone.output_weight, self.backbone.device
-        self.head, self.gate = (None if part is None else part.to(device) for part in (head, gate))
+        self.head = None if head is None else head.to(device)
+        self.gate = None if gate is None else gate.to(device)
         self.config = config
         self.end_ids = tuple(_generation_end_ids(model) if end_ids is None else end_ids)
         _require_fit(self, weight)

@@ -10,14 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 NAME = "fake"
 BETWEEN_DEVICES = ("copy_", "_copy_from")
-# Operators that torch calls below Python's own dispatch, or that would resize a tensor.
-REGISTERED = ("_copy_from", "arange", "arange.start", "arange.start_step")
 # CUDA takes indices that lie on the CPU.
 TAKE_CPU_INDICES = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index")
+# Operators that torch calls below Python's own dispatch, or that would resize a tensor.
+REGISTERED = (
+    *("_copy_from", "empty.memory_format", "empty_strided", "eye", "eye.m", "randperm", "linspace"),
+    *("arange", "arange.start", "arange.start_step"),
+)
 _fallbacks, _operators = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
 
 
@@ -42,6 +45,18 @@ class OnDevice(Tensor):
         made.numbers = numbers
         return made
 
+    def untyped_storage(self) -> torch.UntypedStorage:
+        """Return the memory of the numbers."""
+        return self.numbers.untyped_storage()
+
+    def data_ptr(self) -> int:
+        """Return the address of the numbers."""
+        return self.numbers.data_ptr()
+
+    def tolist(self) -> Any:
+        """Return the numbers, as from every device."""
+        return self.numbers.tolist()
+
     @classmethod
     def __torch_dispatch__(
         cls, op: Any, types: object, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -51,9 +66,24 @@ class OnDevice(Tensor):
         return _run(op, *args, **(kwargs or {})) if parts is NotImplemented else parts
 
 
+class Backend(_DummyBackendModule):
+    """What torch asks a device for: a device without random numbers of its own, which autocasts to bfloat16."""
+
+    def get_rng_state(self, device: object = None) -> Tensor:
+        """Return the state of no generator."""
+        return torch.zeros(0, dtype=torch.uint8)
+
+    def set_rng_state(self, state: Tensor, device: object = None) -> None:
+        """Keep nothing."""
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        """Return the dtypes of autocast."""
+        return [torch.bfloat16]
+
+
 def install() -> str:
     """Register the device and return its name."""
-    _setup_privateuseone_for_python_backend(NAME)
+    _setup_privateuseone_for_python_backend(NAME, backend_module=Backend())
     _fallbacks.fallback(_run, "PrivateUse1")  # operators that are given the device, but no tensor on it
     for name in REGISTERED:
         packet, _, overload = name.partition(".")

@@ -9,6 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForCausalLM
 
 from prosocial.core.batches import free_bytes
+from prosocial.core.cores import is_out_of_memory
 from prosocial.core.errors import ArtefactError, MissingExtraError
 
 from .folder import Checkpoint
@@ -62,6 +63,8 @@ def load_model(
             **placing,
         )
     except LOADING_ERRORS as error:
+        if is_out_of_memory(error):
+            raise
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ArtefactError(
             f"{folder} should load as a causal language model of transformers: {reason:.300}"

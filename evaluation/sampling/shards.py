@@ -10,7 +10,7 @@ from prosocial.steering.decoding.controls import Steering
 from prosocial.steering.decoding.reply import Reply
 
 from ..probes.probe import Probe
-from .systems import Hardware, System, open_system
+from .systems import ON_CPU, Hardware, System, open_system
 
 SHARD_SIZE = 32  # replies per shard, all sampled in one batch; independent of the number of workers
 
@@ -69,7 +69,7 @@ def plan_shards(folders: Mapping[str, Path], probes: Sequence[Probe], drawing: D
     ]
 
 
-def answer_shard(shard: Shard, hardware: Hardware) -> list[dict[str, Any]]:
+def answer_shard(shard: Shard, hardware: Hardware = ON_CPU) -> list[dict[str, Any]]:
     """Sample a shard and return one row per reply; the model stays open until another model is needed."""
     drawing = shard.drawing
     replies = _opened(shard.folder, hardware).answer(

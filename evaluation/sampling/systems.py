@@ -33,7 +33,7 @@ class Hardware:
     @classmethod
     def choose(
         cls,
-        folders: Iterable[Path],
+        folders: Iterable[Path | str],
         *,
         device: str | None = None,
         dtype: str | None = None,
@@ -50,10 +50,10 @@ class Hardware:
         Raises:
             InputError: this machine lacks the device or the provider, or no system would run there.
         """
-        kinds = {is_bundle(folder) for folder in folders}
+        kinds = {is_bundle(Path(folder)) for folder in folders}
         if True not in kinds and provider is not None:
             raise InputError(f"--provider {provider} should be for a bundle, there is none: leave it out")
-        if False not in kinds and not device == dtype == None:  # noqa: E711
+        if False not in kinds and (device, dtype) != (None, None):
             raise InputError(
                 "--device and --dtype should be for a model in torch, there are only bundles: use --provider"
             )
@@ -67,6 +67,9 @@ class Hardware:
     def to_json(self) -> dict[str, str]:
         """Return device, dtype and provider as JSON values."""
         return {**vars(self.placement), "provider": self.provider}
+
+
+ON_CPU = Hardware()
 
 
 def is_bundle(folder: Path) -> bool:
@@ -126,7 +129,7 @@ class System:
         )
 
 
-def open_system(folder: Path | str, hardware: Hardware = Hardware()) -> System:
+def open_system(folder: Path | str, hardware: Hardware = ON_CPU) -> System:
     """Open a folder: a bundle if it has `model.onnx`, a steered model if `decoding.json`, otherwise a checkpoint.
 
     Args:

@@ -8,13 +8,13 @@ from typing import Any
 from prosocial.core.errors import InputError
 
 from .shards import Shard, answer_shard
-from .systems import Hardware
+from .systems import ON_CPU, Hardware
 
 Answered = tuple[Shard, list[dict[str, Any]]]
 
 
 def answer_shards(
-    shards: Sequence[Shard], *, hardware: Hardware, workers: int = 1, ray: str | None = None
+    shards: Sequence[Shard], *, hardware: Hardware = ON_CPU, workers: int = 1, ray: str | None = None
 ) -> Iterator[Answered]:
     """Yield each shard with its rows, in the order of completion.
 

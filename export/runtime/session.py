@@ -56,8 +56,8 @@ def provider_named(name: str) -> str:
     short = name.removesuffix(SUFFIX).lower()
     if short not in installed:
         raise InputError(
-            f"a provider should be one of the installed onnxruntime ({', '.join(installed)}), the value is "
-            f"{name!r:.60}: choose one of these, or install the onnxruntime that has it (for cuda: pip install 'prosocial[gpu]')"
+            f"a provider should be one that the installed onnxruntime has ({', '.join(installed)}), the value is "
+            f"{name!r:.60}: choose one of these, or install an onnxruntime with it (cuda: pip install 'prosocial[gpu]')"
         )
     return str(installed[short])
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from prosocial.core.errors import InputError
 from prosocial.core.files import read_json
+from prosocial.core.placement import Placement
 from prosocial.evaluation.gate.calibrating import under_configs
 from prosocial.evaluation.probes.probe import read_probes
 from prosocial.recipes.pipeline import open_recipe, recipe_stages, run_recipe
@@ -66,6 +67,9 @@ def test_every_stage_leaves_its_artefact_and_parity_passes(finished: Path) -> No
     assert report["parity"]["verdict"] == "pass"
     record = read_json(out / "edit" / "edit_record.json")
     assert record["result"]["inner_product"] < 0
+    for stage in ("gate", "threshold", "parity"):
+        marker = read_json((out / stage).resolve().with_suffix(".json"))
+        assert Placement(marker["device"], marker["parameters"]["dtype"]) == Placement.choose(dtype="float32")
     page = (out / "report" / "report.html").read_text()
     assert str(finished) not in page and "http://" not in page.replace("http://www.w3.org", "")
 

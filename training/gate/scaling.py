@@ -83,7 +83,8 @@ def apply_scaling(gate: HarmGate, scaling: PlattScaling) -> None:
 @torch.no_grad()
 def chosen_logits(gate: HarmGate, states: GateStates) -> Tensor:
     """Return the risk logits [N, C] of the tokens that were chosen."""
-    return gate.risk_logits(states.hidden, states.token[:, None])[:, 0]
+    device = gate.a.device
+    return gate.risk_logits(states.hidden.to(device), states.token[:, None].to(device))[:, 0]
 
 
 def _fit(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
