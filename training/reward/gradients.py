@@ -93,5 +93,5 @@ def _gradients(parameters: Sequence[nn.Parameter]) -> Iterator[Tensor]:
 
 
 def _gramian(jacobians: Sequence[Tensor]) -> Tensor:
-    flat = [jacobian.flatten(1).double().cpu() for jacobian in jacobians]
+    flat = [jacobian.flatten(1).cpu().double() for jacobian in jacobians]
     return torch.stack([rows @ rows.T for rows in flat]).sum(0)

@@ -16,7 +16,7 @@ from prosocial.core.errors import DivergenceError, InputError
 from prosocial.training import reply_log_probability
 from prosocial.training.reward import memory
 from prosocial.training.reward import training as training_module
-from prosocial.training.reward.accuracy import pair_accuracy
+from prosocial.training.reward.accuracy import margins, pair_accuracy
 from prosocial.training.reward.attributes import resolve_attributes
 from prosocial.training.reward.conflict import CONFLICT_METHODS
 from prosocial.training.reward.encoded_pairs import EncodedPairs, label_agreement
@@ -359,3 +359,11 @@ def test_two_processes_train_what_one_does(world: World, tmp_path: Path, method:
     for name, found in first.items():
         assert torch.allclose(found, expected[int(name)], rtol=1e-2, atol=1e-3)
     assert any(not torch.allclose(found, untrained[int(name)], atol=1e-2) for name, found in first.items())
+
+
+def test_margins_do_not_depend_on_the_batches(world: World) -> None:
+    reward, preference = world.reward(), torch.tensor([0.3, 0.7])
+    one, several = (margins(reward, world.pairs, preference, pad_id=0, budget=budget) for budget in (10**6, 50))
+    alone = [float(torch.sub(*world.pairs.rewards(reward, [row], preference[None], 0)).detach()) for row in range(6)]
+
+    assert torch.allclose(one, several, atol=1e-4) and torch.allclose(one, torch.tensor(alone), atol=1e-4)
