@@ -8,6 +8,7 @@ from .errors import ProsocialError as ProsocialError
 from .errors import StorageError as StorageError
 from .errors import UnknownNameError as UnknownNameError
 from .noise import GumbelNoise as GumbelNoise
+from .placement import Placement as Placement
 from .protocols import Judge as Judge
 from .protocols import Judgement as Judgement
 from .protocols import Message as Message
