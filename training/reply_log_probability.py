@@ -113,7 +113,8 @@ class _WithFrozenEmbedding(torch.autograd.Function):
             mean[rows] = mean[rows] * shrink[:, None] + weights.to(weight.dtype) @ weight[part]
         slope = _slope(chosen, soft_cap) if soft_cap else torch.ones_like(chosen)
         context.save_for_backward(scale * (slope[:, None] * weight[next_ids] - mean / total[:, None]))
-        return chosen - top - total.log()
+        result: Tensor = chosen - top - total.log()
+        return result
 
     @staticmethod
     @once_differentiable
