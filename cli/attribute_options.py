@@ -1,11 +1,11 @@
 """Options that select attributes: the five built-in ones, or custom ones with their rubrics."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prosocial.core.errors import InputError
+from prosocial.core.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     from prosocial.training.reward.attributes import Attribute
@@ -24,24 +24,28 @@ def chosen_attributes(
     """Return the attributes that the options select, in order.
 
     Raises:
-        UnknownNameError: a name is neither built-in nor has a rubric.
+        UnknownNameError: a name is neither built-in nor has a rubric, or a rubric's name is not among the names.
         InputError: a rubric has no name or no text, or its name is repeated.
     """
     from prosocial.training.reward.attributes import DEFAULT_ATTRIBUTES, define_attributes, resolve_attributes
 
-    known = define_attributes(_by_name(rubrics))
-    return resolve_attributes(split_names(names) or list(DEFAULT_ATTRIBUTES), betas=betas, known=known)
+    chosen, given = split_names(names) or list(DEFAULT_ATTRIBUTES), _by_name(rubrics)
+    _require_used(given, chosen)
+    return resolve_attributes(chosen, betas=betas, known=define_attributes(given))
 
 
 def scored_attributes(names: Sequence[str], rubrics: Sequence[str]) -> "list[Attribute]":
     """Return the attributes of a bundle for a judge; one that is neither built-in nor has a rubric gets an empty one.
 
     Raises:
+        UnknownNameError: a rubric is for none of these attributes.
         InputError: a rubric has no name or no text, or its name is repeated.
     """
     from prosocial.training.reward.attributes import Attribute, define_attributes
 
-    known = define_attributes(_by_name(rubrics))
+    given = _by_name(rubrics)
+    _require_used(given, names)
+    known = define_attributes(given)
     return [known.get(name, Attribute(name, rubric="")) for name in names]
 
 
@@ -53,6 +57,12 @@ def split_names(text: str | None) -> list[str]:
         ['empathy', 'helpfulness']
     """
     return [name.strip() for name in text.split(",")] if text else []
+
+
+def _require_used(rubrics: Iterable[str], names: Sequence[str]) -> None:
+    for name in rubrics:
+        if name not in names:
+            raise UnknownNameError("attribute of --rubric", name, names)
 
 
 def _by_name(texts: Sequence[str]) -> dict[str, str]:

@@ -43,11 +43,14 @@ def audit(
     coefficients from the weights. Exit code: 0 confirmed, 1 refuted, 3 cannot say.
     """
     from prosocial.core import TrustedKey
+    from prosocial.core.files import require_place
     from prosocial.evaluation.report.junit import audit_cases, write_junit
     from prosocial.verify import audit_model
     from prosocial.verify.audit.audit_page import write_audit
     from prosocial.verify.audit.terminal import print_audit
 
+    require_place(out, is_folder=True)
+    require_place(junit, is_folder=False)
     folders = resolve_model(model), None if base is None else resolve_model(base)
     with byte_progress("audit", visible=not as_json) as progress:
         report = audit_model(

@@ -17,6 +17,7 @@ from pathlib import Path
 import typer
 from safetensors import SafetensorError
 
+from prosocial.core.cores import is_out_of_memory
 from prosocial.core.errors import ProsocialError
 from prosocial.core.redaction import redact
 from prosocial.core.terminal import one_line
@@ -49,8 +50,8 @@ def _foreseen(error: BaseException) -> str | None:
             return f"the disk is full{where}: free space or choose another folder"
         case OSError():
             return _refused(error)
-        case MemoryError():
-            return "the memory is full: give the command less at once, or more memory"
+        case MemoryError() | RuntimeError() if is_out_of_memory(error):
+            return "the memory is full: give the command less at once, more memory, or another --device or --dtype"
         case RecursionError():
             return f"{_place(error)} is nested too deeply to be read: save it with fewer levels"
         case ValueError() if "integer string conversion" in str(error):  # Python's limit, CVE-2020-10735

@@ -12,13 +12,12 @@ import typer
 from prosocial.core.protocols import Message
 
 from .output import note, say, say_json
+from .placement_options import Provider
 from .reply_options import (
     DRAWING,
     OPENING,
     BundlePath,
     Prefer,
-    Provider,
-    ProviderName,
     Threads,
     enforced_by,
     gate_line,
@@ -64,7 +63,7 @@ def export_command(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Export a steered model as a bundle and compare the graph with PyTorch."""
+    """Export a steered model as a bundle and compare the graph with PyTorch, on the CPU in float32."""
     from prosocial.core.files import read_json
     from prosocial.export.bundle_files.precision import departure_sentence
     from prosocial.export.bundling import export_bundle
@@ -115,7 +114,7 @@ def generate(
             help="With --json, include the log-probability of each token under the decoding rule.",
         ),
     ] = False,
-    provider: Provider = ProviderName.CPU,
+    provider: Provider = "cpu",
     threads: Threads = None,
     opening: dict[str, Any],
     logging: dict[str, Any],

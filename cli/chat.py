@@ -15,13 +15,12 @@ from prosocial.core.protocols import Message
 from prosocial.core.terminal import printable
 
 from .output import note, result_console, say
+from .placement_options import Provider
 from .reply_options import (
     DRAWING,
     OPENING,
     BundlePath,
     Prefer,
-    Provider,
-    ProviderName,
     Threads,
     enforced_by,
     exact,
@@ -55,7 +54,7 @@ def chat(
     trust: Trust = None,
     *,
     drawing: dict[str, Any],
-    provider: Provider = ProviderName.CPU,
+    provider: Provider = "cpu",
     threads: Threads = None,
     opening: dict[str, Any],
     logging: dict[str, Any],

@@ -16,6 +16,7 @@ from .everywhere import with_amount
 COMMANDS: tuple[tuple[str, str, str, str], ...] = (
     ("run", "run:run", "The whole way", "prosocial run quickstart --out runs/quickstart"),
     ("inspect", "weights:inspect", "Weights", "prosocial inspect runs/quickstart/edit"),
+    ("convert", "convert:convert", "Weights", "prosocial convert model-q4_k_m.gguf -o base"),
     ("vector", "weights:vector", "Weights", "prosocial vector --base base --harmful adapter -o harm-vector"),
     ("edit", "edit:edit", "Weights", "prosocial edit base --subtract harm-vector --scale 0.6 -o edited"),
     (

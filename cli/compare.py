@@ -9,6 +9,8 @@ from rich.console import Console
 from .draw_options import DRAW_TEMPERATURE, DrawMaxNewTokens, DrawTemperature, Limit, Seed, drawn_line, spread
 from .judge_option import FORMS
 from .output import progress_console, result_console, say_json
+from .placement_options import HARDWARE
+from .shared_options import with_options
 
 if TYPE_CHECKING:
     from prosocial.evaluation import ComparisonSettings
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 EXIT_CODES = {"worse": 1, "cannot say": 3}
 
 
+@with_options("hardware", HARDWARE)
 def compare(
     base: Annotated[str, typer.Argument(help="A checkpoint, steered model or bundle: the reference.")],
     edited: Annotated[str, typer.Argument(help="The model to compare with it.")],
@@ -35,6 +38,8 @@ def compare(
     temperature: DrawTemperature = DRAW_TEMPERATURE,
     max_new_tokens: DrawMaxNewTokens = None,
     limit: Limit = None,
+    *,
+    hardware: dict[str, Any],
     workers: Annotated[
         int, typer.Option(min=1, help="Number of processes that generate replies; each loads the models.")
     ] = 1,
@@ -53,11 +58,17 @@ def compare(
     Exit code: 1 if the second model is significantly worse in any rate (a loss of utility within --margin does not
     count), 3 if a reply could not be judged, otherwise 0.
     """
+    from prosocial.core.files import require_place
     from prosocial.editing import resolve_model
-    from prosocial.evaluation import ComparisonSettings, load_probes
+    from prosocial.evaluation import ComparisonSettings, Hardware, load_probes
     from prosocial.evaluation.model_comparison import read_judge_errors
     from prosocial.recipes.labelling.judges import judge_named
 
+    for folder in (out, eval_logs):
+        require_place(folder, is_folder=True)
+    if eval_logs is not None:
+        from prosocial.evaluation.inspect_ai.logs import write_eval_logs
+    folders = {"base": resolve_model(base), "edited": resolve_model(edited)}
     settings = ComparisonSettings(
         seed=seed,
         temperature=temperature,
@@ -68,12 +79,12 @@ def compare(
         workers=workers,
         ray=ray,
         reveal=reveal,
+        hardware=Hardware.choose(folders.values(), **hardware),
     )
     loaded, judging = spread(load_probes(probes), limit), judge_named(judge)
     document = _with_progress(
         progress_console(),
-        base=resolve_model(base),
-        edited=resolve_model(edited),
+        **folders,
         probes=loaded,
         judge=judging,
         settings=settings,
@@ -81,8 +92,6 @@ def compare(
         facts={"probes": Path(probes).name},
     )
     if eval_logs is not None:
-        from prosocial.evaluation.inspect_ai.logs import write_eval_logs
-
         write_eval_logs(document, eval_logs)
     _print(document, as_json, out)
     raise typer.Exit(exit_code(document))

@@ -16,7 +16,8 @@ from prosocial.core.training_rows import prompt_of
 
 from .config_score import score
 from .output import note, say, say_json, warn
-from .reply_options import Provider, ProviderName, Threads, open_bundle, steering_of
+from .placement_options import Provider
+from .reply_options import Threads, open_bundle, steering_of
 from .safety_options import LOGGING, RequestLog, Trust
 from .shared_options import with_options
 
@@ -173,7 +174,7 @@ def test(
     bundle: BundleFolder,
     prompts: Annotated[Path, typer.Option(help='JSONL with a "prompt" in each row.')],
     trust: Trust = None,
-    provider: Provider = ProviderName.CPU,
+    provider: Provider = "cpu",
     threads: Threads = None,
     *,
     logging: dict[str, Any],

@@ -11,6 +11,8 @@ from rich.console import Console
 from .draw_options import DRAW_TEMPERATURE, DrawMaxNewTokens, DrawTemperature, Seed, drawn_line, spread
 from .judge_option import OWN
 from .output import progress_console, result_console, say_json
+from .placement_options import HARDWARE
+from .shared_options import with_options
 
 if TYPE_CHECKING:
     from prosocial.evaluation.cosa_score import Question, ScoredConfig, ScoreSettings
@@ -33,6 +35,7 @@ class BaselineName(StrEnum):
     CASCADE_ORACLE = "cascade-oracle"
 
 
+@with_options("hardware", HARDWARE)
 def score(
     models: Annotated[list[str], typer.Argument(help="Checkpoints, steered models or bundles.")],
     probes: Annotated[str, typer.Option(help="JSONL, a table of a public set, CoSApien, CoSAlign-Test, or a dataset.")],
@@ -59,6 +62,8 @@ def score(
     seed: Seed = 0,
     temperature: DrawTemperature = DRAW_TEMPERATURE,
     max_new_tokens: DrawMaxNewTokens = None,
+    *,
+    hardware: dict[str, Any],
     workers: Annotated[
         int, typer.Option(min=1, help="Number of processes that generate replies; each loads the models.")
     ] = 1,
@@ -73,6 +78,8 @@ def score(
     A bundle replies under its gate, a checkpoint with the config's text as system message (in-context). Exit code: 3 if
     a reply could not be judged, otherwise 0.
     """
+    from prosocial.core.files import require_place
+    from prosocial.evaluation import Hardware
     from prosocial.evaluation.cosa_score import ScoreSettings, questions_of, read_shots
     from prosocial.evaluation.cosa_score.cosa_score_document import n_unjudged
     from prosocial.evaluation.cosa_score.cosa_score_page import print_scores
@@ -80,6 +87,7 @@ def score(
     from prosocial.evaluation.judges.requests import ConfigRequest
     from prosocial.recipes.labelling.judges import judge_named
 
+    require_place(out, is_folder=True)
     folders = _folders(models)
     chosen = spread(_load_probes(probes), limit)
     questions = questions_of(chosen, _configs(configs, folders, chosen))
@@ -92,6 +100,7 @@ def score(
         max_new_tokens=max_new_tokens,
         workers=workers,
         reveal=reveal,
+        hardware=Hardware.choose(folders.values(), **hardware),
     )
     judging = judge_named(judge, ConfigRequest(protocol.value))
     parts = {"judge": judging, "out": out, "facts": {"probes": Path(probes).name}}

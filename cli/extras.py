@@ -4,7 +4,9 @@ from prosocial.core.errors import MissingExtraError
 
 EXTRA_OF = {
     "accelerate": "train",
+    "cvxpy": "cagrad",
     "datasets": "train",
+    "gguf": "gguf",
     "inspect_ai": "inspect",
     "onnx": "edit",
     "onnx_ir": "edit",

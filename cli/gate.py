@@ -1,17 +1,22 @@
 """`prosocial gate train` and `prosocial gate calibrate`: a gate from labelled replies, and its threshold."""
 
+import shutil
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prosocial.core.errors import InputError
+from prosocial.core import InputError, Placement
+from prosocial.core.placement import AUTO
 
 from .attribute_options import split_names
 from .draw_options import DRAW_TEMPERATURE, DrawTemperature, Limit, Seed, TrainingSeed, drawn_line, spread
 from .judge_option import FORMS
 from .output import progress_console, say_json
-from .training_options import Dtype, DtypeName, Json, MaxNewTokens, Overrides, Temperature
+from .placement_options import PLACEMENT, measured_on
+from .shared_options import with_options
+from .training_options import DeviceName, Dtype, DtypeName, Json, MaxNewTokens, Overrides, Temperature
 
 if TYPE_CHECKING:
     from prosocial.training.gate.from_replies import OnPolicyPrompts
@@ -31,13 +36,12 @@ def train_gate_command(
     plausible_k: Annotated[int, typer.Option(min=1, help="Candidate tokens per position, as in decoding.")] = 128,
     temperature: Temperature = 1.0,
     max_new_tokens: MaxNewTokens = 64,
-    dtype: DtypeName = Dtype.float32,
+    device: DeviceName = AUTO,
+    dtype: DtypeName = Dtype.auto,
     seed: TrainingSeed = 0,
     as_json: Json = False,
 ) -> None:
-    """Train the gate of a model on labelled replies, and scale it on the last of them."""
-    import torch
-
+    """Train the gate of a model on labelled replies, and scale it on the last of them. A killed run resumes."""
     from prosocial.core.chat import ChatTokenizer
     from prosocial.core.files import new_folder, require_new
     from prosocial.editing.checkpoints import load_model, resolve_model
@@ -50,35 +54,39 @@ def train_gate_command(
     from prosocial.training.reply_sampling import ReplySampling
 
     require_new(out)
+    placement = Placement.choose(device, dtype.value)
     settings, names = read_settings(GateSettings, set_), split_names(categories)
     labelled = read_replies(replies, categories=names or None)
     names = names or named_categories(labelled)
     on_policy = _on_policy(prompts, judge, names, ReplySampling(temperature=temperature, max_new_tokens=max_new_tokens))
     if on_policy is not None and not settings.on_policy.count:
         settings = settings.with_on_policy_count(len(on_policy.conversations))
-    folder, number = resolve_model(edited), getattr(torch, dtype.value)
+    folder = resolve_model(edited)
+    kind: dict[str, Any] = {"dtype": placement.torch_dtype, "device": placement.device}
     harmful_folder, base_folder = (None if name is None else resolve_model(name) for name in (harmful, base))
     if harmful_folder is not None:
         require_base(harmful_folder, base_folder)
-    console = progress_console()
+    console, scratch = progress_console(), out.with_name(f".{out.name}.states")
     with stage_progress(console, name="gate", title="train the gate") as progress, new_folder(out) as aside:
         trained = train_gate_on_replies(
-            load_model(folder, dtype=number),
+            partial(load_model, folder, **kind),
             labelled,
             tokenizer=ChatTokenizer(folder),
             categories=names,
             settings=settings,
-            harmful=None if harmful_folder is None else load_harmful(harmful_folder, base=base_folder, dtype=number),
+            harmful=None if harmful_folder is None else partial(load_harmful, harmful_folder, base=base_folder, **kind),
             on_policy=on_policy,
             plausible_k=plausible_k,
             seed=seed,
+            scratch=scratch,
             progress=progress,
         )
         trained.save(aside, checkpoint_fingerprint=fingerprint(folder))
+    shutil.rmtree(scratch, ignore_errors=True)
     console.print(f"{trained.summary}: {out}")
     if as_json:
-        found = {"gate": str(out), "said": trained.summary, "categories": names, **trained.to_json()}
-        say_json(found)
+        found = {"gate": str(out), "said": trained.summary, "categories": names, **vars(placement)}
+        say_json(found | trained.to_json())
 
 
 def _on_policy(
@@ -86,6 +94,7 @@ def _on_policy(
 ) -> "OnPolicyPrompts | None":
     from prosocial.core.row_files import read_rows
     from prosocial.core.training_rows import prompt_of
+    from prosocial.evaluation.judges.rehearsal import rehearse
     from prosocial.evaluation.judges.requests import HarmRequest
     from prosocial.recipes.labelling.judges import judge_named
     from prosocial.training.gate.from_replies import OnPolicyPrompts
@@ -98,9 +107,12 @@ def _on_policy(
         raise InputError("judge refusal labels no harm categories: name another, or leave --prompts and --judge out")
     rows = enumerate(read_rows(prompts), start=1)
     conversations = [prompt_of(row, where=f"{prompts} row {number}") for number, row in rows]
-    return OnPolicyPrompts(conversations, judge_named(judge, HarmRequest(categories)), sampling)
+    on_policy = OnPolicyPrompts(conversations, judge_named(judge, HarmRequest(categories)), sampling)
+    rehearse(on_policy.judge, conversations)
+    return on_policy
 
 
+@with_options("placement", PLACEMENT)
 def calibrate_command(
     steered: Annotated[Path, typer.Argument(help="The steered folder.")],
     probes: Annotated[Path, typer.Option(help="Calibration probes, harmful and harmless (JSONL); no report's own.")],
@@ -110,6 +122,8 @@ def calibrate_command(
     temperature: DrawTemperature = DRAW_TEMPERATURE,
     limit: Limit = None,
     seed: Seed = 0,
+    *,
+    placement: dict[str, Any],
     as_json: Json = False,
 ) -> None:
     """Choose the largest threshold that shows a low leak rate, and write the steered model with it.
@@ -129,6 +143,7 @@ def calibrate_command(
     from prosocial.training.gate.calibration import GateCalibration
 
     require_new(out)
+    computed_on = measured_on(**placement)
     calibration, given, config = (
         read_settings(GateCalibration, set_),
         spread(read_probes(probes), limit),
@@ -138,7 +153,7 @@ def calibrate_command(
     judging, console = judge_named(judge, HarmRequest(config.categories)), progress_console()
     with stage_progress(console, name="threshold", title="choose the gate's threshold") as progress:
         choice = calibrate_gate(
-            SteeredModel.open(steered),
+            SteeredModel.open(steered, computed_on),
             given,
             tokenizer=ChatTokenizer(steered),
             judge=judging,
@@ -151,4 +166,4 @@ def calibrate_command(
     console.print(drawn_line(temperature, seed), soft_wrap=True)
     assemble_steered(checkpoint=steered, head=steered, gate=steered, config=config, threshold=choice, out=out)
     if as_json:
-        say_json({"steered": str(out), "said": choice.summary, **choice.to_json()})
+        say_json({"steered": str(out), "said": choice.summary, **vars(computed_on), **choice.to_json()})

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,14 +32,6 @@ class Enforced:
     reward_scale: float
 
 
-class ProviderName(StrEnum):
-    """The execution provider of ONNX Runtime."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-    DML = "dml"
-
-
 BundlePath = Annotated[Path, typer.Argument(help="The bundle folder.")]
 Prefer = Annotated[
     list[str] | None, typer.Option(help="Weights by attribute, such as empathy=0.6,helpfulness=0.4; may repeat.")
@@ -58,7 +49,6 @@ OPENING = {
     ],
 }
 MaxNewTokens = Annotated[int | None, typer.Option(help="Maximum number of tokens of a reply. [default: the bundle's]")]
-Provider = Annotated[ProviderName, typer.Option(help="Execution provider of ONNX Runtime.")]
 Threads = Annotated[int | None, typer.Option(help="Threads per operator. [default: one per available core]")]
 Stop = Annotated[list[str] | None, typer.Option(help="End the reply before this text; may repeat.")]
 # The options that control sampling; each defaults to the bundle's value.
@@ -90,7 +80,7 @@ def parse_preference(text: str) -> dict[str, float] | None:
 
 def open_bundle(
     folder: Path,
-    provider: ProviderName,
+    provider: str,
     threads: int | None,
     *,
     prefix_cache: bool = False,
@@ -110,7 +100,7 @@ def open_bundle(
     Raises:
         ArtefactError: the folder is not a valid bundle, or none of the keys signed it.
         MissingExtraError: onnxruntime is not installed.
-        InputError: `threads` is less than 1.
+        InputError: `threads` is less than 1, or the installed onnxruntime lacks the provider.
     """
     from prosocial.core import TrustedKey
     from prosocial.export.runtime.bundle import Bundle
@@ -119,7 +109,7 @@ def open_bundle(
         raise InputError(f"--threads should be at least 1, found {threads}")
     return Bundle.open(
         folder,
-        provider=provider.value,
+        provider=provider,
         threads=threads,
         prefix_cache=prefix_cache,
         keys=[TrustedKey.read(path) for path in key or ()],

@@ -1,15 +1,18 @@
 """`prosocial reward train`: trains a reward model on labelled pairs; runs under `accelerate launch` too."""
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from prosocial.core.placement import AUTO, Placement
+
 from .attribute_options import AttributeNames, Rubrics, chosen_attributes
 from .draw_options import TrainingSeed
 from .output import progress_console, say_json
-from .training_options import Dtype, DtypeName, Json, Overrides
+from .training_options import DeviceName, Dtype, DtypeName, Json, Overrides
 
 
 def train_command(
@@ -19,7 +22,8 @@ def train_command(
     attributes: AttributeNames = None,
     rubric: Rubrics = [],  # noqa: B006 - typer only reads it
     set_: Overrides = [],  # noqa: B006
-    dtype: DtypeName = Dtype.float32,
+    device: DeviceName = AUTO,
+    dtype: DtypeName = Dtype.auto,
     seed: TrainingSeed = 0,
     as_json: Json = False,
 ) -> None:
@@ -36,10 +40,11 @@ def train_command(
     from prosocial.training.reward.processes import is_first, joined
 
     require_new(out)
+    placement = Placement.choose(device, dtype.value)
     settings = read_settings(RewardSettings, set_)
     chosen = chosen_attributes(attributes, rubric, betas=settings.beta)
     checkpoint = out.with_name(f".{out.name}.checkpoint.safetensors")
-    with joined():
+    with joined(placement.device) as own_device:
         console = progress_console(quiet=not is_first())
         with (
             stage_progress(console, name="reward", title="train the reward model") as progress,
@@ -52,10 +57,10 @@ def train_command(
                 settings=settings,
                 out=folder,
                 checkpoint=checkpoint,
-                dtype=dtype.value,
+                placement=replace(placement, device=own_device),
                 seed=seed,
-                on_start=lambda n_steps: progress.start(n_steps, "train the reward model"),
-                on_step=progress.advance,
+                progress=progress,
+                on_note=console.print,
             )
         if is_first():
             checkpoint.unlink(missing_ok=True)

@@ -20,8 +20,11 @@ from .draw_options import (
 )
 from .judge_option import FORMS
 from .output import result_console, say, say_json
+from .placement_options import HARDWARE
+from .shared_options import with_options
 
 
+@with_options("hardware", HARDWARE)
 def steering(
     model: Annotated[Path, typer.Argument(help="The bundle or steered model.")],
     probes: Annotated[Path, typer.Option(help="Requests on whose replies attributes can be scored (JSONL).")],
@@ -38,6 +41,8 @@ def steering(
     max_new_tokens: DrawMaxNewTokens = None,
     limit: Limit = None,
     batch_size: DrawBatchSize = 64,
+    *,
+    hardware: dict[str, Any],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure the effect of preferences: hypervolume, gains, and the change with every step of every weight.
@@ -45,9 +50,10 @@ def steering(
     Exit code: 1 if a step of a weight lowers the mean score of its attribute, otherwise 0.
     """
     from prosocial.core.errors import InputError
+    from prosocial.core.files import require_place
+    from prosocial.evaluation import Hardware, open_system
     from prosocial.evaluation.judges.requests import AttributeRequest
     from prosocial.evaluation.probes.probe import read_probes
-    from prosocial.evaluation.sampling.systems import open_system
     from prosocial.evaluation.steering_scores import measure_steering, write_steering_page
     from prosocial.recipes.labelling.judges import judge_named
 
@@ -55,18 +61,20 @@ def steering(
         levels = [float(level) for level in edges.split(",")]
     except ValueError:
         raise InputError(f"--edges should be numbers separated by commas, such as 0,0.5,1, found {edges!r}") from None
-    system = open_system(model)
+    require_place(out, is_folder=True)
+    given, computed_on = spread(read_probes(probes), limit), Hardware.choose([model], **hardware)
+    system = open_system(model, computed_on)
     names = () if system.engine.config is None else system.engine.config.attributes
     document = measure_steering(
         system,
-        spread(read_probes(probes), limit),
+        given,
         judge=judge_named(judge, AttributeRequest(scored_attributes(names, rubric))),
         edge_levels=levels,
         temperature=temperature,
         seed=seed,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
-    )
+    ) | {"computed_on": computed_on.to_json()}
     if out is not None:
         write_steering_page(out, document)
     scores = next(iter(document["systems"].values()))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +12,8 @@ from prosocial.core import InputError
 from .draw_options import DRAW_TEMPERATURE, DrawBatchSize, DrawMaxNewTokens, DrawTemperature, TrainingSeed, drawn_line
 from .judge_option import FORMS
 from .output import progress_console, result_console, say_json
+from .placement_options import PLACEMENT, measured_on
+from .shared_options import with_options
 from .weights import parse_settings
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from prosocial.evaluation.sweep import SearchSpace, Sweep, Trial
 
 
+@with_options("placement", PLACEMENT)
 def sweep(
     base: Annotated[str, typer.Argument(help="The checkpoint to edit: a folder or a Hub id.")],
     harmful: Annotated[
@@ -52,17 +55,25 @@ def sweep(
     max_new_tokens: DrawMaxNewTokens = None,
     batch_size: DrawBatchSize = 64,
     seed: TrainingSeed = 0,
+    *,
+    placement: dict[str, Any],
     pick: Annotated[str | None, typer.Option(help="Write this trial's checkpoint: a number, or best.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Search for the edit with the least harm at the least loss of utility. A killed sweep resumes where it stopped."""
+    from prosocial.core.files import require_new, require_place
     from prosocial.editing import resolve_model
+    from prosocial.editing.edits.record import RECORD_NAME
     from prosocial.evaluation import read_probes
     from prosocial.evaluation.sweep import Answering, Limits, Parents, Sweep, picked, print_sweep
     from prosocial.recipes.labelling.judges import judge_named
 
     if pick is not None and pick != "best" and not (pick.isdecimal() and int(pick) < trials):
         raise InputError(f"--pick should be best, or the number of a trial below {trials}, found {pick!r}")
+    if pick is not None and pick != "best" and not (out / f"edited-{pick}" / RECORD_NAME).is_file():
+        require_new(out / f"edited-{pick}")
+    require_place(out, is_folder=True)
+    computed_on = measured_on(**placement)
     console, limits = result_console(stderr=as_json), Limits(max_kl, max_utility_loss / 100)
     search = Sweep(
         Parents(resolve_model(base), tuple(map(resolve_model, harmful))),
@@ -73,6 +84,7 @@ def sweep(
         limits=limits,
         answering=Answering(seed, temperature, max_new_tokens, batch_size),
         seed=seed,
+        placement=computed_on,
     )
     ended = _run(search, trials, progress_console())
     document = search.document(ended)

@@ -10,11 +10,14 @@ from prosocial.core import InputError
 
 from .draw_options import Limit, drawn_line, spread
 from .output import note, result_console, say, say_json
+from .placement_options import HARDWARE
+from .shared_options import with_options
 
 EXIT_CODES = {"pass": 0, "fail": 1, "ambiguous": 3}
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
+@with_options("hardware", HARDWARE)
 def verify(
     bundle: Annotated[Path, typer.Argument(help="The bundle.")],
     reference: Annotated[
@@ -42,16 +45,21 @@ def verify(
         list[Path] | None,
         typer.Option(help="A public key (PEM): one of these must have signed the bundle; may repeat."),
     ] = None,
+    *,
+    hardware: dict[str, Any],
     junit: Annotated[Path | None, typer.Option(help="Write a JUnit XML file for CI, with one test per gate.")] = None,
     as_json: Json = False,
 ) -> None:
     """Compare a bundle with its reference, decision by decision. Exit code: 0 pass, 1 fail, 3 ambiguous."""
-    from prosocial.evaluation import read_probes
+    from prosocial.core.files import require_place
+    from prosocial.evaluation import Hardware, read_probes
     from prosocial.evaluation.report.junit import parity_cases, write_junit
     from prosocial.evaluation.report.terminal import print_parity
     from prosocial.verify.bundle_parity import bundle_gates, measure_bundle, read_measurement_of
     from prosocial.verify.parity.files import write_parity
 
+    require_place(out, is_folder=True)
+    require_place(junit, is_folder=False)
     if key:
         from prosocial.core import TrustedKey
         from prosocial.export.bundle_files.signature import signature_of
@@ -65,7 +73,15 @@ def verify(
         measurement = read_measurement_of(bundle, measurements)
     elif reference is not None and measurements is None:
         given = spread(read_probes(probes), limit) if probes else ()
-        measurement = measure_bundle(bundle, reference=reference, probes=given, max_new_tokens=max_new_tokens)
+        chosen = Hardware.choose([bundle, reference], **hardware)
+        measurement = measure_bundle(
+            bundle,
+            reference=reference,
+            probes=given,
+            max_new_tokens=max_new_tokens,
+            placement=chosen.placement,
+            provider=chosen.provider,
+        )
     else:
         raise InputError(
             "verify needs either --reference, to measure, or --measurements, to judge an earlier run: give one of them"

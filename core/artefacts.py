@@ -31,6 +31,7 @@ class Artefact(StrEnum):
     GATE_CALIBRATION = "calibration of the gate"
     COUNTS = "counts of CoSAlign data"
     EDIT_RECORD = "edit record"
+    CONVERSION = "record of a conversion"
     ADAPTER_RECORD = "record of an edit as an adapter"
     PATCH = "undo patch"
     MOMENTS = "input moments"
@@ -89,6 +90,7 @@ MARKS = (
     Mark(Artefact.COMPARISON, "", "prosocial.comparison/1"),
     Mark(Artefact.GATE_CALIBRATION, "", "prosocial.gate_calibration/1"),
     Mark(Artefact.EDIT_RECORD, "", "prosocial.edit_record/1"),
+    Mark(Artefact.CONVERSION, "", "prosocial.conversion/1"),
     Mark(Artefact.ADAPTER_RECORD, "", "prosocial.edit_adapter/1"),
     Mark(Artefact.PATCH, "", "prosocial.edit_patch/1"),
     Mark(Artefact.MOMENTS, "", "prosocial.input_moments/1"),

@@ -1,7 +1,7 @@
 """Prompt-and-reply token sequences as right-padded batches."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TypeVar
 
 import numpy as np
@@ -52,6 +52,10 @@ class ReplyBatch:
     input_ids: Tensor
     attention_mask: Tensor
     predicts_reply: Tensor
+
+    def to(self, device: torch.device | str) -> "ReplyBatch":
+        """Return the batch on a device."""
+        return ReplyBatch(*(getattr(self, each.name).to(device) for each in fields(self)))
 
     @property
     def next_ids(self) -> Tensor:

@@ -3,6 +3,7 @@
 import importlib
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -18,6 +19,14 @@ PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_
 
 class NoAnswerError(ProsocialError):
     """An endpoint did not answer; a retry may help."""
+
+
+@dataclass(frozen=True)
+class ChatAnswer:
+    """An answer: its text, empty if the response holds none, and its number of tokens, 0 if it is not reported."""
+
+    text: str
+    n_tokens: int = 0
 
 
 class ChatEndpoint:
@@ -61,11 +70,18 @@ class ChatEndpoint:
         return cls(url, model, key=os.environ.get(KEY_VARIABLE), timeout=timeout)
 
     def ask(self, messages: Sequence[Message], *, max_tokens: int, seed: int = 0) -> str:
-        """Return the model's answer at temperature 0; an empty text if the response holds none.
+        """Return the text of `answer` at temperature 0; an empty one if the response holds none."""
+        return self.answer(messages, max_tokens=max_tokens, seed=seed).text
+
+    def answer(
+        self, messages: Sequence[Message], *, max_tokens: int, temperature: float = 0.0, seed: int = 0
+    ) -> "ChatAnswer":
+        """Return the model's answer.
 
         Args:
             messages: the conversation.
             max_tokens: largest number of tokens of the answer.
+            temperature: sampling temperature; 0 is greedy.
             seed: sampling seed, for endpoints that use one.
 
         Raises:
@@ -75,7 +91,7 @@ class ChatEndpoint:
         body = {
             "model": self.model,
             "messages": list(messages),
-            "temperature": 0.0,
+            "temperature": temperature,
             "max_tokens": max_tokens,
             "seed": seed,
         }
@@ -93,7 +109,7 @@ class ChatEndpoint:
             )
         if status != HTTPStatus.OK:
             raise NoAnswerError(f"it answered {status}")
-        return _text(response)
+        return ChatAnswer(_text(response), _n_tokens(response))
 
     def _shown(self, text: str) -> str:
         """Return the start of an answer as one line without secrets: servers repeat keys and headers in errors."""
@@ -106,6 +122,13 @@ def _text(response: Any) -> str:
         return str(response.json()["choices"][0]["message"]["content"] or "")
     except (ValueError, KeyError, IndexError, TypeError):
         return ""
+
+
+def _n_tokens(response: Any) -> int:
+    try:
+        return int(response.json()["usage"]["completion_tokens"])
+    except (ValueError, KeyError, TypeError):
+        return 0
 
 
 def _http_library() -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 from .errors import ArtefactError, ProsocialError
 
 WRONG_FORM = (TypeError, KeyError, IndexError, AttributeError, ValueError, ArithmeticError, RuntimeError)
+PANIC = "PanicException"  # of a library in Rust: no Exception, and no module exports the class
 
 
 @contextlib.contextmanager
@@ -31,6 +32,8 @@ def read_as(kind: str, path: Path | str) -> Iterator[None]:
         yield
     except ProsocialError:
         raise
-    except WRONG_FORM as error:
+    except BaseException as error:
+        if not isinstance(error, WRONG_FORM) and type(error).__name__ != PANIC:
+            raise
         reason = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise ArtefactError(f"{path} should hold {kind}: {reason:.300}; make or download it again") from error

@@ -1,6 +1,7 @@
 """Atomic writing of files and folders (written under a temporary name, then renamed), digests, and versioned JSON."""
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -256,10 +257,39 @@ def require_new(out: Path) -> None:
     """Check that `out` does not exist yet or is an empty folder.
 
     Raises:
-        InputError: `out` is a file or a folder with content.
+        InputError: `out` is a file or a folder with content, or a file is in the place of a parent.
+        StorageError: the nearest folder that exists does not permit writing.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} should not exist yet or be empty: choose another folder or delete it first")
+    require_place(out, is_folder=True)
+
+
+def require_place(path: Path | None, *, is_folder: bool) -> None:
+    """Check before slow work that its result can be written; None is no result.
+
+    Args:
+        path: file, or folder with `is_folder`; neither it nor its parents have to exist.
+        is_folder: whether the result is a folder of files.
+
+    Raises:
+        InputError: something of the other kind is there, or a file is in the place of a parent.
+        StorageError: the nearest folder that exists does not permit writing.
+    """
+    if path is None:
+        return
+    if path.exists() and path.is_dir() != is_folder:
+        raise InputError(
+            f"{path} should be a place for a {'folder' if is_folder else 'file'}, it is a "
+            f"{'file' if is_folder else 'folder'}: choose another path"
+        )
+    places = (path, *path.absolute().parents) if is_folder else path.absolute().parents
+    nearest = next(place for place in places if place.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{path} should be a place that can be written, {nearest} is a file: choose another path")
+    with storage_errors(path):
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(nearest))
 
 
 def publish(aside: Path, out: Path, *, sync: bool = True) -> None:

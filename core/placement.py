@@ -35,6 +35,8 @@ class Placement:
         Raises:
             InputError: the device does not exist here, or the dtype has no such name or cannot lie on the device.
         """
+        if (device, dtype) == ("cpu", "float32"):  # known without torch, which takes a second to load
+            return cls()
         chosen = _existing(device)
         if dtype == AUTO:
             return cls(chosen, "bfloat16" if computes_in_bfloat16(chosen) else "float32")
@@ -43,6 +45,10 @@ class Placement:
         _require_dtype(chosen, dtype)
         return cls(chosen, dtype)
 
+    def stamp(self) -> dict[str, str]:
+        """Return what stored results depend on: the dtype, unless it is float32, which results without one have."""
+        return {} if self.dtype == "float32" else {"dtype": self.dtype}
+
     @property
     def torch_dtype(self) -> "torch.dtype":
         """The dtype as an object of torch."""
@@ -50,6 +56,9 @@ class Placement:
 
         result: torch.dtype = getattr(torch, self.dtype)
         return result
+
+
+REFERENCE = Placement()  # the CPU in float32, as a bundle computes: what is not placed elsewhere
 
 
 def computes_in_bfloat16(device: str) -> bool:

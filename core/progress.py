@@ -13,8 +13,8 @@ class Progress(Protocol):
         """Begin a part that has `total` steps (None: not known)."""
         ...
 
-    def advance(self, n: int = 1) -> None:
-        """Say that `n` more steps are done."""
+    def advance(self, n: int = 1, *, tokens: int = 0) -> None:
+        """Say that `n` more steps are done, in which so many tokens were read or drawn (0: not known)."""
         ...
 
     def track(self, items: Iterable[Item], description: str, *, total: int | None = None) -> Iterator[Item]:
@@ -36,7 +36,7 @@ class SilentProgress(Progress):
     def start(self, total: int | None, description: str) -> None:
         """Show nothing."""
 
-    def advance(self, n: int = 1) -> None:
+    def advance(self, n: int = 1, *, tokens: int = 0) -> None:
         """Show nothing."""
 
 

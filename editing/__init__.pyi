@@ -12,6 +12,8 @@ from .edits.scaling import Coefficients as Coefficients
 from .edits.scaling import Ramp as Ramp
 from .edits.subtraction import subtract as subtract
 from .edits.undo import undo_edit as undo_edit
+from .gguf.conversion import convert_gguf as convert_gguf
+from .gguf.record import ConversionRecord as ConversionRecord
 from .vectors.making.adapter_source import vector_from_adapter as vector_from_adapter
 from .vectors.making.checkpoint_source import vector_from_checkpoints as vector_from_checkpoints
 from .vectors.making.parents import make_vector as make_vector

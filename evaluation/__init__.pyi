@@ -23,6 +23,7 @@ from .probes.probe import write_probes as write_probes
 from .report.report_document import write_report as write_report
 from .report.samples import choose_samples as choose_samples
 from .report.terminal import print_report as print_report
+from .sampling.systems import Hardware as Hardware
 from .sampling.systems import open_system as open_system
 from .statistics.interval import Interval as Interval
 from .statistics.judge_error import JudgeErrors as JudgeErrors

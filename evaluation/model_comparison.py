@@ -14,13 +14,14 @@ from prosocial.core.protocols import Judge
 from .comparison.metrics import MARGIN
 from .comparison.report import compare
 from .judges.cache import CachedJudge
+from .judges.rehearsal import rehearse
 from .outcomes.outcome import Outcome, judge_reply
 from .probes.probe import Probe
 from .report.drilldown import every_probe
 from .report.report_document import assemble, write_report
 from .sampling.shards import Drawing, plan_shards, reply_of
 from .sampling.store import ReplyStore, reply_folder
-from .sampling.systems import open_system
+from .sampling.systems import Hardware, open_system
 from .sampling.workers import answer_shards
 from .statistics.judge_error import JudgeErrors
 
@@ -42,6 +43,7 @@ class ComparisonSettings:
         workers: number of processes.
         ray: address of a Ray cluster to use instead.
         reveal: show harmful requests and replies without redaction.
+        hardware: what the models run on.
     """
 
     seed: int = 0
@@ -53,6 +55,7 @@ class ComparisonSettings:
     workers: int = 1
     ray: str | None = None
     reveal: bool = False
+    hardware: Hardware = field(default_factory=Hardware)
 
 
 def compare_models(
@@ -80,7 +83,8 @@ def compare_models(
         advance: called with the number of sampled replies and the total.
 
     Raises:
-        InputError: there is no probe, there are several samples at temperature 0, or the folder has another comparison.
+        InputError: there is no probe, there are several samples at temperature 0, the folder has another comparison, or
+            the judge fails on a trial reply.
         ArtefactError: a model is incomplete.
     """
     how = settings or ComparisonSettings()
@@ -93,13 +97,13 @@ def compare_models(
         )
     base, edited, out = Path(base), Path(edited), None if out is None else Path(out)
     folders = {"base": base, "edited": edited}
-    limit = how.max_new_tokens or min(open_system(folder).max_new_tokens for folder in folders.values())
+    limit = how.max_new_tokens or min(open_system(folder, how.hardware).max_new_tokens for folder in folders.values())
     drawing = Drawing(how.seed, how.temperature, limit, how.samples)
     with reply_folder(out) as place:
         outcomes = _outcomes(folders, probes, judge, drawing, how, place, advance)
         if out is not None:
             write_outcomes(out / OUTCOMES_FILE, outcomes, reveal=how.reveal)
-    all_facts = {"base": base.name, "edited": edited.name, **(facts or {}), **asdict(drawing)}
+    all_facts = {"base": base.name, "edited": edited.name, **(facts or {}), **asdict(drawing), **how.hardware.to_json()}
     parts: dict[str, Any] = {
         "title": f"{base.name} and {edited.name}",
         "comparison": compare(probes, outcomes, margin=how.margin, judge_errors=how.judge_errors),
@@ -124,13 +128,16 @@ def _outcomes(
             "systems": {name: folder_digest(folder) for name, folder in folders.items()},
             "probes": hashlib.sha256("".join(canonical_json(probe.to_json()) for probe in probes).encode()).hexdigest(),
             **asdict(drawing),
+            **how.hardware.placement.stamp(),
         },
     )
     shards = plan_shards(folders, probes, drawing)
     total = sum(len(shard.requests) for shard in shards)
     missing = store.missing(shards)
+    if missing:
+        rehearse(judge, [probe.messages for probe in probes])
     done = total - sum(len(shard.requests) for shard in missing)
-    for shard, rows in answer_shards(missing, workers=how.workers, ray=how.ray):
+    for shard, rows in answer_shards(missing, hardware=how.hardware, workers=how.workers, ray=how.ray):
         store.add(shard, rows)
         done += len(rows)
         if advance is not None:

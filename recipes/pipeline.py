@@ -1,5 +1,6 @@
 """Turns a recipe into stages and runs them: what `prosocial run` calls."""
 
+import importlib.util
 import json as json_module
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from prosocial.core.errors import UnknownNameError
 from prosocial.core.files import read_json
+from prosocial.core.placement import AUTO, Placement
 
 from .reading.loading import load_recipe, recipe_pipeline
 from .workflow.plan import RunPlan, plan_run
@@ -31,17 +33,20 @@ class Pipeline:
         model: pydantic model that the YAML is validated against.
         stages: function that returns the stages of a recipe.
         show: function that prints the result of a run and returns the exit code.
+        measure: function that measures the model of a recipe here and returns the stages with better estimates of time
+            and memory, and a line on what was measured; None for a recipe whose model needs no measuring.
     """
 
     model: Any
     stages: Callable[[Any], list[Stage]]
     show: Callable[[RunResult, bool, Console], int]
+    measure: Callable[[Any, list[Stage]], tuple[list[Stage], str] | None] = lambda recipe, stages: None
 
 
 def _steering() -> Pipeline:
     from .steering.schema import Recipe
 
-    return Pipeline(Recipe, recipe_stages, _show_report)
+    return Pipeline(Recipe, recipe_stages, _show_report, measured_stages)
 
 
 def _cosalign() -> Pipeline:
@@ -96,6 +101,17 @@ def recipe_stages(recipe: "Recipe") -> list[Stage]:
     return with_estimates(stages, base)
 
 
+def measured_stages(recipe: "Recipe", stages: list[Stage]) -> tuple[list[Stage], str] | None:
+    """Return a recipe's stages with estimates from a measured batch of each kind; None for the lab or without torch."""
+    from .steering.schema import LabModel
+
+    if isinstance(recipe.model, LabModel) or importlib.util.find_spec("torch") is None:
+        return None
+    from .steering.measuring import measure
+
+    return measure(recipe, stages)
+
+
 def run_recipe(
     source: str,
     *,
@@ -107,6 +123,7 @@ def run_recipe(
     console: Console,
     progress: Console | None = None,
     accept_code_change: bool = False,
+    measure: bool = True,
 ) -> int:
     """Run a recipe into `out` and return the exit code.
 
@@ -115,6 +132,7 @@ def run_recipe(
         out: folder for the results; `out/store` keeps every artefact, `out/STAGE` links to the newest.
         overrides: changes to the recipe, such as `gate.rank=8`.
         dry_run: print the plan and stop.
+        measure: for a plan, measure how fast a model that is not the lab's computes here.
         clean: delete harm vectors and harmful checkpoints at the end.
         json: print the report as JSON on standard output.
         console: console for the plan and the report.
@@ -127,26 +145,42 @@ def run_recipe(
     with warnings.catch_warnings(record=True) as deprecations:
         warnings.filterwarnings("always", category=DeprecationWarning, module=r"prosocial\.")
         recipe, pipeline = open_recipe(source, overrides)
+        recipe = _placed(recipe, dry_run=dry_run)
     for warning in deprecations:
         print_line(progress or console, f"warning: {warning.message}")
     store, stages = out / "store", pipeline.stages(recipe)
+    measured = pipeline.measure(recipe, stages) if dry_run and measure else None
+    stages, speed = (stages, "") if measured is None else measured
     is_table = dry_run and not json  # it shows no keys, so that without earlier results nothing depends on the code
     codes = dict.fromkeys((stage.name for stage in stages), "") if is_table and not store.exists() else None
     plan = plan_run(stages, store, accept_code_change=accept_code_change, codes=codes)
     if dry_run:
-        _show_plan(plan, json, console)
+        _show_plan(plan, speed, json, console)
         return 0
-    result = execute(plan, progress or console, out=out)
+    result = execute(plan, progress or console, out=out, device=recipe.device)
     if clean:
         delete_dual_use(plan, out=out)
     return pipeline.show(result, json, console)
 
 
-def _show_plan(plan: RunPlan, json: bool, console: Console) -> None:
+def _placed(recipe: Any, *, dry_run: bool) -> Any:
+    """Return a recipe with its device and dtype resolved; a plan needs no device, and torch only for an `auto` dtype.
+
+    Raises:
+        InputError: this machine lacks the device, or the device the dtype.
+    """
+    if dry_run and recipe.device == AUTO != recipe.dtype:
+        return recipe
+    return recipe.model_copy(update=vars(Placement.choose(recipe.device, recipe.dtype)))
+
+
+def _show_plan(plan: RunPlan, speed: str, json: bool, console: Console) -> None:
     if json:
         print(json_module.dumps(plan.to_json()))
     else:
         plan.print(console)
+        if speed:
+            print_line(console, speed)
         print_line(console, f"{say_threads()}; other numbers of threads round differently and give other figures")
 
 

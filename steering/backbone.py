@@ -49,9 +49,23 @@ class Backbone(nn.Module):
 
     @property
     def output_weight(self) -> Tensor:
-        """The weight of the output embedding [V, H]."""
-        weight: Tensor = _output_embedding(self.model).weight
-        return weight
+        """The weight of the output embedding [V, H]; a copy if accelerate keeps it elsewhere between passes."""
+        embedding = _output_embedding(self.model)
+        if not embedding.weight.is_meta:
+            weight: Tensor = embedding.weight
+            return weight
+        from accelerate.utils import align_module_device  # type: ignore[import-untyped]
+
+        with align_module_device(embedding):
+            copy: Tensor = embedding.weight.detach().clone()
+            return copy
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids are taken, and hidden states and logits are given: the device of the output embedding."""
+        embedding = _output_embedding(self.model)
+        device: torch.device = embedding.weight.device
+        return torch.device(embedding._hf_hook.execution_device) if device.type == "meta" else device
 
     def hidden(
         self,
@@ -69,21 +83,21 @@ class Backbone(nn.Module):
             past_key_values=past_key_values,
             use_cache=past_key_values is not None,
         )
-        states: Tensor = body.last_hidden_state
-        return states.float()
+        states: Tensor = body.last_hidden_state.float()
+        return states if states.device == self.device else states.to(self.device)  # where a model is spread
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the model's logits z0 [B, S, V], float32, from hidden states [B, S, H]; soft-cap and scale applied."""
-        z0: Tensor = _output_embedding(self.model)(hidden.to(self.output_weight.dtype)).float()
+        embedding = _output_embedding(self.model)
+        z0: Tensor = embedding(hidden.to(embedding.weight.dtype)).float()
         if self.logit_scale != 1.0:
             z0 = z0 * self.logit_scale
         return self.soft_cap * torch.tanh(z0 / self.soft_cap) if self.soft_cap else z0
 
     @torch.no_grad()
     def _check_split(self) -> None:
-        size = self.output_weight.shape[0]
-        ids = (torch.arange(8, device=self.output_weight.device)[None] * 7 + 3) % size
-        ours, own = self.logits(self.hidden(ids)), self.model(input_ids=ids, use_cache=False).logits
+        ids = (torch.arange(8, device=self.device)[None] * 7 + 3) % self.output_weight.shape[0]
+        ours, own = self.logits(self.hidden(ids)), self.model(input_ids=ids, use_cache=False).logits.to(self.device)
         difference = float((ours - own).abs().max())
         if not torch.isfinite(own).all():
             raise InputError(

@@ -114,10 +114,9 @@ def lexicographic(
     Returns:
         Logits, risks and the sizes of the safe sets.
     """
-    is_sound = torch.isfinite(hidden).all(-1, keepdim=True) & ~(torch.isnan(z0) | (z0 == torch.inf)).any(
-        -1, keepdim=True
-    )  # [B, S, 1]
-    z0 = torch.where(torch.isnan(z0) | (z0 == torch.inf), -torch.inf, z0)
+    is_broken = torch.isnan(z0) | (z0 == torch.inf)
+    is_sound = torch.isfinite(hidden).all(-1, keepdim=True) & ~is_broken.any(-1, keepdim=True)  # [B, S, 1]
+    z0 = torch.where(is_broken, -torch.inf, z0)
     hidden = torch.where(is_sound, hidden, 0.0)
     controls = admissible(controls, ceilings)
 

@@ -11,6 +11,7 @@ from transformers import DynamicCache, PreTrainedModel
 from prosocial.core.chat import TOKENIZER_FILES, ChatTokenizer
 from prosocial.core.errors import ArtefactError, FingerprintError, InputError
 from prosocial.core.files import link_or_copy, new_folder, require_new
+from prosocial.core.placement import REFERENCE, Placement
 from prosocial.core.protocols import Message
 
 from .backbone import Backbone
@@ -73,19 +74,26 @@ class SteeredModel(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = Backbone(model)
-        self.head, self.gate, self.config = head, gate, config
-        size = self.backbone.output_weight.shape[0]
+        weight, device = self.backbone.output_weight, self.backbone.device
+        self.head = None if head is None else head.to(device)
+        self.gate = None if gate is None else gate.to(device)
+        self.config = config
         self.end_ids = tuple(_generation_end_ids(model) if end_ids is None else end_ids)
-        _require_fit(self, size)
-        self.register_buffer("end_index", torch.tensor(self.end_ids), persistent=False)
-        table = None if head is None else reward_table(head, self.backbone.output_weight)
-        self.register_buffer("table", table, persistent=False)
-        self.register_buffer("allowed_ceiling", torch.tensor(config.ceiling_mask()), persistent=False)
+        _require_fit(self, weight)
+        self.register_buffer("end_index", torch.tensor(self.end_ids, device=device), persistent=False)
+        self.register_buffer("table", None if head is None else reward_table(head, weight), persistent=False)
+        mask = torch.tensor(config.ceiling_mask(), device=device)
+        self.register_buffer("allowed_ceiling", mask, persistent=False)
         self.eval()
 
     @classmethod
-    def open(cls, folder: Path | str) -> "SteeredModel":
-        """Load a steered folder (checkpoint, head, gate and `decoding.json`) in float32 and evaluation mode.
+    def open(cls, folder: Path | str, placement: Placement = REFERENCE) -> "SteeredModel":
+        """Load a steered folder (checkpoint, head, gate and `decoding.json`) in evaluation mode.
+
+        Args:
+            folder: the steered folder.
+            placement: where the model lies; only in float32 does it compute as the exported graph. Head and gate are
+                float32 in each case.
 
         Raises:
             ArtefactError: a file is missing or broken.
@@ -98,7 +106,8 @@ class SteeredModel(nn.Module):
         head, gate = _fitting_parts(folder, folder, folder)
         tokenizer = ChatTokenizer(folder)
         config.check_template(tokenizer.template_digest, source=str(folder))
-        return cls(load_model(folder, dtype=torch.float32), head, gate, config, end_ids=tokenizer.end_ids)
+        model = load_model(folder, dtype=placement.torch_dtype, device=placement.device)
+        return cls(model, head, gate, config, end_ids=tokenizer.end_ids)
 
     @property
     def ceilings(self) -> Ceilings:
@@ -267,10 +276,10 @@ def _require_names(head: CompactHead | None, gate: HarmGate | None, config: Deco
         )
 
 
-def _require_fit(steered: SteeredModel, vocabulary_size: int) -> None:
+def _require_fit(steered: SteeredModel, output_weight: Tensor) -> None:
     head, gate = steered.head, steered.gate
     _require_names(head, gate, steered.config)
-    expected = tuple(steered.backbone.output_weight.shape)
+    expected = tuple(output_weight.shape)
     actual = expected if gate is None else (gate.vocabulary_size, gate.hidden_size)
     hidden_size = expected[1] if head is None else head.hidden_size
     if actual != expected or hidden_size != expected[1]:
@@ -279,8 +288,8 @@ def _require_fit(steered: SteeredModel, vocabulary_size: int) -> None:
             f"hidden size {hidden_size}: train them for this model"
         )
     ids = steered.end_ids
-    if not ids or not all(0 <= token < vocabulary_size for token in ids):
-        raise InputError(f"end tokens should be one or more ids below {vocabulary_size}, found {ids}: pass end_ids")
+    if not ids or not all(0 <= token < expected[0] for token in ids):
+        raise InputError(f"end tokens should be one or more ids below {expected[0]}, found {ids}: pass end_ids")
 
 
 def _generation_end_ids(model: PreTrainedModel) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from transformers import DynamicCache, PreTrainedModel
 from .backbone import Backbone
 from .decoding.config import DecodingConfig
 from .decoding.controls import ControlArrays
-from .decoding.engine import Decision
+from .decoding.engine import PAD, Decision
 from .decoding.prefix import shared_prefix
 from .lexicographic import Controls, Steered, as_controls
 
@@ -40,8 +40,8 @@ class SteeredEngine:
         self.context_length, self.vocabulary_size = self.backbone.context_length, len(self.backbone.output_weight)
 
     def prefill(self, ids: NDArray[np.int64], controls: ControlArrays | None, *, capacity: int) -> "TorchStream":
-        """Run prompts [B, S] of equal length; torch's key/value cache grows as needed, `capacity` is not used."""
-        device = self.backbone.output_weight.device
+        """Run prompts [B, S]; torch's key/value cache grows as needed, `capacity` is not used."""
+        device = self.backbone.device
         tensors = self.steered.default_controls() if controls is None else as_controls(controls, device)
         return TorchStream(self.backbone, self.steered, tensors, torch.from_numpy(ids).to(device))
 
@@ -55,8 +55,8 @@ class PlainEngine:
         self.context_length, self.vocabulary_size = self.backbone.context_length, len(self.backbone.output_weight)
 
     def prefill(self, ids: NDArray[np.int64], controls: ControlArrays | None, *, capacity: int) -> "TorchStream":
-        """Run prompts [B, S] of equal length; `controls` and `capacity` are not used."""
-        return TorchStream(self.backbone, None, None, torch.from_numpy(ids).to(self.backbone.output_weight.device))
+        """Run prompts [B, S]; `controls` and `capacity` are not used."""
+        return TorchStream(self.backbone, None, None, torch.from_numpy(ids).to(self.backbone.device))
 
 
 class TorchStream:
@@ -66,6 +66,7 @@ class TorchStream:
         self._backbone, self._steered, self._controls = backbone, steered, controls
         self._cache = DynamicCache()
         self._length = 0
+        self._mask = ids != PAD if bool((ids == PAD).any()) else None  # [B, S], False at padding
         n_shared = shared_prefix(ids.cpu().numpy())
         if n_shared:
             self._read(ids[:1, :n_shared])
@@ -74,12 +75,16 @@ class TorchStream:
 
     def step(self, tokens: NDArray[np.int64]) -> None:
         """Append one token [B] per row and compute the next decision."""
-        self.decision = self._decide(torch.from_numpy(tokens)[:, None].to(self._backbone.output_weight.device))
+        if self._mask is not None:
+            self._mask = torch.nn.functional.pad(self._mask, (0, 1), value=True)
+        self.decision = self._decide(torch.from_numpy(tokens)[:, None].to(self._backbone.device))
 
     def keep(self, rows: NDArray[np.intp]) -> None:
         """Keep only these rows, in this order."""
-        at = torch.from_numpy(rows).to(self._backbone.output_weight.device)
+        at = torch.from_numpy(rows)  # on the CPU, since the layers of a model that is spread lie on several devices
         self._cache.batch_select_indices(at)
+        if self._mask is not None:
+            self._mask = self._mask[at]
         if self._controls is not None:
             self._controls = Controls(*(value if len(value) == 1 else value[at] for value in self._controls))
 
@@ -87,8 +92,13 @@ class TorchStream:
     def _read(self, ids: torch.Tensor) -> torch.Tensor:
         """Append tokens [B, S] and return the last position's hidden states [B, 1, H]."""
         n_rows, n_new = ids.shape
-        positions = torch.arange(self._length, self._length + n_new, device=ids.device)[None].expand(n_rows, -1)
-        hidden = self._backbone.hidden(ids, position_ids=positions, past_key_values=self._cache)[:, -1:]
+        if self._mask is None:
+            positions = torch.arange(self._length, self._length + n_new, device=ids.device)[None].expand(n_rows, -1)
+        else:
+            positions = (self._mask.cumsum(-1) - 1).clamp(min=0)[:, -n_new:]
+        hidden = self._backbone.hidden(
+            ids.clamp(min=0), attention_mask=self._mask, position_ids=positions, past_key_values=self._cache
+        )[:, -1:]
         self._length += n_new
         return hidden
 

@@ -27,6 +27,7 @@ HEAVY = (
     "accelerate",
     "scipy",
     "onnxruntime",
+    "gguf",
     "optuna",
     "inspect_ai",
 )

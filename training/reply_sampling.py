@@ -4,8 +4,6 @@ from pydantic import Field
 
 from prosocial.core.settings import Count, Settings, Temperature
 
-BATCH_SIZE = 256  # replies at once; the results do not depend on it
-
 
 class ReplySampling(Settings):
     """How replies for training are drawn.

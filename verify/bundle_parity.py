@@ -8,25 +8,21 @@ from pathlib import Path
 from prosocial.core.chat import ChatTokenizer
 from prosocial.core.errors import ArtefactError, InputError
 from prosocial.core.files import canonical_json, sha256_file
+from prosocial.core.placement import REFERENCE, Placement
 from prosocial.core.protocols import Message
 from prosocial.editing.checkpoints.fingerprint import fingerprint
 from prosocial.evaluation.probes.probe import Probe
 from prosocial.export.bundle_files.manifest import MANIFEST_FILE, read_manifest
 from prosocial.export.runtime.bundle import precision_of
+from prosocial.export.runtime.session import SUFFIX
 
 from .parity.comparison import Comparison
 from .parity.gates import ParityGates
 from .parity.measurement import Measurement, read_measurement
-from .parity.reference import NAME, Reference
+from .parity.reference import Reference, reference_name
 from .parity.remote import EngineFailure, remote_bundle
 from .parity.report import ParityReport
 
-ENGINE_NAMES = {
-    "fp32": "ONNX Runtime, CPU",
-    "fp16": "ONNX Runtime, CPU, fp16 (by way of float32: not the numerics of a GPU)",
-    "int8": "ONNX Runtime, CPU, int8",
-    "int4": "ONNX Runtime, CPU, int4",
-}
 DEFAULT_REQUESTS = (
     "Hello.",
     "How do I tie a bowline?",
@@ -50,6 +46,7 @@ def verify_bundle(
     probes: Sequence[Probe] = (),
     gates: ParityGates | None = None,
     max_new_tokens: int = 32,
+    placement: Placement = REFERENCE,
     on_progress: Callable[[int], None] = lambda n: None,
 ) -> ParityReport:
     """Compare a bundle in ONNX Runtime with its reference in torch.
@@ -59,7 +56,12 @@ def verify_bundle(
     """
     bundle = Path(bundle)
     measurement = measure_bundle(
-        bundle, reference=Path(reference), probes=probes, max_new_tokens=max_new_tokens, on_progress=on_progress
+        bundle,
+        reference=Path(reference),
+        probes=probes,
+        max_new_tokens=max_new_tokens,
+        placement=placement,
+        on_progress=on_progress,
     )
     return measurement.judge(gates or bundle_gates(bundle))
 
@@ -70,6 +72,8 @@ def measure_bundle(
     reference: Path,
     probes: Sequence[Probe] = (),
     max_new_tokens: int = 32,
+    placement: Placement = REFERENCE,
+    provider: str = "cpu",
     on_progress: Callable[[int], None] = lambda n: None,
 ) -> Measurement:
     """Measure how far a bundle is from its reference under its defaults, each preference corner and each safety config.
@@ -81,6 +85,8 @@ def measure_bundle(
         reference: steered folder; for a plain bundle, any checkpoint folder.
         probes: requests to compare on; if empty, twelve short built-in requests.
         max_new_tokens: maximum length of each reply, in tokens.
+        placement: where the reference lies.
+        provider: execution provider of the bundle.
         on_progress: called with the number of prompts done, after each batch.
 
     Raises:
@@ -90,20 +96,33 @@ def measure_bundle(
     """
     manifest = read_manifest(bundle)
     precision, is_steered = precision_of(bundle, manifest), manifest.get("kind") == "steered"
-    with remote_bundle(bundle) as remote:
-        name = ENGINE_NAMES[precision]
+    with remote_bundle(bundle, provider) as remote:
+        name = engine_name(precision, provider)
         try:
             remote.call("open")
             own = ChatTokenizer(bundle), ChatTokenizer(reference)
             requests = list(probes) or default_probes()
             prompts = parity_prompts(*own, requests)
-            trusted = Reference.open(reference, is_steered=is_steered)
+            trusted = Reference.open(reference, is_steered=is_steered, placement=placement)
             compared = Comparison(remote, trusted, name, bundle, reference, precision, max_new_tokens)
             measurement = compared.measure(requests, prompts, on_progress)
         except EngineFailure as failure:
-            measurement = Measurement(NAME, name, {}, (), 0, failure=str(failure))
+            measurement = Measurement(reference_name(placement), name, {}, (), 0, failure=str(failure))
             prompts = {}
     return replace(measurement, subject=subject_of(bundle, reference, prompts))
+
+
+def engine_name(precision: str, provider: str = "cpu") -> str:
+    """Return the name of a bundle's engine in reports.
+
+    Examples:
+        >>> engine_name("int8"), engine_name("fp32", "cuda")
+        ('ONNX Runtime, CPU, int8', 'ONNX Runtime, CUDA')
+    """
+    name = f"ONNX Runtime, {provider.removesuffix(SUFFIX).upper()}"
+    if (precision, provider) == ("fp16", "cpu"):
+        return f"{name}, fp16 (by way of float32: not the numerics of a GPU)"
+    return name if precision == "fp32" else f"{name}, {precision}"
 
 
 def read_measurement_of(bundle: Path, path: Path) -> Measurement:

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from ..contents import read_as
 from ..errors import ArtefactError, InputError
+from ..gguf_files import convert_first, find_gguf
 from ..protocols import Message
 from .encoding import Offsets, SourcedEncoder
 from .end_ids import end_ids
@@ -56,10 +58,13 @@ class ChatTokenizer:
     def __init__(self, folder: Path | str, *, template: str | None = None) -> None:
         folder = Path(folder)
         if not (folder / "tokenizer.json").is_file():
-            raise ArtefactError(f"{folder} should hold tokenizer.json: there is none; save the tokenizer there")
+            gguf = find_gguf(folder)
+            remedy = f"found {convert_first(gguf)}" if gguf else "there is none; save the tokenizer there"
+            raise ArtefactError(f"{folder} should hold tokenizer.json: {remedy}")
         config = tokenizer_config(folder)
         named = named_tokens(config)
-        self._encoder = SourcedEncoder(folder, config)
+        with read_as("a tokenizer of the tokenizers library", folder / "tokenizer.json"):
+            self._encoder = SourcedEncoder(folder, config)
         self._tokenizer = self._encoder.tokenizer
         self._template = ChatTemplate(template_source(folder, config, template), named)
         self.template_digest = self._template.digest

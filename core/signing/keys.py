@@ -122,9 +122,14 @@ class SigningKey:
 
 
 def _bytes(path: Path, advice: str) -> bytes:
-    if not path.is_file():
-        raise InputError(f"expected a key at {path}: there is none; {advice}")
-    return path.read_bytes()
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"expected a key at {path}: there is none; {advice}") from None
+    except (OSError, ValueError) as error:  # a name that no file can have, a folder, no permission
+        raise InputError(
+            f"expected a key at {path}: it cannot be read ({getattr(error, 'strerror', None) or error}); {advice}"
+        ) from None
 
 
 def _kind(key: object) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prosocial.core.errors import ArtefactError
+from prosocial.core.gguf_files import convert_first, find_gguf
 
 from .digests import combine, digest_tensor, stream_tensor
 from .header import Header, TensorInfo
@@ -22,7 +23,6 @@ MAX_NAME = 255  # characters of a file name
 INDEX_NAME = "model.safetensors.index.json"
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
-QUANTISED_SUFFIXES = (".gguf", ".ggml")
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,9 @@ class Checkpoint:
         """Open a checkpoint in a local folder or on the Hub (see `open`)."""
         folder, files = place.folder, place.files()
         if "config.json" not in files:
+            gguf = _gguf(folder, files)
+            if gguf:
+                raise ArtefactError(f"{folder} should be a model folder, found {convert_first(gguf)}")
             raise ArtefactError(
                 f"{folder} should be a model folder, found no config.json; give the one that save_pretrained wrote"
             )
@@ -206,6 +209,12 @@ def _indexed_headers(place: Place) -> Layout:
     )
 
 
+def _gguf(folder: Path, files: Collection[str]) -> Path | None:
+    """Return a GGUF file among the files of a folder or a Hub repository, or in its place."""
+    paths = (find_gguf(path) for path in (folder, *(folder / path for path in files)))
+    return next(filter(None, paths), None)
+
+
 def _no_weights(folder: Path, files: Collection[str]) -> str:
     expected = f"{folder} should hold {SINGLE_NAME} or {INDEX_NAME}"
     pickles = [path for path in files if path.endswith(PICKLE_SUFFIXES)]
@@ -214,7 +223,7 @@ def _no_weights(folder: Path, files: Collection[str]) -> str:
             f"{expected}, found only pickles ({pickles[0]}), which can run code: convert them with "
             "save_pretrained(..., safe_serialization=True) in a disposable environment"
         )
-    quantised = [path for path in files if path.endswith(QUANTISED_SUFFIXES)]
-    if quantised:
-        return f"{expected}, found {quantised[0]}, which is quantised: edit the unquantised parent, then convert it"
+    gguf = _gguf(folder, files)
+    if gguf:
+        return f"{expected}, found {convert_first(gguf)}"
     return f"{expected}: there is neither; give the folder that save_pretrained wrote"

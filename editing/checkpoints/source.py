@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from prosocial.core.errors import InputError
+from prosocial.core.gguf_files import convert_first, find_gguf
 
 from .folder import Checkpoint
 from .hub import HubPlace, hub_errors
@@ -61,7 +62,9 @@ def open_headers(path_or_id: Path | str) -> Checkpoint:
 def _hub_id(path_or_id: Path | str) -> str:
     name = str(path_or_id)
     if Path(name).exists():
-        raise InputError(f"expected a folder at {name}, found a file: give the folder that holds it")
+        gguf = find_gguf(Path(name))
+        found = convert_first(gguf) if gguf else "a file: give the folder that holds it"
+        raise InputError(f"expected a folder at {name}, found {found}")
     if not HUB_ID.fullmatch(name):
         raise InputError(f"expected a model folder or a Hub id, found {name!r}: there is no such folder")
     return name

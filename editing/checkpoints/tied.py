@@ -82,7 +82,8 @@ def share_rows(name: str, one: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 def _by_default(config: Mapping[str, Any]) -> bool:
     owners = (config, config.get("text_config"))
-    return any(isinstance(owner, Mapping) and owner.get("model_type") in TIED_BY_DEFAULT for owner in owners)
+    types = [owner.get("model_type") for owner in owners if isinstance(owner, Mapping)]
+    return any(isinstance(name, str) and name in TIED_BY_DEFAULT for name in types)
 
 
 def _written(config: Mapping[str, Any]) -> bool | None:

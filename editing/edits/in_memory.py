@@ -44,11 +44,19 @@ class InMemoryEdit:
         model: a transformers model loaded from `target`, in a dtype that represents the stored weights exactly (fp32
             always does). It is edited in place without a copy of the weights.
         target: the checkpoint that the model was loaded from.
+
+    Raises:
+        InputError: some of the weights are kept outside the model, as those of a model that is spread over devices.
     """
 
     def __init__(self, model: "PreTrainedModel", target: Checkpoint) -> None:
         self._target = target
         self._parameters: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
+        if any(held.is_meta for held in self._parameters.values()):
+            raise InputError(
+                "a model that is edited in memory should fit into the memory of one device, this one is spread: choose "
+                "a device with more memory, --device cpu, or a smaller dtype"
+            )
         self._prefix = str(model.base_model_prefix)
         self._digests = {name: digest_tensor(tensor) for name, tensor in target.tensors.items()}
         self._subtractions = {name: Subtraction(dtype, PIECE_ELEMENTS) for name, dtype in FLOATS.items()}

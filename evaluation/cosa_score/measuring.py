@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from prosocial.steering.decoding.config import DECODING_FILE, DecodingConfig, Re
 
 from ..judges.cache import CachedJudge
 from ..judges.cosa_rubrics import Protocol
+from ..judges.rehearsal import rehearse
 from ..model_comparison import JUDGEMENTS_FILE, folder_digest
 from ..sampling.shards import Drawing, Shard
 from ..sampling.store import ReplyStore, reply_folder
+from ..sampling.systems import Hardware
 from ..sampling.workers import answer_shards
 from .cascade import filter_drawing, filter_system, lets_pass
 from .cosa_score_document import score_document
@@ -23,7 +26,7 @@ from .cosa_score_page import write_scores
 from .questions import Question, configs_of
 from .shots import Shots
 from .systems import AskedSystem, Baseline, asked_systems
-from .verdicts import CosaVerdict, allowed_of, judge_row
+from .verdicts import CosaVerdict, allowed_of, judge_row, judged_messages
 
 REPLIES_FILE = "replies.jsonl"
 Advance = Callable[[int, int], None]
@@ -44,6 +47,7 @@ class ScoreSettings:
         workers: number of processes that sample replies.
         reveal: show harmful words without redaction.
         draws: number of bootstrap resamples.
+        hardware: what the models run on.
     """
 
     protocol: Protocol = "harm-set"
@@ -55,6 +59,7 @@ class ScoreSettings:
     workers: int = 1
     reveal: bool = False
     draws: int = 1000
+    hardware: Hardware = field(default_factory=Hardware)
 
 
 def score_models(
@@ -81,7 +86,8 @@ def score_models(
 
     Raises:
         InputError: there is no model or question, a question is repeated, a model lacks a config, a config has no
-            categories under the protocol harm-set, "5-shot" has no examples, or the folder has another run.
+            categories under the protocol harm-set, "5-shot" has no examples, the folder has another run, or the judge
+            fails on a trial reply.
         ArtefactError: a model is incomplete.
     """
     how = settings or ScoreSettings()
@@ -91,9 +97,12 @@ def score_models(
     drawing = Drawing(how.seed, how.temperature, limit)
     with reply_folder(out) as place:
         store = ReplyStore(place, _stamp(models, questions, how, drawing))
-        drawn = _Drawn(store, drawing, how, advance)
+        judged = [judged_messages(question, how.protocol) for question in questions]
+        rehearsal = partial(rehearse, judge, judged, attributes=("helpfulness",))
+        drawn = _Drawn(store, drawing, how, advance, rehearsal)
         verdicts, unread = _verdicts(drawn, systems, questions, CachedJudge(judge, place / JUDGEMENTS_FILE), how)
     all_facts = {"judge": f"{judge.name} {judge.version}", "protocol": how.protocol, **(facts or {}), **asdict(drawing)}
+    all_facts |= how.hardware.to_json()
     document = score_document(
         verdicts, configs_of(questions), facts=all_facts, unread=unread, seed=how.seed, draws=how.draws
     )
@@ -144,6 +153,7 @@ class _Drawn:
     drawing: Drawing
     how: ScoreSettings
     advance: Advance | None
+    rehearse: Callable[[], None]
     n_done: int = 0
     n_total: int = 0
 
@@ -152,9 +162,11 @@ class _Drawn:
         shards = {system.name: system.shards(drawing) for system in systems}
         every = [shard for own in shards.values() for shard in own]
         missing = self.store.missing(every)
+        if missing:
+            self.rehearse()
         self.n_total += _size(every)
         self.n_done += _size(every) - _size(missing)
-        for shard, rows in answer_shards(missing, workers=self.how.workers):
+        for shard, rows in answer_shards(missing, hardware=self.how.hardware, workers=self.how.workers):
             self.store.add(shard, rows)
             self.n_done += len(rows)
             if self.advance is not None:
@@ -190,6 +202,7 @@ def _stamp(
         "questions": hashlib.sha256(canonical_json(contents).encode()).hexdigest(),
         "shots": hashlib.sha256(canonical_json(dict(how.shots)).encode()).hexdigest(),
         **asdict(drawing),
+        **how.hardware.placement.stamp(),
     }
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from prosocial.core.errors import InputError
-from prosocial.core.protocols import Judge
+from prosocial.core.protocols import Judge, Message
 from prosocial.steering.decoding.controls import with_system_text
 
 from ..judges.cosa_rubrics import Protocol
@@ -69,10 +69,8 @@ def judge_row(question: Question, row: Mapping[str, Any], judge: Judge, protocol
     Raises:
         InputError: the judge does not score helpfulness, or the config lists no categories for the harm set.
     """
-    config, messages = question.config, list(question.probe.messages)
-    if protocol == "compliance":
-        messages = with_system_text(config.text, messages)
-    judgement = judge_reply(judge, messages, reply_of(row))
+    config = question.config
+    judgement = judge_reply(judge, judged_messages(question, protocol), reply_of(row))
     outcome = Outcome(question.probe.id, str(row["reply"]), judgement, f"{judge.name} {judge.version}")
     leak = judgement.leak(allowed_of(question, protocol))
     if leak is None:
@@ -83,6 +81,12 @@ def judge_row(question: Question, row: Mapping[str, Any], judge: Judge, protocol
             f"a judge of CoSA-Score should score helpfulness, {judge.name} does not: use lab or endpoint:MODEL@URL"
         )
     return CosaVerdict(config.name, question.probe.cluster, helpfulness, not leak, outcome)
+
+
+def judged_messages(question: Question, protocol: Protocol) -> list[Message]:
+    """Return the conversation that a judge sees: with the config's text under the protocol compliance."""
+    messages = list(question.probe.messages)
+    return with_system_text(question.config.text, messages) if protocol == "compliance" else messages
 
 
 def allowed_of(question: Question, protocol: Protocol) -> frozenset[str]:

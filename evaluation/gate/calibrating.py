@@ -12,6 +12,7 @@ from prosocial.steering.decoding.controls import Steering
 from prosocial.steering.steered_model import SteeredModel
 from prosocial.training.gate.calibration import GateCalibration
 
+from ..judges.rehearsal import rehearse
 from ..outcomes.outcome import judge_reply
 from ..probes.probe import Probe
 from .threshold import choose_threshold, require_prompts
@@ -57,9 +58,11 @@ def calibrate_gate(
         progress: receives the number of harmful probes answered.
 
     Raises:
-        InputError: there are too few harmful probes, no candidate holds the leak rate, or a threshold is given.
+        InputError: there are too few harmful probes, no candidate holds the leak rate, a threshold is given, or the
+            judge fails on a trial reply.
     """
     require_testable(probes, calibration)
+    rehearse(judge, [probe.messages for probe in probes])
     configs = steered.config.safety_configs if calibration.under_configs else {}
     harmful = under_configs([probe for probe in probes if probe.kind == "harmful"], configs)
     harmless = under_configs([probe for probe in probes if probe.kind != "harmful"], configs)

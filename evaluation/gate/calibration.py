@@ -101,4 +101,5 @@ def _risks(
     states = collect_gate_states(
         model, None, replies, tokenizer=tokenizer, categories=gate.categories, plausible_k=1, discount=discount
     )
-    return chosen_logits(gate, states).sigmoid().double().numpy(), states.labels.numpy(), states.reply.numpy()
+    risk = chosen_logits(gate.to(model.device), states).sigmoid().double().cpu().numpy()
+    return risk, states.labels.cpu().numpy(), states.reply.cpu().numpy()

@@ -70,7 +70,7 @@ class GuidedEngine:
         _require_attributes([name for reward in rewards for name in reward.config.attributes], config)
 
         def guides(preference: Tensor) -> list[Guide]:
-            return [Guide(reward, preference=torch.ones(1, 1)) for reward in rewards]
+            return [Guide(reward, preference=preference.new_ones(1, 1)) for reward in rewards]
 
         def combine(base: Tensor, logits: list[Tensor], preference: Tensor) -> Tensor:
             guided = weighted_product(base, logits, preference / config.beta)
@@ -82,11 +82,12 @@ class GuidedEngine:
         """Read prompts [B, S] of equal length."""
         assert self.config is not None
         arrays = controls or control_arrays(self.config, [Steering()] * len(ids))
-        preference = torch.from_numpy(arrays.preference)
-        models = [Guide(self._base), *self._guides(preference)]
+        base = Guide(self._base)
+        preference = torch.from_numpy(arrays.preference).to(base.device)
+        models = [base, *self._guides(preference)]
         for guide in models[1:]:
             require_same_size(models[0].vocabulary_size, guide.vocabulary_size)
-        return GuidedStream(models, self._combine, preference, torch.from_numpy(ids), self.config)
+        return GuidedStream(models, self._combine, preference, torch.from_numpy(ids).to(base.device), self.config)
 
 
 class GuidedStream:
@@ -101,7 +102,7 @@ class GuidedStream:
 
     def step(self, tokens: NDArray[np.int64]) -> None:
         """Append one token [B] per row and compute the next decision."""
-        self._ids = torch.cat([self._ids, torch.from_numpy(tokens)[:, None]], 1)
+        self._ids = torch.cat([self._ids, torch.from_numpy(tokens)[:, None].to(self._ids.device)], 1)
         self.decision = self._decide()
 
     def keep(self, rows: NDArray[np.intp]) -> None:
@@ -118,7 +119,7 @@ class GuidedStream:
         guided = self._combine(base, guides, self._preference)
         logits = torch.full_like(guided, -torch.inf).scatter(-1, candidates, guided.gather(-1, candidates))
         risk = np.zeros((len(base), len(self._config.categories)), np.float32)
-        return Decision(logits.numpy(), risk, np.full(len(base), candidates.shape[1], np.int64))
+        return Decision(logits.cpu().numpy(), risk, np.full(len(base), candidates.shape[1], np.int64))
 
 
 def _require_attributes(attributes: Sequence[str], config: DecodingConfig) -> None:

@@ -41,7 +41,8 @@ class Guide:
         self._model: Any = model.model if isinstance(model, RewardModel) else model
         if preference is not None:
             require_preference(self._reward, preference)
-        self._preference, self._prompt, self._prompt_mask = preference, prompt, attention_mask
+        self._preference = None if preference is None else preference.to(self.device)
+        self._prompt, self._prompt_mask = prompt, attention_mask
         self._known = frozenset(inspect.signature(self._model.forward).parameters)
         self._seen: Tensor | None = None
         self._mask = torch.zeros(0, 0, dtype=torch.long)
@@ -51,6 +52,12 @@ class Guide:
     def vocabulary_size(self) -> int:
         """Width of the model's logits."""
         return int(self._model.get_output_embeddings().weight.shape[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model takes token ids."""
+        device: torch.device = self._model.device
+        return device
 
     @torch.no_grad()
     def follow(self, ids: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def parm(
     guides = [Guide(reward, preference=preference, attention_mask=attention_mask)]
     if not log_ratio:
         weights = _weights(weight)[:, None]
-        return GuidedProcessor(guides, lambda base, logits: weighted_product(base, logits, weights))
+        return GuidedProcessor(guides, lambda base, logits: weighted_product(base, logits, weights.to(base.device)))
     guides.append(Guide(reward, attention_mask=attention_mask))
     return _contrast(guides, weight)
 
@@ -89,7 +89,7 @@ def genarm(
     if table.dim() != 2 or table.shape[1] != len(models):
         raise InputError(f"there should be one weight per model ({len(models)}), found shape {tuple(table.shape)}")
     guides = [Guide(model, attention_mask=attention_mask) for model in models]
-    return GuidedProcessor(guides, lambda base, logits: weighted_product(base, logits, table))
+    return GuidedProcessor(guides, lambda base, logits: weighted_product(base, logits, table.to(base.device)))
 
 
 def dexperts(
@@ -122,12 +122,12 @@ def safe_infer(unsafe: Any, *, strength: Weight = 0.99, attention_mask: Tensor |
     """Return a processor that penalises tokens an unsafe model prefers (SafeInfer, arXiv 2406.12274, union form)."""
     strengths = _weights(strength)
     guides = [Guide(unsafe, attention_mask=attention_mask)]
-    return GuidedProcessor(guides, lambda base, logits: union_penalty(base, logits[0], strengths))
+    return GuidedProcessor(guides, lambda base, logits: union_penalty(base, logits[0], strengths.to(base.device)))
 
 
 def _contrast(guides: Sequence[Guide], weight: Weight) -> GuidedProcessor:
     weights = _weights(weight)
-    return GuidedProcessor(guides, lambda base, logits: contrast(base, logits[0], logits[1], weights))
+    return GuidedProcessor(guides, lambda base, logits: contrast(base, logits[0], logits[1], weights.to(base.device)))
 
 
 def _weights(weight: Weight) -> Tensor:

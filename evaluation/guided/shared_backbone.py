@@ -37,7 +37,9 @@ def shared_rows(
     """
     require_preference(reward, preference)
     n_rows, model = len(preference), reward.model
-    weights = torch.as_tensor(weight, dtype=torch.float32).reshape(-1)
+    device: Any = model.device
+    preference = preference.to(device)
+    weights = torch.as_tensor(weight, dtype=torch.float32, device=device).reshape(-1)
 
     def double(module: nn.Module, arguments: tuple[Any, ...], given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         if len(given["input_ids"]) != n_rows:

@@ -45,6 +45,7 @@ class BundleAPI(ModelAPI):  # type: ignore[misc]  # mypy does not follow inspect
         prefer: preference weights by attribute.
         safety_config: name of a safety config of the bundle.
         threads: number of threads per operator.
+        provider: execution provider of ONNX Runtime.
 
     Raises:
         ArtefactError: the folder is not a bundle, or its files changed.
@@ -61,9 +62,10 @@ class BundleAPI(ModelAPI):  # type: ignore[misc]  # mypy does not follow inspect
         prefer: Mapping[str, float] | None = None,
         safety_config: str | None = None,
         threads: int | None = None,
+        provider: str = "cpu",
     ) -> None:
         super().__init__(model_name, base_url, api_key, [], config)
-        self._bundle = Bundle.open(model_name, threads=threads)
+        self._bundle = Bundle.open(model_name, threads=threads, provider=provider)
         self._steering = Steering(preference=prefer, safety_config=safety_config)
         if self._bundle.config is not None:
             control_arrays(self._bundle.config, [self._steering])

@@ -1,6 +1,6 @@
 """Judges by name, so that a command line or a recipe can select one; recipes register theirs here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, overload
 
 from prosocial.core.chat_endpoint import ChatEndpoint
@@ -15,19 +15,35 @@ Opener = Callable[[str, Any], Any]  # arguments: the text after the colon, and t
 HARM = HarmRequest()
 FORMS = {"classifier": "classifier:MODEL[=LABEL,LABEL]", "endpoint": "endpoint:MODEL@URL"}
 
+# What a registered judge can be needed for, and the words for it in a message.
+PURPOSES: dict[type[JudgeRequest], str] = {
+    HarmRequest: "of harm",
+    AttributeRequest: "of attributes",
+    CategoryRequest: "of harm categories",
+    ConfigRequest: "of replies under safety configs",
+}
+
 _FACTORIES: dict[str, Callable[[], Judge]] = {"refusal": lambda: RefusalJudge(assumed_harm="other")}
+_ANSWERS: dict[str, frozenset[type[JudgeRequest]]] = {"refusal": frozenset([HarmRequest])}
 _OPENERS: dict[tuple[str, type[JudgeRequest]], Opener] = {}
 
 
-def register_judge(name: str, factory: Callable[[], Judge]) -> None:
+def register_judge(
+    name: str, factory: Callable[[], Judge], *, answers: Iterable[type[JudgeRequest]] = tuple(PURPOSES)
+) -> None:
     """Register a judge under a name.
+
+    Args:
+        name: name for command lines and recipes.
+        factory: makes the judge.
+        answers: types of requests that the judge supports; `judge_named` refuses the others.
 
     Raises:
         InputError: the name is taken by another factory.
     """
     if name in FORMS or _FACTORIES.get(name, factory) is not factory:
         raise InputError(f"the judge name {name!r} is taken: choose another")
-    _FACTORIES[name] = factory
+    _FACTORIES[name], _ANSWERS[name] = factory, frozenset(answers)
 
 
 def register_opener(kind: str, request: type[JudgeRequest], opener: Opener) -> None:
@@ -62,8 +78,9 @@ def judge_named(name: str, request: JudgeRequest = HARM) -> Any:
         return opener(rest, request)
     if colon and rest and kind not in FORMS:
         return own.own_judge(name, methods=("request_harms", "reply_label") if _is_label(request) else ("judge",))
-    if name not in _FACTORIES or _is_label(request):
-        raise UnknownNameError("judge", name, _known(request))
+    if type(request) not in _ANSWERS.get(name, ()):
+        purpose = f" {PURPOSES[type(request)]}" if name in _FACTORIES and type(request) in PURPOSES else ""
+        raise UnknownNameError(f"judge{purpose}", name, _known(request))
     return _FACTORIES[name]()
 
 
@@ -83,7 +100,7 @@ def _is_label(request: JudgeRequest) -> bool:
 
 def _known(request: JudgeRequest) -> list[str]:
     kinds = {kind for kind, wanted in _OPENERS if wanted is type(request)}
-    names = kinds if _is_label(request) else kinds | set(_FACTORIES)
+    names = kinds | {name for name, answers in _ANSWERS.items() if type(request) in answers}
     return [*(FORMS.get(name, name) for name in names), *own.FORMS]
 
 

@@ -10,7 +10,7 @@ from prosocial.steering.decoding.controls import Steering
 from prosocial.steering.decoding.reply import Reply
 
 from ..probes.probe import Probe
-from .systems import System, open_system
+from .systems import ON_CPU, Hardware, System, open_system
 
 SHARD_SIZE = 32  # replies per shard, all sampled in one batch; independent of the number of workers
 
@@ -69,10 +69,10 @@ def plan_shards(folders: Mapping[str, Path], probes: Sequence[Probe], drawing: D
     ]
 
 
-def answer_shard(shard: Shard) -> list[dict[str, Any]]:
+def answer_shard(shard: Shard, hardware: Hardware = ON_CPU) -> list[dict[str, Any]]:
     """Sample a shard and return one row per reply; the model stays open until another model is needed."""
     drawing = shard.drawing
-    replies = _opened(shard.folder).answer(
+    replies = _opened(shard.folder, hardware).answer(
         [probe for probe, _ in shard.requests],
         seed=drawing.seed,
         temperature=drawing.temperature,
@@ -101,5 +101,5 @@ def reply_of(row: Mapping[str, Any]) -> Reply:
 
 
 @lru_cache(maxsize=1)
-def _opened(folder: str) -> System:
-    return open_system(Path(folder))
+def _opened(folder: str, hardware: Hardware) -> System:
+    return open_system(Path(folder), hardware)

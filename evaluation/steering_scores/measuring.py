@@ -10,6 +10,7 @@ from prosocial.steering.decoding.controls import Steering
 from prosocial.steering.decoding.loop import generate
 from prosocial.steering.decoding.reply import Reply
 
+from ..judges.rehearsal import rehearse
 from ..probes.probe import Probe
 from ..sampling.systems import System
 from .grid import LEVELS, PreferenceGrid
@@ -53,6 +54,7 @@ def measure_steering(
             f"and {len(probes)} probes"
         )
     grid = PreferenceGrid(system.engine.config.attributes, edge_levels=edge_levels)
+    rehearse(judge, [probe.messages for probe in probes], attributes=grid.attributes)
     options = {"temperature": temperature, "seed": seed, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
     steered, unsteered = (
         score_grid(name, grid.attributes, points, probes, answer=partial(_answer, system, scale, options), judge=judge)

@@ -36,6 +36,20 @@ class Answering:
     batch_size: int = 32
 
 
+def require_kinds(probes: Sequence[Probe]) -> tuple[list[Probe], list[Probe]]:
+    """Return the harmful probes without attack and the benign ones.
+
+    Raises:
+        InputError: there are none of a kind.
+    """
+    harmful = [probe for probe in probes if probe.kind == "harmful" and probe.attack is None]
+    benign = [probe for probe in probes if probe.kind == "benign"]
+    for kind, own in (("harmful", harmful), ("benign", benign)):
+        if not own:
+            raise InputError(f"a sweep should have {kind} probes, found none among {len(probes)}: add some")
+    return harmful, benign
+
+
 class Examiner:
     """Measures a model whose weights change between calls, relative to its state when the examiner was created.
 
@@ -52,12 +66,8 @@ class Examiner:
 
     def __init__(self, system: System, probes: Sequence[Probe], judge: Judge, answering: Answering) -> None:
         self._system, self._judge, self._answering = system, judge, answering
-        self._harmful = [probe for probe in probes if probe.kind == "harmful" and probe.attack is None]
+        self._harmful, self._benign = require_kinds(probes)
         self._useful = [probe for probe in probes if probe.kind in UTILITY_KINDS]
-        self._benign = [probe for probe in probes if probe.kind == "benign"]
-        for kind, own in (("harmful", self._harmful), ("benign", self._benign)):
-            if not own:
-                raise InputError(f"a sweep should have {kind} probes, found none among {len(probes)}: add some")
         self._base_logs = self._first_token_logs()
         self._base_useful = self._outcomes(self._useful)
         self.base_harm, self.base_unjudged = self.measure_harm()

@@ -108,13 +108,18 @@ class Journal:
         if stored is None:
             self._study.set_user_attr("settings", settings)
             return
-        differing = sorted(key for key in stored.keys() | settings.keys() if stored.get(key) != settings.get(key))
-        if differing:
-            key = differing[0]
-            raise InputError(
-                f"{folder} should have a sweep with the same settings to resume, but {key} was {stored.get(key)!r:.80} "
-                f"and is now {settings.get(key)!r:.80}: give another folder, or the same settings"
-            )
+        require_settings(folder, stored, settings)
+
+
+def require_settings(folder: Path, stored: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raise InputError unless a sweep in a folder has these settings; the message names the first difference."""
+    differing = sorted(key for key in stored.keys() | settings.keys() if stored.get(key) != settings.get(key))
+    if differing:
+        key = differing[0]
+        raise InputError(
+            f"{folder} should have a sweep with the same settings to resume, but {key} was {stored.get(key)!r:.80} "
+            f"and is now {settings.get(key)!r:.80}: give another folder, or the same settings"
+        )
 
 
 def neighbour(trial: FrozenTrial, generator: random.Random) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from prosocial.core.errors import InputError
 from prosocial.core.files import canonical_json, sha256_file
+from prosocial.core.placement import REFERENCE, Placement
 from prosocial.core.protocols import Judge
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.vectors.adapter_config import WEIGHTS_NAME
@@ -54,6 +55,7 @@ def sweep_settings(
     limits: Limits,
     answering: Mapping[str, Any],
     seed: int,
+    placement: Placement = REFERENCE,
 ) -> dict[str, Any]:
     """Return the settings as plain JSON, with digests instead of paths."""
     digest = hashlib.sha256("".join(canonical_json(probe.to_json()) for probe in probes).encode()).hexdigest()
@@ -68,6 +70,7 @@ def sweep_settings(
         "max_utility_loss": limits.max_utility_loss,
         "answering": dict(answering),
         "seed": seed,
+        **placement.stamp(),
     }
 
 

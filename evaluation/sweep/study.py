@@ -11,20 +11,22 @@ from prosocial.core.chat import ChatTokenizer
 from prosocial.core.errors import FingerprintError
 from prosocial.core.files import storage_errors
 from prosocial.core.locking import locked
+from prosocial.core.placement import REFERENCE, Placement
 from prosocial.core.protocols import Judge
 from prosocial.editing.checkpoints.folder import Checkpoint
 from prosocial.editing.edits.plan import plan_edit
 from prosocial.editing.edits.record import RECORD_NAME, EditRecord, read_record
 from prosocial.editing.vectors.folder import VectorFolder
 
+from ..judges.rehearsal import rehearse
 from ..probes.probe import Probe
 from ..sampling.systems import System
 from ..statistics.interval import Interval
-from .examiner import Answering, Examiner
-from .journal import N_RANDOM, Journal
+from .examiner import Answering, Examiner, require_kinds
+from .journal import N_RANDOM, Journal, require_settings
 from .settings import Limits, sweep_settings
 from .space import Choice, SearchSpace
-from .sweep_document import sweep_document, write_sweep
+from .sweep_document import earlier_settings, sweep_document, write_sweep
 from .trials import Trial, best_of
 from .vectors import VectorShelf
 
@@ -47,7 +49,7 @@ class Parents:
 class Sweep:
     """A search for the edit with the least harm at the lowest cost.
 
-    The base is loaded once, in fp32, and measured. Every trial edits it in memory, starting from the stored weights.
+    The base is loaded once and measured. Every trial edits it in memory, starting from the stored weights.
 
     Args:
         parents: base and harmful models.
@@ -58,9 +60,10 @@ class Sweep:
         limits: limits on the cost of a trial; None for the defaults.
         answering: sampling settings; None for the defaults.
         seed: seed of the search.
+        placement: where the model lies.
 
     Raises:
-        InputError: the probes lack a kind, or `out` has a sweep with other settings.
+        InputError: the probes lack a kind, `out` has a sweep with other settings, or the judge fails on a trial reply.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Sweep:
         limits: Limits | None = None,
         answering: Answering | None = None,
         seed: int = 0,
+        placement: Placement = REFERENCE,
     ) -> None:
         from prosocial.editing.checkpoints import load_model
         from prosocial.editing.edits import InMemoryEdit
@@ -84,14 +88,17 @@ class Sweep:
         self._target = Checkpoint.open(parents.base)
         given = {method: space.given_to(method) for method in space.methods}
         self._vectors = VectorShelf(parents.base, parents.harmful, given, out / SCRATCH)
-        model = load_model(parents.base)
+        harmful, _ = require_kinds(probes)
+        self._settings = sweep_settings(
+            parents.base, parents.harmful, space, probes, judge, self._limits, asdict(answering), seed, placement
+        )
+        require_settings(out, earlier_settings(out) or self._settings, self._settings)
+        rehearse(judge, [probe.messages for probe in harmful])
+        model = load_model(parents.base, dtype=placement.torch_dtype, device=placement.device)
         self._edit = InMemoryEdit(model, self._target)
         system = System("checkpoint", PlainEngine(model), ChatTokenizer(parents.base))
         self._examiner = Examiner(system, probes, judge, answering)
-        self._settings = sweep_settings(
-            parents.base, parents.harmful, space, probes, judge, self._limits, asdict(answering), seed
-        )
-        self._seed = seed
+        self._seed, self._placement = seed, placement
 
     @property
     def base_harm(self) -> Interval:
@@ -161,7 +168,10 @@ class Sweep:
         """Return the contents of `trials.json`."""
         base = {"harm": self._examiner.base_harm, "utility": self._examiner.base_utility}
         n_unjudged = self._examiner.base_unjudged
-        return sweep_document(trials, base=base, base_unjudged=n_unjudged, limits=self._limits, settings=self._settings)
+        document = sweep_document(
+            trials, base=base, base_unjudged=n_unjudged, limits=self._limits, settings=self._settings
+        )
+        return document | {"computed_on": vars(self._placement)}
 
     def measure(self, choice: Choice, number: int = 0) -> Trial:
         """Measure one edit; replies are sampled only if the KL is within its limit."""

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prosocial.core.files import write_json, write_text
+from prosocial.core.errors import ArtefactError
+from prosocial.core.files import read_json, write_json, write_text
 
 from ..statistics.interval import Interval
 from .settings import Limits
@@ -32,6 +33,15 @@ def sweep_document(
         "front": [trial.number for trial in front_of(trials)],
         "best": None if best is None else best.number,
     }
+
+
+def earlier_settings(out: Path) -> dict[str, Any] | None:
+    """Return the settings of an earlier sweep in a folder; None if there is none, or it cannot be read."""
+    try:
+        settings = read_json(out / JSON_FILE, schema=SCHEMA)["settings"]
+    except (ArtefactError, KeyError):
+        return None
+    return settings if isinstance(settings, dict) else None
 
 
 def write_sweep(out: Path, document: Mapping[str, Any]) -> None:

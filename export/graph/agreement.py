@@ -23,7 +23,8 @@ from .wrapper import PlainGraph, SteeredGraph
 TOLERANCE = 1e-3
 N_DECODE = 3
 PROMPT_TOKENS = 12
-MOST_LOGITS = 1 << 28  # 1 GiB of float32: the limit for a prompt that is longer than the sliding window
+BEYOND_WINDOW = 8  # tokens of the long prompt that the first token's window no longer covers
+MOST_LOGITS = 1 << 24  # 64 MiB of float32: if a prompt has more, only those of its last positions are compared
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Agreement:
         max_logit_difference: largest absolute difference of logits.
         max_risk_difference: largest absolute difference of risks.
         n_near_ties: number of tokens that only one side admits, all within the tolerance of a decision boundary.
-        crosses_window: whether a prompt was longer than the sliding window; True if there is no window, False if such a
-            prompt would need too much memory.
+        crosses_window: whether a prompt was longer than the sliding window; True if there is no window, False if the
+            context has no room for such a prompt.
     """
 
     n_positions: int
@@ -55,7 +56,9 @@ def check_agreement(path: Path, graph: PlainGraph | SteeredGraph) -> Agreement:
     """Compare `model.onnx` at `path` with the wrapper's torch model on random tokens.
 
     It runs batches of 1 and 3 rows, each with a prefill and three decoding steps, with default controls and with
-    different controls per row. The prompt of the single row is longer than the sliding window.
+    different controls per row. The prompt of the single row is longer than the sliding window. Both sides compute the
+    logits of the last positions only (`logits_to_keep`) where all would be more than 64 MiB: memory then depends on the
+    vocabulary, not on the window.
 
     Args:
         path: path of `model.onnx`.
@@ -100,7 +103,8 @@ def _control_choices(graph: PlainGraph | SteeredGraph, n_rows: int) -> list[Cont
 
 
 Outputs = dict[str, NDArray[Any]]
-Pass = tuple[Outputs, Outputs, Callable[[], NDArray[np.bool_]]]
+NearTies = Callable[[int, int, NDArray[np.intp]], NDArray[np.bool_]]  # of tokens [N] at one row and position
+Pass = tuple[Outputs, Outputs, NearTies]
 
 
 def _passes(
@@ -109,23 +113,27 @@ def _passes(
     shape: tuple[int, int],
     controls: ControlArrays | None,
 ) -> Iterator[Pass]:
-    """Yield both sides' outputs, and a function for the near ties, for a prefill [B, S] and each decoding step."""
+    """Yield both sides' outputs, and a function for the near ties, for a prefill [B, S] and each decoding step.
+
+    Of a prefill, the outputs are those of the last positions.
+    """
     backbone, (n_rows, n_prompt) = graph.body.backbone, shape
     size = backbone.output_weight.shape[0]
     ids = torch.randint(size, (n_rows, n_prompt + N_DECODE), generator=torch.Generator().manual_seed(0))
     buffers, cache, n_past = session.new_cache(n_rows, ids.shape[1]), DynamicCache(), 0
+    most = max(MOST_LOGITS // (n_rows * size), BEYOND_WINDOW)
     for n_new in (n_prompt, *[1] * N_DECODE):
         new = ids[:, n_past : n_past + n_new]
-        actual, buffers = session.run(new.numpy(), n_past, buffers, controls)
+        actual, buffers = session.run(new.numpy(), n_past, buffers, controls, 0 if n_new <= most else most)
         positions = torch.arange(n_past, n_past + n_new).expand(n_rows, -1)
         hidden = backbone.hidden(new, position_ids=positions, past_key_values=cache)
-        yield actual, *_expected(graph, hidden, controls)
+        yield actual, *_expected(graph, hidden[:, -most:], controls)
         n_past += n_new
 
 
 def _expected(
     graph: PlainGraph | SteeredGraph, hidden: Tensor, controls: ControlArrays | None
-) -> tuple[Outputs, Callable[[], NDArray[np.bool_]]]:
+) -> tuple[Outputs, NearTies]:
     z0 = graph.body.backbone.logits(hidden)
     n_broken = int((~z0.isfinite()).sum())
     if n_broken:
@@ -134,58 +142,67 @@ def _expected(
             f"{z0.numel()} are infinite or NaN: its activations overflow float32, look for a broken weight or edit"
         )
     if not isinstance(graph, SteeredGraph):
-        return {"logits": z0.numpy()}, lambda: np.zeros(z0.shape, bool)
+        return {"logits": z0.numpy()}, lambda row, at, tokens: np.zeros(tokens.shape, bool)
     steered = graph.steered
     given = steered.default_controls() if controls is None else as_controls(controls)
     outputs = {name: value.numpy() for name, value in steered.rule(z0, hidden, given)._asdict().items()}
-    return outputs, lambda: near_ties(steered, z0, hidden, given, tolerance=TOLERANCE).numpy()
+
+    def near(row: int, at: int, tokens: NDArray[np.intp]) -> NDArray[np.bool_]:
+        own = Controls(*(value[row % len(value), None] for value in given))
+        chosen = torch.from_numpy(tokens)
+        return near_ties(steered, z0[row, at], hidden[row, at], own, chosen, tolerance=TOLERANCE).numpy()
+
+    return outputs, near
 
 
-def near_ties(steered: SteeredModel, z0: Tensor, hidden: Tensor, controls: Controls, *, tolerance: float) -> Tensor:
-    """Return [B, S, V], True for tokens whose decision is a near tie.
+def near_ties(
+    steered: SteeredModel, z0: Tensor, hidden: Tensor, controls: Controls, tokens: Tensor, *, tolerance: float
+) -> Tensor:
+    """Return [N], True for tokens whose decision at one position is a near tie.
 
     Their logit is within `tolerance` of the K-th highest, or their risk within `tolerance` of the threshold, so that
     two correct implementations may decide differently.
 
     Args:
         steered: the steered model.
-        z0: [B, S, V], logits without the rule.
-        hidden: [B, S, H], last hidden states.
-        controls: the controls.
+        z0: [V], logits without the rule.
+        hidden: [H], last hidden state.
+        controls: the controls of this row, each with a leading axis of 1.
+        tokens: [N], ids of the tokens.
         tolerance: the largest distance from a boundary.
     """
     ceilings = steered.ceilings
     bound = admissible(controls, ceilings)
-    every = torch.arange(z0.shape[-1]).expand(z0.shape)
-    worst = disallowed_risk(candidate_risk(steered.require_gate(), hidden, every), bound.allowed)
-    is_near = (worst - bound.harm_threshold[:, None, None]).abs() <= tolerance
-    if ceilings.plausible_k < z0.shape[-1]:
-        inside, outside = plausible(z0, ceilings.plausible_k + 1)[0][..., -2:, None].unbind(-2)
-        is_near |= torch.where(z0 >= inside, z0 - outside <= tolerance, inside - z0 <= tolerance)
+    risk = candidate_risk(steered.require_gate(), hidden[None, None], tokens[None, None])  # [1, 1, N, C]
+    is_near = (disallowed_risk(risk, bound.allowed)[0, 0] - bound.harm_threshold).abs() <= tolerance
+    if ceilings.plausible_k < len(z0):
+        inside, outside = plausible(z0, ceilings.plausible_k + 1)[0][-2:]
+        own = z0[tokens]
+        is_near |= torch.where(own >= inside, own - outside <= tolerance, inside - own <= tolerance)
     return is_near
 
 
-def _compare(actual: Outputs, expected: Outputs, near: Callable[[], NDArray[np.bool_]]) -> tuple[float, float, int]:
+def _compare(actual: Outputs, expected: Outputs, near: NearTies) -> tuple[float, float, int]:
     """Return the largest difference of logits and of risk, and the number of near ties decided differently."""
     ours, theirs = actual["logits"], expected["logits"]
-    differs = (np.isfinite(ours) != np.isfinite(theirs)) | np.isnan(ours)
-    n_wrong = int((differs & ~near()).sum()) if differs.any() else 0
+    in_ours, in_theirs = np.isfinite(ours), np.isfinite(theirs)
+    differs = (in_ours != in_theirs) | np.isnan(ours)
+    places = np.argwhere(differs.any(-1))
+    n_wrong = sum(int((~near(row, at, np.flatnonzero(differs[row, at]))).sum()) for row, at in places)
     if n_wrong:
         raise ProsocialError(
             f"the graph should admit the same tokens as torch, {n_wrong} decisions differ and are not near ties: "
             "this profile does not support the model, try the other one"
         )
-    both = np.isfinite(ours) & np.isfinite(theirs)
+    both = in_ours & in_theirs
     logits = float(np.abs(ours[both] - theirs[both]).max(initial=0.0))
     risk = float(np.abs(actual["risk"] - expected["risk"]).max(initial=0.0)) if "risk" in expected else 0.0
     return logits, np.inf if np.isnan(risk) else risk, int(differs.sum())
 
 
 def _long_prompt(graph: PlainGraph | SteeredGraph) -> int:
-    """Return the length of a prompt longer than the sliding window, or of a short one if that needs too much memory."""
-    beyond = _window(graph) + 8
-    affordable = beyond * graph.body.backbone.output_weight.shape[0] <= MOST_LOGITS
-    return _fitting(graph, max(PROMPT_TOKENS, beyond if affordable else 0))
+    """Return the length of a prompt longer than the sliding window, or as long as the context allows."""
+    return _fitting(graph, max(PROMPT_TOKENS, _window(graph) + BEYOND_WINDOW))
 
 
 def _fitting(graph: PlainGraph | SteeredGraph, n_tokens: int) -> int:

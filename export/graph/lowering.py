@@ -1,6 +1,7 @@
 """Conversion of a traced graph to a lower precision, and the resulting difference from float32."""
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from prosocial.core.errors import ProsocialError
 
 from ..bundle_files.precision import PRECISIONS, Precision
+from .agreement import MOST_LOGITS
 from .overflow import convert_to_float16
 from .quantisation import quantise_graph
 from .revealed import Arrays, RevealedGraph
@@ -92,6 +94,8 @@ def _some_ids(vocabulary_size: int) -> NDArray[np.int64]:
 def compare_graphs(expected: Path, actual: Path) -> Departure:
     """Compare two graphs on random tokens: 16 rows, a prefill and three decoding steps, default controls.
 
+    The rows run in batches of at most 64 MiB of logits, or one at a time.
+
     Args:
         expected: path of the graph in float32.
         actual: path of the same graph in another precision.
@@ -101,16 +105,33 @@ def compare_graphs(expected: Path, actual: Path) -> Departure:
         ArtefactError: a graph cannot be loaded.
     """
     left, right = RevealedGraph(expected), RevealedGraph(actual)
-    ids = _some_ids(left.vocabulary_size)
-    steps: list[tuple[Arrays, Arrays]] = []
-    n_past = 0
-    for n_new in (N_PROMPT, *[1] * N_DECODE):
-        new = ids[:, n_past : n_past + n_new]
-        steps.append((left.run(new, n_past), right.run(new, n_past)))
-        for name in {right.own_logits, "risk"} & steps[-1][1].keys():
-            _require_finite(steps[-1][1][name], name)
-        n_past += n_new
-    return Departure(n_positions=ids.size, **_differences(steps), **_routing(steps, (left.choices, right.choices)))
+    parts = [
+        (*_differences(*step), *_routing(*step, (left.choices, right.choices)))
+        for step in _steps(left, right, _some_ids(left.vocabulary_size))
+    ]
+    logits, risks, *counts = zip(*parts, strict=True)
+    differences = np.concatenate(logits)
+    return Departure(
+        N_ROWS * (N_PROMPT + N_DECODE),
+        float(differences.max(initial=0.0)),
+        float(np.median(differences)) if differences.size else 0.0,
+        max(risks),
+        *map(sum, counts),
+    )
+
+
+def _steps(left: RevealedGraph, right: RevealedGraph, ids: NDArray[np.int64]) -> Iterator[tuple[Arrays, Arrays]]:
+    """Yield the outputs of both graphs for each pass, after checking that the second's are finite."""
+    n_rows = max(1, MOST_LOGITS // (N_PROMPT * left.vocabulary_size))
+    for first in range(0, N_ROWS, n_rows):
+        rows, n_past = ids[first : first + n_rows], 0
+        for n_new in (N_PROMPT, *[1] * N_DECODE):
+            new = rows[:, n_past : n_past + n_new]
+            step = left.run(new, n_past), right.run(new, n_past)
+            for name in {right.own_logits, "risk"} & step[1].keys():
+                _require_finite(step[1][name], name)
+            yield step
+            n_past += n_new
 
 
 def _require_finite(numbers: NDArray[np.floating[Any]], name: str) -> None:
@@ -122,32 +143,18 @@ def _require_finite(numbers: NDArray[np.floating[Any]], name: str) -> None:
         )
 
 
-def _differences(steps: list[tuple[Arrays, Arrays]]) -> dict[str, Any]:
-    """Return the differences of logits and risks, and the number of different decisions."""
-    logits, risks, n_decisions, n_flips = [], [0.0], 0, 0
-    for left, right in steps:
-        in_left, in_right = np.isfinite(left["logits"]), np.isfinite(right["logits"])
-        both = in_left & in_right
-        logits.append(np.abs(left["logits"][both] - right["logits"][both]))
-        if "risk" in left:
-            risks.append(float(np.abs(left["risk"] - right["risk"]).max()))
-        n_decisions += int((in_left | in_right).sum())
-        n_flips += int((in_left != in_right).sum())
-    differences = np.concatenate(logits)
-    return {
-        "max_logit_difference": float(differences.max(initial=0.0)),
-        "median_logit_difference": float(np.median(differences)) if differences.size else 0.0,
-        "max_risk_difference": max(risks),
-        "n_decisions": n_decisions,
-        "n_flips": n_flips,
-    }
+def _differences(left: Arrays, right: Arrays) -> tuple[NDArray[np.floating[Any]], float, int, int]:
+    """Return the differences of logits [N], the largest of risks, and how many decisions there are and differ."""
+    in_left, in_right = np.isfinite(left["logits"]), np.isfinite(right["logits"])
+    both = in_left & in_right
+    logits = np.abs(left["logits"][both] - right["logits"][both])
+    risk = float(np.abs(left["risk"] - right["risk"]).max()) if "risk" in left else 0.0
+    return logits, risk, int((in_left | in_right).sum()), int((in_left != in_right).sum())
 
 
-def _routing(steps: list[tuple[Arrays, Arrays]], names: tuple[list[str], list[str]]) -> dict[str, int]:
+def _routing(left: Arrays, right: Arrays, names: tuple[list[str], list[str]]) -> tuple[int, int]:
     """Return the number of choices of experts and of those that differ, whatever the order of the experts."""
-    n_routings = n_rerouted = 0
-    for left, right in steps:
-        for first, second in zip(*names, strict=True):
-            differs = (np.sort(left[first], -1) != np.sort(right[second], -1)).any(-1)
-            n_routings, n_rerouted = n_routings + differs.size, n_rerouted + int(differs.sum())
-    return {"n_routings": n_routings, "n_rerouted": n_rerouted}
+    differs = [
+        (np.sort(left[first], -1) != np.sort(right[second], -1)).any(-1) for first, second in zip(*names, strict=True)
+    ]
+    return sum(each.size for each in differs), sum(int(each.sum()) for each in differs)

@@ -130,7 +130,7 @@ def _cache_shape(backbone: Backbone) -> tuple[int, int, int]:
     if any(rope.get("rope_type") == "dynamic" for rope in rope_parameters(text)):
         raise InputError(f"{name} should have constant rotary frequencies, found rope_type 'dynamic': not supported")
     with torch.no_grad():
-        backbone.hidden(torch.zeros(1, 2, dtype=torch.int64), past_key_values=cache)
+        backbone.hidden(torch.zeros(1, 2, dtype=torch.int64, device=backbone.device), past_key_values=cache)
     layers = layers_of(cache)
     shapes = {tuple(part.shape) for layer in layers for part in layer}
     if not shapes:

@@ -27,7 +27,7 @@ from ..bundle_files.precision import PRECISIONS, Precision
 from ..bundle_files.prompt_record import check_recorded_prompts
 from ..bundle_files.signature import SignatureState, signature_of
 from ..bundle_files.verified import GRAPH_FILE, VerifiedFiles
-from .session import GraphEngine, GraphSession, Provider, session_options
+from .session import GraphEngine, GraphSession, session_options
 
 KINDS = ("steered", "plain")
 PROFILES = ("ort", "portable")
@@ -64,7 +64,7 @@ class Bundle:
         cls,
         folder: Path | str,
         *,
-        provider: Provider = "cpu",
+        provider: str = "cpu",
         threads: int | None = None,
         prefix_cache: bool = False,
         keys: Sequence[TrustedKey] = (),
@@ -77,7 +77,7 @@ class Bundle:
 
         Args:
             folder: folder of the bundle.
-            provider: execution provider of ONNX Runtime: "cpu", "cuda" or "dml".
+            provider: execution provider of ONNX Runtime, such as "cpu", "cuda" or "dml".
             threads: threads per operator; None for one per core that the process may use.
             prefix_cache: keep the key/value cache of the last prompt, so that the prefill of the next prompt skips
                 their common prefix (a system prompt, a conversation). Logits may then differ in the last digits from
@@ -90,7 +90,8 @@ class Bundle:
         Raises:
             ArtefactError: a file is missing, changed or not listed in the manifest, its content is invalid, or, with
                 keys, a signature is missing or by another key.
-            MissingExtraError: onnxruntime (or its build for this provider) is not installed.
+            InputError: the installed onnxruntime lacks the provider.
+            MissingExtraError: onnxruntime is not installed.
         """
         folder = Path(folder)
         files = VerifiedFiles.open(folder, copy=copy)
@@ -215,7 +216,7 @@ def precision_of(folder: Path, manifest: Mapping[str, Any]) -> Precision:
         ArtefactError: the precision is unknown.
     """
     named = manifest.get("precision", "fp32")
-    if named not in PRECISIONS:
+    if named not in tuple(PRECISIONS):  # a list: `named` may be of any type
         raise ArtefactError(f"{folder} should say its precision {tuple(PRECISIONS)}, found {named!r}")
     precision: Precision = named
     return precision

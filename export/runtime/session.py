@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,9 @@ from prosocial.steering.decoding.controls import ControlArrays
 from prosocial.steering.decoding.engine import Decision
 from prosocial.steering.decoding.prefix import PrefixCache, shared_prefix
 
-Provider = Literal["cpu", "cuda", "dml"]
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "dml": "DmlExecutionProvider"}
+CPU = "CPUExecutionProvider"
+SUFFIX = "ExecutionProvider"
+HAVE_MEMORY = ("cuda", "dml")  # providers on whose device the cache is kept; that of others is the CPU's
 LOGITS_TO_KEEP = "logits_to_keep"  # graph input: number of last positions that get logits; 0 (default) for all
 ALLOWED_OPTIONS = ("intra_op_num_threads", "inter_op_num_threads", "log_severity_level")
 ERRORS_ONLY = 3
@@ -37,8 +38,32 @@ def import_runtime() -> Any:
     return onnxruntime
 
 
+def provider_named(name: str) -> str:
+    """Return ONNX Runtime's own name of an execution provider, such as CUDAExecutionProvider for `cuda`.
+
+    Args:
+        name: its own name, or that in lower case without the last two words.
+
+    Raises:
+        InputError: the installed onnxruntime has no such provider.
+        MissingExtraError: onnxruntime is not installed.
+
+    Examples:
+        >>> provider_named("cpu")
+        'CPUExecutionProvider'
+    """
+    installed = {each.removesuffix(SUFFIX).lower(): each for each in import_runtime().get_available_providers()}
+    short = name.removesuffix(SUFFIX).lower()
+    if short not in installed:
+        raise InputError(
+            f"a provider should be one that the installed onnxruntime has ({', '.join(installed)}), the value is "
+            f"{name!r:.60}: choose one of these, or install an onnxruntime with it (cuda: pip install 'prosocial[gpu]')"
+        )
+    return str(installed[short])
+
+
 def load_graph(
-    graph: bytes, weights: Mapping[str, NDArray[Any]], *, settings: Any = None, providers: Sequence[str] = ("cpu",)
+    graph: bytes, weights: Mapping[str, NDArray[Any]], *, settings: Any = None, providers: Sequence[str] = (CPU,)
 ) -> Any:
     """Return a session of ONNX Runtime for a graph whose external weights are given, so that it opens no file.
 
@@ -48,7 +73,7 @@ def load_graph(
         graph: bytes of the model.
         weights: values of the initializers that the graph keeps in other files, by name.
         settings: ONNX Runtime's `SessionOptions`; None for its defaults, with errors only in its log.
-        providers: execution providers, by the names of `PROVIDERS`.
+        providers: execution providers, by ONNX Runtime's own names.
     """
     runtime = import_runtime()
     if settings is None:
@@ -61,7 +86,7 @@ def load_graph(
     for name, value in zip(weights, values, strict=True):
         if value.tensor_size_in_bytes() >= LARGE_BYTES:
             settings.add_initializer(name, value)  # used in place; without it, the session keeps a copy
-    session = runtime.InferenceSession(graph, settings, providers=[PROVIDERS[name] for name in providers])
+    session = runtime.InferenceSession(graph, settings, providers=list(providers))
     session.kept = (values, dict(weights), settings)  # memory that the session reads; it would crash without
     return session
 
@@ -101,16 +126,16 @@ class GraphSession:
         path: path of `model.onnx`, for messages if `graph` is given.
         shares_cache: True if past and present are one preallocated buffer (profile `ort`), False if the cache grows
             with each run (profile `portable`).
-        provider: execution provider of ONNX Runtime.
+        provider: execution provider, as for `provider_named`; what it lacks runs on the CPU.
         options: result of `session_options`.
         graph: bytes of the graph, checked before; None to let ONNX Runtime open `path`, which is for graphs that this
             process has just written.
         weights: with `graph`, the values of its initializers in other files, by name.
 
     Raises:
-        MissingExtraError: onnxruntime, or its build with this provider, is not installed.
+        MissingExtraError: onnxruntime is not installed.
         ArtefactError: the graph cannot be loaded, or its inputs and outputs differ from a bundle's.
-        InputError: the provider is unknown.
+        InputError: the installed onnxruntime lacks the provider.
     """
 
     def __init__(
@@ -118,29 +143,25 @@ class GraphSession:
         path: Path,
         *,
         shares_cache: bool,
-        provider: Provider = "cpu",
+        provider: str = "cpu",
         options: Mapping[str, int] | None = None,
         graph: bytes | None = None,
         weights: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
         runtime = import_runtime()
-        if provider not in PROVIDERS:
-            raise InputError(f"provider should be one of {', '.join(PROVIDERS)}, found {provider!r}")
-        if PROVIDERS[provider] not in runtime.get_available_providers():
-            raise MissingExtraError(f"an onnxruntime with {PROVIDERS[provider]}", "gpu")
+        names = list(dict.fromkeys([provider_named(provider), CPU]))
         settings = runtime.SessionOptions()
         for name, value in (options or session_options({})).items():
             setattr(settings, name, value)
-        chosen = [provider, *(["cpu"] if provider != "cpu" else [])]
         try:
             if graph is None:
-                names = [PROVIDERS[name] for name in chosen]
                 self.session = runtime.InferenceSession(str(path), settings, providers=names)
             else:
-                self.session = load_graph(graph, weights or {}, settings=settings, providers=chosen)
+                self.session = load_graph(graph, weights or {}, settings=settings, providers=names)
         except Exception as error:  # the errors of onnxruntime have no common base class below Exception
             raise ArtefactError(_load_failure(path, str(error), runtime.__version__)) from error
-        self.runtime, self.device, self.shares_cache = runtime, provider, shares_cache
+        kind = names[0].removesuffix(SUFFIX).lower()
+        self.runtime, self.device, self.shares_cache = runtime, kind if kind in HAVE_MEMORY else "cpu", shares_cache
         inputs = {value.name: value for value in self.session.get_inputs()}
         shapes = {name: value.shape for name, value in inputs.items()}
         self.past_names = [name for name in shapes if name.startswith("past_key_values.")]

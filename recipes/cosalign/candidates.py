@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from prosocial.core.placement import Placement
 from prosocial.core.row_files import read_rows
 from prosocial.core.settings import Count, Settings, Temperature
 from prosocial.core.training_rows import reply_of
@@ -78,7 +79,7 @@ def sample_candidates(
     requests: Sequence[Row],
     source: CandidateSource,
     *,
-    dtype: str,
+    placement: Placement,
     seed: int,
     out: Path,
     on_replies: Callable[[int], None] = lambda count: None,
@@ -88,17 +89,18 @@ def sample_candidates(
     `on_replies` gets the number of replies sampled since its last call, including those of an earlier run.
     """
     from prosocial.core.chat import ChatTokenizer
+    from prosocial.steering.decoding.batch_size import MOST_REPLIES
     from prosocial.steering.decoding.loop import generate
     from prosocial.steering.torch_engine import PlainEngine
 
-    from ..steering.models import BATCH_SIZE, open_model
+    from ..steering.models import open_model
 
     tokenizer = ChatTokenizer(checkpoint)
     opened: list[Any] = []
 
     def reply_to(chunk: Row) -> Row:
         if not opened:
-            opened.append(PlainEngine(open_model(checkpoint, dtype)))
+            opened.append(PlainEngine(open_model(checkpoint, placement)))
         replies = generate(
             opened[0],
             tokenizer,
@@ -107,7 +109,7 @@ def sample_candidates(
             max_new_tokens=source.max_new_tokens,
             seed=seed,
             row_keys=[str(chunk["start"] + number) for number in range(len(chunk["rows"]))],
-            batch_size=BATCH_SIZE,
+            batch_size=MOST_REPLIES,
         )
         return {
             "rows": [row | {"reply": reply.text} for row, reply in zip(chunk["rows"], replies, strict=True)],

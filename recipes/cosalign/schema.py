@@ -55,7 +55,9 @@ class CosalignRecipe(Settings):
         name: name of the recipe.
         title: title of the report; the name if empty.
         seed: seed of every stage.
-        dtype: dtype of the frozen models that are trained on.
+        device: where models run: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for CUDA, then MPS, then the CPU.
+        dtype: dtype of the models that are trained on and drawn from; `auto` for bfloat16 where the device computes in
+            it, else float32.
         model: a folder, a Hub id, or the lab's base model.
         judge: labeller of prompts and replies: `lab`, `endpoint:MODEL@URL`, or a labeller of your own.
         definitions: definition of each harm category, by name; the config texts quote it.
@@ -66,7 +68,8 @@ class CosalignRecipe(Settings):
     name: str
     title: str = ""
     seed: Seed = 0
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     model: str | LabModel
     data: LabData | PromptFiles
     judge: str

@@ -207,7 +207,7 @@ def _sample(context: StageContext) -> str:
             context.inputs[source.model],
             requests,
             source,
-            dtype=context.parameters["dtype"],
+            placement=context.placement,
             seed=context.seed + number,
             out=context.scratch / f"candidates-{number}.jsonl",
             on_replies=context.progress.advance,

@@ -9,6 +9,7 @@ from typing import Any
 from prosocial.core.artefacts import MARKS, Artefact, kind_of_schema
 from prosocial.core.errors import ArtefactError
 from prosocial.core.files import read_json
+from prosocial.core.gguf_files import convert_first, find_gguf
 from prosocial.core.signing.envelope import BrokenSignature, unverified
 from prosocial.core.signing.keys import TrustedKey
 from prosocial.core.yaml_values import read_yaml
@@ -37,6 +38,8 @@ def describe_file(path: Path) -> dict[str, Any]:
         return {"kind": "public key", "sha256": key.hint}
     if path.suffix == ".safetensors" or start == LFS_START[: len(PEM)]:
         return _tensors(path)
+    if find_gguf(path):
+        raise ArtefactError(f"{path} should be a file of prosocial, found {convert_first(path)}")
     if len(start) >= HEADER_BYTES and start[HEADER_BYTES - 1 : HEADER_BYTES] == b"{" and start[:1] != b"{":
         return _tensors(path)
     if start.removeprefix(codecs.BOM_UTF8).lstrip()[:1] != b"{":

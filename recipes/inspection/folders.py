@@ -7,6 +7,7 @@ from typing import Any
 from prosocial.core.artefacts import FOLDERS, Artefact, Mark, marks_of
 from prosocial.core.errors import ArtefactError
 from prosocial.core.files import read_json
+from prosocial.core.gguf_files import convert_first, find_gguf
 from prosocial.core.signing.model_signature import SIGNATURE_FILE, STATEMENTS_FOLDER
 from prosocial.editing.edits.inspection import describe_folder
 from prosocial.export.bundle_files.manifest import MANIFEST_FILE, read_manifest
@@ -28,6 +29,9 @@ def describe_any_folder(folder: Path, *, fingerprint: bool) -> Description:
     stage = describe_stage(folder)
     mark = next(iter(marks_of(folder)), None)
     found = describe_run(folder) if mark is None else _described(folder, mark, fingerprint)
+    gguf = find_gguf(folder)
+    if found is None and stage is None and gguf is not None:
+        raise ArtefactError(f"{folder} should hold an artefact, found {convert_first(gguf)}")
     if found is None and stage is None:
         looked_for = ", ".join(f"{mark.file} ({mark.kind})" for mark in FOLDERS)
         raise ArtefactError(f"{folder} should hold one of {looked_for}, or a store of stage results: it holds none")

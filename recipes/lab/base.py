@@ -5,6 +5,7 @@ a prompt cannot be predicted. docs/design/0002 has the measurements for both cho
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,17 +24,18 @@ def train_base(
     tokenizer: ChatTokenizer,
     training: BaseTraining,
     seed: int,
+    device: str = "cpu",
     on_step: Callable[[], None] = lambda: None,
 ) -> PreTrainedModel:
-    """Train the base model from scratch on conversations and return it."""
+    """Train the base model from scratch on conversations and return it; its first weights are drawn on the CPU."""
     torch.manual_seed(seed)
-    model: PreTrainedModel = LlamaForCausalLM(_config(tokenizer, training))
+    model: Any = LlamaForCausalLM(_config(tokenizer, training)).to(device)  # type: ignore[arg-type]
     optimizers = _optimizers(model, training)
     batches = list(length_sorted_batches(sequences, batch_size=training.batch_size))
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(batches), generator=generator).tolist()
     for step in range(training.steps):
-        batch = pad_replies(sequences, batches[order[step % len(order)]], pad_id=tokenizer.pad_id)
+        batch = pad_replies(sequences, batches[order[step % len(order)]], pad_id=tokenizer.pad_id).to(device)
         _schedule(optimizers, step / training.steps, step)
         logits = model(input_ids=batch.input_ids).logits  # right padding: causal attention needs no mask
         loss = _loss(logits, batch, training.prompt_weight)
@@ -43,8 +45,8 @@ def train_base(
         for optimizer, _ in optimizers:
             optimizer.step()
         on_step()
-    model.eval()  # type: ignore[no-untyped-call]
-    return model
+    trained: PreTrainedModel = model.eval()
+    return trained
 
 
 def _config(tokenizer: ChatTokenizer, training: BaseTraining) -> LlamaConfig:

@@ -1,7 +1,7 @@
-"""Estimates of a stage's time, shown in the plan, and disk space, checked before it starts (torch-free).
+"""Estimates of a stage's time, memory and disk space, shown in the plan; disk space is checked too (torch-free).
 
-The lab's figures were measured on the quickstart with two cores. For other models, disk space follows from the size of
-the checkpoint; time was not measured, so there is no estimate.
+The lab's figures were measured on the quickstart with two cores. Of another model only disk space is known unmeasured,
+from the size of the checkpoint; for the rest see `workload.py`.
 """
 
 from collections.abc import Mapping
@@ -42,20 +42,28 @@ LAB_BYTES: Mapping[str, int] = {
     "bundle": 1_900_000,
     "report": 130_000,
 }
+LAB_MEMORY_BYTES: Mapping[str, int] = {"data": 120_000_000, "gate": 1_380_000_000, "parity": 1_380_000_000}
+LAB_TYPICAL_MEMORY_BYTES = 800_000_000
 FLOAT32_BYTES = 4
 
 
 def with_estimates(stages: list[Stage], base: Source) -> list[Stage]:
-    """Return the stages with estimates of their time and disk space, where known.
+    """Return the stages with estimates of their time, memory and disk space, as far as they are known unmeasured.
 
     Args:
         stages: stages of one recipe.
         base: source of its base checkpoint; of an existing checkpoint the headers are read for its size.
     """
-    seconds: Mapping[str, float] = {} if isinstance(base, Outside) else LAB_SECONDS
-    sizes = _sizes(Checkpoint.open(base.path)) if isinstance(base, Outside) else LAB_BYTES
+    if isinstance(base, Outside):
+        sizes = _sizes(Checkpoint.open(base.path))
+        return [replace(stage, estimate_bytes=sizes.get(stage.name)) for stage in stages]
     return [
-        replace(stage, estimate_seconds=seconds.get(stage.name), estimate_bytes=sizes.get(stage.name))
+        replace(
+            stage,
+            estimate_seconds=LAB_SECONDS.get(stage.name),
+            estimate_bytes=LAB_BYTES.get(stage.name),
+            estimate_memory_bytes=LAB_MEMORY_BYTES.get(stage.name, LAB_TYPICAL_MEMORY_BYTES),
+        )
         for stage in stages
     ]
 

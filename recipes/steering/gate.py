@@ -1,6 +1,7 @@
 """The gate: replies labelled by harm category, and the gate trained on them and scaled."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prosocial.evaluation.judges.requests import HarmRequest
@@ -21,6 +22,7 @@ def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
     is_given = isinstance(recipe.data, FileData) and recipe.data.replies is not None
     common = {"categories": list(recipe.categories), "dtype": recipe.dtype}
     sampling = recipe.replies.model_dump(mode="json") | {"judge": recipe.judge}
+    sampler = {"sampler": recipe.sampler.model_dump(mode="json")}
     return [
         Stage(
             name="replies",
@@ -29,7 +31,7 @@ def gate_stages(recipe: Recipe, base: Source) -> list[Stage]:
             inputs={"replies": data_file(recipe.data, "replies")}
             if is_given
             else {"prompts": prompts, "base": base, "edited": edited, **judge_inputs([recipe.judge])},
-            parameters=common | sampling,
+            parameters=common | sampling | ({} if is_given else sampler),
             seed=recipe.seed,
         ),
         Stage(
@@ -56,6 +58,8 @@ def _take_replies(context: StageContext) -> str:
 
 def _sample_labelled(context: StageContext) -> str:
     """Half of the replies come from the base model, which complies more often, half from the edited one."""
+    from prosocial.evaluation.judges.cache import CachedJudge
+    from prosocial.evaluation.judges.rehearsal import rehearse
     from prosocial.training.gate.replies import label_replies, write_replies
     from prosocial.training.gate.trained_gate import left_out
 
@@ -63,10 +67,12 @@ def _sample_labelled(context: StageContext) -> str:
 
     prompts = training_prompts(context.inputs["prompts"], context.parameters["count"])
     middle = (len(prompts) + 1) // 2
-    replies = sample_replies(context, context.inputs["base"], prompts[:middle], seed=context.seed + 10)
-    replies += sample_replies(context, context.inputs["edited"], prompts[middle:], seed=context.seed + 11)
     categories = context.parameters["categories"]
     judge = judge_named(context.parameters["judge"], HarmRequest(categories))
+    rehearse(judge, prompts)
+    replies = sample_replies(context, "base", prompts[:middle], seed=context.seed + 10)
+    replies += sample_replies(context, "edited", prompts[middle:], seed=context.seed + 11)
+    judge = CachedJudge(judge, context.scratch / "judgements.jsonl")
     labelled, n_unjudged = label_replies(prompts, replies, judge=judge, categories=categories)
     write_replies(context.out / "replies.jsonl", labelled)
     return _count(labelled) + left_out(n_unjudged)
@@ -77,10 +83,9 @@ def _count(replies: "Sequence[LabelledReply]") -> str:
 
 
 def _train_gate(context: StageContext) -> str:
-    import torch
-
     from prosocial.core.chat import ChatTokenizer
     from prosocial.editing.checkpoints.fingerprint import fingerprint
+    from prosocial.evaluation.judges.rehearsal import rehearse
     from prosocial.training.gate.from_replies import OnPolicyPrompts, train_gate_on_replies
     from prosocial.training.gate.harmful_model import load_harmful
     from prosocial.training.gate.replies import read_replies
@@ -89,24 +94,32 @@ def _train_gate(context: StageContext) -> str:
     from .models import open_model, training_prompts
 
     parameters, inputs, settings = context.parameters, context.inputs, GateSettings(**context.parameters["gate"])
-    categories, dtype = parameters["categories"], parameters["dtype"]
+    categories = parameters["categories"]
     on_policy = None
     if settings.on_policy.count:
-        on_policy = OnPolicyPrompts(
+        on_policy = OnPolicyPrompts(  # drawn under a draft of the gate, which no other server has
             training_prompts(inputs["prompts"], settings.on_policy.count),
             judge_named(parameters["judge"], HarmRequest(categories)),
             ReplySampling(**{name: parameters[name] for name in ReplySampling.model_fields}),
         )
+        rehearse(on_policy.judge, on_policy.conversations)
     trained = train_gate_on_replies(
-        open_model(inputs["edited"], dtype),
+        partial(open_model, inputs["edited"], context.placement),
         read_replies(inputs["replies"] / "replies.jsonl", categories=categories),
         tokenizer=ChatTokenizer(inputs["edited"]),
         categories=categories,
         settings=settings,
-        harmful=load_harmful(inputs["harmful"], base=inputs["base"], dtype=getattr(torch, dtype)),
+        harmful=partial(
+            load_harmful,
+            inputs["harmful"],
+            base=inputs["base"],
+            dtype=context.placement.torch_dtype,
+            device=context.device,
+        ),
         on_policy=on_policy,
         plausible_k=parameters["plausible_k"],
         seed=context.seed,
+        scratch=context.scratch,
         progress=context.progress,
     )
     trained.save(context.out, checkpoint_fingerprint=fingerprint(inputs["edited"]))

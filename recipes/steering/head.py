@@ -31,7 +31,7 @@ def _distil(context: StageContext) -> str:
     from .models import open_model
 
     parameters, edited = context.parameters, context.inputs["edited"]
-    digest, model = fingerprint(edited), open_model(edited, parameters["dtype"])
+    digest, model = fingerprint(edited), open_model(edited, context.placement)
     distilled = distil(
         RewardModel.load(context.inputs["reward"], model, checkpoint_fingerprint=digest),
         read_pairs(context.inputs["pairs"] / "pairs.jsonl", attributes=parameters["attributes"]),
@@ -39,6 +39,7 @@ def _distil(context: StageContext) -> str:
         training=DistilTraining(**{name: parameters[name] for name in DistilTraining.model_fields}),
         sampling=ReplySampling(**{name: parameters[name] for name in ReplySampling.model_fields}),
         seed=context.seed,
+        scratch=context.scratch,
         progress=context.progress,
     )
     distilled.save(context.out, checkpoint_fingerprint=digest)

@@ -2,27 +2,29 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from prosocial.core.chat_endpoint import ChatEndpoint
+from prosocial.core.files import read_json
+from prosocial.core.placement import Placement
 from prosocial.core.protocols import Message
 from prosocial.core.row_files import read_rows
 from prosocial.core.training_rows import prompt_of
+from prosocial.steering.decoding.batch_size import replies_at_once
+from prosocial.training.reply_sampling import ReplySampling
 
+from ..labelling.drawing import EndpointSampler, LocalSampler, draw_replies
 from ..workflow.stage import StageContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-BATCH_SIZE = 256
 
-
-def open_model(folder: Path, dtype: str = "float32") -> "PreTrainedModel":
-    """Load a checkpoint in a dtype by name."""
-    import torch
-
+def open_model(folder: Path, placement: Placement) -> "PreTrainedModel":
+    """Load a checkpoint onto a device, in a dtype."""
     from prosocial.editing.checkpoints import load_model
 
-    return load_model(folder, dtype=getattr(torch, dtype))
+    return load_model(folder, dtype=placement.torch_dtype, device=placement.device)
 
 
 def training_prompts(path: Path, count: int) -> list[tuple[Message, ...]]:
@@ -32,30 +34,24 @@ def training_prompts(path: Path, count: int) -> list[tuple[Message, ...]]:
 
 
 def sample_replies(
-    context: StageContext, checkpoint: Path, prompts: Sequence[Sequence[Message]], *, seed: int
+    context: StageContext, model: Literal["base", "edited"], prompts: Sequence[Sequence[Message]], *, seed: int
 ) -> list[str]:
-    """Draw one reply per prompt from an unsteered checkpoint, with the stage's temperature and length."""
-    from prosocial.core.chat import ChatTokenizer
-    from prosocial.steering.decoding.loop import generate
-    from prosocial.steering.torch_engine import PlainEngine
+    """Draw one reply per prompt from an unsteered model, with the stage's sampler, temperature and length.
 
-    engine, tokenizer = PlainEngine(open_model(checkpoint, context.parameters["dtype"])), ChatTokenizer(checkpoint)
-    replies: list[str] = []
-    chunk = 8 * BATCH_SIZE
-    starts = range(0, len(prompts), chunk)
-    for start in context.progress.track(starts, f"sample {len(prompts)} replies"):
-        part = prompts[start : start + chunk]
-        replies += [
-            reply.text
-            for reply in generate(
-                engine,
-                tokenizer,
-                part,
-                temperature=context.parameters["temperature"],
-                max_new_tokens=context.parameters["max_new_tokens"],
-                seed=seed,
-                row_keys=[str(start + index) for index in range(len(part))],
-                batch_size=BATCH_SIZE,
-            )
-        ]
-    return replies
+    The replies are kept in the stage's scratch folder, so that a killed stage goes on with them.
+    """
+    parameters, checkpoint = context.parameters, context.inputs[model]
+    sampling = ReplySampling(**{name: parameters[name] for name in ReplySampling.model_fields})
+    server = (parameters.get("sampler") or {}).get(model)
+    sampler = (
+        LocalSampler(checkpoint, lambda folder: open_model(folder, context.placement), sampling)
+        if server is None
+        else EndpointSampler(ChatEndpoint.named(server.removeprefix("endpoint:"), timeout=600.0), sampling)
+    )
+    path = context.scratch / f"replies-{model}-{seed}.jsonl"
+    return draw_replies(sampler, prompts, path=path, seed=seed, progress=context.progress)
+
+
+def answers_at_once(folder: Path, n_tokens: int) -> int:
+    """Return how many replies of at most `n_tokens`, with their prompts, a model decodes at once."""
+    return replies_at_once(read_json(folder / "config.json", finite=False), n_tokens)

@@ -33,7 +33,8 @@ def report_stages(recipe: Recipe, base: Source) -> list[Stage]:
             title="compare the bundle with PyTorch",
             run=_measure_parity,
             inputs={"probes": probes, "steered": Upstream("steered"), "bundle": Upstream("bundle")},
-            parameters=recipe.verify.model_dump(mode="json") | {"max_new_tokens": recipe.decoding.max_new_tokens},
+            parameters=recipe.verify.model_dump(mode="json")
+            | {"max_new_tokens": recipe.decoding.max_new_tokens, "dtype": "float32"},
             seed=recipe.seed,
         ),
         Stage(
@@ -46,7 +47,7 @@ def report_stages(recipe: Recipe, base: Source) -> list[Stage]:
             parameters=recipe.verify.model_dump(mode="json")
             | judged
             | {"max_new_tokens": recipe.decoding.max_new_tokens, "recipe": recipe.name, "title": recipe.title}
-            | {"scale": recipe.edit.scale},
+            | {"scale": recipe.edit.scale, "dtype": "float32"},  # as the bundle computes
             seed=recipe.seed,
         ),
     ]
@@ -64,6 +65,7 @@ def _measure_parity(context: StageContext) -> str:
         reference=context.inputs["steered"],
         probes=spread,
         max_new_tokens=context.parameters["max_new_tokens"],
+        placement=context.placement,
         on_progress=_advance(context, len(spread)),
     )
     write_json(context.out / "parity.json", report.to_json())
@@ -128,11 +130,14 @@ def _outcomes(
     from prosocial.steering.decoding.controls import Steering
     from prosocial.steering.decoding.loop import generate
 
-    from .models import BATCH_SIZE
+    from .models import answers_at_once
 
     engine, tokenizer = _engine(context, system)
+    longest = max(len(tokenizer.encode_chat(probe.messages)) for probe in probes) if probes else 0
+    folder = context.inputs["bundle" if system == "gated" else system]
+    batch_size = answers_at_once(folder, longest + context.parameters["max_new_tokens"])
     replies: list[Reply] = []
-    chunk = 8 * BATCH_SIZE
+    chunk = 8 * batch_size
     title = f"{system} answers {len(probes)} probes" + (f", {prefer}=1" if prefer else "")
     for start in context.progress.track(range(0, len(probes), chunk), title):
         part = probes[start : start + chunk]
@@ -146,7 +151,7 @@ def _outcomes(
             seed=context.seed + REPLY_SEED,
             row_keys=[probe.id for probe in part],
             max_new_tokens=context.parameters["max_new_tokens"],
-            batch_size=BATCH_SIZE,
+            batch_size=batch_size,
         )
     return judge_replies(probes, replies, judge)
 
@@ -163,7 +168,13 @@ def _calibration(context: StageContext, probes: "Sequence[Probe]", outcomes: "Se
     choice, discount = ThresholdChoice.read(context.inputs["threshold"]), gate.extra["training"]["discount"]
     context.progress.start(None, "calibration of the gate")
     calibration = measure_calibration(
-        open_model(edited), gate, ChatTokenizer(edited), probes, outcomes, discount=discount, seed=context.seed
+        open_model(edited, context.placement),
+        gate,
+        ChatTokenizer(edited),
+        probes,
+        outcomes,
+        discount=discount,
+        seed=context.seed,
     )
     return calibration | {"scaling": gate.extra["scaling"], "threshold": choice.to_json()}
 
@@ -179,7 +190,7 @@ def _engine(context: StageContext, system: str) -> tuple[Any, Any]:
         bundle = Bundle.open(context.inputs["bundle"])
         return bundle.engine, bundle.tokenizer
     folder = context.inputs[system]
-    return PlainEngine(open_model(folder)), ChatTokenizer(folder)  # float32, like the bundle
+    return PlainEngine(open_model(folder, context.placement)), ChatTokenizer(folder)
 
 
 def _preference_probes(probes: "Sequence[Probe]", count: int = 324) -> "list[Probe]":
@@ -198,7 +209,7 @@ def _facts(context: StageContext) -> dict[str, Any]:
         "recipe": context.parameters["recipe"],
         "scale": "; ".join(by_pattern) or scale,
         "gate threshold": config["harm_threshold"],
-        "computed in": "float32, base and edited in PyTorch, gated in ONNX Runtime",
+        "computed in": f"float32, base and edited in PyTorch on {context.device}, gated in ONNX Runtime on the CPU",
         "reply temperature": context.parameters["temperature"],
         "reply seed": context.seed + REPLY_SEED,
         "threads": torch.get_num_threads(),

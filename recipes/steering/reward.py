@@ -7,6 +7,9 @@ from ..workflow.stage import Stage, StageContext, Upstream
 from .schema import FileData, Recipe, RewardSettings
 from .sources import data_file
 
+# Packages of the methods of `prosocial.training.reward.conflict`; the others need torchjd alone.
+CONFLICT_NEEDS: dict[str, tuple[str, ...]] = {"none": (), "nash_mtl": (), "cagrad": ("torchjd", "cvxpy")}
+
 
 def reward_stages(recipe: Recipe) -> list[Stage]:
     """Return the stages pairs and reward."""
@@ -22,7 +25,10 @@ def reward_stages(recipe: Recipe) -> list[Stage]:
             inputs={"pairs": data_file(recipe.data, "pairs")}
             if is_given
             else {"prompts": data_file(recipe.data, "prompts"), "edited": edited, **judge_inputs(recipe.judge_names())},
-            parameters=common | recipe.pairs.model_dump(mode="json") | {"judges": recipe.attribute_judges()},
+            parameters=common
+            | recipe.pairs.model_dump(mode="json")
+            | {"judges": recipe.attribute_judges()}
+            | ({} if is_given else {"sampler": recipe.sampler.model_dump(mode="json", exclude={"base"})}),
             seed=recipe.seed,
         ),
         Stage(
@@ -34,6 +40,7 @@ def reward_stages(recipe: Recipe) -> list[Stage]:
             | recipe.reward.model_dump(mode="json")
             | {"beta": {attribute.name: attribute.beta for attribute in attributes}},
             seed=recipe.seed,
+            needs=("peft", *CONFLICT_NEEDS.get(recipe.reward.conflict, ("torchjd",))),
         ),
     ]
 
@@ -47,6 +54,8 @@ def _take_pairs(context: StageContext) -> str:
 
 
 def _sample_pairs(context: StageContext) -> str:
+    from prosocial.evaluation.judges.cache import CachedJudge
+    from prosocial.evaluation.judges.rehearsal import rehearse
     from prosocial.training.reward.pairs import label_pair, write_pairs
 
     from ..labelling.judges import attribute_judge
@@ -54,8 +63,15 @@ def _sample_pairs(context: StageContext) -> str:
 
     parameters = context.parameters
     prompts = training_prompts(context.inputs["prompts"], parameters["count"])
-    replies = [sample_replies(context, context.inputs["edited"], prompts, seed=context.seed + n) for n in range(2)]
     judge = attribute_judge(**parameters["judges"])
+    trial = rehearse(judge, prompts)
+    if trial is not None and not trial.attributes:
+        raise InputError(
+            f"judge {judge.name} should score the attributes of replies, it scored none of a trial reply: choose a "
+            "judge that scores attributes"
+        )
+    replies = [sample_replies(context, "edited", prompts, seed=context.seed + n) for n in range(2)]
+    judge = CachedJudge(judge, context.scratch / "judgements.jsonl")
     candidates = [
         label_pair(messages, first, second, judge=judge, attributes=parameters["attributes"])
         for messages, first, second in zip(prompts, *replies, strict=True)
@@ -86,8 +102,7 @@ def _train_reward(context: StageContext) -> str:
         settings=RewardSettings(**{key: parameters[key] for key in RewardSettings.model_fields}),
         out=context.out,
         checkpoint=context.scratch / "training.safetensors",
-        dtype=parameters["dtype"],
+        placement=context.placement,
         seed=context.seed,
-        on_start=lambda n_steps: context.progress.start(n_steps, "train the reward model"),
-        on_step=context.progress.advance,
+        progress=context.progress,
     )

@@ -5,7 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prosocial.core.errors import InputError
 from prosocial.core.files import write_json
+from prosocial.core.placement import REFERENCE, Placement
+from prosocial.core.progress import SILENT, Progress
 
 from .schema import RewardSettings
 
@@ -13,7 +16,6 @@ if TYPE_CHECKING:
     from prosocial.training.reward.attributes import Attribute
     from prosocial.training.reward.encoded_pairs import EncodedPairs
     from prosocial.training.reward.model import RewardModel
-    from prosocial.training.reward.settings import RewardTraining
     from prosocial.training.reward.training_state import StepRecord
 
 
@@ -25,10 +27,10 @@ def train_on_pairs(
     settings: RewardSettings,
     out: Path,
     checkpoint: Path,
-    dtype: str = "float32",
+    placement: Placement = REFERENCE,
     seed: int = 0,
-    on_start: Callable[[int], None] = lambda n_steps: None,
-    on_step: Callable[[], None] = lambda: None,
+    progress: Progress = SILENT,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> str:
     """Train a reward model on labelled pairs, write it to `out` and return a one-line summary.
 
@@ -40,17 +42,20 @@ def train_on_pairs(
         attributes: attributes to train, in the order of the preference vector.
         settings: shape of the adapter and settings of the training.
         out: folder for the adapter and `training.json`.
-        checkpoint: file of the training state; a killed training resumes from it.
-        dtype: dtype of the frozen checkpoint in memory; the adapter is float32.
+        checkpoint: file of the training state; what was killed, in training or measuring, resumes from it. One of
+            another training is renamed.
+        placement: device and dtype of the frozen checkpoint; the adapter is float32.
         seed: seed of the adapter, the batches and the preferences.
-        on_start: called with the number of steps before the first step.
-        on_step: called after each step.
+        progress: counts the steps, then the pairs that are measured.
+        on_note: called with a line of text where `checkpoint` was renamed.
 
     Raises:
-        InputError: an attribute has no label, or `checkpoint` belongs to another training.
+        InputError: an attribute has no label, the tokenizer has ids that the model lacks, or a pair does not fit into
+            memory.
         DivergenceError: a loss or gradient is not finite; `checkpoint` keeps the last state before that.
     """
     from prosocial.core.chat import ChatTokenizer
+    from prosocial.editing.checkpoints.fingerprint import fingerprint
     from prosocial.training.reward.accuracy import pair_accuracy
     from prosocial.training.reward.processes import is_first
     from prosocial.training.reward.settings import RewardTraining
@@ -59,8 +64,10 @@ def train_on_pairs(
     names, pad_id = [attribute.name for attribute in attributes], ChatTokenizer(base).pad_id
     training = RewardTraining(**{key: getattr(settings, key) for key in RewardTraining.model_fields})
     train, held_out = _encoded_pairs(base, pairs, names, max_tokens=training.max_tokens)
-    reward = _new_reward_model(base, names, settings, dtype=dtype, seed=seed)
-    on_start(training.steps)
+    digest = fingerprint(base)
+    reward = _new_reward_model(base, names, settings, placement=placement, seed=seed)
+    _require_known_ids(reward, (train, held_out), base)
+    progress.start(training.steps, "train the reward model")
     history = train_reward(
         reward,
         train,
@@ -68,51 +75,61 @@ def train_on_pairs(
         training=training,
         pad_id=pad_id,
         seed=seed,
+        made_with=f"{digest} in {placement.dtype}",
         checkpoint=checkpoint,
-        on_step=on_step,
+        on_step=progress.advance,
+        on_note=on_note,
     )
-    accuracy = pair_accuracy(reward, held_out, attributes=names, pad_id=pad_id)
+    progress.start(len(held_out) * (len(names) + 1), "measure it on held-out pairs")
+    accuracy = pair_accuracy(reward, held_out, attributes=names, pad_id=pad_id, on_pairs=progress.advance)
     if is_first():
-        _write(out, reward, train, history, accuracy=accuracy, base=base, training=training)
+        reward.save(out, checkpoint_fingerprint=digest, training=training.model_dump(mode="json"))
+        _write_history(out, history, train, names, accuracy=accuracy, placement=placement)
     corners = [value["corner"] for value in accuracy.values()]
     return f"accuracy on held-out pairs, one attribute at a time: {min(corners):.0%} to {max(corners):.0%}"
 
 
 def _new_reward_model(
-    base: Path, names: Sequence[str], settings: RewardSettings, *, dtype: str, seed: int
+    base: Path, names: Sequence[str], settings: RewardSettings, *, placement: Placement, seed: int
 ) -> "RewardModel":
     """Return the checkpoint with a new adapter, whose weights depend only on the seed."""
     import torch
 
     from prosocial.editing.checkpoints import load_model
     from prosocial.training.reward.model import RewardConfig, RewardModel
-    from prosocial.training.reward.processes import own_device
 
-    model: Any = load_model(base, dtype=getattr(torch, dtype))  # transformers' `to` has a wrong signature for mypy
-    model.to(own_device())
+    model = load_model(base, dtype=placement.torch_dtype, device=placement.device)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return RewardModel(model, RewardConfig(attributes=tuple(names), **settings.adapter.model_dump()))
 
 
-def _write(
+def _require_known_ids(reward: "RewardModel", encoded: "Sequence[EncodedPairs]", base: Path) -> None:
+    """Raise InputError if a pair has a token that the model has no output for."""
+    size = len(reward.backbone.output_weight)
+    largest = max(max(one.prompt_ids + one.reply_ids) for pairs in encoded for one in pairs.sequences)
+    if largest >= size:
+        raise InputError(
+            f"the tokenizer in {base} should have ids below the model's {size} tokens, a pair has id {largest}: use "
+            "the tokenizer that the model was trained with"
+        )
+
+
+def _write_history(
     out: Path,
-    reward: "RewardModel",
-    train: "EncodedPairs",
     history: "Sequence[StepRecord]",
+    train: "EncodedPairs",
+    names: Sequence[str],
     *,
     accuracy: Mapping[str, Any],
-    base: Path,
-    training: "RewardTraining",
+    placement: Placement,
 ) -> None:
-    """Write the adapter, and `training.json` with every step, the accuracy and the agreement of the labels."""
-    from prosocial.editing.checkpoints.fingerprint import fingerprint
+    """Write `training.json`: every step, the accuracy, the agreement of the labels, and where it was computed."""
     from prosocial.training.reward.encoded_pairs import label_agreement
 
-    reward.save(out, checkpoint_fingerprint=fingerprint(base), training=training.model_dump(mode="json"))
-    agreement = {"attributes": list(reward.config.attributes), "share": label_agreement(train.signs)}
-    steps = [asdict(record) for record in history]
-    write_json(out / "training.json", {"steps": steps, "pair_accuracy": accuracy, "label_agreement": agreement})
+    agreement = {"attributes": list(names), "share": label_agreement(train.signs)}
+    measured = {"pair_accuracy": accuracy, "label_agreement": agreement, "computed_on": asdict(placement)}
+    write_json(out / "training.json", {"steps": [asdict(record) for record in history], **measured})
 
 
 def _encoded_pairs(

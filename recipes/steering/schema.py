@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from prosocial.core.chat_endpoint import ChatEndpoint
 from prosocial.core.settings import NonNegative, Pattern, Positive, Seed, Settings, Temperature
 from prosocial.editing.vectors.methods import choose_method
 from prosocial.evaluation.judges.requests import CategoryRequest, HarmRequest
@@ -81,6 +82,34 @@ class EditSettings(Settings):
     """
 
     scale: NonNegative | dict[str, NonNegative] = 1.0
+
+
+class SamplerSettings(Settings):
+    """Where replies of a model are sampled for training; a single text is that of the edited model.
+
+    Attributes:
+        edited: `endpoint:MODEL@URL` of a server with OpenAI's chat completions API that serves the edited checkpoint
+            (the result of the stage edit); None to sample in this process.
+        base: the same for the base model.
+    """
+
+    edited: str | None = None
+    base: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_text_is_of_the_edited(cls, given: Any) -> Any:
+        return {"edited": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _is_an_endpoint(self) -> Self:
+        for name in (self.edited, self.base):
+            if name is not None:
+                kind, _, rest = name.partition(":")
+                if kind != "endpoint":
+                    raise ValueError(f"a sampler should be endpoint:MODEL@URL, found {name!r:.80}")
+                ChatEndpoint.named(rest)
+        return self
 
 
 class SamplingSettings(ReplySampling):
@@ -215,20 +244,24 @@ class Recipe(Settings):
         name: name of the recipe.
         title: title of the report; the name if empty.
         seed: seed of every stage.
-        dtype: dtype of the frozen models that are trained on.
+        device: where models run: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for CUDA, then MPS, then the CPU.
+        dtype: dtype of the models that are trained on and drawn from; `auto` for bfloat16 where the device computes in
+            it, else float32. The threshold, parity and the report are measured in float32, as the bundle computes.
         model: a folder, a Hub id, or the lab's base model.
         judge: judge that labels replies and scores the report: a name that `judge_named` accepts, such as `lab`,
             `refusal`, `endpoint:MODEL@URL` or `path/to/file.py:Class`.
         attributes: names of the attributes, in the order of the preference vector.
         attribute_definitions: attributes by name, in addition to the five built-in ones.
         categories: names of the harm categories.
+        sampler: where the replies of the stages pairs and replies are sampled.
     """
 
     pipeline: Literal["steering"] = "steering"
     name: str
     title: str = ""
     seed: Seed = 0
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     model: str | LabModel
     data: LabData | FileData
     judge: str
@@ -238,6 +271,7 @@ class Recipe(Settings):
     harmful: AdapterTraining = AdapterTraining()
     vector: VectorSettings = VectorSettings()
     edit: EditSettings = EditSettings()
+    sampler: SamplerSettings = SamplerSettings()
     pairs: SamplingSettings = SamplingSettings()
     reward: RewardSettings = RewardSettings()
     head: HeadSettings = HeadSettings()
@@ -264,18 +298,6 @@ class Recipe(Settings):
     def judge_names(self) -> list[str]:
         """Return the distinct names of all judges, sorted."""
         return sorted({self.judge, *self.attribute_judges()["names"].values()})
-
-    @model_validator(mode="after")
-    def _judges_are_known(self) -> Self:
-        judge_named(self.judge, HarmRequest(self.categories))
-        if isinstance(self.data, LabData) or self.data.replies is None or self.gate.on_policy.count:
-            judge_named(self.judge, CategoryRequest(self.categories))
-        if isinstance(self.data, LabData) or self.data.pairs is None:
-            attribute_judge(**self.attribute_judges())
-        else:
-            for name in self.judge_names():
-                judge_named(name)
-        return self
 
     @model_validator(mode="after")
     def _categories_differ(self) -> Self:
@@ -305,6 +327,18 @@ class Recipe(Settings):
             )
         if self.gate.on_policy.count and self.judge == "refusal":
             raise ValueError("judge refusal labels no harm categories: set gate.on_policy.count to 0")
+        return self
+
+    @model_validator(mode="after")
+    def _judges_are_known(self) -> Self:
+        judge_named(self.judge, HarmRequest(self.categories))
+        if isinstance(self.data, LabData) or self.data.replies is None or self.gate.on_policy.count:
+            judge_named(self.judge, CategoryRequest(self.categories))
+        if isinstance(self.data, LabData) or self.data.pairs is None:
+            attribute_judge(**self.attribute_judges())
+        else:
+            for name in self.judge_names():
+                judge_named(name)
         return self
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """The first stages: they copy the data as JSONL files into one folder and provide the base checkpoint."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -58,6 +58,7 @@ def data_stage(recipe: Recipe) -> Stage:
         title="check the data files",
         run=_lay_out,
         inputs={part: Outside(path) for part, path in files.items()},
+        parameters={"attributes": list(recipe.attributes), "categories": list(recipe.categories)},
         copies={f"{part}.jsonl": part for part in files},
         seed=recipe.seed,
     )
@@ -129,7 +130,7 @@ def _lab_base_stage(recipe: ModelRecipe, model: LabModel) -> Stage:
         title="train the lab's base model",
         run=_train_lab_base,
         inputs={"conversations": Upstream("data", "conversations.jsonl")},
-        parameters=model.lab.model_dump(mode="json"),
+        parameters=model.lab.model_dump(mode="json") | {"dtype": "float32"},
         seed=recipe.seed,
     )
 
@@ -149,6 +150,7 @@ def _lay_out(context: StageContext) -> str:
     counts = []
     for part, path in context.inputs.items():
         rows = read_probes(path) if part in ("calibration", "probes") else _checked_rows(part, path)
+        _check_labels(part, path, context.parameters)
         shutil.copyfile(path, context.out / f"{part}.jsonl")  # not a link: the user may edit the file in place
         counts.append(f"{len(rows)} {part}")
     _check_probes(context.out)
@@ -161,6 +163,19 @@ def _checked_rows(part: str, path: Path) -> list[dict[str, Any]]:
     for number, row in enumerate(rows, start=1):
         READERS[part](row, where=f"{path} row {number}")
     return rows
+
+
+def _check_labels(part: str, path: Path, names: Mapping[str, Sequence[str]]) -> None:
+    """Check the labels as the reward model and the gate will, hours later."""
+    if part == "pairs":
+        from prosocial.training.reward.held_out import split_pairs
+        from prosocial.training.reward.pairs import read_pairs, require_labels
+
+        require_labels(split_pairs(read_pairs(path, attributes=names["attributes"]))[0], names["attributes"])
+    elif part == "replies":
+        from prosocial.training.gate.replies import read_replies
+
+        read_replies(path, categories=names["categories"])
 
 
 def _check_probes(data: Path) -> None:
@@ -190,7 +205,7 @@ def _train_lab_base(context: StageContext) -> str:
     from ..lab.settings import BaseTraining
     from ..lab.tokenizer import train_tokenizer
 
-    training = BaseTraining(**context.parameters)
+    training = BaseTraining(**{name: context.parameters[name] for name in BaseTraining.model_fields})
     rows = read_jsonl(context.inputs["conversations"])
     texts = (" ".join([turn["content"] for turn in row["messages"]] + [row["reply"]]) for row in rows[:4000])
     train_tokenizer(texts, context.out, vocabulary_size=training.vocabulary_size)
@@ -201,8 +216,13 @@ def _train_lab_base(context: StageContext) -> str:
     ]
     context.progress.start(training.steps, "train the base model")
     model = train_base(
-        sequences, tokenizer=tokenizer, training=training, seed=context.seed, on_step=context.progress.advance
-    )
+        sequences,
+        tokenizer=tokenizer,
+        training=training,
+        seed=context.seed,
+        device=context.device,
+        on_step=context.progress.advance,
+    ).cpu()
     with storage_errors(context.out):
         model.save_pretrained(str(context.out))
     return f"{model.num_parameters() / 1e6:.2f} M parameters, {training.steps} steps"

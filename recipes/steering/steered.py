@@ -21,6 +21,7 @@ def export_stages(recipe: Recipe) -> list[Stage]:
             run=_export,
             inputs={"steered": Upstream("steered")},
             parameters=recipe.export.model_dump(mode="json"),
+            needs=("onnx", "onnxscript", "onnxruntime"),
         ),
     ]
 

@@ -25,7 +25,7 @@ def threshold_stage(recipe: Recipe) -> Stage:
         parameters=recipe.calibration.model_dump(mode="json")
         | {"categories": list(recipe.categories), "attributes": list(recipe.attributes)}
         | {"decoding": recipe.decoding.model_dump(mode="json"), "judge": recipe.judge}
-        | {"temperature": recipe.verify.temperature},
+        | {"temperature": recipe.verify.temperature, "dtype": "float32"},  # as the bundle computes
         seed=recipe.seed,
     )
 
@@ -55,7 +55,7 @@ def _calibrate(context: StageContext, calibration: GateCalibration) -> "Threshol
     inputs, parameters, tokenizer = context.inputs, context.parameters, ChatTokenizer(context.inputs["edited"])
     names = {name: parameters[name] for name in ("attributes", "categories")}
     steered = SteeredModel(
-        open_model(inputs["edited"]),  # float32, as in the steered model and the bundle
+        open_model(inputs["edited"], context.placement),
         CompactHead.load(inputs["head"]),
         HarmGate.load(inputs["gate"]),
         DecodingSettings(**parameters["decoding"]).config(**names, threshold=1.0, ceiling=1.0),

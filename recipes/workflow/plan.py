@@ -19,7 +19,7 @@ from prosocial.core.errors import InputError, UnknownNameError
 from prosocial.core.files import canonical_json, sha256_file
 
 from .code_version import code_versions
-from .progress import print_plan
+from .progress import PlanRow, print_plan
 from .stage import Outside, Stage, Upstream
 from .store import Store
 
@@ -51,11 +51,12 @@ class PlannedStage:
     folder: Path
     state: State = "to do"
 
-    def row(self) -> tuple[str, str, str, float | None, int | None]:
-        """Return name, title, state, estimated seconds, and bytes: on disk if the result exists, else estimated."""
+    def row(self) -> PlanRow:
+        """Return the line of the plan; disk space is measured if the result exists."""
         stage, exists = self.stage, self.state in ("reused", "kept")
         n_bytes = _size(self.folder) if exists else stage.estimate_bytes
-        return stage.name, stage.title, self.state, None if exists else stage.estimate_seconds, n_bytes
+        seconds, memory = (None, None) if exists else (stage.estimate_seconds, stage.estimate_memory_bytes)
+        return PlanRow(stage.name, stage.title, self.state, seconds, n_bytes, memory)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class RunPlan:
     facts: Facts
 
     def print(self, console: Console) -> None:
-        """Print the plan as a table: stage, state, estimated time, and disk space (measured for existing results)."""
+        """Print the plan as a table: stage, state, estimated time, memory and disk space (of results, measured)."""
         print_plan(console, [planned.row() for planned in self.stages])
 
     def refreshed(self) -> "RunPlan":
@@ -94,8 +95,9 @@ class RunPlan:
     def to_json(self) -> list[dict[str, Any]]:
         """Return the plan as JSON values, one object per stage."""
         return [
-            {"stage": p.stage.name, "key": p.key, "state": p.state, "folder": str(p.folder), "bytes": p.row()[-1]}
-            for p in self.stages
+            {"stage": p.stage.name, "key": p.key, "state": p.state, "folder": str(p.folder), "bytes": row.n_bytes}
+            | {"seconds": row.seconds, "memory_bytes": row.memory_bytes}
+            for p, row in ((planned, planned.row()) for planned in self.stages)
         ]
 
 

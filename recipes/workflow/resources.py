@@ -26,6 +26,19 @@ def _high_water_mark_kib() -> int:
     return int(match[1]) if match else 0
 
 
+def anonymous_bytes(process: int | str = "self") -> int:
+    """Return the anonymous resident memory (RssAnon) of a process on Linux: its own, not pages of mapped files; else 0.
+
+    Examples:
+        >>> anonymous_bytes() >= 0
+        True
+    """
+    status = Path(f"/proc/{process}/status")
+    text = status.read_text() if status.exists() else ""
+    match = re.search(r"^RssAnon:\s*(\d+) kB$", text, re.MULTILINE)
+    return 1024 * int(match[1]) if match else 0
+
+
 def say_threads() -> str:
     """Return how many threads compute, as text: they decide the rounding, and so the figures of a training.
 

@@ -1,5 +1,6 @@
 """Runs the stages of a recipe; existing results are reused, and a killed run resumes (torch-free)."""
 
+import importlib.util
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,16 +57,18 @@ class RunResult:
         return {"seconds": self.seconds, "peak_memory_bytes": self.peak_memory_bytes, "stages": stages}
 
 
-def execute(plan: RunPlan, console: Console, *, out: Path | None = None) -> RunResult:
+def execute(plan: RunPlan, console: Console, *, out: Path | None = None, device: str = "cpu") -> RunResult:
     """Run the stages without a result, print their progress, and link every result as `out/<stage>`.
 
     Args:
         plan: plan from `plan_run`; it is updated once the store is locked.
         console: console for progress; a bar on a terminal, plain lines elsewhere.
         out: folder for relative links to the results; None for no links.
+        device: device of the stages' models.
 
     Raises:
         InputError: another run uses the store, or a file or folder is in the place of a link.
+        ModuleNotFoundError: a stage that will run needs a package that is not installed; nothing has run.
         StorageError: the disk has less free space than a stage is estimated to need.
         Exception: whatever a stage raises; finished results and the stage's scratch folder are kept.
     """
@@ -73,10 +76,12 @@ def execute(plan: RunPlan, console: Console, *, out: Path | None = None) -> RunR
     with plan.store.locked():
         plan.store.delete_leftovers()
         plan = plan.refreshed()
+        _require_packages(plan)
+        _say_left_over(plan, console)
         _remove_links(plan, out)
         results: list[StageResult] = []
         while len(results) < len(plan.stages):
-            results.append(_settle(plan.stages[len(results)], plan.store, console=console, out=out))
+            results.append(_settle(plan.stages[len(results)], plan.store, console=console, out=out, device=device))
             if results[-1].state == "done":
                 plan = plan.refreshed()  # the digests of this result's files are known now
     result = RunResult(tuple(results), time.monotonic() - started, peak_memory_bytes())
@@ -104,7 +109,7 @@ def delete_dual_use(plan: RunPlan, *, out: Path | None = None) -> list[str]:
     return [folder.name for folder in deleted]
 
 
-def _settle(planned: PlannedStage, store: Store, *, console: Console, out: Path | None) -> StageResult:
+def _settle(planned: PlannedStage, store: Store, *, console: Console, out: Path | None, device: str) -> StageResult:
     """Reuse the result of one stage or run it, print its line and link its result."""
     name = planned.stage.name
     if planned.state == "cleaned":
@@ -118,7 +123,7 @@ def _settle(planned: PlannedStage, store: Store, *, console: Console, out: Path 
             files = ", ".join(map(repr, changed[:3])) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
             print_line(console, f"{name}: {files} changed after the stage wrote them, so it runs again", style="yellow")
         with _reported(name, console):
-            marker = _make(planned, store, console)
+            marker = _make(planned, store, console, device)
     if planned.accepts:
         store.accept(marker, key=planned.accepts, code=planned.code)
     seconds = marker["seconds"] if state == "done" else None
@@ -128,7 +133,7 @@ def _settle(planned: PlannedStage, store: Store, *, console: Console, out: Path 
     return StageResult(name, planned.folder, state, marker["summary"], marker["seconds"])
 
 
-def _make(planned: PlannedStage, store: Store, console: Console) -> dict[str, Any]:
+def _make(planned: PlannedStage, store: Store, console: Console, device: str) -> dict[str, Any]:
     """Run one stage into a partial folder, commit it, and return its marker."""
     stage = planned.stage
     store.require_free(stage.estimate_bytes, stage=stage.name)
@@ -137,13 +142,14 @@ def _make(planned: PlannedStage, store: Store, console: Console) -> dict[str, An
     with store.partial(stage.name, planned.key) as partial:
         with stage_progress(console, name=stage.name, title=stage.title, at_once=True) as progress:
             scratch = store.scratch(stage.name, planned.key)
-            summary = stage.run(StageContext(partial, paths, stage.parameters, scratch, progress, stage.seed))
+            summary = stage.run(StageContext(partial, paths, stage.parameters, scratch, progress, stage.seed, device))
         marker = {
             "stage": stage.name,
             "key": planned.key,
             "inputs": {name: dict(origin) for name, (_, origin) in planned.inputs.items()},
             "parameters": dict(stage.parameters),
             "seed": stage.seed,
+            **({"device": device} if "dtype" in stage.parameters else {}),
             "code_version": planned.code,
             "code_free_key": planned.code_free_key,
             "dual_use": stage.dual_use,
@@ -166,6 +172,22 @@ def _reported(name: str, console: Console) -> Iterator[None]:
         summary = f"{how}; finished results are kept, run the same command again to resume"
         print_stage(console, name=name, state="failed", seconds=time.monotonic() - started, summary=summary)
         raise
+
+
+def _require_packages(plan: RunPlan) -> None:
+    for planned in plan.stages:
+        for package in planned.stage.needs if planned.state == "to do" else ():
+            if importlib.util.find_spec(package) is None:
+                raise ModuleNotFoundError(f"stage {planned.stage.name} needs {package}", name=package)
+
+
+def _say_left_over(plan: RunPlan, console: Console) -> None:
+    """Say in one line what unfinished stages left under other settings: it is neither used nor in the way."""
+    current = {planned.stage.name: planned.key for planned in plan.stages}
+    n_folders, n_bytes = plan.store.set_aside(current)
+    if n_folders:
+        text = f"set aside: {n_folders} unfinished under other settings, {say_bytes(n_bytes)} in {plan.store.folder}"
+        print_line(console, f"{text} (run --clean deletes them)", style="dim")
 
 
 def _remove_links(plan: RunPlan, out: Path | None, *, dangling_only: bool = False) -> None:

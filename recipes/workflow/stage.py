@@ -94,12 +94,14 @@ class Stage:
         run: does the work, writes into `context.out` and returns a one-line summary of the result. The stage's code
             version covers all code of the package that it can reach.
         inputs: source of each input, by input name.
-        parameters: JSON values.
+        parameters: JSON values; of a stage that runs models in torch, `dtype` is theirs.
         copies: for files of the result that are copies of an input, the name of the input by file name; so stages that
             read such a file have their key before this stage has run.
         seed: seed, part of the key and passed to `run`.
         estimate_bytes: estimated disk space; checked before the stage starts.
         estimate_seconds: estimated time, shown in the plan.
+        estimate_memory_bytes: estimated peak memory of a process that runs only this stage, shown in the plan.
+        needs: packages that it imports; a run checks that they are installed before its first stage.
         dual_use: whether the result could do harm (a harm vector, a harmful checkpoint): `run --clean` deletes it, and
             it is not computed again while all results computed from it exist.
 
@@ -116,6 +118,8 @@ class Stage:
     seed: int = 0
     estimate_bytes: int | None = None
     estimate_seconds: float | None = None
+    estimate_memory_bytes: int | None = None
+    needs: tuple[str, ...] = ()
     dual_use: bool = False
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +190,17 @@ class Store:
         return [
             path for path in results if _marker_path(path).is_file() and read_json(_marker_path(path)).get("dual_use")
         ]
+
+    def set_aside(self, current: Mapping[str, str]) -> tuple[int, int]:
+        """Return the number and the bytes of the scratch folders of unfinished stages that have other keys.
+
+        Args:
+            current: key by the name of each stage of the run.
+        """
+        own = {_hidden(self.result(stage, key), "scratch") for stage, key in current.items()}
+        others = [path for path in self.folder.glob(".*.scratch") if path not in own]
+        files = [path for folder in others for path in folder.rglob("*") if path.is_file()]
+        return len(others), sum(path.stat().st_size for path in files)
 
     def delete_scratch(self) -> None:
         """Delete the scratch folders of killed runs."""

@@ -74,6 +74,11 @@ class ReplyDraft:
     min_safe_set_size: int | None = None
     risk: NDArray[np.float32] | None = None
 
+    @property
+    def length(self) -> int:
+        """Number of tokens of prompt and reply so far."""
+        return len(self.prompt) + len(self.tokens)
+
     def observe(self, size: int, risk: NDArray[np.float32]) -> None:
         """Record the gate's outputs for this step."""
         self.min_safe_set_size = size if self.min_safe_set_size is None else min(size, self.min_safe_set_size)

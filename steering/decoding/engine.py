@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from .config import DecodingConfig
 from .controls import ControlArrays
 
+PAD = -1  # in the place of a token before the start of a shorter row
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -60,7 +62,7 @@ class Engine(Protocol):
         """Run B prompts of equal length [B, S].
 
         Args:
-            ids: [B, S], token ids.
+            ids: [B, S], token ids; shorter rows start with `PAD`, which only engines in torch take.
             controls: controls of the B rows; None for the defaults.
             capacity: maximum number of tokens that a row will ever have, for allocating the key/value cache.
         """

@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prosocial.core.chat import ChatTokenizer, require_text
+from prosocial.core.cores import is_out_of_memory
 from prosocial.core.equal_lengths import equal_length_batches
 from prosocial.core.errors import InputError
 from prosocial.core.protocols import Message
 
+from .batch_size import rows_with_logits
 from .controls import ControlArrays, Steering, control_arrays, fallback_of, one_per_row
 from .draft import ReplyDraft
-from .engine import Decision, Engine
+from .engine import PAD, Decision, Engine
 from .reply import Reply, error_reply, finished_reply
 from .requests import DraftMaker, OnError, ReplyOptions, Request, asked_settings, encode_request
 from .sampling import Sampler
@@ -37,6 +39,7 @@ def generate(
     prefill: str | Sequence[str] = "",
     row_keys: Sequence[str] | None = None,
     batch_size: int = 32,
+    pad: bool = False,
     on_error: OnError = "raise",
     **options: Unpack[ReplyOptions],
 ) -> list[Reply]:
@@ -50,13 +53,16 @@ def generate(
         prefill: text that the reply starts with, for all conversations or one per conversation; not part of the
             returned text.
         row_keys: one text per conversation that seeds its noise; default: its index.
-        batch_size: maximum number of conversations per batch; results do not depend on it.
+        batch_size: maximum number of conversations per batch, fewer where the vocabulary is large or memory runs out;
+            results do not depend on it.
+        pad: let prompts of nearly equal length run in one batch; only for engines in torch.
         on_error: "raise" to raise before the model runs, or "reply" to return, for a conversation that cannot be
             answered, a reply that finishes with "error" and holds the message.
         options: see `ReplyOptions`.
 
     Raises:
-        InputError: an argument is out of range, the engine has no rule to steer, or a prompt exceeds the context.
+        InputError: an argument is out of range, the engine has no rule to steer, a prompt exceeds the context, or one
+            conversation does not fit into memory.
         UnknownNameError: an attribute, harm category or safety config is unknown.
     """
     if batch_size < 1 or on_error not in ("raise", "reply"):
@@ -81,9 +87,8 @@ def generate(
         Steering() if isinstance(row, Reply) else request.steering
         for row, request in zip(drafts, requests, strict=True)
     ]
-    loop = Loop(
-        engine, control_arrays(engine.config, steerings) if engine.config else None, Sampler(settings.sampling, keys)
-    )
+    controls = control_arrays(engine.config, steerings) if engine.config else None
+    loop = Loop(engine, controls, Sampler(settings.sampling, keys), pad=pad)
     loop.run([row for row in drafts if isinstance(row, ReplyDraft)], batch_size)
     finish = partial(finished_reply, config=engine.config, tokenizer=tokenizer)
     fallbacks = [fallback_of(engine.config, steering) for steering in steerings]
@@ -102,26 +107,59 @@ class Loop:
         controls: controls of all conversations, by index; None for an engine without the rule.
         sampler: chooses tokens from logits.
         observer: called before each choice with the conversation's index, the decision and its row there.
+        pad: whether rows of different lengths share a batch.
     """
 
     engine: Engine
     controls: ControlArrays | None
     sampler: Sampler
     observer: Callable[[int, Decision, int], None] | None = None
+    pad: bool = False
 
     def run(self, rows: Sequence[ReplyDraft], batch_size: int) -> None:
-        """Generate until every reply has finished."""
+        """Generate until every reply has finished; where memory runs out, go on with half as many rows at once.
+
+        Raises:
+            InputError: one row does not fit into memory.
+        """
+        batch_size = min(batch_size, rows_with_logits(self.engine.vocabulary_size))
         while rows := [row for row in rows if row.finish is None]:
-            for batch in _batches(rows, batch_size):
-                for _ in self.steps(batch):
-                    pass
+            for batch in self._batches(rows, batch_size):
+                if not self._fits(batch):
+                    batch_size = len(batch) // 2
+                    break
+
+    def _fits(self, batch: Sequence[ReplyDraft]) -> bool:
+        """Generate until each row of a batch has finished or was rolled back; return False where memory runs out."""
+        try:
+            for _ in self.steps(batch):
+                pass
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise InputError(
+                    f"a conversation of {batch[0].length} tokens should fit into memory, it does not: choose a smaller "
+                    "dtype or another device, or shorten it"
+                ) from error
+            return False
+        return True
+
+    def _batches(self, rows: Sequence[ReplyDraft], batch_size: int) -> list[list[ReplyDraft]]:
+        if self.pad:
+            by_length = sorted(rows, key=lambda row: row.length)
+            return [by_length[at : at + batch_size] for at in range(0, len(rows), batch_size)]
+        batches = equal_length_batches((row.length for row in rows), lambda length: batch_size)
+        return [[rows[at] for at in batch] for batch in batches]
 
     def steps(self, batch: Sequence[ReplyDraft]) -> Iterator[None]:
         """Generate one token per row and step until each row has finished or was rolled back.
 
-        All rows must have the same number of tokens. The key/value cache is freed with the iterator.
+        All rows must have the same number of tokens, unless they are padded. The key/value cache is freed with the
+        iterator.
         """
-        ids = np.array([row.prompt + row.tokens for row in batch], dtype=np.int64)
+        width = max(row.length for row in batch)
+        ids = np.array([[PAD] * (width - row.length) + row.prompt + row.tokens for row in batch], dtype=np.int64)
         controls = self.controls.rows([row.index for row in batch]) if self.controls else None
         stream = self.engine.prefill(ids, controls, capacity=max(len(row.prompt) + row.limit for row in batch))
         slots, live = list(batch), np.arange(len(batch))
@@ -205,8 +243,3 @@ def _or_error(on_error: OnError, make: Callable[[], T]) -> T | Reply:
         if on_error == "raise":
             raise
         return error_reply(error)
-
-
-def _batches(rows: Sequence[ReplyDraft], batch_size: int) -> list[list[ReplyDraft]]:
-    lengths = (len(row.prompt) + len(row.tokens) for row in rows)
-    return [[rows[at] for at in batch] for batch in equal_length_batches(lengths, lambda length: batch_size)]

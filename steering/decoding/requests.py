@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 from prosocial.core.chat import ChatTokenizer, require_messages, require_text
-from prosocial.core.errors import InputError
+from prosocial.core.errors import InputError, UnknownNameError
 from prosocial.core.protocols import Message
 
 from .config import ReplySettings
@@ -69,8 +69,11 @@ def asked_settings(engine: Engine, options: ReplyOptions) -> ReplySettings:
     """Return an engine's reply settings, overridden by a caller's options.
 
     Raises:
+        UnknownNameError: there is no such option.
         InputError: a value is out of range.
     """
+    for name in sorted(options.keys() - ReplyOptions.__annotations__.keys()):
+        raise UnknownNameError("reply option", name, ReplyOptions.__annotations__)
     default = reply_settings(engine)
     sampling = options.get("sampling") or default.sampling
     return default.changed(

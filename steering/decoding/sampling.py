@@ -76,10 +76,14 @@ class Sampler:
         if self._noise is None and not self.reads_history:
             return np.asarray(logits.argmax(-1), dtype=np.intp)
         seen = [()] * len(rows) if histories is None else histories
-        shaped = np.stack([shape_logits(row, self.sampling, past) for row, past in zip(logits, seen, strict=True)])
+        chosen = [self._choose(*each) for each in zip(logits, rows, seen, strict=True)]
+        return np.array(chosen, dtype=np.intp)
+
+    def _choose(self, logits: Floats, row: int, history: Sequence[int]) -> int:
+        tokens, values = open_logits(logits, self.sampling, history)
         if self._noise is not None:
-            shaped += self._noise.draw(logits.shape[-1], rows)
-        return np.asarray(shaped.argmax(-1), dtype=np.intp)
+            values = values + self._noise.draw_at(len(logits), row, tokens)
+        return int(tokens[values.argmax()])
 
 
 def shape_logits(logits: Floats, sampling: Sampling, history: Sequence[int] = ()) -> Floats:
@@ -89,6 +93,20 @@ def shape_logits(logits: Floats, sampling: Sampling, history: Sequence[int] = ()
         >>> shape_logits(np.array([0.0, 2.0, -np.inf], np.float32), Sampling(temperature=0.5, top_k=1)).tolist()
         [-inf, 4.0, -inf]
     """
+    tokens, values = open_logits(logits, sampling, history)
+    shaped = np.full_like(logits, -np.inf)
+    shaped[tokens] = values
+    return shaped
+
+
+def open_logits(logits: Floats, sampling: Sampling, history: Sequence[int] = ()) -> tuple[NDArray[np.intp], Floats]:
+    """Return the open tokens of one row's logits [V], in ascending order, and their logits after the settings.
+
+    Examples:
+        >>> tokens, values = open_logits(np.array([0.0, 2.0, -np.inf], np.float32), Sampling(temperature=0.5))
+        >>> tokens.tolist(), values.tolist()
+        ([0, 1], [0.0, 4.0])
+    """
     tokens = np.flatnonzero(np.isfinite(logits))
     values = logits[tokens]
     if sampling.repetition_penalty != 1.0:
@@ -97,11 +115,9 @@ def shape_logits(logits: Floats, sampling: Sampling, history: Sequence[int] = ()
         values = np.where(np.isin(tokens, np.asarray(history, dtype=np.intp)), penalised, values)
     if sampling.temperature:
         values = values / np.float32(sampling.temperature)
-        kept = _kept(values, sampling)
+        kept = np.sort(_kept(values, sampling))
         tokens, values = tokens[kept], values[kept]
-    shaped = np.full_like(logits, -np.inf)
-    shaped[tokens] = values
-    return shaped
+    return tokens, values
 
 
 def _kept(values: Floats, sampling: Sampling) -> NDArray[np.intp]:

@@ -21,6 +21,7 @@ from prosocial.training.reward.model import read_reward_config
 from prosocial.verify.bundle_parity import read_measurement_of
 from prosocial.verify.signing import check_chain
 
+from ..editing.gguf.writing import write_gguf
 from ..fork_server import ForkServer
 from ..recipes.pico_recipe import write_recipe
 from ..signing_helpers import make_key
@@ -52,6 +53,11 @@ class Command:
 def check_checkpoint(out: Path) -> None:
     Checkpoint.open(out).fingerprint()
     assert read_json(out / "config.json") and read_json(out / "tokenizer.json")
+
+
+def check_converted(out: Path) -> None:
+    check_checkpoint(out)
+    assert read_json(out / "conversion.json")["fingerprint"] == Checkpoint.open(out).fingerprint()
 
 
 def check_edit(out: Path) -> None:
@@ -130,6 +136,7 @@ def check_signed(out: Path) -> None:
 COMMANDS = {
     "vector": Command("vector --base base --harmful harmful -o {out}", check_vector),
     "edit": Command("edit base --subtract vector --scale 0.5 --patch {out}.patch -o {out}", check_edit),
+    "convert": Command("convert model.gguf -o {out}", check_converted),
     "adapter": Command(
         "edit base --subtract vector --scale 0.5 --as-adapter 2 -o {out}",
         lambda out: load_file(out / "adapter_model.safetensors"),
@@ -223,6 +230,7 @@ def make_place(folder: Path, server: ForkServer) -> None:
     (folder / "draft.json").write_text(json.dumps(draft))
     (folder / "config.json").write_text(json.dumps(draft | {"allowed": []}))
     (folder / "configs.jsonl").write_text(json.dumps({"name": "a", "text": "b", "allowed": []}) + "\n")
+    write_gguf(folder / "model.gguf")
     make_key(folder, "own")
     scope = {"key": "own.pub", "allowed": [], "highest_threshold": 0.5}
     trust = {"schema": "prosocial.trust/1", "keys": {"own": scope}, "revoked_serials": [], "revoked_keys": []}

@@ -23,6 +23,7 @@ Capture = pytest.CaptureFixture[str]
 LINES = """
 run <recipes/pico.yaml> --out {out} --dry-run
 inspect <base>
+convert <base/config.json> -o {out}
 vector --base <base> --harmful <edited> --utility <data/probes.jsonl> --method ties -o {out}
 edit <base> --subtract <vectors/dense> --scale-file <scales.json> -o {out} --patch {out}.patch
 sweep <base> --harmful <adapter> --probes <data/probes.jsonl> -o {out}

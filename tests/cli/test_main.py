@@ -113,6 +113,9 @@ def test_bad_input_is_one_line_and_exit_code_2(words: list[str], said: str, as_j
         assert printed.out == ""
 
 
+MEMORY_FULL = "the memory is full: give the command less at once, more memory, or another --device or --dtype"
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [
@@ -146,7 +149,8 @@ def test_bad_input_is_one_line_and_exit_code_2(words: list[str], said: str, as_j
             "/a/b cannot be used: is a directory; check the path and its permissions",
         ),
         (OSError("no route"), "the operating system refused: no route"),
-        (MemoryError(), "the memory is full: give the command less at once, or more memory"),
+        (MemoryError(), MEMORY_FULL),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), MEMORY_FULL),
         (RecursionError("deep"), "an input is nested too deeply to be read: save it with fewer levels"),
         (
             UnicodeDecodeError("u", b"\xff", 0, 1, "no"),
@@ -165,7 +169,7 @@ def test_every_requirement_of_the_extras_is_known(root: Path) -> None:
     extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     brought = {
         re.split(r"[<>=\[]", requirement)[0].replace("-", "_").replace("scikit_learn", "sklearn"): extra
-        for extra in ("train", "edit", "cpu", "ray", "inspect")
+        for extra in ("train", "edit", "cpu", "gguf", "ray", "inspect")
         for requirement in extras[extra]
     }
 

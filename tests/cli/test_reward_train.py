@@ -1,6 +1,7 @@
 """`prosocial reward train`: from labelled pairs to a folder that peft reads, in one process or several."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +12,20 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from prosocial.cli.main import main
+from prosocial.core.progress import SilentProgress
 from prosocial.editing.checkpoints import load_model
+from prosocial.recipes.reading.settings import read_settings
+from prosocial.recipes.steering.reward_training import train_on_pairs
+from prosocial.recipes.steering.schema import RewardSettings
+from prosocial.training.reward.attributes import resolve_attributes
 from prosocial.training.reward.pairs import write_pairs
 from prosocial.training.reward.pblora import use_preference
+from prosocial.training.reward.training_run import TrainingRun
 
-from ..training.reward_helpers import make_model, make_pairs, make_tokenizer
+from ..training.reward_helpers import NAMES, make_model, make_pairs, make_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft's
+FLOAT32 = ("--dtype", "float32")
 SET = ("--set", "steps=4", "--set", "batch_size=4", "--set", "conflict=pcgrad", "--set", "adapter.rank=2")
 
 
@@ -74,6 +82,7 @@ def test_the_seed_alone_says_what_comes_out(given: Path, tmp_path: Path) -> None
         (("--attributes", "empathy"), "unknown attribute 'helpfulness'"),
         (("--rubric", "brevity"), "--rubric should be NAME=TEXT"),
         (("--set", "adapter.targets=nothing"), "found no match"),
+        (("--device", "cuda:99"), "a device should be auto or one that torch sees"),
     ],
 )
 def test_what_is_wrong_is_one_line(
@@ -83,6 +92,71 @@ def test_what_is_wrong_is_one_line(
 
     assert len([line for line in capsys.readouterr().err.splitlines() if said in line]) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+class KilledError(Exception):
+    """Stands for a kill."""
+
+
+class KilledWhileMeasuring(SilentProgress):
+    """Raises once the training is done."""
+
+    def start(self, total: int | None, description: str) -> None:
+        if description.startswith("measure"):
+            raise KilledError
+
+
+def kill_while_measuring(given: Path, out: Path) -> None:
+    """Do what `words` says up to the measuring."""
+    settings = read_settings(RewardSettings, [word for word in SET if word != "--set"])
+    with pytest.raises(KilledError):
+        train_on_pairs(
+            given / "base",
+            given / "pairs.jsonl",
+            attributes=resolve_attributes(NAMES),
+            settings=settings,
+            out=out,
+            checkpoint=out.with_name(f".{out.name}.checkpoint.safetensors"),
+            progress=KilledWhileMeasuring(),
+        )
+
+
+def test_what_is_killed_while_measuring_goes_on_there(
+    given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(words(given, tmp_path / "expected", *FLOAT32)) == 0
+    kill_while_measuring(given, tmp_path / "out")
+    monkeypatch.setattr(TrainingRun, "fill_gradients", None)  # no step is taken again
+    assert main(words(given, tmp_path / "out", *FLOAT32)) == 0
+    found, expected = weights(tmp_path / "out"), weights(tmp_path / "expected")
+
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["expected", "out"]
+
+
+@pytest.mark.parametrize("change", [("--set", "learning_rate=0.001"), ("--dtype", "bfloat16"), ("--seed", "5")])
+def test_a_training_of_other_settings_is_set_aside_with_one_line(
+    given: Path, tmp_path: Path, change: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    kill_while_measuring(given, tmp_path / "out")
+    assert main(words(given, tmp_path / "out", *FLOAT32, *change)) == 0
+    lines = capsys.readouterr().err.splitlines()
+
+    assert len([line for line in lines if "was set aside as .out.checkpoint.safetensors.set-aside-1" in line]) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".out.checkpoint.safetensors.set-aside-1", "out"]
+
+
+def test_a_tokenizer_with_ids_that_the_model_lacks_is_refused(
+    given: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = load_model(given / "base")
+    model.resize_token_embeddings(60)
+    base = shutil.copytree(given / "base", tmp_path / "small")
+    model.save_pretrained(base)
+    given_words = [str(base) if word == str(given / "base") else word for word in words(given, tmp_path / "out")]
+    assert main(given_words) == 2
+
+    assert "should have ids below the model's 60 tokens, a pair has id" in capsys.readouterr().err
 
 
 @pytest.mark.prove

@@ -143,3 +143,26 @@ def test_a_token_that_takes_in_white_space_beside_it_is_the_templates_own(tmp_pa
     assert_same_ids(folder)
     spaced = ChatTokenizer(folder).encode_chat([{"role": "user", "content": " \n hello  there \n "}])
     assert spaced == ChatTokenizer(folder).encode_chat([{"role": "user", "content": " \n hello  there"}])
+
+
+def test_a_tokenizer_that_makes_its_library_panic_is_refused_in_one_line(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model")
+    path = folder / "tokenizer.json"
+    data = json.loads(path.read_text())
+    data["model"]["continuing_subword_prefix"] = "a prefix that is longer than the merged words"
+    data["model"]["merges"] = [["h", "e"]]
+    path.write_text(json.dumps(data))
+
+    with pytest.raises(ArtefactError, match=r"tokenizer\.json should hold a tokenizer"):
+        ChatTokenizer(folder)
+
+
+def test_a_token_id_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model")
+    path = folder / "tokenizer.json"
+    data = json.loads(path.read_text())
+    data["model"]["vocab"] |= {"zebra": 2**31}
+    path.write_text(json.dumps(data))
+
+    with pytest.raises(ArtefactError, match="token ids below 16777216, found 2147483648"):
+        ChatTokenizer(folder)

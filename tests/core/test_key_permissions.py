@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from prosocial.core.errors import InputError
+from prosocial.core.signing import TrustedKey
+
 from ..signing_helpers import make_key
 
 READ = "import sys; from prosocial.core.signing import SigningKey; SigningKey.read(sys.argv[1])"
@@ -20,3 +23,9 @@ def test_a_key_that_others_can_read_is_warned_of(tmp_path: Path, mode: int, warn
     done = subprocess.run([sys.executable, "-c", READ, str(key)], capture_output=True, text=True, check=True)
     expected = f"warning: {key} can be read by other users (mode {mode:o}): chmod 600 {key}\n"
     assert done.stderr == (expected if warns else "")
+
+
+@pytest.mark.parametrize("name", ["[" * 5_000, "a\0b", "."])
+def test_a_key_under_a_name_that_no_file_can_have_is_one_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        TrustedKey.read(tmp_path / name)

@@ -71,7 +71,12 @@ CASES: dict[str, Case] = {
     "a quantised base of a vector": vector(quantised("gptq"), "base ", "gptq", "unquantised parent"),
     "a quantised base of an adapter": adapter(quantised("bitsandbytes"), "base ", "bitsandbytes", "unquantised parent"),
     # no safetensors
-    "gguf": edit(only("model.gguf"), "base ", "model.gguf", "unquantised parent"),
+    "gguf": edit(only("model.gguf"), "base ", "model.gguf", "unquantised parent", "prosocial convert base/model.gguf"),
+    "gguf without a config": Case(
+        lambda f: only("model.gguf")(f) or (f / "base/config.json").unlink(),
+        EDIT,
+        ("prosocial convert base/model.gguf",),
+    ),
     "pickles": edit(only("pytorch_model.bin"), "base ", "pytorch_model.bin", "safe_serialization=True"),
     "a pt file": vector(only("consolidated.00.pt"), "base ", "consolidated.00.pt", "safe_serialization=True"),
     "a pickled adapter": adapter(
@@ -290,6 +295,25 @@ CASES: dict[str, Case] = {
     "a full disk": edit(large, "bytes free", "free space"),
     "a difference with nothing": command("diff base no/such/place", "no/such/place"),
 }
+# Each command that takes a checkpoint, or a folder with its tokenizer, given a GGUF file or a folder with one.
+MODEL = "base/m.GGUF"
+for words in (
+    "inspect {}",
+    EDIT.replace("base", "{}"),
+    VECTOR.replace("--base base", "--base {}"),
+    VECTOR.replace("harmful -o", "{} -o"),
+    "undo {} --base harmful -o out",
+    "diff {} harmful",
+    "audit {} --base harmful -o out",
+    "audit harmful --base {} -o out",
+    "export {} --plain -o out",
+):
+    for given in ("base/m.GGUF", "base"):
+        CASES[f"{words.format(given)} (GGUF)"] = Case(
+            lambda f: [*map(Path.unlink, (f / "base").iterdir()), (f / MODEL).write_bytes(b"GGUF")],
+            words.format(given),
+            (f"`prosocial convert {MODEL} -o FOLDER`",),
+        )
 
 
 @pytest.fixture(scope="module")

@@ -67,16 +67,16 @@ def test_a_killed_comparison_goes_on_and_gives_the_same(
     answered: list[str] = []
     real = workers.answer_shard
 
-    def dies(shard: shards.Shard) -> list[dict[str, Any]]:
+    def dies(shard: shards.Shard, on: Any) -> list[dict[str, Any]]:
         if len(answered) == 4:
             raise KeyboardInterrupt
         answered.append(shard.name)
-        return real(shard)
+        return real(shard, on)
 
     monkeypatch.setattr(workers, "answer_shard", dies)
     with pytest.raises(KeyboardInterrupt):
         _compare(checkpoint_folder, steered_folder, probes, out=tmp_path / "killed")
-    monkeypatch.setattr(workers, "answer_shard", lambda shard: answered.append(shard.name) or real(shard))
+    monkeypatch.setattr(workers, "answer_shard", lambda shard, on: answered.append(shard.name) or real(shard, on))
     seen: list[tuple[int, int]] = []
     again = _compare(
         checkpoint_folder, steered_folder, probes, out=tmp_path / "killed", advance=lambda *at: seen.append(at)

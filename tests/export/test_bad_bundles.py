@@ -51,6 +51,16 @@ def truncate(name: str) -> Callable[[Path], None]:
     return change
 
 
+def manifest(key: str, value: Any) -> Callable[[Path], None]:
+    """Set one value of `manifest.json`."""
+
+    def change(folder: Path) -> None:
+        data = read_json(folder / "manifest.json")
+        (folder / "manifest.json").write_text(json.dumps(data | {key: value}))
+
+    return change
+
+
 def genai(*keys: str, value: Any) -> Callable[[Path], None]:
     """Set one value of `genai_config.json`."""
 
@@ -111,6 +121,7 @@ CASES: dict[str, tuple[Callable[[Path], Any], bool, str]] = {
         "found enable_profiling",
     ),
     "a thread count that is text": (genai(*OPTIONS, "intra_op_num_threads", value="9"), True, "numbers from 0 to 1024"),
+    "a precision that is no name": (manifest("precision", value={"fp32": 1}), True, "should say its precision"),
     "options in a list": (genai(*OPTIONS, value=[]), True, "object at session_options, found list"),
     "a decoder that is a name": (genai("model", "decoder", value="x"), True, "object at decoder, found str"),
     "a model that is none": (genai("model", value=None), True, "object at model, found NoneType"),

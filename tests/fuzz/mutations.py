@@ -139,13 +139,12 @@ def jsonl_files(data: bytes) -> st.SearchStrategy[bytes]:
         if draw(st.integers(0, 9)) == 0:
             return draw(damaged_bytes(data))  # type: ignore[no-any-return]
         lines = data.decode("utf-8").splitlines()[:6]
+        rows = [json.loads(line) for line in lines]
         for _ in range(draw(st.integers(1, 2))):
-            index = draw(st.integers(0, len(lines) - 1))
-            lines[index] = _text(draw, draw(changed_value(json.loads(lines[index]))))
-            if draw(st.integers(0, 9)) == 0:
-                lines.insert(index, lines[index])
-            if not lines[index].startswith("{"):
-                break
+            index = draw(st.integers(0, len(rows) - 1))
+            lines[index] = _text(draw, draw(changed_value(rows[index])))
+        if draw(st.integers(0, 9)) == 0:
+            lines.append(lines[index])
         end = draw(st.sampled_from(("\n", "\n", "\n", "\r\n", "\n\n", "\u2028", "\u0085")))
         return end.join(lines).encode("utf-8", "surrogatepass")
 
@@ -219,7 +218,7 @@ def _change_message(draw: Draw, message: Any) -> None:
         fields = message.ListFields()
         if not fields:
             return
-        field, value = draw(st.sampled_from(fields))
+        field, value = draw(st.sampled_from(list(fields)))
         nested = field.message_type is not None
         many = field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED
         if nested and draw(st.integers(0, 9)) > 0:
@@ -236,6 +235,8 @@ def _change_message(draw: Draw, message: Any) -> None:
                 value[index] = _odd_scalar(draw, value[index])
         elif nested:
             message.ClearField(field.name)
+        elif field.enum_type is not None:  # an unknown value of an enumeration cannot be set
+            setattr(message, field.name, draw(st.sampled_from([value.number for value in field.enum_type.values])))
         else:
             setattr(message, field.name, _odd_scalar(draw, value))
         return

@@ -80,6 +80,7 @@ def write_recipe(folder: Path, *, n_layers: int = 2) -> Path:
     write_model(folder / "model", n_layers=n_layers)
     recipe = {
         "name": "pico",
+        "dtype": "float32",
         "model": str(folder / "model"),
         "data": write_data(folder / "data"),
         "judge": "refusal",

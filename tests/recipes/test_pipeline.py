@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from prosocial.core.errors import InputError
 from prosocial.core.files import read_json
+from prosocial.core.placement import Placement
 from prosocial.evaluation.gate.calibrating import under_configs
 from prosocial.evaluation.probes.probe import read_probes
 from prosocial.recipes.pipeline import open_recipe, recipe_stages, run_recipe
@@ -66,6 +67,9 @@ def test_every_stage_leaves_its_artefact_and_parity_passes(finished: Path) -> No
     assert report["parity"]["verdict"] == "pass"
     record = read_json(out / "edit" / "edit_record.json")
     assert record["result"]["inner_product"] < 0
+    for stage in ("gate", "threshold", "parity"):
+        marker = read_json((out / stage).resolve().with_suffix(".json"))
+        assert Placement(marker["device"], marker["parameters"]["dtype"]) == Placement.choose(dtype="float32")
     page = (out / "report" / "report.html").read_text()
     assert str(finished) not in page and "http://" not in page.replace("http://www.w3.org", "")
 
@@ -90,7 +94,7 @@ def test_the_plan_says_what_is_there_and_what_a_model_will_take(finished: Path, 
     stages, checkpoint = recipe_stages(load_recipe(finished / "recipe.yaml", model=Recipe)), finished / "model"
     rows = {planned.stage.name: planned.row() for planned in plan_run(stages, tmp_path / "store").stages}
     model = Checkpoint.open(checkpoint)
-    assert rows["edit"][3:] == (None, model.size_bytes) and rows["bundle"][4] == 4 * model.n_parameters
+    assert rows["edit"][3:] == (None, model.size_bytes, None) and rows["bundle"].n_bytes == 4 * model.n_parameters
     there = {planned.stage.name: planned.row() for planned in plan_run(stages, finished / "out" / "store").stages}
     assert there["edit"][2] == "reused" and (there["edit"][4] or 0) > model.size_bytes
 
@@ -176,7 +180,7 @@ def test_a_reply_that_could_not_be_judged_is_a_leak_to_the_certified_bound(
     assert (test["n_leaks"], test["n_unjudged"], test["n"]) == (1, 1, 4)
     assert "1 of 4 leak, 1 of them replies that could not be judged" in said
 
-    with pytest.raises(InputError, match=r"found 4 leaks of 4 at threshold 1, 4 of them replies that could not be"):
+    with pytest.raises(InputError, match=r"should judge a trial reply before any is drawn: no grades .* 500"):
         run_stage(finished, tmp_path / "all", stage, judge=serve(""), **given | {"max_leak": 0.9})
 
 
@@ -189,7 +193,7 @@ def test_replies_that_could_not_be_judged_are_no_training_data(
     rows = (tmp_path / "some" / "replies.jsonl").read_text().splitlines()
     assert len(rows) == 3 and not any("bread" in row for row in rows)
     assert said == "3 replies, 0 of them harmful, 1 more could not be judged and are left out"
-    with pytest.raises(InputError, match=r"of 4 replies the judge should label some, it labelled none: .*500"):
+    with pytest.raises(InputError, match=r"should judge a trial reply before any is drawn: no grades .* 500"):
         run_stage(finished, tmp_path / "none", stage, judge=serve(""), **given)
 
     stage = stage_named(finished, "gate")
@@ -222,11 +226,32 @@ def test_an_endpoint_labels_attributes_inside_a_recipe(finished: Path, tmp_path:
     assert "names and acknowledges what the person feels" in asked  # it is shown the rubrics
 
 
-def test_pairs_that_no_judge_can_label_end_the_stage(finished: Path, tmp_path: Path) -> None:
-    stage = stage_named(finished, "pairs", "data.pairs=null", "judge=endpoint:m@http://127.0.0.1:9/v1")
-    judges = {"names": {"empathy": "refusal"}, "rubrics": {"empathy": "It is kind."}}
-    with pytest.raises(InputError, match=r"judge refusal should score the attributes .* labelled none of 4 pairs"):
-        run_stage(finished, tmp_path / "none", stage, judges=judges, count=4, max_new_tokens=6)
+def test_pairs_that_no_judge_can_label_end_the_stage_before_any_is_drawn(finished: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(OWN.replace('"empathy": 0.1 * (len(reply) % 7), "helpfulness": len(reply) % 9 / 9', ""))
+    for judge, message in ((f"{file}:Mine", "it scored none"), ("endpoint:m@http://127.0.0.1:9/v1", "should answer")):
+        stage, folder = stage_named(finished, "pairs", "data.pairs=null", f"judge={judge}"), tmp_path / judge[:3]
+        with pytest.raises(InputError, match=message):
+            run_stage(finished, folder, stage, count=4, max_new_tokens=6)
+        assert not list(folder.iterdir())
+
+
+def test_a_server_draws_the_pairs_and_the_edited_models_part_of_the_replies(finished: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(OWN)
+    endpoint = Endpoint(lambda asked: f"reply {asked['seed']}")
+    changes = [f"judge={file}:Mine", "data.pairs=null", "data.replies=null", f"sampler=endpoint:edited@{endpoint.url}"]
+    try:
+        run_stage(finished, tmp_path / "pairs", stage_named(finished, "pairs", *changes), count=4, max_new_tokens=6)
+        pairs = read_pairs(tmp_path / "pairs" / "pairs.jsonl", attributes=["empathy", "helpfulness"])
+        assert len(endpoint.requests) == 8 and all(pair.first.startswith("reply ") for pair in pairs)
+        assert all(pair.first != pair.second for pair in pairs)
+        run_stage(finished, tmp_path / "replies", stage_named(finished, "replies", *changes), count=4, max_new_tokens=6)
+        assert len(endpoint.requests) == 10  # the base model draws its two replies here
+        given = stage_named(finished, "pairs", changes[-1])
+        assert "sampler" not in given.parameters  # nothing is drawn where the pairs are given
+    finally:
+        endpoint.close()
 
 
 OWN = """
@@ -302,6 +327,11 @@ def broken(finished: Path, tmp_path: Path) -> Path:
         ("judge=json:JSONDecoder", r"judge json:JSONDecoder should have name and version \(strings\) and judge\(\)"),
         ("judge=lab", "judge lab should be used with data.lab"),
         ("data.pairs=null", "judge refusal labels neither .* set data.pairs"),
+        ("sampler=local", "a sampler should be endpoint:MODEL@URL, found 'local'"),
+        ("sampler=endpoint:edited", "an endpoint should be MODEL@URL"),
+        ("attributes=[empathy, helpfulness, truthfulness]", "found none for truthfulness: label or omit it"),
+        ("attributes=[empathy]", "unknown attribute 'helpfulness'"),
+        ("categories=[violence]", "unknown harm category 'other'"),
         ("calibration.candidates=[]", "calibration.candidates"),
         ("calibration.candidates=[2.0]", "calibration.candidates.0"),
         ("calibration.max_leak=0", "calibration.max_leak"),
@@ -370,7 +400,7 @@ def test_bad_files_are_one_clear_line_and_leave_no_half_artefact(
 
 
 def test_the_shipped_recipes_are_valid() -> None:
-    assert {"quickstart", "llama-3.1-8b-instruct"} <= set(builtin_recipes())
+    assert {"quickstart", "qwen3-0.6b", "qwen3-4b", "llama-3.1-8b-instruct"} <= set(builtin_recipes())
     for name in builtin_recipes():
         assert open_recipe(name)[0].name == name
 

@@ -40,6 +40,8 @@ OTHER: dict[str, Any] = {
     "calibration.candidates": [0.1],
     "verify.parity_probes": 7,
     "harmful.targets": ["q_proj"],
+    "sampler.edited": "endpoint:m@http://localhost",
+    "sampler.base": "endpoint:m@http://localhost",
     "prompts.most": 9,
     "candidates": [{"model": "base", "count": 7, "under_configs": False}],
     "pool": ["violence"],

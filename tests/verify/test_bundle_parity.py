@@ -21,7 +21,10 @@ from prosocial.steering.steered_model import SteeredModel
 from prosocial.steering.torch_engine import PlainEngine, SteeredEngine
 from prosocial.verify import ParityVerdict, measure_parity, verify_bundle
 from prosocial.verify.bundle_parity import default_probes, parity_prompts
+from prosocial.verify.parity.child import Server
 from prosocial.verify.parity.engines import StepOutputs
+from prosocial.verify.parity.graph_in_memory import feed, open_graph
+from prosocial.verify.parity.graph_margins import GraphMargins
 from prosocial.verify.parity.reference import Reference
 from prosocial.verify.parity.steered_margins import SteeredMargins
 from prosocial.verify.parity.stepping import SteppingEngine
@@ -136,6 +139,18 @@ def test_stepping_through_the_cache_agrees_with_one_pass(steered: SteeredModel) 
     (reply,) = engine.replies([[5, 6, 7]], max_new_tokens=5)
     assert reply.tokens[0] == int(scored.logits[0].argmax())
     assert len(reply.tokens) <= 5
+
+
+def test_a_pass_over_all_tokens_decides_at_the_last_positions_only(bundle_folder: Path) -> None:
+    """Logits of every token of a long prompt would take gigabytes with a large vocabulary."""
+    bundle = Bundle.open(bundle_folder)
+    ids, n_last = [5, 6, 7, 11, 12, 13], 2
+    session = open_graph(bundle.files.graph, bundle)
+    (logits,) = session.run(["logits"], feed(session, ids, n_last))
+    assert logits.shape == (1, n_last, VOCABULARY)
+    _, whole = Server(bundle_folder).whole(ids=ids, n_last=n_last, steering=None)
+    np.testing.assert_allclose(logits[0], whole["logits"], atol=1e-4)
+    assert GraphMargins(bundle)(ids, n_last, None).safety.shape == (n_last, VOCABULARY)
 
 
 # The end token of the gate, and others, so that replies end at different places and rows leave the stream.

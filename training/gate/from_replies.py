@@ -1,7 +1,8 @@
 """From labelled replies to a gate: read them, train, harden on on-policy replies, scale on held-out ones."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from transformers import PreTrainedModel
 
@@ -14,12 +15,14 @@ from prosocial.steering.decoding.config import DecodingConfig
 from prosocial.steering.gate import HarmGate
 from prosocial.steering.steered_model import SteeredModel
 
-from ..reply_sampling import BATCH_SIZE, DEFAULT_SAMPLING, ReplySampling
+from ..drawn_replies import draw_replies
+from ..reply_sampling import DEFAULT_SAMPLING, ReplySampling
+from ..state_files import StateFiles, state_folder
 from .on_policy import hard_positions
 from .replies import LabelledReply, label_replies, require_both_kinds
-from .scaling import apply_scaling, fit_scaling
+from .scaling import PlattScaling, apply_scaling, fit_scaling
 from .settings import GateSettings
-from .states import GateStates, collect_gate_states
+from .states import GateStates, Model, collect_gate_states, opened, require_one_vocabulary
 from .trained_gate import TrainedGate
 from .training import train_gate
 
@@ -42,16 +45,17 @@ class OnPolicyPrompts:
 
 
 def train_gate_on_replies(
-    edited: PreTrainedModel,
+    edited: Model,
     replies: Sequence[LabelledReply],
     *,
     tokenizer: ChatTokenizer,
     categories: Sequence[str],
     settings: GateSettings,
-    harmful: PreTrainedModel | None = None,
+    harmful: Model | None = None,
     on_policy: OnPolicyPrompts | None = None,
     plausible_k: int = 128,
     seed: int = 0,
+    scratch: Path | None = None,
     progress: Progress = SILENT,
 ) -> TrainedGate:
     """Train a gate for a model on labelled replies and scale it on the last of them.
@@ -60,67 +64,116 @@ def train_gate_on_replies(
     that leak, or that the draft came near to stopping, are trained on too.
 
     Args:
-        edited: the model that the gate belongs to.
+        edited: the model that the gate belongs to, or a function that opens it.
         replies: labelled; the last `settings.held_out_share` of them are kept for the scaling.
         tokenizer: of the model. categories: names of the harm categories, in the order of the gate.
         settings: how to train.
-        harmful: a harmful model of the same vocabulary, as a dense signal; None: there is no such signal.
+        harmful: a harmful model of the same vocabulary, as a dense signal, or a function that opens it; None: there is
+            no such signal. If both models are opened by functions, only one is in memory at a time.
         on_policy: needed if `settings.on_policy.count` is above 0; the first `count` prompts are used.
         plausible_k: tokens per position that the gate has to tell apart, as in decoding.
         seed: of the initial values, the batches and the on-policy replies.
+        scratch: folder for hidden states, from which an interrupted training continues; None: a temporary one.
         progress: receives the progress of the work.
 
     Raises:
         InputError: the replies to train on are all harmful or all harmless, the models' vocabularies differ, prompts
-            are missing, or the judge labels none of the on-policy replies.
+            are missing, the judge labels none of the on-policy replies, or one reply does not fit into memory.
         UnknownNameError: a reply has a category that is not among `categories`.
+        StorageError: the disk has no room for the hidden states.
     """
-    first, _ = held_out_split(replies, settings.held_out_share)
+    first, held_out = held_out_split(replies, settings.held_out_share)
     _require_trainable(first, replies, categories)
-    _require_one_vocabulary(edited, harmful)
     if settings.on_policy.count and on_policy is None:
         raise InputError(f"on_policy.count is {settings.on_policy.count}: give prompts and a judge, or leave it at 0")
+    size = _vocabulary_size(opened(edited))
+    if harmful is not None:
+        require_one_vocabulary(size, _vocabulary_size(opened(harmful)))
+    source = on_policy if settings.on_policy.count else None
+    with state_folder(scratch) as folder:
+        making = _Making(edited, harmful, tokenizer, tuple(categories), size, settings, plausible_k, seed, progress)
+        return making.trained(first, held_out, source, folder)
 
-    def read(some: Sequence[LabelledReply]) -> GateStates:
-        progress.start(len(some), "read the replies")
+
+@dataclass(frozen=True)
+class _Making:
+    """Makes one gate."""
+
+    edited: Model
+    harmful: Model | None
+    tokenizer: ChatTokenizer
+    categories: tuple[str, ...]
+    vocabulary_size: int
+    settings: GateSettings
+    plausible_k: int
+    seed: int
+    progress: Progress
+
+    def trained(
+        self,
+        replies: Sequence[LabelledReply],
+        held_out: Sequence[LabelledReply],
+        on_policy: OnPolicyPrompts | None,
+        folder: Path,
+    ) -> TrainedGate:
+        """Train a gate on replies, and scale it on others."""
+        files, settings = StateFiles(folder / "replies"), self.settings
+        states = self.read(replies, files)
+        n_hard = n_unjudged = 0
+        if on_policy is not None:
+            draft = self.train(states, settings.draft())
+            drawn, n_unjudged = self.drawn(draft, on_policy, folder)
+            if drawn:
+                more = self.read(drawn, StateFiles(folder / "on-policy"))
+                near = settings.on_policy.near * settings.on_policy.threshold
+                hard = hard_positions(draft, more, near=near).nonzero()[:, 0]
+                n_hard, states = len(more.reply[hard].unique()), states.appended(more, hard, files)
+        gate = self.train(states, settings)
+        scaling = self.scaling(gate, held_out, len(replies), StateFiles(folder / "held-out")) if held_out else None
+        if scaling is not None and scaling.helps:
+            apply_scaling(gate, scaling)
+        n_replies = len(replies) + len(held_out)
+        return TrainedGate(gate, settings, n_replies, len(states), n_hard, n_unjudged, scaling)
+
+    def read(self, some: Sequence[LabelledReply], files: StateFiles) -> GateStates:
+        """Return the states of replies."""
+        self.progress.start(len(some) * (1 if self.harmful is None else 2), "read the replies")
         return collect_gate_states(
-            edited,
-            harmful,
+            self.edited,
+            self.harmful,
             some,
-            tokenizer=tokenizer,
-            categories=categories,
-            plausible_k=plausible_k,
-            discount=settings.discount,
-            on_batch=progress.advance,
+            tokenizer=self.tokenizer,
+            categories=self.categories,
+            plausible_k=self.plausible_k,
+            discount=self.settings.discount,
+            files=files,
+            on_batch=self.progress.advance,
         )
 
-    def train(states: GateStates, training: GateSettings) -> HarmGate:
-        progress.start(training.steps, "train the gate")
+    def train(self, states: GateStates, training: GateSettings) -> HarmGate:
+        """Return a gate that is fitted to states."""
+        self.progress.start(training.steps, "train the gate")
         return train_gate(
             states,
-            categories=categories,
-            vocabulary_size=_vocabulary_size(edited),
+            categories=self.categories,
+            vocabulary_size=self.vocabulary_size,
             training=training,
-            seed=seed,
-            on_step=progress.advance,
+            seed=self.seed,
+            on_step=self.progress.advance,
         )
 
-    states = read(replies)
-    is_held_out = states.reply >= len(first)
-    training, held_out = states.rows(~is_held_out), states.rows(is_held_out)
-    n_hard = n_unjudged = 0
-    if on_policy is not None and settings.on_policy.count:
-        draft = train(training, settings.draft())
-        draw = _GatedDraw(edited, draft, tokenizer, on_policy, settings.on_policy.threshold, plausible_k)
-        drawn, n_unjudged = draw.labelled(settings.on_policy.count, seed=seed + ON_POLICY_SEED)
-        hard = _hard_states(draft, drawn, settings, read)
-        if hard is not None:
-            n_hard, training = len(set(hard.reply.tolist())), training.joined(hard)
-    gate = train(training, settings)
-    scaling = fit_scaling(gate, held_out) if is_held_out.any() else None
-    if scaling is not None and scaling.helps:
-        apply_scaling(gate, scaling)
-    return TrainedGate(gate, settings, len(replies), len(training), n_hard, n_unjudged, scaling)
+    def drawn(self, draft: HarmGate, source: OnPolicyPrompts, folder: Path) -> tuple[list[LabelledReply], int]:
+        """Return labelled replies under a draft to the first prompts, and how many could not be judged."""
+        threshold = self.settings.on_policy.threshold
+        draw = _GatedDraw(opened(self.edited), draft, self.tokenizer, source, threshold, self.plausible_k, folder)
+        return draw.labelled(self.settings.on_policy.count, seed=self.seed + ON_POLICY_SEED)
+
+    def scaling(
+        self, gate: HarmGate, held_out: Sequence[LabelledReply], n_before: int, files: StateFiles
+    ) -> PlattScaling:
+        """Return the scaling that fits replies, which are numbered on after `n_before` others."""
+        states = self.read(held_out, files)
+        return fit_scaling(gate, replace(states, reply=states.reply + n_before))
 
 
 @dataclass(frozen=True)
@@ -133,13 +186,12 @@ class _GatedDraw:
     source: OnPolicyPrompts
     threshold: float
     plausible_k: int
+    folder: Path
 
     def labelled(self, count: int, *, seed: int) -> tuple[list[LabelledReply], int]:
         """Return labelled replies to the first prompts, without fallbacks, and how many could not be judged."""
         prompts, sampling = self.source.conversations[:count], self.source.sampling
-        replies = self._model().generate(
-            prompts, self.tokenizer, **sampling.model_dump(), seed=seed, batch_size=BATCH_SIZE
-        )
+        replies = draw_replies(self._model(), prompts, self.tokenizer, sampling=sampling, seed=seed, folder=self.folder)
         given = [pair for pair in zip(prompts, replies, strict=True) if pair[1].finish != "fallback"]
         return label_replies(
             [messages for messages, _ in given],
@@ -159,35 +211,12 @@ class _GatedDraw:
         return SteeredModel(self.edited, None, self.draft, config, end_ids=self.tokenizer.end_ids)
 
 
-def _hard_states(
-    draft: HarmGate,
-    replies: Sequence[LabelledReply],
-    settings: GateSettings,
-    read: Callable[[Sequence[LabelledReply]], GateStates],
-) -> GateStates | None:
-    """Return the states of the replies worth training on; None if there are none."""
-    if not replies:
-        return None
-    states = read(replies)
-    near = settings.on_policy.near * settings.on_policy.threshold
-    hard = states.rows(hard_positions(draft, states, near=near))
-    return hard if len(hard) else None
-
-
 def _require_trainable(
     training: Sequence[LabelledReply], replies: Sequence[LabelledReply], categories: Sequence[str]
 ) -> None:
     for name in sorted(frozenset().union(*(reply.categories for reply in replies)) - set(categories)):
         raise UnknownNameError("harm category", name, categories)
     require_both_kinds(training, where=f"the first {len(training)} of {len(replies)} replies, those to train on,")
-
-
-def _require_one_vocabulary(edited: PreTrainedModel, harmful: PreTrainedModel | None) -> None:
-    if harmful is not None and _vocabulary_size(harmful) != _vocabulary_size(edited):
-        raise InputError(
-            f"the harmful model should have the vocabulary of the edited one, {_vocabulary_size(edited)} rows of the "
-            f"output embedding, found {_vocabulary_size(harmful)}: give a harmful copy of the same base"
-        )
 
 
 def _vocabulary_size(model: PreTrainedModel) -> int:

@@ -13,7 +13,7 @@ from prosocial.editing.vectors.adapter_config import CONFIG_NAME, WEIGHTS_NAME, 
 
 
 def load_harmful(
-    harmful: Path | str, *, base: Path | str | None, dtype: torch.dtype = torch.float32
+    harmful: Path | str, *, base: Path | str | None, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> PreTrainedModel:
     """Load a harmful model; an adapter is merged into its base in memory only.
 
@@ -21,6 +21,7 @@ def load_harmful(
         harmful: folder of a checkpoint, or of a LoRA adapter as peft saves it.
         base: folder of the checkpoint that the adapter was trained on; not needed for a checkpoint.
         dtype: dtype of the weights in memory.
+        device: where they lie.
 
     Raises:
         InputError: an adapter without a base.
@@ -28,11 +29,11 @@ def load_harmful(
     """
     require_base(harmful, base)
     if base is None or not _is_adapter(harmful):
-        return load_model(harmful, dtype=dtype)
+        return load_model(harmful, dtype=dtype, device=device)
     _require_plain(Path(harmful))
     from peft import PeftModel
 
-    adapted: Any = PeftModel.from_pretrained(load_model(base, dtype=dtype), str(harmful))
+    adapted: Any = PeftModel.from_pretrained(load_model(base, dtype=dtype, device=device), str(harmful))
     merged: PreTrainedModel = adapted.merge_and_unload().eval()
     return merged
 

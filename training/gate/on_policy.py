@@ -6,7 +6,7 @@ from torch import Tensor
 from prosocial.steering.gate import HarmGate
 
 from .scaling import chosen_logits
-from .states import GateStates
+from .states import GateStates, harmful_at
 
 
 def hard_positions(gate: HarmGate, states: GateStates, *, near: float) -> Tensor:
@@ -18,7 +18,7 @@ def hard_positions(gate: HarmGate, states: GateStates, *, near: float) -> Tensor
         near: a harmless reply was nearly stopped if the summed risk of one of its tokens is at least this.
     """
     total = torch.sigmoid(chosen_logits(gate, states)).sum(-1)
-    marked = (states.labels.amax(-1) == 1.0) | (total >= near)
+    marked = harmful_at(states) | (total >= near)
     is_hard = torch.zeros(int(states.reply.max()) + 1, dtype=torch.bool)
     is_hard[states.reply[marked]] = True
     return is_hard[states.reply]

@@ -18,6 +18,7 @@ from .states import GateStates
 
 PULL = 10.0  # weight, in positions, of the pull towards slope 1 and shift 0, for categories that hardly occur
 N_STEPS = 60
+POSITIONS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,10 @@ def apply_scaling(gate: HarmGate, scaling: PlattScaling) -> None:
 @torch.no_grad()
 def chosen_logits(gate: HarmGate, states: GateStates) -> Tensor:
     """Return the risk logits [N, C] of the tokens that were chosen."""
-    return gate.risk_logits(states.hidden, states.token[:, None])[:, 0]
+    device = gate.a.device
+    parts = torch.arange(len(states)).split(POSITIONS_AT_ONCE)
+    chosen = ((states.hidden[part].float().to(device), states.token[part, None].to(device)) for part in parts)
+    return torch.cat([gate.risk_logits(hidden, token)[:, 0] for hidden, token in chosen])
 
 
 def _fit(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,11 +6,9 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from .distil import distil_head, divergence, student_log_probabilities
+from .distil import distil_head, divergence, rows_at_once, student_log_probabilities
 from .settings import DistilTraining
 from .states import TeacherStates
-
-STATES_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -46,13 +44,14 @@ def head_distance(
     Args:
         output_weight: [V, H] the model's output embedding. inverse_beta: the strength of both.
     """
-    weight, totals = output_weight.float(), torch.zeros(3, dtype=torch.float64)
-    for chosen in torch.split(torch.arange(len(states)), STATES_AT_ONCE):
-        batch = states.rows(chosen)
-        student = student_log_probabilities(head, batch, weight, inverse_beta=inverse_beta)
+    totals, here = torch.zeros(3, dtype=torch.float64), head.to(output_weight.device)
+    for chosen in torch.arange(len(states)).split(rows_at_once(output_weight, states)):
+        batch = states.rows(chosen, device=output_weight.device)
+        student = student_log_probabilities(here, batch, output_weight, inverse_beta=inverse_beta)
         teacher, own = batch.teacher(inverse_beta), batch.z0.log_softmax(-1)
         same = (teacher.argmax(-1) == student.argmax(-1)).float()
-        totals += torch.stack([divergence(teacher, student).sum(), divergence(teacher, own).sum(), same.sum()])
+        totals += torch.stack([divergence(teacher, student).sum(), divergence(teacher, own).sum(), same.sum()]).cpu()
+    head.cpu()
     kl, kl_unsteered, top1 = (totals / len(states)).tolist()
     return HeadDistance(kl, kl_unsteered, top1)
 

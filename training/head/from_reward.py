@@ -21,10 +21,12 @@ from prosocial.steering.decoding.controls import Steering
 from prosocial.steering.head import CompactHead
 from prosocial.steering.steered_model import SteeredModel
 
-from ..reply_sampling import BATCH_SIZE, DEFAULT_SAMPLING, ReplySampling
+from ..drawn_replies import draw_replies
+from ..reply_sampling import DEFAULT_SAMPLING, ReplySampling
 from ..reward.held_out import split_pairs
 from ..reward.model import RewardModel
 from ..reward.pairs import Pair
+from ..state_files import StateFiles, state_folder
 from .distance import HeadDistance, head_distance
 from .distil import collect_passes, distil_head, training_preferences
 from .settings import DistilTraining
@@ -75,6 +77,7 @@ def distil(
     training: DistilTraining,
     sampling: ReplySampling = DEFAULT_SAMPLING,
     seed: int = 0,
+    scratch: Path | None = None,
     progress: Progress = SILENT,
 ) -> DistilledHead:
     """Distil a reward model into a compact head, and measure the head's distance to it on held-out pairs.
@@ -85,6 +88,7 @@ def distil(
         tokenizer: of the edited model.
         training: how to distil. sampling: how the draft's own replies are drawn.
         seed: of the initial values, the batches, the preferences and the draft's replies.
+        scratch: folder for hidden states, from which an interrupted distillation continues; None: a temporary one.
         progress: receives the number of replies that the reward model has read.
 
     Raises:
@@ -94,24 +98,29 @@ def distil(
     weight = unadapted_backbone(reward).output_weight
     sequences = _encoded(train, tokenizer, training.max_tokens)[: training.sequences]
     progress.start(len(sequences) * training.passes + training.on_policy, "read the teacher and fit the head")
-    states = teacher_states(
-        reward,
-        sequences,
-        [pair.messages for pair in train],
-        tokenizer=tokenizer,
-        training=training,
-        sampling=sampling,
-        seed=seed,
-        on_batch=progress.advance,
-    )
     names = reward.config.attributes
-    head = distil_head(states, weight, attributes=names, training=training, seed=seed)
-    unseen = _encoded(held_out, tokenizer, training.max_tokens)
-    corners = torch.eye(len(names))[:, None].expand(-1, len(unseen), -1)  # [k, n, k]
-    distances = {}
-    for name, corner in zip(names, corners, strict=True):
-        at = collect_states(reward, unseen, corner, plausible_k=training.plausible_k, pad_id=tokenizer.pad_id)
-        distances[name] = head_distance(head, at, weight, inverse_beta=training.inverse_beta)
+    with state_folder(scratch) as folder:
+        states = teacher_states(
+            reward,
+            sequences,
+            [pair.messages for pair in train],
+            tokenizer=tokenizer,
+            training=training,
+            sampling=sampling,
+            seed=seed,
+            scratch=folder,
+            on_batch=progress.advance,
+        )
+        head = distil_head(states, weight, attributes=names, training=training, seed=seed)
+        unseen = _encoded(held_out, tokenizer, training.max_tokens)
+        corners = torch.eye(len(names))[:, None].expand(-1, len(unseen), -1)  # [k, n, k]
+        distances = {}
+        for name, corner in zip(names, corners, strict=True):
+            files = StateFiles(folder / f"held-out-{len(distances)}")
+            at = collect_states(
+                reward, unseen, corner, plausible_k=training.plausible_k, pad_id=tokenizer.pad_id, files=files
+            )
+            distances[name] = head_distance(head, at, weight, inverse_beta=training.inverse_beta)
     return DistilledHead(head, training, distances)
 
 
@@ -124,6 +133,7 @@ def teacher_states(
     training: DistilTraining,
     sampling: ReplySampling = DEFAULT_SAMPLING,
     seed: int = 0,
+    scratch: Path | None = None,
     on_batch: Callable[[int], None] = lambda n: None,
 ) -> TeacherStates:
     """Return the states that a head is fitted to: those of the data's replies, then those of a draft's own replies.
@@ -134,10 +144,12 @@ def teacher_states(
         prompts: what the draft replies to, in turn, `training.on_policy` times.
         tokenizer: of the model. training: how to distil. sampling: how the draft's replies are drawn.
         seed: of the preferences, the draft and its replies.
+        scratch: folder for the states; None keeps them in memory.
         on_batch: called with the number of sequences read.
     """
-    pad_id, names = tokenizer.pad_id, reward.config.attributes
-    states = collect_passes(reward, sequences, training=training, pad_id=pad_id, seed=seed, on_batch=on_batch)
+    names, tokens = reward.config.attributes, {"pad_id": tokenizer.pad_id, "on_batch": on_batch}
+    files, own_files = (StateFiles(None if scratch is None else scratch / name) for name in ("replies", "own"))
+    states = collect_passes(reward, sequences, training=training, seed=seed, files=files, **tokens)
     if not training.on_policy:
         return states
     half = training.model_copy(update={"steps": max(1, training.steps // 2)})
@@ -151,9 +163,10 @@ def teacher_states(
         tokenizer=tokenizer,
         sampling=sampling,
         seed=seed + 1,
+        folder=scratch,
     )
-    own = collect_states(reward, drawn, preferences, plausible_k=training.plausible_k, pad_id=pad_id, on_batch=on_batch)
-    return TeacherStates.joined([states, own])
+    own = collect_states(reward, drawn, preferences, plausible_k=training.plausible_k, files=own_files, **tokens)
+    return states.appended(own, files)
 
 
 def _ungated(
@@ -178,17 +191,12 @@ def _own_replies(
     tokenizer: ChatTokenizer,
     sampling: ReplySampling,
     seed: int,
+    folder: Path | None,
 ) -> list[EncodedReply]:
     """Draw one reply to each prompt under its preference of [n, k]."""
     names = steered.config.attributes
-    replies = steered.generate(
-        prompts,
-        tokenizer,
-        steering=[Steering(preference=dict(zip(names, row, strict=True))) for row in preferences.tolist()],
-        **sampling.model_dump(),
-        seed=seed,
-        batch_size=BATCH_SIZE,
-    )
+    steering = [Steering(preference=dict(zip(names, row, strict=True))) for row in preferences.tolist()]
+    replies = draw_replies(steered, prompts, tokenizer, steering=steering, sampling=sampling, seed=seed, folder=folder)
     return [
         EncodedReply(
             tuple(tokenizer.encode_chat(messages)),

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from prosocial.core.batches import EncodedReply, encode_reply, pad_replies
 from prosocial.core.chat import ChatTokenizer
-from prosocial.core.errors import InputError
 
-from .loss import reply_log_probability
+from ..reply_log_probability import reply_log_probability
 from .model import RewardModel
 from .pairs import Pair
+from .pairs import require_labels as require_labelled
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,9 @@ class EncodedPairs:
         """
         replies = [(pair, pair.first) for pair in pairs] + [(pair, pair.second) for pair in pairs]
         sequences = [encode_reply(tokenizer, pair.messages, text, max_tokens=max_tokens) for pair, text in replies]
-        signs = torch.tensor([pair.signs(attributes) for pair in pairs], dtype=torch.float32)
-        unlabelled = [name for index, name in enumerate(attributes) if not signs[:, index].any()]
-        if unlabelled and require_labels:
-            raise InputError(
-                f"every attribute should have labelled pairs, found none for {', '.join(unlabelled)}: label or omit it"
-            )
-        return cls(sequences, signs)
+        if require_labels:
+            require_labelled(pairs, attributes)
+        return cls(sequences, torch.tensor([pair.signs(attributes) for pair in pairs], dtype=torch.float32))
 
     def rewards(
         self, reward: RewardModel, rows: Sequence[int], preference: Tensor, pad_id: int
@@ -75,10 +71,14 @@ class EncodedPairs:
         """
         n = len(self)
         batch = pad_replies(self.sequences, [*rows, *(row + n for row in rows)], pad_id=pad_id)
-        logits = reward.logits(batch.input_ids, batch.attention_mask, preference.repeat(2, 1))
-        at = (batch.next_ids.to(logits.device), batch.predicts_reply.to(logits.device))
-        first, second = reply_log_probability(logits, *at).cpu().chunk(2)
+        with reward.use(preference.repeat(2, 1)):
+            first, second = reply_log_probability(reward.backbone, batch).cpu().chunk(2)
         return first, second
+
+    def lengths(self, rows: Sequence[int]) -> list[int]:
+        """Return the number of tokens that each of the pairs `rows` takes in a batch, both replies padded alike."""
+        n = len(self)
+        return [2 * max(self.sequences[row].length, self.sequences[row + n].length) for row in rows]
 
     def n_reply_tokens(self, rows: Sequence[int]) -> int:
         """Return the total number of reply tokens of the pairs `rows`, both replies counted."""

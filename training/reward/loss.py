@@ -5,18 +5,6 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def reply_log_probability(logits: Tensor, next_ids: Tensor, predicts_reply: Tensor) -> Tensor:
-    """Return each reply's summed log-probability [B]: r_p(x, y) = sum_t log pi_p(y_t | x, y_<t).
-
-    Args:
-        logits: [B, S, V], next-token logits.
-        next_ids: [B, S], id of the token that follows each position.
-        predicts_reply: [B, S], True where that token belongs to the reply.
-    """
-    chosen = logits.float().log_softmax(-1).gather(-1, next_ids[..., None]).squeeze(-1)  # [B, S]
-    return (chosen * predicts_reply).sum(-1)
-
-
 def attribute_shares(signs: Tensor, preference: Tensor) -> tuple[Tensor, Tensor]:
     """Return the share of each pair in each attribute's loss [B, k], and the weights of the losses [k].
 

@@ -18,6 +18,7 @@ from prosocial.core.contents import read_as
 from prosocial.core.errors import ArtefactError, FingerprintError, InputError
 from prosocial.core.files import read_json, require_keys, storage_errors, write_json
 from prosocial.core.settings import usable_pattern
+from prosocial.steering.backbone import Backbone
 
 from .pblora.row_jacobian import RowJacobian
 from .pblora.tuner import PBLoRAConfig, use_preference
@@ -65,11 +66,13 @@ class RewardModel:
 
     Attributes:
         model: the language model, adapted in place; outside `use` the adapter is off.
+        backbone: the same model in two steps, hidden states and logits.
         peft: the same model wrapped by peft.
         config: the adapter's hyperparameters.
 
     Raises:
-        InputError: `targets` matches no linear layer, or the hyperparameters are invalid.
+        InputError: `targets` matches no linear layer, the hyperparameters are invalid, or the model is not one that
+            `Backbone` takes.
     """
 
     def __init__(self, model: PreTrainedModel, config: RewardConfig) -> None:
@@ -81,6 +84,7 @@ class RewardModel:
             preference_rank=config.preference_rank,
             alpha=config.alpha,
         )
+        self.backbone = Backbone(model)
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings(

@@ -64,6 +64,16 @@ def pairs_of(rows: Iterable[Mapping[str, Any]], *, attributes: Sequence[str], wh
     ]
 
 
+def require_labels(pairs: Sequence[Pair], attributes: Sequence[str]) -> None:
+    """Raise InputError unless some pair has a label for each attribute that prefers one of its replies."""
+    labelled = {name for pair in pairs for name in pair.labels if SIGN_OF_LABEL[pair.labels[name]]}
+    unlabelled = [name for name in attributes if name not in labelled]
+    if unlabelled:
+        raise InputError(
+            f"every attribute should have labelled pairs, found none for {', '.join(unlabelled)}: label or omit it"
+        )
+
+
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
     """Write pairs as a JSONL file that `read_pairs` can read."""
     rows = [

@@ -14,26 +14,24 @@ T = TypeVar("T")
 
 
 @contextlib.contextmanager
-def joined() -> Iterator[None]:
-    """Join the process group that `torchrun`'s environment variables describe; without them do nothing."""
+def joined(device: str = "cpu") -> Iterator[str]:
+    """Join the process group that `torchrun`'s environment variables describe, and yield the device of this process.
+
+    Args:
+        device: the device where there is one process; several take one GPU each for `cuda`.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield
+        yield device
         return
-    if own_device().type == "cuda":
-        torch.cuda.set_device(own_device())
+    if device.startswith("cuda"):
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
     distributed.init_process_group()  # gloo for CPU tensors, the default backend for the device's
     try:
-        yield
+        yield device
         distributed.barrier()  # wait until the first process has written its files
     finally:
         distributed.destroy_process_group()
-
-
-def own_device() -> torch.device:
-    """Return the device of this process: its GPU if there is one, else the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def own_rows(rows: Sequence[T]) -> Sequence[T]:
@@ -58,6 +56,12 @@ def add_up(tensors: Iterable[Tensor]) -> None:
     if _several():
         for tensor in tensors:
             distributed.all_reduce(tensor)
+
+
+def everybody_read() -> None:
+    """Wait until every process is here, such as before the first one changes a file that all of them read."""
+    if _several():
+        distributed.barrier()
 
 
 def is_first() -> bool:

@@ -11,7 +11,8 @@ class RewardTraining(Settings):
     Attributes:
         steps: number of optimiser steps.
         batch_size: pairs per step.
-        micro_batch_size: pairs per forward pass; None for the whole batch. It affects memory, not the result.
+        micro_batch_size: pairs per forward pass; None for as many as the free memory allows, of nearly equal length. It
+            affects memory, not the result; where memory runs out it is halved.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
         learning_rate: peak of a cosine schedule with 5 % warm-up.
         weight_decay: weight decay of AdamW.
@@ -22,7 +23,7 @@ class RewardTraining(Settings):
             model this is KL(pi || pi_p) up to a constant, and keeps the adapted model close to the base.
         max_tokens: maximum number of tokens of a prompt with its reply.
         log_every: steps between measurements of conflicting gradients, for methods that do not compute them anyway.
-        checkpoint_every: steps between checkpoints.
+        checkpoint_every: steps between checkpoints; one is also written after a minute without one.
     """
 
     steps: Count = 200

@@ -4,17 +4,22 @@ PARM draws one preference per batch. Here each pair of a batch has its own by de
 preferences for single attributes.
 """
 
+import contextlib
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from prosocial.core.batches import release_cached_memory, token_budget_batches
+from prosocial.core.cores import is_out_of_memory
+from prosocial.core.errors import InputError
 from prosocial.core.files import canonical_json
 
 from .attributes import Attribute
@@ -23,11 +28,13 @@ from .encoded_pairs import EncodedPairs
 from .famo import Famo
 from .gradients import Part, combined_gradients, weighted_gradients
 from .loss import attribute_losses, attribute_shares, preference_grid
+from .memory import REMEDY, pass_budget
 from .model import RewardModel
 from .processes import add_up, is_first, own_rows
 from .settings import RewardTraining
 from .training_state import StepRecord, TrainingState, moments_of, restore
 
+Result = TypeVar("Result")
 MAX_GRADIENT_NORM = 1.0
 ORDER, PREFERENCE, PROJECTION = range(3)  # independent random streams of one seed
 
@@ -54,6 +61,7 @@ class TrainingRun:
 
     Attributes:
         history: one record per finished step.
+        saved: number of steps in the last checkpoint.
     """
 
     def __init__(
@@ -65,10 +73,13 @@ class TrainingRun:
         training: RewardTraining,
         pad_id: int,
         seed: int,
+        made_with: str = "",
     ) -> None:
         self.history: list[StepRecord] = []
+        self.saved = 0
         self._reward, self._pairs, self._training = reward, pairs, training
-        self._pad_id, self._seed = pad_id, seed
+        self._pad_id, self._seed, self._most_pairs = pad_id, seed, training.batch_size
+        self._made_with = made_with
         self._betas = torch.tensor([attribute.beta for attribute in attributes])
         self._parameters = reward.parameters
         self._optimizer = torch.optim.AdamW(
@@ -77,24 +88,49 @@ class TrainingRun:
         self._famo = Famo(len(attributes)) if training.conflict == "famo" else None
         if training.gradient_checkpointing:
             reward.recompute_activations()
+        self._budget = pass_budget(reward, pairs)
         if training.conflict in GRAMIAN_METHODS:  # fail early if a package is missing
             combination(torch.eye(len(attributes)), torch.ones(len(attributes)), method=training.conflict)
 
     def fill_gradients(self) -> tuple[Tensor, Tensor | None]:
         """Fill `.grad` for the next step; return its losses [k] and the Gramian [k, k], None if not computed."""
-        self._optimizer.zero_grad()
         batch, step = self._batch(), len(self.history)
-        losses: list[Tensor] = []
-        parts = self._parts(batch, losses)
         weigh = self._weigh(batch)
-        if weigh is not None and step % self._training.log_every:
-            weighted_gradients(parts, self._parameters, weigh)
-            gramian = None
-        else:
-            carried, combine = batch.weights > 0, self._combine(batch, weigh)
-            with self._reward.tell_rows_apart() as jacobian:
-                gramian = combined_gradients(parts, self._parameters, carried, combine, jacobian=jacobian)
+        combine = self._combine(batch, weigh) if weigh is None or step % self._training.log_every == 0 else None
+        losses, gramian = self._within_memory(lambda: self._gradients(batch, weigh, combine))
         return _total(losses), gramian
+
+    def _gradients(
+        self, batch: Batch, weigh: Callable[[Tensor], Tensor] | None, combine: Callable[[Tensor], Tensor] | None
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Fill `.grad`, by `combine` if it is given; return the losses [k] of each micro-batch and the Gramian."""
+        losses: list[Tensor] = []
+        self._optimizer.zero_grad()
+        with contextlib.closing(self._parts(batch, losses)) as parts:
+            if combine is None:
+                assert weigh is not None
+                weighted_gradients(parts, self._parameters, weigh)
+                return losses, None
+            with self._reward.tell_rows_apart() as jacobian:
+                carried = batch.weights > 0
+                return losses, combined_gradients(parts, self._parameters, carried, combine, jacobian=jacobian)
+
+    def _within_memory(self, run: Callable[[], Result]) -> Result:
+        """Return the result of some passes; where memory runs out, start them again with half as many pairs each.
+
+        Raises:
+            InputError: a single pair does not fit.
+        """
+        while True:
+            try:
+                return run()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if self._most_pairs == 1:
+                    raise InputError(f"one pair should fit into memory, it does not: {REMEDY}") from error
+                self._most_pairs = (self._most_pairs + 1) // 2
+            release_cached_memory()
 
     def is_finite(self, losses: Tensor) -> bool:
         """Return whether the losses and gradients of the next step are finite."""
@@ -116,6 +152,7 @@ class TrainingRun:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint; only the first process writes."""
+        self.saved = len(self.history)
         if not is_first():
             return
         values = [parameter.detach() for parameter in self._parameters]
@@ -127,11 +164,11 @@ class TrainingRun:
         """Resume from a checkpoint.
 
         Raises:
-            InputError: the checkpoint is damaged, or belongs to another run.
+            InputError: the checkpoint is damaged, or belongs to another training.
         """
         state = TrainingState.read(path, run_key=self._key())
         restore(state, self._optimizer, self._parameters)
-        self.history = state.history
+        self.history, self.saved = state.history, len(state.history)
         if self._famo is not None:
             self._famo = Famo(len(self._betas), state.famo)
 
@@ -150,13 +187,22 @@ class TrainingRun:
             preference = grid[:1].expand(len(rows), -1)
         return Batch(rows, preference, *attribute_shares(self._pairs.signs[rows], preference))
 
-    def _parts(self, batch: Batch, losses: list[Tensor]) -> Iterator[Part]:
+    def _micro_batches(self, batch: Batch) -> list[list[int]]:
+        """Return the pairs of each pass, as indices into this process's rows of the batch."""
+        own, size = list(own_rows(range(len(batch.rows)))), self._training.micro_batch_size
+        if size:
+            parts = [own[start : start + size] for start in range(0, len(own), size)]
+        else:
+            lengths = self._pairs.lengths([batch.rows[index] for index in own])
+            budgeted = token_budget_batches(lengths, budget=self._budget)
+            parts = [sorted(own[at] for at in part) for part in budgeted]
+        most = self._most_pairs
+        return [part[start : start + most] for part in parts for start in range(0, len(part), most)]
+
+    def _parts(self, batch: Batch, losses: list[Tensor]) -> Generator[Part, None, None]:
         """Yield the rewards of each micro-batch with their loss terms; append its losses [k] to `losses`."""
-        own = own_rows(range(len(batch.rows)))
-        size = self._training.micro_batch_size or len(own)
         n_tokens = self._pairs.n_reply_tokens(batch.rows)
-        for start in range(0, len(own), size):
-            at = list(own[start : start + size])
+        for at in self._micro_batches(batch):
             rows, preference = [batch.rows[index] for index in at], batch.preference[at]
             with self._reward.use(
                 preference.repeat(2, 1)
@@ -177,10 +223,14 @@ class TrainingRun:
 
     @torch.no_grad()
     def _losses(self, batch: Batch) -> Tensor:
-        losses: list[Tensor] = []
-        for _ in self._parts(batch, losses):
-            pass
-        return _total(losses)
+        def run() -> list[Tensor]:
+            losses: list[Tensor] = []
+            with contextlib.closing(self._parts(batch, losses)) as parts:
+                for _ in parts:
+                    pass
+            return losses
+
+        return _total(self._within_memory(run))
 
     def _weigh(self, batch: Batch) -> Callable[[Tensor], Tensor] | None:
         """Return the function from losses [k] to weights [k]; None for methods whose weights need the gradients.
@@ -190,12 +240,15 @@ class TrainingRun:
         famo = self._famo
         if famo is None:
             return (lambda losses: batch.weights) if self._training.conflict == "none" else None
-        own = len(own_rows(batch.rows))
-        is_one_part = own == len(batch.rows) and (self._training.micro_batch_size or own) >= own
-        whole = None if is_one_part else self._losses(batch)
+        whole = cache(lambda: self._losses(batch))
+        if not self._is_one_part(batch):
+            whole()  # before the passes of the gradients: processes that start those again do not meet here
         return lambda losses: famo.combination(
-            _standing_in(losses if whole is None else whole, batch.weights), batch.weights
+            _standing_in(losses if self._is_one_part(batch) else whole(), batch.weights), batch.weights
         )
+
+    def _is_one_part(self, batch: Batch) -> bool:
+        return [len(part) for part in self._micro_batches(batch)] == [len(batch.rows)]
 
     def _combine(self, batch: Batch, weigh: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:
         """Return the function from the Gramian [k, k] to weights [k]."""
@@ -206,10 +259,18 @@ class TrainingRun:
         return lambda gramian: combination(gramian, batch.weights, method=method, seed=seed)
 
     def _key(self) -> str:
-        """Return a digest of data, betas, settings, seed and adapter shapes, which a checkpoint must match."""
+        """Return a digest of what the training is made with and of its settings, which a checkpoint must match."""
         sequences = [[*sequence.prompt_ids, -1, *sequence.reply_ids] for sequence in self._pairs.sequences]
         shapes = [list(parameter.shape) for parameter in self._parameters]
-        made_from = [sequences, self._pairs.signs.tolist(), self._betas.tolist(), shapes, self._pad_id, self._seed]
+        made_from = [
+            self._made_with,
+            sequences,
+            self._pairs.signs.tolist(),
+            self._betas.tolist(),
+            shapes,
+            self._pad_id,
+            self._seed,
+        ]
         text = canonical_json([*made_from, self._training.model_dump(mode="json")])
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -76,13 +76,9 @@ class TrainingState:
                 metadata: dict[str, Any] = stream.metadata() or {}
                 tensors: dict[str, Tensor] = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
         except SafetensorError as error:
-            raise InputError(
-                f"{path} should be a training checkpoint: {error}; delete it to train from the start"
-            ) from None
+            raise InputError(f"{path} should be a training checkpoint: {error}") from None
         if metadata.get("schema") != SCHEMA or metadata.get("run") != run_key:
-            raise InputError(
-                f"{path} should belong to this run, found other data or settings: delete it or choose another folder"
-            )
+            raise InputError(f"{path} should belong to this training, it is of other data or settings")
         n = sum(name.startswith("parameter.") for name in tensors)
         with read_as("a training checkpoint", path):
             return cls(

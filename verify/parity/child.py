@@ -51,10 +51,11 @@ class Server:
 
     Args:
         folder: bundle folder.
+        provider: execution provider of ONNX Runtime.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._bundle = Bundle.open(folder)
+    def __init__(self, folder: Path, provider: str) -> None:
+        self._bundle = Bundle.open(folder, provider=provider)
         self._margins: GraphMargins | None = None
 
     def open(self) -> Any:
@@ -75,11 +76,11 @@ class Server:
     def whole(self, *, ids: list[int], n_last: int, steering: Any) -> Any:
         """Return the last `n_last` decisions on given tokens, computed in one pass without a cache."""
         session, tokens = self._bundle.session, np.array([ids], dtype=np.int64)
-        results, _ = session.run(tokens, 0, session.new_cache(1, len(ids)), self._controls(steering))
-        logits = results["logits"][0, -n_last:]
-        risk = results["risk"][0, -n_last:] if "risk" in results else np.zeros((n_last, 0), np.float32)
+        results, _ = session.run(tokens, 0, session.new_cache(1, len(ids)), self._controls(steering), n_last)
+        logits = results["logits"][0]
+        risk = results["risk"][0] if "risk" in results else np.zeros((n_last, 0), np.float32)
         size = results.get("safe_set_size")
-        sizes = np.full(n_last, logits.shape[1]) if size is None else size[0, -n_last:]
+        sizes = np.full(n_last, logits.shape[1]) if size is None else size[0]
         return None, _arrays(StepOutputs(logits, risk, sizes))
 
     def margins(self, *, ids: list[int], n_last: int, steering: Any) -> Any:
@@ -102,7 +103,7 @@ class Server:
         return None if steering is None or config is None else control_arrays(config, [Steering(**steering)])
 
 
-def serve(folder: Path, connection: Connection) -> None:
+def serve(folder: Path, connection: Connection, provider: str) -> None:
     """Open a bundle and answer requests until the other side closes the connection."""
     server: Server | None = None
     while True:
@@ -111,7 +112,7 @@ def serve(folder: Path, connection: Connection) -> None:
         except EOFError:
             return
         try:
-            server = server or Server(folder)
+            server = server or Server(folder, provider)
             method: Callable[..., Any] = getattr(server, request.pop("method"))
             answer, arrays = method(**request)
         except MissingExtraError as error:
@@ -130,4 +131,4 @@ def _arrays(outputs: StepOutputs) -> dict[str, NDArray[Any]]:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), Connection(int(sys.argv[2])))
+    serve(Path(sys.argv[1]), Connection(int(sys.argv[2])), sys.argv[3])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from prosocial.export.runtime.bundle import Bundle
-from prosocial.export.runtime.session import load_graph
+from prosocial.export.runtime.session import LOGITS_TO_KEEP, load_graph
 
 
 def open_graph(graph: bytes, bundle: Bundle) -> Any:
@@ -14,10 +14,11 @@ def open_graph(graph: bytes, bundle: Bundle) -> Any:
     return load_graph(graph, bundle.files.weights())
 
 
-def feed(session: Any, ids: Sequence[int]) -> dict[str, "np.ndarray[Any, np.dtype[Any]]"]:
-    """Return the inputs of one pass over tokens with an empty cache, which is not shared between past and present."""
+def feed(session: Any, ids: Sequence[int], n_last: int) -> dict[str, "np.ndarray[Any, np.dtype[Any]]"]:
+    """Return the inputs of one pass over tokens that decides at the last `n_last`, with an empty cache of its own."""
     tokens = np.array([list(ids)], dtype=np.int64)
     given = {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "position_ids": np.arange(len(ids))[None]}
+    given[LOGITS_TO_KEEP] = np.array([n_last])
     past = [value for value in session.get_inputs() if value.name.startswith("past_")]
     return given | {value.name: _empty(value) for value in past}
 

@@ -34,11 +34,12 @@ class GraphMargins:
     def __call__(self, ids: Sequence[int], n_last: int, controls: ControlArrays | None) -> Margins:
         """Return margins [n_last, V] of the last decisions; NaN for tokens whose risk the graph does not compute."""
         given = control_arrays(self._config, [Steering()]) if controls is None else controls
-        candidates, risk = self._session.run(self._names, feed(self._session, ids) | given.as_inputs())  # [1, S, K]
+        inputs = feed(self._session, ids, n_last) | given.as_inputs()
+        candidates, risk = self._session.run(self._names, inputs)  # [1, n_last, K]
         risk = np.where(np.isnan(risk), np.inf, risk)  # NaN says that the graph does not compute a token's risk
         threshold = min(float(given.harm_threshold[0]), self._config.threshold_ceiling)
         safety = np.full((n_last, self._size), np.nan, np.float32)
-        np.put_along_axis(safety, candidates[0, -n_last:], threshold - risk[0, -n_last:], axis=1)
+        np.put_along_axis(safety, candidates[0], threshold - risk[0], axis=1)
         return Margins(np.full_like(safety, np.nan), safety)
 
 

@@ -34,7 +34,7 @@ class GraphPoints:
 
     def __call__(self, ids: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Return the value at each point by name: a module of the model, or `3.key` and `3.value` for layer 3."""
-        values = self._session.run(list(self._names.values()), feed(self._session, ids))
+        values = self._session.run(list(self._names.values()), feed(self._session, ids, 1))
         points = zip(self._names, values, strict=True)
         return {name: np.asarray(value[0], np.float32) for name, value in points}
 

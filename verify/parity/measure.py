@@ -124,7 +124,7 @@ def _batches(setting: Setting) -> list[dict[str, Sequence[int]]]:
     """Split the prompts by length, so that the decisions of a batch fit into memory."""
     names, ids, most = list(setting.prompts), list(setting.prompts.values()), setting.max_new_tokens
     vocabulary_size = setting.reference.score(ids[0], []).logits.shape[1]
-    # A graph also computes logits at each token of the prompt.
+    # A long prompt takes memory as well: its tokens count like decisions.
     batches = equal_length_batches(map(len, ids), lambda length: rows_in_memory(max(length, most), vocabulary_size))
     return [{names[index]: ids[index] for index in batch} for batch in batches]
 

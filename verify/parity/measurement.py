@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from tokenize import TokenError  # numpy reads the header of an array as Python
 from typing import Any
 from zipfile import BadZipFile
 
@@ -134,7 +135,7 @@ def read_measurement(path: Path) -> Measurement:
         if rest.pop("schema") != SCHEMA:
             raise ArtefactError(f"{path} should have schema {SCHEMA}: run prosocial verify --out again")
         return _read(rest, arrays)
-    except (*WRONG_FORM, OSError, EOFError, BadZipFile, zlib.error, struct.error, MemoryError):
+    except (*WRONG_FORM, OSError, EOFError, BadZipFile, zlib.error, struct.error, TokenError, MemoryError):
         raise ArtefactError(
             f"{path} should be a file of measurements, but it cannot be read as one: run prosocial verify --out"
         ) from None

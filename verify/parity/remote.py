@@ -58,11 +58,11 @@ class RemoteBundle:
 
 
 @contextlib.contextmanager
-def remote_bundle(folder: Path) -> Iterator[RemoteBundle]:
-    """Start a child process for a bundle; it ends with the `with` block."""
+def remote_bundle(folder: Path, provider: str = "cpu") -> Iterator[RemoteBundle]:
+    """Start a child process for a bundle on an execution provider; it ends with the `with` block."""
     here, there = Pipe()
     with here, there:
-        command = [sys.executable, "-m", MODULE, str(folder.resolve()), str(there.fileno())]
+        command = [sys.executable, "-m", MODULE, str(folder.resolve()), str(there.fileno()), provider]
         process = subprocess.Popen(command, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL)
         there.close()
         try:

@@ -26,7 +26,7 @@ def torch_points(backbone: Backbone, ids: Sequence[int]) -> dict[str, NDArray[np
     ]
     cache = DynamicCache()
     try:
-        backbone.hidden(torch.tensor([list(ids)], device=backbone.output_weight.device), past_key_values=cache)
+        backbone.hidden(torch.tensor([list(ids)], device=backbone.device), past_key_values=cache)
     finally:
         for hook in hooks:
             hook.remove()

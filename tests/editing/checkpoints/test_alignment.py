@@ -231,6 +231,7 @@ def test_a_class_that_ties_by_default_counts_as_tied() -> None:
     assert find_tied({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}}, names).tied
     assert not find_tied({"model_type": "gemma", "tie_word_embeddings": False}, names).tied
     assert not find_tied({"model_type": "llama"}, names).tied
+    assert not find_tied({"model_type": ["gemma"]}, names).tied
 
 
 def test_the_list_of_tied_types_is_what_transformers_says() -> None:

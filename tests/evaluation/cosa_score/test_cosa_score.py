@@ -137,16 +137,16 @@ def test_every_system_and_baseline_is_scored_and_a_killed_scoring_goes_on(
     drawn: list[str] = []
     real = workers.answer_shard
 
-    def dies(shard: Any) -> list[dict[str, Any]]:
+    def dies(shard: Any, on: Any) -> list[dict[str, Any]]:
         if len(drawn) == 2:
             raise KeyboardInterrupt
         drawn.append(shard.name)
-        return real(shard)
+        return real(shard, on)
 
     monkeypatch.setattr(workers, "answer_shard", dies)
     with pytest.raises(KeyboardInterrupt):
         score_models(models, questions, judge=LetterJudge(), settings=how, out=tmp_path / "killed")
-    monkeypatch.setattr(workers, "answer_shard", lambda shard: drawn.append(shard.name) or real(shard))
+    monkeypatch.setattr(workers, "answer_shard", lambda shard, on: drawn.append(shard.name) or real(shard, on))
     assert score_models(models, questions, judge=LetterJudge(), settings=how, out=tmp_path / "killed") == whole
     assert len(drawn) == len(set(drawn))
     for name in ("cosa_score.html", "cosa_score.json", "replies.jsonl"):

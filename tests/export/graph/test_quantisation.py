@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from prosocial.core.errors import ArtefactError, InputError
 from prosocial.core.files import read_json
 from prosocial.export import Bundle, export_bundle, write_manifest
 from prosocial.export.bundle_files.precision import departure_sentence
-from prosocial.export.graph import trace_graph
+from prosocial.export.graph import lowering, trace_graph
 from prosocial.export.graph.lowering import compare_graphs
 from prosocial.export.graph.quantisation import BLOCK, quantise_graph
 from prosocial.export.graph.routing import nodes_before, own_logits, routers
@@ -84,6 +85,14 @@ def test_fewer_bits_weigh_less_and_depart_further(llama_bundle: Path, lower: tup
     assert found["n_decisions"] > 400 and found["n_flips"] < found["n_decisions"]
     sizes = [(one / "model.onnx.data").stat().st_size for one in (llama_bundle, folder)]
     assert sizes[1] < weight * sizes[0]
+
+
+def test_the_departure_does_not_depend_on_how_many_rows_run_at_once(
+    llama_bundle: Path, lower: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lowering, "MOST_LOGITS", 1)
+    one_by_one = asdict(compare_graphs(llama_bundle / "model.onnx", lower[1] / "model.onnx"))
+    assert one_by_one == pytest.approx(read_json(lower[1] / "parity.json")["departure_from_fp32"], rel=1e-3)
 
 
 def test_replies_and_cache_run_in_every_precision(pico: Any, lower: tuple[str, Path]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from prosocial.core.chat import ChatTokenizer
-from prosocial.core.errors import ArtefactError, InputError, MissingExtraError
+from prosocial.core.errors import ArtefactError, InputError
 from prosocial.core.files import read_json
 from prosocial.export import Bundle, export_bundle, write_manifest
 from prosocial.export.runtime.session import session_options
@@ -126,10 +126,10 @@ def test_session_options() -> None:
 
 
 def test_a_provider_that_is_not_there_is_named(llama_bundle: Path) -> None:
-    with pytest.raises(MissingExtraError, match=r"DmlExecutionProvider .*prosocial\[gpu\]"):
-        Bundle.open(llama_bundle, provider="dml")
-    with pytest.raises(InputError, match="cpu, cuda, dml"):
-        Bundle.open(llama_bundle, provider="tpu")  # type: ignore[arg-type]
+    for name in ("dml", "tpu", "CUDAExecutionProvider"):
+        with pytest.raises(InputError, match=rf"\(.*cpu\), the value is '{name}': .*prosocial\[gpu\]"):
+            Bundle.open(llama_bundle, provider=name)
+    assert Bundle.open(llama_bundle, provider="CPUExecutionProvider", threads=1).session.device == "cpu"
 
 
 def test_a_plain_bundle_is_the_model_alone(pico: Any, plain_bundle: tuple[Path, str]) -> None:

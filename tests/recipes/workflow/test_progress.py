@@ -1,8 +1,11 @@
 """People see the same facts on a terminal and in a log."""
 
+import contextlib
 import io
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -48,7 +51,36 @@ def test_a_log_gets_few_lines_and_says_how_far() -> None:
 
     assert rare_raw.getvalue().decode().count("\n") == 1
     assert "steps 1 of 2" in often_raw.getvalue().decode()
-    assert "words 1\n" in often_raw.getvalue().decode()
+    assert "words 1" in often_raw.getvalue().decode()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_speed_and_the_time_left_are_shown(terminal: bool) -> None:
+    console, raw = _console(terminal=terminal)
+    lines = contextlib.nullcontext(LineProgress(console, name="pairs", every_seconds=0))
+    with stage_progress(console, name="pairs", title="draw") if terminal else lines as progress:
+        progress.start(1000, "draw replies")
+        progress.advance(400)  # kept from an earlier run
+        time.sleep(0.1)
+        progress.advance(100, tokens=5000)
+        time.sleep(0.2)  # of the bar's refresh
+
+    text = raw.getvalue().decode()
+    rates = [int(rate.replace(",", "")) for rate in re.findall(r"([\d,]+) tokens/s", text)]
+    assert rates and all(5_000 < rate < 50_000 for rate in rates)
+    if not terminal:
+        [left] = re.findall(r"500 of 1000, .* tokens/s, about ([\d.]+) s left", text)
+        assert 0.4 < float(left) < 2.0  # 500 are left, and 100 took a little more than .1 s
+
+
+def test_without_tokens_the_speed_is_that_of_steps() -> None:
+    console, raw = _console(terminal=False)
+    progress = LineProgress(console, name="gate", every_seconds=0)
+    progress.start(4, "steps")
+    time.sleep(1.1)
+    progress.advance()
+
+    assert re.search(r"steps 1 of 4, 1\.\d s a step, about 3\.\d s left", raw.getvalue().decode())
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])

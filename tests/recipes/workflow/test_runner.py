@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -359,3 +360,33 @@ def test_stages_that_make_no_plan_are_refused(stages: list[Stage], message: str,
 def test_a_stage_name_is_a_plain_folder_name(name: str) -> None:
     with pytest.raises(InputError, match="lower-case words"):
         _stage(name)
+
+
+def test_a_package_that_a_later_stage_lacks_is_named_before_the_first_stage(kitchen: Kitchen) -> None:
+    stages = [
+        replace(stage, needs=("no_such_package",)) if stage.name == "serve" else stage for stage in kitchen.stages()
+    ]
+    with pytest.raises(ModuleNotFoundError, match="stage serve needs no_such_package"):
+        execute(plan_run(stages, kitchen.store), Console(file=io.StringIO()))
+    assert kitchen.runs == []
+    kitchen.run()
+    execute(plan_run(stages, kitchen.store), Console(file=io.StringIO()))  # what is there needs nothing
+
+
+def test_what_was_left_under_other_settings_is_set_aside_with_one_line(kitchen: Kitchen) -> None:
+    def fail(context: StageContext) -> str:
+        (context.scratch / "half").write_bytes(b"x" * 5000)
+        raise InputError("no beans")
+
+    whole, kitchen.grind_with = kitchen.grind_with, fail
+    with pytest.raises(InputError, match="no beans"):
+        kitchen.run()
+    kitchen.grind_with, kitchen.seed = whole, 1
+    kitchen.run()
+
+    lines = [line for line in kitchen.text.getvalue().splitlines() if "set aside" in line]
+    assert len(lines) == 1 and "1 unfinished under other settings, 5.0 kB" in lines[0] and "--clean" in lines[0]
+    assert kitchen.runs == ["grind", "brew", "serve"]
+    delete_dual_use(plan_run(kitchen.stages(), kitchen.store))
+    kitchen.run()
+    assert "set aside" not in kitchen.text.getvalue()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from prosocial.core.chat import ChatTokenizer
-from prosocial.core.errors import InputError
+from prosocial.core.errors import InputError, UnknownNameError
 from prosocial.export import Bundle
 from prosocial.export.runtime.session import session_options
 from prosocial.steering.decoding.controls import Steering
@@ -173,3 +173,9 @@ def test_threads_follow_the_cores_that_the_process_may_use() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
+
+
+def test_an_option_that_does_not_exist_is_refused_with_those_that_do(pico: Any, llama_folder: Path) -> None:
+    engine, tokenizer = TableEngine({}, pico.config()), ChatTokenizer(llama_folder)
+    with pytest.raises(UnknownNameError, match=r"max_new_token.*did you mean max_new_tokens"):
+        generate(engine, tokenizer, [user("word5")], max_new_token=3)  # type: ignore[call-arg]

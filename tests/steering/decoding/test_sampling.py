@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from prosocial.core.chat import ChatTokenizer
 from prosocial.core.errors import ArtefactError, InputError
+from prosocial.core.noise import GumbelNoise
 from prosocial.steering.decoding.config import DecodingConfig
 from prosocial.steering.decoding.sampling import Sampler, Sampling, shape_logits
 
@@ -136,3 +137,11 @@ def test_a_setting_out_of_range_is_named(pico: Any, change: dict[str, float], ma
     data = pico.config().model_dump(by_alias=True)
     with pytest.raises(ArtefactError, match=f"sampling.{match.split()[0]}"):
         DecodingConfig.parse(data | {"sampling": change}, source="it")
+
+
+@given(st.lists(st.integers(0, 3000), min_size=1, max_size=40, unique=True), st.integers(1, 3))
+def test_noise_at_some_places_is_that_of_all(places: list[int], n_draws: int) -> None:
+    size, few, every = 3001, GumbelNoise(0, ["a", "b"]), GumbelNoise(0, ["a", "b"])
+    at = np.sort(np.array(places))
+    for _ in range(n_draws):  # the stream goes on behind all elements, whichever were wanted
+        np.testing.assert_allclose(few.draw_at(size, 1, at), every.draw(size, [1])[0, at], rtol=1e-6)

@@ -20,6 +20,7 @@ from prosocial.training.gate.training import (
     substitution_loss,
     train_gate,
 )
+from prosocial.training.state_files import StateFiles
 
 from ..reward_helpers import USEFUL, WARM, make_model, make_tokenizer
 
@@ -118,9 +119,10 @@ def test_with_a_discount_of_one_the_label_says_whether_harm_follows_at_all(tmp_p
 def test_joined_states_keep_replies_apart() -> None:
     first, second = synthetic(4, 0), synthetic(3, 1)
     numbered = replace(first, reply=torch.tensor([0, 0, 1, 2]))
-    joined = numbered.joined(replace(second, reply=torch.tensor([0, 1, 1])))
-    assert joined.reply.tolist() == [0, 0, 1, 2, 3, 4, 4]
-    assert torch.equal(joined.hidden, torch.cat([first.hidden, second.hidden]))
+    more = replace(second, reply=torch.tensor([0, 1, 1]))
+    joined = numbered.appended(more, torch.tensor([0, 2]), StateFiles(columns={**vars(numbered)}))
+    assert joined.reply.tolist() == [0, 0, 1, 2, 3, 4]
+    assert torch.equal(joined.hidden, torch.cat([first.hidden, second.hidden[[0, 2]]]))
 
 
 def test_a_batch_holds_harms_harmless_places_of_such_tokens_and_others_alike() -> None:

@@ -19,6 +19,7 @@ from prosocial.training.head.states import TeacherStates, collect_states
 from prosocial.training.reply_sampling import ReplySampling
 from prosocial.training.reward.loss import preference_grid
 from prosocial.training.reward.model import RewardConfig, RewardModel
+from prosocial.training.state_files import StateFiles
 
 from ..reward_helpers import NAMES, USEFUL, WARM, make_model, make_pairs, make_tokenizer
 
@@ -34,7 +35,7 @@ class Counted(SilentProgress):
     def start(self, total: int | None, description: str) -> None:
         self.total, self.done = total, 0
 
-    def advance(self, n: int = 1) -> None:
+    def advance(self, n: int = 1, *, tokens: int = 0) -> None:
         self.done += n
 
 
@@ -47,6 +48,10 @@ def synthetic(n_rows: int, teacher: CompactHead, weight: torch.Tensor, seed: int
     with torch.no_grad():
         shift = (teacher(hidden, preference) @ weight.T).gather(-1, candidates)
     return TeacherStates(hidden, candidates, z0, torch.arange(n_rows), preference, shift)
+
+
+def joined(parts: list[TeacherStates]) -> TeacherStates:
+    return parts[0].appended(parts[1], StateFiles(columns={**vars(parts[0])}))
 
 
 @pytest.fixture
@@ -155,7 +160,7 @@ def test_one_reading_of_two_passes_is_two_readings(tmp_path: Path) -> None:
     reward, sequences = make_reward(tmp_path, trained=True)
     asked = torch.tensor([[[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]], [[0.2, 0.8], [0.9, 0.1], [0.5, 0.5]]])
     at_once = collect_states(reward, sequences, asked, plausible_k=K, pad_id=0)
-    apart = TeacherStates.joined([collect_states(reward, sequences, one, plausible_k=K, pad_id=0) for one in asked])
+    apart = joined([collect_states(reward, sequences, one, plausible_k=K, pad_id=0) for one in asked])
     every = torch.arange(len(apart))
     for name in ("hidden", "candidates", "z0", "preference", "shift"):
         assert torch.equal(getattr(at_once.rows(every), name), getattr(apart.rows(every), name)), name
@@ -168,8 +173,8 @@ def test_joined_readings_keep_their_own_positions(tmp_path: Path) -> None:
         collect_states(reward, [one], torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]), plausible_k=K, pad_id=0)
         for one in sequences[:2]
     ]
-    joined = TeacherStates.joined(parts)
-    rows = joined.rows(torch.arange(len(joined)))
+    both = joined(parts)
+    rows = both.rows(torch.arange(len(both)))
     assert torch.equal(rows.hidden, torch.cat([part.hidden[part.position] for part in parts]))
     assert torch.equal(rows.candidates, torch.cat([part.candidates[part.position] for part in parts]))
 

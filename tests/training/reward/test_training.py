@@ -10,10 +10,12 @@ from datasets import Dataset
 from prosocial.core.batches import encode_reply, pad_replies
 from prosocial.core.errors import FingerprintError, InputError, UnknownNameError
 from prosocial.core.protocols import Judgement, Message
+from prosocial.steering.backbone import Backbone
+from prosocial.training.reply_log_probability import reply_log_probability
 from prosocial.training.reward.accuracy import pair_accuracy
 from prosocial.training.reward.attributes import resolve_attributes
 from prosocial.training.reward.encoded_pairs import EncodedPairs
-from prosocial.training.reward.loss import attribute_losses, attribute_shares, reply_log_probability, sample_preferences
+from prosocial.training.reward.loss import attribute_losses, attribute_shares, sample_preferences
 from prosocial.training.reward.model import RewardConfig, RewardModel
 from prosocial.training.reward.pairs import label_pair, pairs_of, read_pairs, write_pairs
 from prosocial.training.reward.settings import RewardTraining
@@ -47,8 +49,7 @@ def test_the_log_probability_is_that_of_the_reply_alone(tmp_path: Path) -> None:
         encode_reply(tokenizer, messages, "i hear that you feel sad."),
     )
     batch = pad_replies([short, long], [0, 1], pad_id=0)
-    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-    found = reply_log_probability(logits, batch.next_ids, batch.predicts_reply)
+    found = reply_log_probability(Backbone(model), batch)
     for row, item in enumerate((short, long)):
         ids = torch.tensor([item.prompt_ids + item.reply_ids])
         own = model(input_ids=ids).logits.log_softmax(-1)[0].detach()

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
+from torch.nn import functional
 
 from prosocial.core.errors import InputError
 
@@ -24,7 +25,8 @@ class PBLoRALinear(nn.Module, BaseTunerLayer):
     """A frozen linear layer with preference-conditioned low-rank deltas, one per adapter name.
 
     An adapter has the factors A [r1 + r2, m], B [n, r1 + r2], W1 [r1, r1] and W2 [k, r2, r2]. The first r1 rows of A
-    and columns of B belong to the preference-agnostic part. The factors are float32 for any dtype of the base.
+    and columns of B belong to the preference-agnostic part. The factors are float32 for any dtype of the base, and are
+    rounded to it where they meet its activations.
     """
 
     adapter_layer_names = ("pblora_A", "pblora_B", "pblora_W1", "pblora_W2", "pblora_dropout")
@@ -68,7 +70,7 @@ class PBLoRALinear(nn.Module, BaseTunerLayer):
             return result
         for name in self.active_adapters:
             if name in self.pblora_A:
-                result = result + self._shift(x, preference, name).to(result.dtype)
+                result = result + self._shift(x, preference, name)
         return result
 
     def delta(self, preference: Tensor, name: str) -> Tensor:
@@ -120,14 +122,15 @@ class PBLoRALinear(nn.Module, BaseTunerLayer):
         self.merged_adapters.clear()
 
     def _shift(self, x: Tensor, preference: Tensor, name: str) -> Tensor:
+        """Return dW(p) x [B, S, n]. The factors are mixed in float32 and applied in the dtype of x."""
         rank, spread = len(self.pblora_W1[name]), self._context.spread
         A, B, W1, W2 = (
             spread(group[name], len(x)) for group in (self.pblora_A, self.pblora_B, self.pblora_W1, self.pblora_W2)
         )  # each shared by all rows, or [B, ...] with one copy per row
         rows = preference.to(A)
-        low = self.pblora_dropout[name](x.to(A.dtype)) @ A.mT  # [B, S, r1 + r2]
         core = torch.einsum("bk,krq->brq" if W2.ndim == 3 else "bk,bkrq->brq", rows, W2)  # [B, r2, r2]
-        mixed = torch.cat([low[..., :rank] @ W1.mT, low[..., rank:] @ core.mT], dim=-1)
-        is_on = rows.any(-1)[:, None, None]  # a row of zeros turns the adapter off
-        shift: Tensor = (mixed * is_on) @ B.mT
-        return self.scale[name] * shift
+        both = functional.pad(W1, (0, core.shape[-1]) * 2) + functional.pad(core, (rank, 0) * 2)  # block-diagonal
+        both = self.scale[name] * rows.any(-1)[:, None, None] * both  # a row of zeros turns the adapter off
+        low = self.pblora_dropout[name](x) @ A.to(x.dtype).mT  # [B, S, r1 + r2]
+        shift: Tensor = low @ both.to(x.dtype).mT @ B.to(x.dtype).mT
+        return shift
