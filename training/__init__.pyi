@@ -22,7 +22,7 @@ from .reward.pairs import read_pairs as read_pairs
 from .reward.settings import RewardTraining as RewardTraining
 from .reward.training import train_reward as train_reward
 from .tuning.harmful import train_adapter as train_adapter
-from .tuning.preference_tuning import EncodedPreference as EncodedPreference
+from .tuning.preference import EncodedPreference as EncodedPreference
 from .tuning.preference_tuning import tune_on_preferences as tune_on_preferences
 from .tuning.settings import AdapterTraining as AdapterTraining
 from .tuning.settings import PreferenceTuning as PreferenceTuning

@@ -8,7 +8,7 @@ from prosocial.core.batches import EncodedReply, encode_reply
 from prosocial.core.chat import ChatTokenizer
 from prosocial.core.errors import InputError
 from prosocial.core.protocols import Message
-from prosocial.training.tuning.preference_tuning import EncodedPreference
+from prosocial.training.tuning.preference import EncodedPreference
 
 Item = TypeVar("Item")
 

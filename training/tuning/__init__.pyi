@@ -1,5 +1,5 @@
 from .harmful import train_adapter as train_adapter
-from .preference_tuning import EncodedPreference as EncodedPreference
+from .preference import EncodedPreference as EncodedPreference
 from .preference_tuning import tune_on_preferences as tune_on_preferences
 from .settings import AdapterTraining as AdapterTraining
 from .settings import LoraShape as LoraShape

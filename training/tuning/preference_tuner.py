@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -13,11 +13,9 @@ from transformers import PreTrainedModel
 
 from prosocial.core.batches import halving
 
+from .preference import EncodedPreference
 from .resuming import read_state, write_state
 from .tuner import REMEDY, Tuner
-
-if TYPE_CHECKING:
-    from .preference_tuning import EncodedPreference
 
 REFERENCE = "reference.safetensors"
 
@@ -35,7 +33,7 @@ class PreferenceTuner(Tuner):
         settings: see `Tuner`.
     """
 
-    def __init__(self, model: PreTrainedModel, pairs: Sequence["EncodedPreference"], **settings: Any) -> None:
+    def __init__(self, model: PreTrainedModel, pairs: Sequence[EncodedPreference], **settings: Any) -> None:
         self.pairs, self.reference = pairs, dict[int, float]()
         super().__init__(model, [2 * pair.length for pair in pairs], **settings)
         for module in self.model.modules():  # random zeros would make the model differ from its reference

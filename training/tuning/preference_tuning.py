@@ -1,41 +1,14 @@
 """Direct preference optimisation (DPO) of a model on pairs of replies."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from prosocial.core.batches import EncodedReply
-from prosocial.core.errors import InputError
 from prosocial.core.files import require_new
 from prosocial.core.placement import Placement
 
+from .preference import EncodedPreference
 from .settings import ON_CPU, PreferenceTuning
 from .trainer import checkpoints, load_to_tune, require_trainer, save, train
-
-
-@dataclass(frozen=True)
-class EncodedPreference:
-    """Two replies to one prompt as token ids.
-
-    Attributes:
-        chosen: the prompt with the better reply.
-        rejected: the prompt with the worse reply.
-
-    Raises:
-        InputError: the prompts differ.
-    """
-
-    chosen: EncodedReply
-    rejected: EncodedReply
-
-    def __post_init__(self) -> None:
-        if self.chosen.prompt_ids != self.rejected.prompt_ids:
-            raise InputError("the two replies of a pair should have the same prompt, found two different ones")
-
-    @property
-    def length(self) -> int:
-        """Number of tokens of the prompt with the longer reply."""
-        return max(self.chosen.length, self.rejected.length)
 
 
 def tune_on_preferences(
