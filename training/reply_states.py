@@ -18,9 +18,11 @@ from prosocial.core.batches import (
 )
 from prosocial.core.files import canonical_json
 from prosocial.steering.backbone import Backbone
+from prosocial.steering.plausible import plausible
 
 from .state_files import StateFiles
 
+FORMAT = "prosocial.states/1"
 PART_REPLIES = 64  # written together
 MOST_LOGITS = 1 << 24  # at once
 GROUP = 64  # tokens whose largest logit is compared first
@@ -79,7 +81,7 @@ class ReplyPositions:
 
     def digest(self, *more: object) -> str:
         """Return a hex digest of the sequences and of further JSON values."""
-        hashed = blake3(canonical_json(more).encode())
+        hashed = blake3(canonical_json([FORMAT, *more]).encode())
         for item in self.sequences:
             hashed.update(repr((item.prompt_ids, item.reply_ids)).encode())
         return hashed.hexdigest()
@@ -157,8 +159,8 @@ def top_candidates(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     n_groups = logits.shape[-1] // GROUP
     if k >= n_groups:
-        return torch.topk(logits, min(k, logits.shape[-1]), dim=-1)  # type: ignore[return-value]
-    grouped = logits[:, : n_groups * GROUP].unflatten(-1, (n_groups, GROUP))  # [M, G, 64]
+        return plausible(logits, k)
+    grouped = logits[:, : n_groups * GROUP].reshape(len(logits), n_groups, GROUP)  # [M, G, 64]
     groups = grouped.amax(-1).topk(k, dim=-1).indices  # [M, K]
     ids = (groups[..., None] * GROUP + torch.arange(GROUP, device=logits.device)).flatten(1)  # [M, K * 64]
     rest = torch.arange(n_groups * GROUP, logits.shape[-1], device=logits.device).expand(len(logits), -1)
@@ -185,10 +187,10 @@ def tensor_digest(tensors: Iterable[Tensor]) -> str:
     hashed = blake3(max_threads=blake3.AUTO)
     for value in tensors:
         hashed.update(f"{list(value.shape)} {value.dtype}".encode())
-        hashed.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+        hashed.update(memoryview(value.detach().cpu().reshape(-1).view(torch.uint8).numpy()))
     return hashed.hexdigest()
 
 
 def _chunks(backbone: Backbone, values: Tensor) -> tuple[Tensor, ...]:
     """Return values at M positions in chunks of positions whose logits are few enough."""
-    return values.split(max(1, MOST_LOGITS // len(backbone.output_weight)))
+    return torch.split(values, max(1, MOST_LOGITS // len(backbone.output_weight)))

@@ -113,10 +113,10 @@ class StateFiles:
 
 
 @contextlib.contextmanager
-def state_folder(folder: Path | None) -> Iterator[Path]:
+def state_folder(folder: Path | str | None) -> Iterator[Path]:
     """Yield a folder for states: the given one, or a temporary one that is deleted at the end."""
     if folder is not None:
-        yield folder
+        yield Path(folder)
         return
     with tempfile.TemporaryDirectory(prefix="prosocial-states-", ignore_cleanup_errors=True) as temporary:
         yield Path(temporary)

@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,15 @@ def test_a_killed_reading_goes_on_with_the_parts_it_has(tmp_path: Path, monkeypa
     read.clear()
     collect(tmp_path, models[1], models[0], files=StateFiles(tmp_path / "states"))
     assert len(read) == 20  # states of another model are not its own
+
+
+def test_states_of_other_settings_are_read_anew(tmp_path: Path) -> None:
+    tokenizer, files = make_tokenizer(tmp_path), StateFiles(tmp_path / "states")
+    model, given = make_model(tokenizer), {"tokenizer": tokenizer, "categories": ["drugs"], "files": files}
+    for k, discount in ((5, 0.0), (7, 0.0), (7, 0.5)):
+        spans = [replace(item, spans=((0, 4),) if item.categories else ()) for item in REPLIES]
+        found = collect_gate_states(model, None, spans, plausible_k=k, discount=discount, **given)  # type: ignore[arg-type]
+        expected = collect_gate_states(
+            model, None, spans, plausible_k=k, discount=discount, tokenizer=tokenizer, categories=["drugs"]
+        )
+        assert torch.equal(found.candidates, expected.candidates) and torch.equal(found.labels, expected.labels)

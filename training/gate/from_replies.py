@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel
 
 from prosocial.core.batches import held_out_split
@@ -55,7 +56,7 @@ def train_gate_on_replies(
     on_policy: OnPolicyPrompts | None = None,
     plausible_k: int = 128,
     seed: int = 0,
-    scratch: Path | None = None,
+    scratch: Path | str | None = None,
     progress: Progress = SILENT,
 ) -> TrainedGate:
     """Train a gate for a model on labelled replies and scale it on the last of them.
@@ -127,7 +128,7 @@ class _Making:
                 more = self.read(drawn, StateFiles(folder / "on-policy"))
                 near = settings.on_policy.near * settings.on_policy.threshold
                 hard = hard_positions(draft, more, near=near).nonzero()[:, 0]
-                n_hard, states = len(more.reply[hard].unique()), states.appended(more, hard, files)
+                n_hard, states = len(torch.unique(more.reply[hard])), states.appended(more, hard, files)
         gate = self.train(states, settings)
         scaling = self.scaling(gate, held_out, len(replies), StateFiles(folder / "held-out")) if held_out else None
         if scaling is not None and scaling.helps:

@@ -85,7 +85,7 @@ def apply_scaling(gate: HarmGate, scaling: PlattScaling) -> None:
 def chosen_logits(gate: HarmGate, states: GateStates) -> Tensor:
     """Return the risk logits [N, C] of the tokens that were chosen."""
     device = gate.a.device
-    parts = torch.arange(len(states)).split(POSITIONS_AT_ONCE)
+    parts = torch.split(torch.arange(len(states)), POSITIONS_AT_ONCE)
     chosen = ((states.hidden[part].float().to(device), states.token[part, None].to(device)) for part in parts)
     return torch.cat([gate.risk_logits(hidden, token)[:, 0] for hidden, token in chosen])
 

@@ -74,7 +74,7 @@ class GateStates:
             more: other states. chosen: [n], the positions to take from there. files: where these states are.
         """
         first = int(self.reply.max()) + 1
-        for part in chosen.split(BLOCK_ROWS):
+        for part in torch.split(chosen, BLOCK_ROWS):
             taken = more.rows(part)
             files.append({**vars(taken), "reply": taken.reply + first})
         return GateStates(**{name: files.columns[name] for name in FIELDS})
@@ -167,7 +167,7 @@ class _Reading:
                 "position": ((n,), torch.long),
                 "reply": ((n,), torch.long),
             },
-            key=self.positions.digest(parameter_digest(model), tensor_digest([self.labels, *self.nearness])),
+            key=self.positions.digest(k, parameter_digest(model), tensor_digest([self.labels, *self.nearness])),
         )
 
         def read(batch: ReplyBatch, _: list[int]) -> None:
@@ -176,7 +176,8 @@ class _Reading:
             hidden = reply_hidden(own, batch)
             _, candidates, log_probability = candidates_at(own, hidden, k)
             reply = batch.rows[:, None].expand(-1, at.shape[1])[at]
-            near = torch.cat([self.nearness[row][: int(n)] for row, n in zip(rows, at.sum(-1), strict=True)])
+            lengths = at.sum(-1).tolist()
+            near = torch.cat([self.nearness[row][:length] for row, length in zip(rows, lengths, strict=True)])
             written = {
                 "hidden": hidden,
                 "token": batch.next_ids[at],

@@ -69,7 +69,7 @@ def train_gate(
             loss = loss + training.substitution_weight * substitution_loss(gate, batch, profiles, generator)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        decay *= 1 - schedule.get_last_lr()[0] * training.weight_decay
+        decay *= 1 - float(schedule.get_last_lr()[0]) * training.weight_decay
         optimizer.step()
         schedule.step()
         on_step()
@@ -109,8 +109,10 @@ class TokenRows:
 
 def reached_tokens(states: GateStates, substitutes: Tensor) -> Tensor:
     """Return the ids of the tokens that a loss reaches: chosen ones, plausible ones beside a harm, and substitutes."""
-    candidates = (states.candidates[part].unique() for part in harmful_at(states).nonzero()[:, 0].split(BLOCK_ROWS))
-    return torch.cat([states.token.unique(), substitutes, *candidates]).unique().long()
+    harmful = torch.split(harmful_at(states).nonzero()[:, 0], BLOCK_ROWS)
+    plausible = (torch.unique(states.candidates[part]) for part in harmful)
+    tokens: Tensor = torch.unique(torch.cat([torch.unique(states.token), substitutes, *plausible]))
+    return tokens.long()
 
 
 def contested_pools(states: GateStates, vocabulary_size: int) -> list[Tensor]:

@@ -45,7 +45,7 @@ def head_distance(
         output_weight: [V, H] the model's output embedding. inverse_beta: the strength of both.
     """
     totals, here = torch.zeros(3, dtype=torch.float64), head.to(output_weight.device)
-    for chosen in torch.arange(len(states)).split(rows_at_once(output_weight, states)):
+    for chosen in torch.split(torch.arange(len(states)), rows_at_once(output_weight, states)):
         batch = states.rows(chosen, device=output_weight.device)
         student = student_log_probabilities(here, batch, output_weight, inverse_beta=inverse_beta)
         teacher, own = batch.teacher(inverse_beta), batch.z0.log_softmax(-1)

@@ -96,7 +96,7 @@ def fit(
         chosen = draw(len(states), window, training.batch_size, generator)
         optimizer.zero_grad()
         loss = 0.0
-        for part in chosen.split(rows_at_once(weight, states)):
+        for part in torch.split(chosen, rows_at_once(weight, states)):
             batch = states.rows(part, device=weight.device)
             ours = student_log_probabilities(student, batch, weight, inverse_beta=training.inverse_beta)
             teacher = batch.teacher(training.inverse_beta)

@@ -7,7 +7,7 @@ also taught on replies of its own first draft (Agarwal et al. 2024, arXiv 2306.1
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -77,7 +77,7 @@ def distil(
     training: DistilTraining,
     sampling: ReplySampling = DEFAULT_SAMPLING,
     seed: int = 0,
-    scratch: Path | None = None,
+    scratch: Path | str | None = None,
     progress: Progress = SILENT,
 ) -> DistilledHead:
     """Distil a reward model into a compact head, and measure the head's distance to it on held-out pairs.
@@ -114,7 +114,7 @@ def distil(
         head = distil_head(states, weight, attributes=names, training=training, seed=seed)
         unseen = _encoded(held_out, tokenizer, training.max_tokens)
         corners = torch.eye(len(names))[:, None].expand(-1, len(unseen), -1)  # [k, n, k]
-        distances = {}
+        distances: dict[str, HeadDistance] = {}
         for name, corner in zip(names, corners, strict=True):
             files = StateFiles(folder / f"held-out-{len(distances)}")
             at = collect_states(
@@ -122,6 +122,13 @@ def distil(
             )
             distances[name] = head_distance(head, at, weight, inverse_beta=training.inverse_beta)
     return DistilledHead(head, training, distances)
+
+
+class _Reading(TypedDict):
+    """What two readings share."""
+
+    pad_id: int
+    on_batch: Callable[[int], None]
 
 
 def teacher_states(
@@ -147,7 +154,7 @@ def teacher_states(
         scratch: folder for the states; None keeps them in memory.
         on_batch: called with the number of sequences read.
     """
-    names, tokens = reward.config.attributes, {"pad_id": tokenizer.pad_id, "on_batch": on_batch}
+    names, tokens = reward.config.attributes, _Reading(pad_id=tokenizer.pad_id, on_batch=on_batch)
     files, own_files = (StateFiles(None if scratch is None else scratch / name) for name in ("replies", "own"))
     states = collect_passes(reward, sequences, training=training, seed=seed, files=files, **tokens)
     if not training.on_policy:

@@ -75,9 +75,9 @@ class TeacherStates:
             more: other states. files: where these states are.
         """
         start = len(self.hidden)
-        for part in torch.arange(len(more.hidden)).split(BLOCK_ROWS):
+        for part in torch.split(torch.arange(len(more.hidden)), BLOCK_ROWS):
             files.append({name: getattr(more, name)[part] for name in ("hidden", "candidates", "z0")})
-        for part in torch.arange(len(more)).split(BLOCK_ROWS):
+        for part in torch.split(torch.arange(len(more)), BLOCK_ROWS):
             moved = {"position": more.position[part] + start}
             files.append(moved | {name: getattr(more, name)[part] for name in ("preference", "shift")})
         return TeacherStates(**files.columns)
