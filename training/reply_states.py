@@ -187,7 +187,7 @@ def tensor_digest(tensors: Iterable[Tensor]) -> str:
     hashed = blake3(max_threads=blake3.AUTO)
     for value in tensors:
         hashed.update(f"{list(value.shape)} {value.dtype}".encode())
-        hashed.update(memoryview(value.detach().cpu().reshape(-1).view(torch.uint8).numpy()))
+        hashed.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return hashed.hexdigest()
 
 

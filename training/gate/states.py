@@ -174,7 +174,7 @@ class _Reading:
             at, rows = batch.predicts_reply, batch.rows.tolist()
             place = self.positions.place(rows)
             hidden = reply_hidden(own, batch)
-            _, candidates, log_probability = candidates_at(own, hidden, k)
+            found = candidates_at(own, hidden, k)
             reply = batch.rows[:, None].expand(-1, at.shape[1])[at]
             lengths = at.sum(-1).tolist()
             near = torch.cat([self.nearness[row][:length] for row, length in zip(rows, lengths, strict=True)])
@@ -182,8 +182,8 @@ class _Reading:
                 "hidden": hidden,
                 "token": batch.next_ids[at],
                 "labels": self.labels[reply] * near[:, None],
-                "candidates": candidates,
-                "log_probability": log_probability,
+                "candidates": found.ids,
+                "log_probability": found.log_probability,
                 "log_ratio": torch.zeros(()),
                 "position": (at.cumsum(-1) - 1)[at],
                 "reply": reply,
