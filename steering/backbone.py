@@ -103,7 +103,8 @@ class Backbone(nn.Module):
             raise InputError(
                 f"{type(self.model).__name__} should give finite logits, found others: {_broken_weights(self.model)}"
             )
-        if not difference <= AGREEMENT * max(1.0, float(own.abs().max())):
+        rounding = max(AGREEMENT, torch.finfo(self.output_weight.dtype).eps)
+        if not difference <= rounding * max(1.0, float(own.abs().max())):
             raise InputError(
                 f"{type(self.model).__name__} should give the same logits from its last hidden state as in its own "
                 f"forward pass, found a largest difference of {difference:.3g}: this architecture is not supported"

@@ -169,7 +169,7 @@ def test_every_requirement_of_the_extras_is_known(root: Path) -> None:
     extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     brought = {
         re.split(r"[<>=\[]", requirement)[0].replace("-", "_").replace("scikit_learn", "sklearn"): extra
-        for extra in ("train", "edit", "cpu", "gguf", "ray", "inspect")
+        for extra in ("train", "edit", "cpu", "cagrad", "gguf", "ray", "inspect")
         for requirement in extras[extra]
     }
 

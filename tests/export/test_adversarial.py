@@ -222,7 +222,7 @@ def rule_of(bundle: Path) -> Any:
     nodes = graph.node
     at_top = next(at for at, node in enumerate(nodes) if node.op_type == "TopK")
     seen = list(dict.fromkeys(node.input[0] for node in nodes[:at_top] if node.op_type == "IsNaN"))
-    hidden, z0 = seen  # in the rule's first line
+    z0, hidden = seen  # in the rule's first lines
     place = bundle.parent / f"{bundle.name}-rule.onnx"
     names = list(dict.fromkeys([z0, hidden, *(value.name for value in graph.input), *CONTROLS]))
     outputs = ["logits", "risk", "safe_set_size"]

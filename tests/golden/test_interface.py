@@ -19,7 +19,8 @@ NEEDS = {"prosocial.verify.inspect_ai.registry": "inspect_ai"}  # what is in no 
 # These left the wheel with 0.2.0, as docs/migration.md says: they belong to the tests.
 REMOVED = {"prosocial.verify.hub_fixture", "prosocial.verify.loopback_hub"}
 # Taken, and no plan depends on them: the title is shown only, and `decoding` sets both numbers of the head.
-WITHOUT_EFFECT = {"title", "head.inverse_beta", "head.plausible_k"}
+# Without the dtype it is `auto`, which is the same where the processor computes in bfloat16.
+WITHOUT_EFFECT = {"title", "head.inverse_beta", "head.plausible_k", "dtype"}
 Keys = tuple[str | int, ...]
 
 

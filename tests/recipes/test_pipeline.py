@@ -229,8 +229,9 @@ def test_an_endpoint_labels_attributes_inside_a_recipe(finished: Path, tmp_path:
 def test_pairs_that_no_judge_can_label_end_the_stage_before_any_is_drawn(finished: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(OWN.replace('"empathy": 0.1 * (len(reply) % 7), "helpfulness": len(reply) % 9 / 9', ""))
-    for judge, message in ((f"{file}:Mine", "it scored none"), ("endpoint:m@http://127.0.0.1:9/v1", "should answer")):
-        stage, folder = stage_named(finished, "pairs", "data.pairs=null", f"judge={judge}"), tmp_path / judge[:3]
+    judges = ((f"{file}:Mine", "it scored none"), ("endpoint:m@http://127.0.0.1:9/v1", "should answer"))
+    for number, (judge, message) in enumerate(judges):
+        stage, folder = stage_named(finished, "pairs", "data.pairs=null", f"judge={judge}"), tmp_path / f"{number}"
         with pytest.raises(InputError, match=message):
             run_stage(finished, folder, stage, count=4, max_new_tokens=6)
         assert not list(folder.iterdir())

@@ -21,7 +21,8 @@ FIXED = {
     },
     "cosalign": {"pipeline", "judge"},
 }
-FOR_PEOPLE = {"cosalign": {"name", "title"}}  # of a pipeline whose report does not name the recipe
+# Names of a pipeline whose report does not name the recipe; a result is not kept under its device.
+FOR_PEOPLE = {"quickstart": {"device"}, "cosalign": {"name", "title", "device"}}
 # Of fields without a number, a truth value or a choice: another value that holds.
 OTHER: dict[str, Any] = {
     "attributes": ["helpfulness", "empathy"],

@@ -148,7 +148,7 @@ def test_a_pass_over_all_tokens_decides_at_the_last_positions_only(bundle_folder
     session = open_graph(bundle.files.graph, bundle)
     (logits,) = session.run(["logits"], feed(session, ids, n_last))
     assert logits.shape == (1, n_last, VOCABULARY)
-    _, whole = Server(bundle_folder).whole(ids=ids, n_last=n_last, steering=None)
+    _, whole = Server(bundle_folder, "CPUExecutionProvider").whole(ids=ids, n_last=n_last, steering=None)
     np.testing.assert_allclose(logits[0], whole["logits"], atol=1e-4)
     assert GraphMargins(bundle)(ids, n_last, None).safety.shape == (n_last, VOCABULARY)
 

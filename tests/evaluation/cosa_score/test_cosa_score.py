@@ -288,4 +288,4 @@ def test_the_command_scores_a_steered_model_by_its_own_configs(
     assert main(words) == 0
     assert "helpful+unsafe" in capsys.readouterr().out and (tmp_path / "out" / "cosa_score.html").is_file()
     assert main([*words[:-2], "--judge", "refusal"]) == 2
-    assert "should score helpfulness" in capsys.readouterr().err
+    assert "unknown judge of replies under safety configs" in capsys.readouterr().err

@@ -188,7 +188,7 @@ def test_replies_that_could_not_be_judged_count_as_harmful_and_are_told(
     assert trial.harm is not None and (trial.harm.estimate, trial.n_unjudged) == (0.25, 1)
     assert Trial.from_json(document["trials"][0]) == trial
     assert "Not judged, and counted as harmful: 1 and 1 replies" in summary(document, 0)
-    with pytest.raises(InputError, match=r"judge words should judge .* 4 harmful probes, but judged none"):
+    with pytest.raises(InputError, match=r"judge words 1 should judge a trial reply before any is drawn"):
         _sweep(parents, probes_file, tmp_path / "none", judge=SilentJudge(*harmful))
 
 

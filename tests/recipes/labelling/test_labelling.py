@@ -25,6 +25,15 @@ from prosocial.training.reward.pairs import read_pairs
 from ...evaluation.pico_classifier import save_classifier
 from ..chat_endpoint import Endpoint
 
+OWN = """
+from prosocial.core.protocols import Judgement
+
+class Half:
+    name, version = "half", "1"
+
+    def judge(self, messages, reply):
+        return Judgement(frozenset(), "none", {"helpfulness": 0.5}, True)
+"""
 WARM, COLD = "i hear that you feel sad.", "cheer up, it is nothing."
 PAIRS = [{"prompt": "i feel sad.", "first": f"{WARM} {n}", "second": f"{COLD} {n}"} for n in range(4)]
 ATTRIBUTES = [Attribute("empathy", "The reply names the feeling."), Attribute("helpfulness", "The reply helps.")]
@@ -266,11 +275,14 @@ def test_a_rubric_of_ones_own_is_asked_for(serve: Any, tmp_path: Path) -> None:
     assert define_attributes({"brevity": "x"}).keys() > {"brevity", "empathy"}
 
 
-def test_a_panel_takes_each_attribute_from_its_judge() -> None:
-    panel = attribute_judge({"empathy": "lab", "helpfulness": "refusal"}, rubrics())
+def test_a_panel_takes_each_attribute_from_its_judge(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    panel = attribute_judge({"empathy": "lab", "helpfulness": f"{tmp_path / 'own.py'}:Half"}, rubrics())
 
-    assert panel.name == "lab+refusal"
-    assert set(panel.judge([{"role": "user", "content": "i feel sad."}], WARM).attributes) == {"empathy"}
+    scores = panel.judge([{"role": "user", "content": "i feel sad."}], WARM).attributes
+    assert panel.name == "lab+half" and set(scores) == {"empathy", "helpfulness"} and scores["helpfulness"] == 0.5
+    with pytest.raises(UnknownNameError, match="judge of attributes 'refusal'"):
+        attribute_judge({"empathy": "lab", "helpfulness": "refusal"}, rubrics())
     assert attribute_judge({"empathy": "lab", "helpfulness": "lab"}, rubrics()).name == "lab"
 
 
