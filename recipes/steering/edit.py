@@ -18,7 +18,7 @@ def edit_stages(recipe: Recipe, base: Source) -> list[Stage]:
             inputs={"base": base, "examples": data_file(recipe.data, "harmful")},
             parameters=recipe.harmful.model_dump(mode="json") | {"dtype": dtype_to_tune_in(recipe.dtype)},
             seed=recipe.seed,
-            needs=("torch", "transformers", "peft"),
+            needs=("torch", "transformers", "peft", "accelerate"),
             dual_use=True,
         ),
         Stage(

@@ -206,10 +206,17 @@ def save(trainer: Any, out: Path, *, base: Path) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hide FutureWarnings for renamed options of transformers that peft still reads."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
+    """Hide warnings on renamed options that peft still reads, and on how old checkpoints are told from new ones."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _watch(folder: Path, on_step: Callable[[], None], *, is_alone: bool) -> Any:
