@@ -4,6 +4,7 @@ from prosocial.core.errors import MissingExtraError
 
 EXTRA_OF = {
     "accelerate": "train",
+    "clarabel": "cagrad",
     "cvxpy": "cagrad",
     "datasets": "train",
     "gguf": "gguf",

@@ -280,7 +280,7 @@ def test_a_panel_takes_each_attribute_from_its_judge(tmp_path: Path) -> None:
     panel = attribute_judge({"empathy": "lab", "helpfulness": f"{tmp_path / 'own.py'}:Half"}, rubrics())
 
     scores = panel.judge([{"role": "user", "content": "i feel sad."}], WARM).attributes
-    assert panel.name == "lab+half" and set(scores) == {"empathy", "helpfulness"} and scores["helpfulness"] == 0.5
+    assert panel.name == "half+lab" and set(scores) == {"empathy", "helpfulness"} and scores["helpfulness"] == 0.5
     with pytest.raises(UnknownNameError, match="judge of attributes 'refusal'"):
         attribute_judge({"empathy": "lab", "helpfulness": "refusal"}, rubrics())
     assert attribute_judge({"empathy": "lab", "helpfulness": "lab"}, rubrics()).name == "lab"
