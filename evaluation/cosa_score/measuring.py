@@ -153,7 +153,7 @@ class _Drawn:
     drawing: Drawing
     how: ScoreSettings
     advance: Advance | None
-    rehearse: Callable[[], None]
+    rehearse: Callable[[], object]
     n_done: int = 0
     n_total: int = 0
 

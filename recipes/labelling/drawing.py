@@ -98,11 +98,12 @@ class EndpointSampler:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _ask(self, messages: Sequence[Message], *, seed: int) -> tuple[str, int]:
-        options = {"max_tokens": self.sampling.max_new_tokens, "temperature": self.sampling.temperature, "seed": seed}
-        problem = ""
+        how, problem = self.sampling, ""
         for attempt in range(TRIES):
             try:
-                answer = self.endpoint.answer(messages, **options)
+                answer = self.endpoint.answer(
+                    messages, max_tokens=how.max_new_tokens, temperature=how.temperature, seed=seed
+                )
             except NoAnswerError as error:
                 problem = str(error)
                 time.sleep(WAIT_SECONDS * attempt)

@@ -5,10 +5,12 @@ neither its weights nor their memory are needed, and the measurement takes secon
 """
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +66,9 @@ def _measured(folder: Path, placement: Placement, depth: int, *, n_tokens: int, 
         messages = [{"role": "user", "content": "How are you?"}]
         generate(engine, tokenizer, [messages] * rows, temperature=1.0, max_new_tokens=n_new, row_keys=keys)
 
-    steps = [
-        _seconds(lambda n=rows: draw(n, MANY)) - _seconds(lambda n=rows: draw(n, FEW)) for rows in (1, ROWS_AT_ONCE)
-    ]
+    steps = [_seconds(partial(draw, rows, MANY)) - _seconds(partial(draw, rows, FEW)) for rows in (1, ROWS_AT_ONCE)]
     alone, many = (max(1e-6, seconds / (MANY - FEW)) for seconds in steps)
-    train, train_bytes = 0.0, 0
+    train = train_bytes = 0.0
     if trains:
         model.requires_grad_(False)
         model.enable_input_require_grads()
@@ -85,8 +85,9 @@ def _shape(folder: Path, dtype: torch.dtype, depth: int) -> Any:
     text.num_hidden_layers = depth
     if getattr(text, "layer_types", None):
         text.layer_types = text.layer_types[:depth]
+    auto: Any = AutoModelForCausalLM
     with no_init_weights():
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+        model = auto.from_config(config, dtype=dtype, trust_remote_code=False)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(WEIGHT)
@@ -100,7 +101,8 @@ def _hidden(model: Any, ids: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def _read(model: Any, ids: torch.Tensor) -> None:
-    for chunk in _hidden(model, ids).split(CHUNK):
+    hidden = _hidden(model, ids)
+    for chunk in hidden.chunk(math.ceil(len(hidden) / CHUNK)):
         model.get_output_embeddings()(chunk).float().logsumexp(-1)
 
 
@@ -108,9 +110,9 @@ def _train(model: Any, ids: torch.Tensor) -> None:
     """Do a forward and backward pass; the logits in chunks, so that their gradient is not kept for all positions."""
     hidden = _hidden(model, ids)
     leaf = hidden.detach().requires_grad_()
-    for chunk in leaf.split(CHUNK):
-        model.get_output_embeddings()(chunk).float().logsumexp(-1).sum().backward()
-    hidden.backward(leaf.grad)
+    for chunk in leaf.chunk(math.ceil(len(leaf) / CHUNK)):
+        torch.autograd.backward(model.get_output_embeddings()(chunk).float().logsumexp(-1).sum())
+    torch.autograd.backward(hidden, leaf.grad)
 
 
 def _seconds(work: Callable[[], None]) -> float:

@@ -165,9 +165,9 @@ class Workload:
 
     def estimates(self) -> dict[str, Estimate]:
         """Return time and memory of every stage, by name."""
-        stages = ("data", "harmful", "vector", "edit", "pairs", "replies", "reward", "gate", "head")
-        stages += ("threshold", "steered", "bundle", "parity", "report")
-        return {name: getattr(self, f"_{name}")() for name in stages}
+        first = ("data", "harmful", "vector", "edit", "pairs", "replies", "reward", "gate", "head")
+        last = ("threshold", "steered", "bundle", "parity", "report")
+        return {name: getattr(self, f"_{name}")() for name in (*first, *last)}
 
     @property
     def _weights(self) -> float:
