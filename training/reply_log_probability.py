@@ -32,7 +32,7 @@ def reply_log_probability(backbone: Backbone, batch: ReplyBatch) -> Tensor:
         backbone: the language model.
         batch: conversations with one reply each.
     """
-    device = backbone.output_weight.device
+    device = backbone.device
     hidden = backbone.hidden(batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device)).to(device)
     next_ids, at = batch.next_ids.to(device), batch.predicts_reply.to(device)
     if isinstance(backbone.model.get_output_embeddings(), nn.Linear):  # type: ignore[no-untyped-call]

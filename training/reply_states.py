@@ -106,7 +106,7 @@ def read_positions(
         pad_id: of the tokenizer. on_batch: called with the number of replies read.
     """
     sequences = positions.sequences
-    budget = token_budget(backbone.output_weight.device, bytes_per_token=bytes_per_token(backbone))
+    budget = token_budget(backbone.device, bytes_per_token=bytes_per_token(backbone))
     on_batch(sum(map(len, positions.parts[: files.n_finished(reader)])))
     for part in files.unfinished(positions.parts, reader=reader):
 
@@ -124,7 +124,7 @@ def reply_hidden(backbone: Backbone, batch: ReplyBatch) -> Tensor:
     Rows come one after the other. `backbone.logits` of them are the logits at these positions alone, so that the
     logits [B, S, V] of whole prompts are never computed.
     """
-    device = backbone.output_weight.device
+    device = backbone.device
     hidden = backbone.hidden(batch.input_ids.to(device), attention_mask=batch.attention_mask.to(device))
     return hidden[batch.predicts_reply.to(hidden.device)]
 

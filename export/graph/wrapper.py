@@ -174,7 +174,7 @@ def _rehearse(backbone: Backbone, n_layers: int) -> Rehearsal:
 def _short_pass(backbone: Backbone, rotary: RotaryTables | None = None) -> Rehearsal:
     rehearsal = Rehearsal(rotary)
     with tracing(rehearsal):
-        ids = torch.arange(N_REHEARSED, device=backbone.output_weight.device)[None]
+        ids = torch.arange(N_REHEARSED, device=backbone.device)[None]
         backbone.hidden(ids, attention_mask=torch.ones_like(ids), past_key_values=DynamicCache())
     return rehearsal
 

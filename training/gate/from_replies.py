@@ -87,12 +87,14 @@ def train_gate_on_replies(
     _require_trainable(first, replies, categories)
     if settings.on_policy.count and on_policy is None:
         raise InputError(f"on_policy.count is {settings.on_policy.count}: give prompts and a judge, or leave it at 0")
-    size = _vocabulary_size(opened(edited))
+    size, device = _size_and_device(opened(edited))
     if harmful is not None:
-        require_one_vocabulary(size, _vocabulary_size(opened(harmful)))
+        require_one_vocabulary(size, _size_and_device(opened(harmful))[0])
     source = on_policy if settings.on_policy.count else None
     with state_folder(scratch) as folder:
-        making = _Making(edited, harmful, tokenizer, tuple(categories), size, settings, plausible_k, seed, progress)
+        making = _Making(
+            edited, harmful, tokenizer, tuple(categories), size, device, settings, plausible_k, seed, progress
+        )
         return making.trained(first, held_out, source, folder)
 
 
@@ -105,6 +107,7 @@ class _Making:
     tokenizer: ChatTokenizer
     categories: tuple[str, ...]
     vocabulary_size: int
+    device: torch.device
     settings: GateSettings
     plausible_k: int
     seed: int
@@ -160,6 +163,7 @@ class _Making:
             vocabulary_size=self.vocabulary_size,
             training=training,
             seed=self.seed,
+            device=self.device,
             on_step=self.progress.advance,
         )
 
@@ -220,5 +224,6 @@ def _require_trainable(
     require_both_kinds(training, where=f"the first {len(training)} of {len(replies)} replies, those to train on,")
 
 
-def _vocabulary_size(model: PreTrainedModel) -> int:
-    return len(model.get_output_embeddings().weight)  # type: ignore[no-untyped-call]
+def _size_and_device(model: PreTrainedModel) -> tuple[int, torch.device]:
+    weight = model.get_output_embeddings().weight  # type: ignore[no-untyped-call]
+    return len(weight), weight.device

@@ -20,7 +20,7 @@ def pass_budget(reward: RewardModel, pairs: EncodedPairs) -> int:
     Raises:
         InputError: the longest pair needs more than the free memory.
     """
-    device, per_token = reward.backbone.output_weight.device, bytes_per_token(reward)
+    device, per_token = reward.backbone.device, bytes_per_token(reward)
     longest = max(pairs.lengths(range(len(pairs))))
     needed, free = longest * per_token, free_bytes(device)
     if needed > free:
