@@ -9,7 +9,12 @@ import pytest
 from ..roots import ROOT
 
 # The stages that run a model in torch; the bundle is traced on the CPU.
-STAGES = ("base", "pairs", "replies", "threshold", "parity", "report")
+STAGES = ("base", "harmful", "pairs", "reward", "head", "replies", "gate", "threshold", "parity", "report")
+# What is too small for a device: the agreement of labels, the Gramian of k losses, the scaling of a trained gate.
+SMALL = {
+    "reward": ("training/reward/encoded_pairs.py", "training/reward/gradients.py"),
+    "gate": ("steering/gate.py",),
+}
 
 
 @pytest.fixture(scope="module")
@@ -26,4 +31,5 @@ def on_device(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, o
 def test_a_stage_computes_on_the_device_alone(stage: str, on_device: dict[str, dict[str, object]]) -> None:
     found = on_device[stage]
     assert not str(found["said"]).startswith("FAILED"), found["said"]
-    assert found["fake"] and not found["on_cpu"], found
+    on_cpu = [place for place in found["on_cpu"] if not place.startswith(SMALL.get(stage, ("-",)))]  # type: ignore[attr-defined]
+    assert found["fake"] and not on_cpu, found
