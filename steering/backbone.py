@@ -54,7 +54,7 @@ class Backbone(nn.Module):
         if not embedding.weight.is_meta:
             weight: Tensor = embedding.weight
             return weight
-        from accelerate.utils import align_module_device  # type: ignore[import-untyped]
+        from accelerate.utils import align_module_device
 
         with align_module_device(embedding):
             copy: Tensor = embedding.weight.detach().clone()

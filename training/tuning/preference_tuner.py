@@ -64,7 +64,8 @@ class PreferenceTuner(Tuner):
             self._refer_to(model)(missing)
         margins = self._margins(model, rows)
         before = margins.new_tensor([self.reference[row] for row in rows])
-        return -logsigmoid(self.tuning.beta * (margins - before)).sum()
+        tuning: Any = self.tuning
+        return -logsigmoid(tuning.beta * (margins - before)).sum()
 
     def _margins(self, model: nn.Module, rows: Sequence[int]) -> Tensor:
         """Return log pi(chosen) - log pi(rejected) of some pairs [B]."""

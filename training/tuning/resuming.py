@@ -16,10 +16,11 @@ from prosocial.core.errors import InputError
 from prosocial.core.json_text import parse_object
 
 PICKLES = (".bin", ".pkl", ".pt", ".pth")
+TRAINER: Any = Trainer  # its optional attributes are set by its constructor
 OPTIMIZER, SCHEDULE = "optimizer.safetensors", "scheduler.safetensors"
 
 
-class ResumableTrainer(Trainer):  # type: ignore[misc]
+class ResumableTrainer(TRAINER):  # type: ignore[misc]
     """A trainer whose checkpoints hold no pickle; FSDP and DeepSpeed keep their own format."""
 
     @property

@@ -207,8 +207,9 @@ def save(trainer: Any, out: Path, *, base: Path) -> None:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Hide warnings on renamed options that peft still reads, and on how old checkpoints are told from new ones."""
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
+    logging: Any = transformers_logging  # untyped
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
