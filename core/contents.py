@@ -7,7 +7,7 @@ from pathlib import Path
 from .errors import ArtefactError, ProsocialError
 
 WRONG_FORM = (TypeError, KeyError, IndexError, AttributeError, ValueError, ArithmeticError, RuntimeError)
-PANIC = "PanicException"  # of a library in Rust: no Exception, and no module exports the class
+PANIC = "PanicException"  # of a library in Rust: no Exception, and no module exports it; its errors are plain ones
 
 
 @contextlib.contextmanager
@@ -33,7 +33,8 @@ def read_as(kind: str, path: Path | str) -> Iterator[None]:
     except ProsocialError:
         raise
     except BaseException as error:
-        if not isinstance(error, WRONG_FORM) and type(error).__name__ != PANIC:
+        is_of_rust = type(error) is Exception or type(error).__name__ == PANIC
+        if not (isinstance(error, WRONG_FORM) or is_of_rust):
             raise
         reason = f"no {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise ArtefactError(f"{path} should hold {kind}: {reason:.300}; make or download it again") from error

@@ -20,12 +20,11 @@ from tokenizers import AddedToken, Tokenizer
 
 from ..errors import ArtefactError, InputError
 from .sourced_text import TEMPLATE, SourcedText
-from .special_tokens import named_tokens, tokens_to_add
+from .special_tokens import MOST_IDS, named_tokens, tokens_to_add
 
 STAND_INS = "ꙮꙬꙪꔀꕀꖀ"  # letters that stand for callers' letters; rare ones, of which no added token has all
 OTHER_STAND_INS = "\ue000\ue001\ue002\ue003\uf8fe\uf8ff"  # and for what is no letter
 MAX_ROUNDS = 8
-MOST_IDS = 2**24  # no vocabulary of today has a sixteenth of it
 RUNS = re.compile(f"{TEMPLATE}+|[^{TEMPLATE}]+", re.DOTALL)  # of characters of the template, or of others
 
 Offsets = list[tuple[int, int]]
@@ -212,15 +211,11 @@ def open_tokenizer(path: Path) -> Tokenizer:
     """Return the tokenizer of a file, without padding and truncation.
 
     Raises:
-        ArtefactError: the file is no tokenizer of the tokenizers library, or an id is 2**24 or more (the library keeps
-            a list of all ids below the largest one when it copies a tokenizer).
+        ArtefactError: an id is 2**24 or more (the library keeps a list of all ids below the largest one when it copies
+            a tokenizer).
+        Exception: the file is no tokenizer of the tokenizers library, see `read_as`.
     """
-    try:
-        tokenizer: Tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises no narrower type
-        raise ArtefactError(
-            f"{path} should be a tokenizer of the tokenizers library: {error}; download or save it again"
-        ) from None
+    tokenizer: Tokenizer = Tokenizer.from_file(str(path))
     largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
     if largest >= MOST_IDS:
         raise ArtefactError(

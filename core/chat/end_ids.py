@@ -6,7 +6,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from .special_tokens import optional_json
+from .special_tokens import MOST_IDS, optional_json
 
 
 def end_ids(folder: Path, tokenizer: Tokenizer, eos_token: str | None) -> tuple[int, ...]:
@@ -28,7 +28,7 @@ def end_ids(folder: Path, tokenizer: Tokenizer, eos_token: str | None) -> tuple[
         *_listed(config),
         *_listed(text_config if isinstance(text_config, dict) else {}),
     ]
-    return tuple(dict.fromkeys(index for index in named if index >= 0 and tokenizer.id_to_token(index)))
+    return tuple(dict.fromkeys(index for index in named if 0 <= index < MOST_IDS and tokenizer.id_to_token(index)))
 
 
 def _listed(config: dict[str, Any]) -> Iterator[int]:

@@ -10,6 +10,7 @@ from ..files import read_json
 
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 EXTRA = ("extra_special_tokens", "additional_special_tokens")
+MOST_IDS = 2**24  # no vocabulary of today has a sixteenth of it
 TOKEN_FLAGS = ("lstrip", "rstrip", "single_word", "normalized")
 
 

@@ -166,3 +166,12 @@ def test_a_token_id_that_would_fill_the_memory_is_refused(tmp_path: Path) -> Non
 
     with pytest.raises(ArtefactError, match="token ids below 16777216, found 2147483648"):
         ChatTokenizer(folder)
+
+
+@pytest.mark.parametrize("value", [2**31, 2**63, -1, [1, 2**64]])
+def test_an_end_id_that_no_token_can_have_is_left_out(tmp_path: Path, value: Any) -> None:
+    folder = write(tmp_path / "model")
+    own = ChatTokenizer(folder).end_ids
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": value}))
+
+    assert set(ChatTokenizer(folder).end_ids) - {1} <= set(own)

@@ -380,7 +380,7 @@ def _calibrate_without_harm(root: Path) -> None:
             "row 1 should hold a reply",
         ),
         (lambda root: (root / "data" / "prompts.jsonl").write_bytes(b"\xff"), "should be UTF-8"),
-        (lambda root: (root / "model" / "tokenizer.json").write_text("{"), "should be a tokenizer of the tokenizers"),
+        (lambda root: (root / "model" / "tokenizer.json").write_text("{"), "should hold a tokenizer of the tokenizers"),
         (_calibrate_on_the_probes, "calibration should share no request with probes"),
         (_calibrate_without_harm, "found 0 harmful of 8"),
         (_shrink_vocabulary, r"ids are below vocab_size 40 of config.json, found the id \d+"),
