@@ -41,7 +41,7 @@ def add_reply_forward(model: PreTrainedModel) -> None:
         each = linear_log_probability(states, weight, bias, next_ids[predicts_reply].to(weight.device), scale, soft_cap)
         return each.new_zeros(len(at)).index_add(0, at.nonzero()[:, 0].to(each.device), each)
 
-    model.forward = types.MethodType(forward, model)  # type: ignore[method-assign]
+    model.forward = types.MethodType(forward, model)
 
 
 def _whole(weight: Tensor | None) -> Any:

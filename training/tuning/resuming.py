@@ -19,8 +19,13 @@ PICKLES = (".bin", ".pkl", ".pt", ".pth")
 OPTIMIZER, SCHEDULE = "optimizer.safetensors", "scheduler.safetensors"
 
 
-class ResumableTrainer(Trainer):  # type: ignore[misc]
+class ResumableTrainer(Trainer):
     """A trainer whose checkpoints hold no pickle; FSDP and DeepSpeed keep their own format."""
+
+    args: Any  # transformers declares these as optional
+    model: Any
+    optimizer: Any
+    lr_scheduler: Any
 
     @property
     def is_sharded(self) -> bool:

@@ -158,7 +158,8 @@ class Tuner(ResumableTrainer):
             self.widen_adapter()
             model = _merged(model)
         vars(model).pop("forward", None)
-        return model
+        result: PreTrainedModel = model
+        return result
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if not self.tuning.by_length:
@@ -194,7 +195,7 @@ def _with_adapter(model: PreTrainedModel, tuning: Tuning) -> Any:
     return get_peft_model(model, lora_config(tuning.lora), autocast_adapter_dtype=False)
 
 
-def _merged(model: PeftModel) -> PreTrainedModel:
+def _merged(model: Any) -> PreTrainedModel:
     """Return the model with its adapter added to its weights, in float32 and with one rounding."""
     for module in model.modules():
         if isinstance(module, LoraLayer):
