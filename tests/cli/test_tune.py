@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-FSDP = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")
+FSDP: tuple[str, ...] = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")
 FSDP += ("--fsdp_state_dict_type", "FULL_STATE_DICT")
 DATA_PARALLEL = ["--cpu", "-m", "prosocial.cli.main"]
 LORA = ("--set", "lora.rank=4")

@@ -33,7 +33,7 @@ class Killing(SilentProgress):
     def __init__(self, after: int) -> None:
         self.left = after
 
-    def advance(self, n: int = 1) -> None:
+    def advance(self, n: int = 1, *, tokens: int = 0) -> None:
         """Count down."""
         self.left -= n
         if self.left == 0:

@@ -35,6 +35,7 @@ class PreferenceTuner(Tuner):
 
     def __init__(self, model: PreTrainedModel, pairs: Sequence[EncodedPreference], **settings: Any) -> None:
         self.pairs, self.reference = pairs, dict[int, float]()
+        self.beta: float = settings["tuning"].beta
         super().__init__(model, [2 * pair.length for pair in pairs], **settings)
         for module in self.model.modules():  # random zeros would make the model differ from its reference
             if isinstance(module, nn.Dropout):
@@ -64,8 +65,7 @@ class PreferenceTuner(Tuner):
             self._refer_to(model)(missing)
         margins = self._margins(model, rows)
         before = margins.new_tensor([self.reference[row] for row in rows])
-        tuning: Any = self.tuning
-        return -logsigmoid(tuning.beta * (margins - before)).sum()
+        return -logsigmoid(self.beta * (margins - before)).sum()
 
     def _margins(self, model: nn.Module, rows: Sequence[int]) -> Tensor:
         """Return log pi(chosen) - log pi(rejected) of some pairs [B]."""

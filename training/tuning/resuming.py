@@ -16,12 +16,16 @@ from prosocial.core.errors import InputError
 from prosocial.core.json_text import parse_object
 
 PICKLES = (".bin", ".pkl", ".pt", ".pth")
-TRAINER: Any = Trainer  # its optional attributes are set by its constructor
 OPTIMIZER, SCHEDULE = "optimizer.safetensors", "scheduler.safetensors"
 
 
-class ResumableTrainer(TRAINER):  # type: ignore[misc]
+class ResumableTrainer(Trainer):
     """A trainer whose checkpoints hold no pickle; FSDP and DeepSpeed keep their own format."""
+
+    args: Any  # transformers declares these as optional
+    model: Any
+    optimizer: Any
+    lr_scheduler: Any
 
     @property
     def is_sharded(self) -> bool:

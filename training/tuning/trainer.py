@@ -207,11 +207,10 @@ def save(trainer: Any, out: Path, *, base: Path) -> None:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Hide warnings on renamed options that peft still reads, and on how old checkpoints are told from new ones."""
-    from transformers.utils import logging as transformers_logging
+    from transformers.utils import logging
 
-    logging: Any = transformers_logging  # untyped
     level = logging.get_verbosity()
-    logging.set_verbosity_error()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)

@@ -122,10 +122,10 @@ class Tuner(ResumableTrainer):
                 f"{self.at_once} rows of up to {longest} tokens should fit into memory, they do not: {REMEDY}"
             ) from error
 
-    def create_optimizer(self, model: Any = None) -> Any:
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Create the optimiser; weights in bfloat16 are stepped in float32."""
         trained = [weight for weight in self.model.parameters() if weight.requires_grad]
-        if getattr(self, "optimizer", None) is None and {weight.dtype for weight in trained} == {torch.bfloat16}:
+        if self.optimizer is None and {weight.dtype for weight in trained} == {torch.bfloat16}:
             self.optimizer = WideSteps(trained, *self.get_optimizer_cls_and_kwargs(self.args, self.model))
         return super().create_optimizer(model)
 
@@ -158,8 +158,8 @@ class Tuner(ResumableTrainer):
             self.widen_adapter()
             model = _merged(model)
         vars(model).pop("forward", None)
-        trained: PreTrainedModel = model
-        return trained
+        result: PreTrainedModel = model
+        return result
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if not self.tuning.by_length:
@@ -195,13 +195,11 @@ def _with_adapter(model: PreTrainedModel, tuning: Tuning) -> Any:
     return get_peft_model(model, lora_config(tuning.lora), autocast_adapter_dtype=False)
 
 
-def _merged(model: PeftModel) -> PreTrainedModel:
+def _merged(model: Any) -> PreTrainedModel:
     """Return the model with its adapter added to its weights, in float32 and with one rounding."""
-    for module in model.modules():
-        if isinstance(module, LoraLayer):
-            layer: Any = module
-            weight = layer.get_base_layer().weight
-            weight.data = (weight.float() + layer.get_delta_weight(model.active_adapter).float()).to(weight.dtype)
-    unload: Any = model.unload
-    result: PreTrainedModel = unload()
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    for module in layers:
+        weight = module.get_base_layer().weight
+        weight.data = (weight.float() + module.get_delta_weight(model.active_adapter).float()).to(weight.dtype)
+    result: PreTrainedModel = model.unload()
     return result

@@ -164,7 +164,7 @@ class Small(ReplyTuner):
     def summed_loss(self, model: nn.Module, rows: Sequence[int]) -> Tensor:
         loss = super().summed_loss(model, rows)
         if len(rows) > self.fits:
-            (loss * 7).backward()  # part of a gradient is there already
+            torch.autograd.backward(loss * 7)  # part of a gradient is there already
             raise torch.OutOfMemoryError("CUDA out of memory")
         return loss
 
