@@ -29,6 +29,10 @@ def _files(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
 
 
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def _place(error: Exception) -> str:
     frames = [
         frame
@@ -61,7 +65,7 @@ def _check(reader: Reader, work: Path, examples: int, *, derandomize: bool) -> N
     @given(reader.damage(valid))
     def holds(damaged: bytes) -> None:
         (folder / reader.file).write_bytes(damaged)
-        started = time.monotonic()
+        started, peak = time.monotonic(), _peak_mb()
         try:
             reader.read(folder, out)
         except ProsocialError as error:
@@ -70,15 +74,13 @@ def _check(reader: Reader, work: Path, examples: int, *, derandomize: bool) -> N
             assert not any(out.iterdir()), "a refused input left something behind"
         except Exception as error:  # not on purpose: name it in one line, with the place in the package
             raise AssertionError(_place(error)) from None
-        assert time.monotonic() - started < LONGEST_S
+        assert time.monotonic() - started < LONGEST_S and _peak_mb() - peak < LARGEST_MB
         after = _files(folder)
         assert after.keys() == before.keys(), after.keys() ^ before.keys()
         shutil.rmtree(out)
         out.mkdir()
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     holds()
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) / 1024 < LARGEST_MB
 
 
 pytestmark = pytest.mark.filterwarnings("ignore")
