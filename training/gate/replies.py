@@ -42,16 +42,22 @@ def read_replies(path: Path | str, *, categories: Sequence[str] | None = None) -
     for number, row in enumerate(read_rows(path), start=1):
         where = f"{path} row {number}"
         require_keys(row, ("categories",), where=where)
-        if not isinstance(row["categories"], list):
+        if not isinstance(row["categories"], list) or not all(isinstance(name, str) for name in row["categories"]):
             raise InputError(f"{where}: categories should be a list of names, found {row['categories']!r:.80}")
         for name in row["categories"]:
             if categories is not None and name not in categories:
                 raise UnknownNameError("harm category", str(name), categories)
         labels = frozenset(row["categories"])
-        spans = tuple((int(start), int(end)) for start, end in row.get("spans", ()))
-        replies.append(LabelledReply(*reply_of(row, where=where), labels, spans))
+        replies.append(LabelledReply(*reply_of(row, where=where), labels, _spans(row.get("spans", []), where=where)))
     require_both_kinds(replies, where=str(path))
     return replies
+
+
+def _spans(value: object, *, where: str) -> tuple[tuple[int, int], ...]:
+    pairs = value if isinstance(value, list) else [None]
+    if not all(isinstance(pair, list) and [type(at) for at in pair] == [int, int] for pair in pairs):
+        raise InputError(f"{where}: spans should be a list of [start, end] in characters, found {value!r:.80}")
+    return tuple((start, end) for start, end in pairs)
 
 
 def named_categories(replies: Iterable[LabelledReply]) -> list[str]:
