@@ -77,8 +77,9 @@ class Products(TorchDispatchMode):
 
 
 def _caller() -> str:
-    frames = [frame for frame in traceback.extract_stack() if "prosocial" in frame.filename]
-    return f"{frames[-1].filename.partition('prosocial/')[2]}:{frames[-1].lineno}" if frames else "elsewhere"
+    """Return the innermost module of the package that is running."""
+    names = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_stack(None))
+    return next((name for name in names if name.startswith("prosocial.")), "elsewhere")
 
 
 def stages_on(device: str, plan: RunPlan, out: Path, names: list[str]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from ..roots import ROOT
 STAGES = ("base", "harmful", "pairs", "reward", "head", "replies", "gate", "threshold", "parity", "report")
 # What is too small for a device: the agreement of labels, the Gramian of k losses, the scaling of a trained gate.
 SMALL = {
-    "reward": ("training/reward/encoded_pairs.py", "training/reward/gradients.py"),
-    "gate": ("steering/gate.py",),
+    "reward": ("prosocial.training.reward.encoded_pairs", "prosocial.training.reward.gradients"),
+    "gate": ("prosocial.steering.gate",),
 }
 
 
