@@ -53,11 +53,14 @@ def read_replies(path: Path | str, *, categories: Sequence[str] | None = None) -
     return replies
 
 
+def _is_span(pair: object) -> bool:
+    return isinstance(pair, list) and [type(at) for at in pair] == [int, int]
+
+
 def _spans(value: object, *, where: str) -> tuple[tuple[int, int], ...]:
-    pairs = value if isinstance(value, list) else [None]
-    if not all(isinstance(pair, list) and [type(at) for at in pair] == [int, int] for pair in pairs):
+    if not isinstance(value, list) or not all(map(_is_span, value)):
         raise InputError(f"{where}: spans should be a list of [start, end] in characters, found {value!r:.80}")
-    return tuple((start, end) for start, end in pairs)
+    return tuple((start, end) for start, end in value)
 
 
 def named_categories(replies: Iterable[LabelledReply]) -> list[str]:
