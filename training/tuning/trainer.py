@@ -158,8 +158,19 @@ def newest_checkpoint(folder: Path) -> Path | None:
     complete = []
     for path in folder.glob("checkpoint-*"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # not written to its end
-            complete.append((int(json.loads((path / STATE_FILE).read_text())["global_step"]), path))
+            step = int(json.loads((path / STATE_FILE).read_text())["global_step"])
+            if _has_weights(path):
+                complete.append((step, path))
     return max(complete)[1] if complete else None
+
+
+def _has_weights(checkpoint: Path) -> bool:
+    """Return whether weights and optimiser lie in a checkpoint: one that is being deleted may keep its state only."""
+    from .resuming import OPTIMIZER
+
+    names = [path.name for path in checkpoint.iterdir()]
+    is_sharded = any(path.is_dir() or path.suffix == ".bin" for path in checkpoint.iterdir())
+    return is_sharded or (OPTIMIZER in names and any(name.startswith(("model", "adapter_model")) for name in names))
 
 
 def train(trainer: Any, folder: Path, on_step: Callable[[], None]) -> float:

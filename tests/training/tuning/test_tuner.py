@@ -237,3 +237,17 @@ def test_examples_that_are_too_long_are_left_out(base: Path, tmp_path: Path) -> 
     training = AdapterTraining(steps=1, max_tokens=3)
     with pytest.raises(InputError, match="at least one row should fit into max_tokens 3, none does"):
         train_adapter(load_model(base), None, replies(), out=tmp_path / "out", training=training, seed=0)
+
+
+@pytest.mark.parametrize("missing", ["model.safetensors", "optimizer.safetensors", "trainer_state.json"])
+def test_a_checkpoint_without_its_files_is_no_checkpoint(tmp_path: Path, missing: str) -> None:
+    for step in (1, 2):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        for name in ("model.safetensors", "optimizer.safetensors"):
+            (folder / name).touch()
+        (folder / "trainer_state.json").write_text(f'{{"global_step": {step}}}')
+    assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+
+    (tmp_path / "checkpoint-2" / missing).unlink()
+    assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-1"
