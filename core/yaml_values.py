@@ -13,6 +13,7 @@ MOST_VALUES = 100_000  # with each alias counted as often as it is used
 LONGEST_NUMBER = 64  # characters
 DEEPEST = 50
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 class _Loader(yaml.SafeLoader):
@@ -67,6 +68,9 @@ def _count_values(node: yaml.Node, counts: dict[int, int], parents: Sequence[int
         is_number = isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS
         if is_number and len(node.value) > LONGEST_NUMBER:
             what = f"a number should have at most {LONGEST_NUMBER} characters"
+            raise yaml.composer.ComposerError(None, None, what, node.start_mark)
+        if isinstance(node, yaml.ScalarNode) and _HALF.search(node.value):
+            what = "a text should be valid Unicode: it has half a character"
             raise yaml.composer.ComposerError(None, None, what, node.start_mark)
         pairs = node.value if isinstance(node, yaml.MappingNode) else ()
         items = node.value if isinstance(node, yaml.SequenceNode) else [each for pair in pairs for each in pair]

@@ -106,6 +106,7 @@ def test_overrides_reach_lists_and_sections_that_the_file_leaves_out(load: Load)
         ("", (), "should be a mapping"),
         ("steps: [1", (), r"line 1 column \d+ should be YAML"),
         ("steps: 1\nsteps: 2", (), "line 2 column 1 should be YAML: the key 'steps' occurs twice"),
+        ('name: "\\ud800"', (), "line 1 column 7 should be YAML: a text should be valid Unicode"),
         ("steps: !!python/object/apply:os.system [ls]", (), "should be YAML: could not determine a constructor"),
         ("steps: \x07", (), "should be YAML"),
         ("steps: 1", ("gate.rank",), "should look like a.b=value"),
