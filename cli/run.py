@@ -25,7 +25,7 @@ def run(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     measure: Annotated[
-        bool, typer.Option(help="For the plan, measure how fast your model computes here (in under a minute).")
+        bool, typer.Option(help="For the plan, measure how fast your model computes here (a minute or two).")
     ] = True,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON; progress goes to stderr.")] = False,
     clean: Annotated[

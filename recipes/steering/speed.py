@@ -35,7 +35,7 @@ WEIGHT = 0.01
 
 
 def measure_speed(folder: Path, placement: Placement, *, n_tokens: int, trains: bool = True) -> Speed:
-    """Return the speed of a model's shape, in well under a minute.
+    """Return the speed of a model's shape, from one small batch of each kind.
 
     Args:
         folder: a checkpoint with a tokenizer; only its `config.json` and tokenizer are read.
